@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A local PromptLayer on loopback, to try DAGs without a key and without spending.
+
+The rule here: importing this package stays cheap. Names are resolved on first use (PEP 562), so
+neither a DAG file nor a pytest run that only loads the plugin pays for aiohttp.
+
+    from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+
+    greet = Workflow("Greet", [Node("Hello", "hi", is_output_node=True)])
+    with LocalPromptLayer([greet]) as server:
+        ...  # point a connection at server.url with the key server.api_key
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_promptlayer.testing.catalog import UnknownWorkflowError
+    from airflow_provider_promptlayer.testing.definitions import builtin_workflows, load_workflows
+    from airflow_provider_promptlayer.testing.executions import Execution
+    from airflow_provider_promptlayer.testing.request_log import RecordedRequest
+    from airflow_provider_promptlayer.testing.server import LocalPromptLayer
+    from airflow_provider_promptlayer.testing.templates import Template
+    from airflow_provider_promptlayer.testing.workflows import Node, OnlyIf, Workflow
+
+__all__ = [
+    "Execution",
+    "LocalPromptLayer",
+    "Node",
+    "OnlyIf",
+    "RecordedRequest",
+    "Template",
+    "UnknownWorkflowError",
+    "Workflow",
+    "builtin_workflows",
+    "load_workflows",
+]
+
+_HOME_OF = {
+    "Execution": "executions",
+    "LocalPromptLayer": "server",
+    "Node": "workflows",
+    "OnlyIf": "workflows",
+    "RecordedRequest": "request_log",
+    "Template": "templates",
+    "UnknownWorkflowError": "catalog",
+    "Workflow": "workflows",
+    "builtin_workflows": "definitions",
+    "load_workflows": "definitions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines ``name`` when the name is first asked for."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

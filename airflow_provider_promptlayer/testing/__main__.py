@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m airflow_provider_promptlayer.testing``: a local PromptLayer until it is interrupted.
+
+The rule here: everything a script needs to know is printed, or written to ``--ready-file``, only
+once the server listens; SIGINT and SIGTERM both end it with exit code 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from airflow_provider_promptlayer.testing.definitions import load_workflows
+from airflow_provider_promptlayer.testing.server import LocalPromptLayer
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal comes; return the exit code."""
+    options = _parse(arguments)
+    ready_file: Path | None = options.ready_file
+    # Blocked before the server's thread exists, which inherits it, so that a signal cannot strike
+    # in the middle of starting or stopping: it waits for sigwait.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        workflows = load_workflows(options.workflows) if options.workflows else None
+        server = LocalPromptLayer(
+            workflows, api_key=options.api_key, host=options.host, port=options.port
+        )
+        with server:
+            _announce(server)
+            if ready_file is not None:
+                _write_ready_file(server, ready_file)
+            signal.sigwait(_STOP_SIGNALS)
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+    except (OSError, OverflowError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_promptlayer.testing",
+        description="A local PromptLayer, to try DAGs without a key and without spending.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
+    parser.add_argument("--port", type=int, default=8765, help="0 for a free one (%(default)s)")
+    parser.add_argument(
+        "--workflows", type=Path, metavar="FILE", help="definitions, .toml or .json"
+    )
+    parser.add_argument("--api-key", default="pl_local_key", help="the key (%(default)s)")
+    parser.add_argument(
+        "--ready-file",
+        type=Path,
+        metavar="PATH",
+        help="written once it listens: JSON with url, api_key and pid",
+    )
+    return parser.parse_args(arguments)
+
+
+def _announce(server: LocalPromptLayer) -> None:
+    names = ", ".join(repr(name) for name in server.workflow_names)
+    connection = shlex.quote(server.airflow_connection_json)
+    sys.stdout.write(
+        f"Local PromptLayer on {server.url}, API key {server.api_key}\n"
+        f"Workflows: {names}\n"
+        f"export AIRFLOW_CONN_PROMPTLAYER_DEFAULT={connection}\n"
+    )
+    sys.stdout.flush()
+
+
+def _write_ready_file(server: LocalPromptLayer, path: Path) -> None:
+    content = {"url": server.url, "api_key": server.api_key, "pid": os.getpid()}
+    # Renamed into place, so that nobody reads half a file.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole API as one function from ``Request`` to ``Answer``.
+
+The rule here: the key is looked at before anything else, on every path, known or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_provider_promptlayer.testing.messages import Answer, RefusalError, Request, refusal
+from airflow_provider_promptlayer.testing.routing import Route, dispatch
+
+KEY_HEADER = "x-api-key"
+
+
+class Api:
+    """PromptLayer's API over some routes, for holders of one key."""
+
+    def __init__(self, api_key: str, routes: Sequence[Route]) -> None:
+        self._api_key = api_key
+        self._routes = routes
+
+    def key_is_right(self, request: Request) -> bool:
+        """Tell whether the request may be answered at all."""
+        return request.headers.get(KEY_HEADER) == self._api_key
+
+    def answer(self, request: Request) -> Answer:
+        """Answer a request; errors are answers too, so nothing is raised."""
+        try:
+            if not self.key_is_right(request):
+                raise refusal(401, "Invalid API key")
+            return dispatch(self._routes, request)
+        except RefusalError as refused:
+            return refused.answer

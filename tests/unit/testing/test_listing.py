@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GET /workflows and below; what holds for every path: the key, 404 and 405."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+
+from airflow_provider_promptlayer.testing import Node, OnlyIf, Workflow
+
+NODES = [
+    Node("A", "x", node_type="VARIABLE"),
+    Node("B", depends_on=["A"], only_if=OnlyIf("A", equals="x"), is_output_node=True),
+]
+THREE = [Workflow("b", NODES), Workflow("c", NODES), Workflow("a", NODES)]
+
+
+def names(reply):
+    assert reply.status == 200
+    return [item["name"] for item in reply.json["items"]]
+
+
+def test_the_pages_of_a_listing(serve):
+    client = serve(*THREE)
+    first = client.get("/workflows", page=1, per_page=2)
+    assert names(first) == ["a", "c"]
+    assert {key: value for key, value in first.json.items() if key != "items"} == {
+        "page": 1,
+        "per_page": 2,
+        "total": 3,
+        "pages": 2,
+        "has_next": True,
+        "has_prev": False,
+        "next_num": 2,
+        "prev_num": None,
+    }
+    last = client.get("/workflows", page=2, per_page=2)
+    assert names(last) == ["b"]
+    assert (last.json["has_next"], last.json["next_num"]) == (False, None)
+    assert (last.json["has_prev"], last.json["prev_num"]) == (True, 1)
+    assert names(client.get("/workflows", page=9)) == []
+    assert client.get("/workflows").json["per_page"] == 30
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, "acb"),
+        ({"sort_order": "asc"}, "bca"),
+        ({"sort_by": "name"}, "cba"),
+        ({"sort_by": "name", "sort_order": "asc"}, "abc"),
+        ({"sort_by": "created_at", "sort_order": "asc"}, "bca"),
+    ],
+)
+def test_the_order_of_a_listing(serve, query, expected):
+    assert "".join(names(serve(*THREE).get("/workflows", **query))) == expected
+
+
+def test_an_item_of_a_listing_sums_up_all_versions(serve):
+    client = serve(
+        Workflow("W", NODES, id=9, version=3, labels=["staging"]),
+        Workflow("W", NODES, version=2, labels=["prod"]),
+    )
+    assert client.get("/workflows").json["items"] == [
+        {
+            "id": 9,
+            "workspace_id": 1,
+            "user_id": None,
+            "name": "W",
+            "is_deleted": False,
+            "latest_version_number": 3,
+            "release_labels": ["staging", "prod"],
+            "external_ids": [],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "location"),
+    [
+        ({"page": 0}, ["query", "page"]),
+        ({"page": "x"}, ["query", "page"]),
+        ({"per_page": 0}, ["query", "per_page"]),
+        ({"per_page": 101}, ["query", "per_page"]),
+        ({"sort_by": "colour"}, ["query", "sort_by"]),
+        ({"sort_order": "down"}, ["query", "sort_order"]),
+        ({"created_after": "yesterday"}, ["query", "created_after"]),
+        ({"updated_before": ""}, ["query", "updated_before"]),
+        ({"external_id": "1"}, ["query"]),
+    ],
+)
+def test_a_wrong_listing_is_422(serve, query, location):
+    reply = serve(*THREE).get("/workflows", **query)
+    assert reply.status == 422
+    assert [error["loc"] for error in reply.json["detail"]] == [location]
+
+
+def test_filters_of_the_right_type_are_taken(serve):
+    reply = serve(*THREE).get(
+        "/workflows",
+        created_after="2026-01-31T12:00:00Z",
+        updated_before="2026-01-31T12:00:00+02:00",
+        created_by_email="a@example.com",
+        external_source="s",
+        external_id="1",
+    )
+    assert len(names(reply)) == 3
+
+
+def test_a_workflow_is_described_by_version_label_or_latest(serve):
+    client = serve(
+        Workflow("a/b", NODES, version=1, labels=["prod"], commit_message="first"),
+        Workflow("a/b", NODES, version=2, required_input_variables={"x": "string"}),
+    )
+    path = f"/workflows/{quote('a/b', safe='')}"
+    latest = client.get(path).json
+    assert (latest["workflow_name"], latest["version"], latest["success"]) == ("a/b", 2, True)
+    assert latest["required_input_variables"] == {"x": "string"}
+    assert client.get(path, version=2).json == latest
+    first = client.get(path, label="prod").json
+    assert (first["version"], first["commit_message"]) == (1, "first")
+    assert first["release_labels"] == ["prod"]
+    assert first["workflow_id"] == latest["workflow_id"]
+    assert first["workflow_version_id"] != latest["workflow_version_id"]
+    assert client.get(f"/workflows/{latest['workflow_id']}", version=1).json == first
+    for query in ({"version": 3}, {"label": "nope"}):
+        assert client.get(path, **query).status == 404
+    for query in ({"version": 0}, {"version": "x"}, {"version": 1, "label": "prod"}):
+        assert client.get(path, **query).status == 422
+
+
+def test_nodes_and_edges_are_described(serve):
+    described = serve(Workflow("W", NODES)).get("/workflows/W").json
+    a, b = described["nodes"]
+    assert (a["name"], a["node_type"], a["is_output_node"]) == ("A", "VARIABLE", False)
+    assert (b["name"], b["dependencies"], b["is_output_node"]) == ("B", ["A"], True)
+    (edge,) = described["edges"]
+    assert (edge["source_node_name"], edge["target_node_name"]) == ("A", "B")
+    assert edge["conditionals"] == [{"operator": "equals", "value": "x"}]
+    assert len({a["id"], b["id"], edge["id"]}) == 3
+
+
+def test_the_labels_of_a_workflow(serve):
+    client = serve(
+        Workflow("W", NODES, version=1, labels=["prod", "eu"]),
+        Workflow("W", NODES, version=2, labels=["staging"]),
+    )
+    labels = client.get("/workflows/W/labels").json["release_labels"]
+    assert [(label["release_label"], label["workflow_version_number"]) for label in labels] == [
+        ("prod", 1),
+        ("eu", 1),
+        ("staging", 2),
+    ]
+    assert len({label["release_label_id"] for label in labels}) == 3
+    assert len({label["workflow_version_id"] for label in labels}) == 2
+    missing = client.get("/workflows/nope/labels")
+    assert (missing.status, missing.json["success"]) == (404, False)
+
+
+@pytest.mark.parametrize("key", [None, "", "pl_local_kez", "PL_LOCAL_KEY", "pl_local_key2"])
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/workflows?page=x"),
+        ("GET", "/workflows/W"),
+        ("GET", "/workflows/W/labels"),
+        ("POST", "/workflows/W/run"),
+        ("DELETE", "/workflows/W/run"),
+        ("GET", "/workflow-version-execution-results"),
+        ("GET", "/nowhere"),
+    ],
+)
+def test_without_the_key_nothing_is_looked_at(serve, method, target, key):
+    client = serve(*THREE)
+    reply = client.send(method, target, b"{" if method == "POST" else None, key=key)
+    assert reply.status == 401
+    assert reply.json == {"success": False, "message": "Invalid API key"}
+    assert client.server.requests[0].key_was_right is False
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/workflows/W/run", "POST"),
+        ("POST", "/workflows", "GET"),
+        ("DELETE", "/workflows/W", "GET"),
+        ("PUT", "/workflow-version-execution-results", "GET"),
+    ],
+)
+def test_a_wrong_method_is_405(serve, method, path, allowed):
+    reply = serve(*THREE).send(method, path)
+    assert (reply.status, reply.json) == (405, {"detail": "Method Not Allowed"})
+    assert reply.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nowhere", "/workflows/", "/workflows//run", "//workflows", "/%ff"]
+)
+def test_an_unknown_path_is_404(serve, path):
+    reply = serve(*THREE).get(path)
+    assert (reply.status, reply.json) == (404, {"detail": "Not Found"})
