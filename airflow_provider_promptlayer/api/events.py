@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one event that a trigger sends to the worker, and how it is read.
+
+It travels through the metadata database, so it is small and holds no outputs. It is versioned,
+because during a rolling upgrade the triggerer and the worker run different releases: what the
+worker does not understand is an error, never a success.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAuthError,
+    PromptLayerError,
+    PromptLayerEventError,
+    PromptLayerOutageError,
+    PromptLayerRefusedError,
+    PromptLayerWaitTimeoutError,
+)
+
+VERSION: Final = 1
+
+
+class Outcome(StrEnum):
+    """How a wait in the triggerer ended."""
+
+    ENDED = "ended"
+    """The run has ended; how, is for the worker to read."""
+    TIMED_OUT = "timed_out"
+    """The run did not end before the deadline."""
+    OUTAGE = "outage"
+    """PromptLayer could not be asked for longer than ``max_outage``."""
+    REFUSED = "refused"
+    """PromptLayer refused the question for good."""
+    KEY_REFUSED = "key_refused"
+    """PromptLayer refused the API key."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEvent:
+    """The end of a wait in the triggerer.
+
+    :param subject_id: what was waited for.
+    :param message: a line for people.
+    """
+
+    subject_id: int | str
+    outcome: Outcome
+    message: str
+
+    def payload(self) -> dict[str, Any]:
+        """Return the event as plain data."""
+        return {
+            "version": VERSION,
+            "id": self.subject_id,
+            "outcome": self.outcome.value,
+            "message": self.message,
+        }
+
+
+def event_for(subject_id: int | str, error: PromptLayerError) -> WaitEvent:
+    """Return the event for a wait that ended with ``error``."""
+    if isinstance(error, PromptLayerWaitTimeoutError):
+        outcome = Outcome.TIMED_OUT
+    elif isinstance(error, PromptLayerOutageError):
+        outcome = Outcome.OUTAGE
+    elif isinstance(error, PromptLayerAuthError):
+        outcome = Outcome.KEY_REFUSED
+    else:
+        outcome = Outcome.REFUSED
+    return WaitEvent(subject_id, outcome, str(error))
+
+
+def read_event(payload: Any, *, subject_id: int | str) -> None:
+    """Return if ``payload`` says that what was waited for has ended.
+
+    :raises PromptLayerEventError: if it is no event of this version about ``subject_id``.
+    :raises PromptLayerError: the error that ended the wait, of the class that it had.
+    """
+    if not isinstance(payload, dict):
+        raise PromptLayerEventError(f"The triggerer sent no event about the wait for {subject_id}.")
+    if payload.get("version") != VERSION:
+        raise PromptLayerEventError(
+            f"The triggerer's event is of version {payload.get('version')!r}, and this worker "
+            f"reads version {VERSION}: install the same release of "
+            "airflow-provider-promptlayer on both."
+        )
+    if payload.get("id") != subject_id:
+        raise PromptLayerEventError(
+            f"The triggerer's event is about {payload.get('id')!r}, not about {subject_id!r}."
+        )
+    outcome, message = payload.get("outcome"), str(payload.get("message", ""))
+    if outcome == Outcome.ENDED:
+        return
+    error = _ERRORS.get(outcome) if isinstance(outcome, str) else None
+    if error is None:
+        raise PromptLayerEventError(f"The triggerer's event has an unknown outcome: {outcome!r}.")
+    raise error(message)
+
+
+_ERRORS: Final[dict[str, type[PromptLayerError]]] = {
+    Outcome.TIMED_OUT: PromptLayerWaitTimeoutError,
+    Outcome.OUTAGE: PromptLayerOutageError,
+    Outcome.REFUSED: PromptLayerRefusedError,
+    Outcome.KEY_REFUSED: PromptLayerAuthError,
+}

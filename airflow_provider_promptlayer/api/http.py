@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests and answers as plain values, and what a bad answer means.
+
+The status is looked at before the body: a gateway's HTML page with a 502 is a server error, not
+bad JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAuthError,
+    PromptLayerError,
+    PromptLayerNotFoundError,
+    PromptLayerRateLimitError,
+    PromptLayerRefusedError,
+    PromptLayerServerError,
+    PromptLayerUnexpectedAnswerError,
+    PromptLayerUnreachableError,
+)
+
+MAX_BODY_BYTES: Final = 128 * 1024 * 1024
+"""The largest answer, in bytes after decompression, that a transport reads."""
+
+_FIELD_ERRORS_NAMED: Final = 5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request, complete but for the host and the key.
+
+    :param method: HTTP method.
+    :param path: percent-encoded path and query below the base URL, starting with ``/``.
+    :param purpose: what is being done, for messages: ``"start workflow 'Digest'"``.
+    :param body: JSON as bytes, or None.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    purpose: str
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One whole answer, whatever its status.
+
+    :param headers: names in lower case.
+    :param body: the bytes after content decoding.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A request together with what its answer means.
+
+    :param request: what to send.
+    :param read: takes the answer and the time in seconds since the epoch; returns the result, or
+        raises a :class:`PromptLayerError`.
+    :param unanswered: takes the error of a transport that got no whole answer; returns the error
+        to raise for it.
+    """
+
+    request: Request
+    read: Callable[[Response, float], T]
+    unanswered: Callable[[PromptLayerUnreachableError], PromptLayerError] = lambda error: error
+
+
+def decode_json(request: Request, response: Response) -> Any:
+    """Return the body as JSON, taking what Python's parser takes (NaN, huge integers).
+
+    :raises PromptLayerUnexpectedAnswerError: if the body is no JSON.
+    """
+    try:
+        return json.loads(response.body)
+    except (ValueError, RecursionError):
+        raise unexpected(request, response, "is not JSON") from None
+
+
+def unexpected(
+    request: Request, response: Response, problem: str
+) -> PromptLayerUnexpectedAnswerError:
+    """Return the error for an answer that is not as documented, with its first characters."""
+    quoted = excerpt(response.body)
+    return PromptLayerUnexpectedAnswerError(
+        f"Could not {request.purpose}: the answer (HTTP {response.status}) {problem}"
+        + (f"; it begins: {quoted}" if quoted else "; it is empty"),
+        status=response.status,
+    )
+
+
+def error_for(request: Request, response: Response, *, now: float) -> PromptLayerError:
+    """Return what an answer other than 2xx means.
+
+    :param now: the time in seconds since the epoch, to read a ``Retry-After`` that is a date.
+    """
+    status = response.status
+    reason = error_text(response)
+    failed = f"Could not {request.purpose}: "
+    if status == 429:
+        return PromptLayerRateLimitError(
+            f"{failed}too many requests (HTTP 429){_said(reason)}",
+            status=status,
+            retry_after=retry_after(response.headers, now=now),
+        )
+    if status == 408 or status >= 500:
+        return PromptLayerServerError(
+            f"{failed}PromptLayer has trouble (HTTP {status}){_said(reason)}",
+            status=status,
+            retry_after=retry_after(response.headers, now=now),
+        )
+    if status in (401, 403):
+        return PromptLayerAuthError(
+            f"{failed}PromptLayer refused the API key (HTTP {status}){_said(reason)}. "
+            "Put a valid key into the password of the Airflow connection.",
+            status=status,
+        )
+    if status == 404:
+        return PromptLayerNotFoundError(
+            f"{failed}PromptLayer has no such thing (HTTP 404){_said(reason)}. "
+            "Check the name or id, and that the key belongs to the same workspace.",
+            status=status,
+        )
+    if 300 <= status < 400:
+        return PromptLayerRefusedError(
+            f"{failed}the host answered with a redirect (HTTP {status}), which is not followed "
+            "so that the key is not sent elsewhere. Put the final address into the host of the "
+            "Airflow connection.",
+            status=status,
+        )
+    return PromptLayerRefusedError(
+        f"{failed}PromptLayer refused the request (HTTP {status}){_said(reason)}", status=status
+    )
+
+
+def error_text(response: Response) -> str:
+    """Return what an error answer says of itself, as one line; empty if it says nothing.
+
+    Knows ``{"message"}``, ``{"error"}`` and FastAPI's ``{"detail": [...]}``, where each entry
+    is given with its field. Anything else is quoted from its beginning.
+    """
+    try:
+        payload = json.loads(response.body)
+    except (ValueError, RecursionError):
+        return excerpt(response.body)
+    if isinstance(payload, dict):
+        for key in ("message", "error", "detail"):
+            said = payload.get(key)
+            if isinstance(said, str) and said.strip():
+                return one_line(said)
+            if key == "detail" and isinstance(said, list) and said:
+                return _field_errors(said)
+    return excerpt(response.body)
+
+
+def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Return the seconds that ``Retry-After`` asks for, or None where it says nothing usable.
+
+    Both forms of RFC 9110 are read, seconds and an HTTP date; a date in the past means 0.
+    """
+    value = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return max(0.0, (date - datetime.fromtimestamp(now, UTC)).total_seconds())
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _field_errors(details: list[Any]) -> str:
+    named = []
+    for entry in details[:_FIELD_ERRORS_NAMED]:
+        if not isinstance(entry, dict):
+            named.append(str(entry)[:MESSAGE_LIMIT])
+            continue
+        location = entry.get("loc")
+        path = ".".join(str(part) for part in location) if isinstance(location, list) else ""
+        message = str(entry.get("msg", ""))[:MESSAGE_LIMIT]
+        named.append(f"{path}: {message}" if path else message)
+    if (more := len(details) - len(named)) > 0:
+        named.append(f"and {more} more")
+    return one_line("; ".join(named))
+
+
+def _said(reason: str) -> str:
+    return f": {reason.rstrip('.')}" if reason else ""

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text from outside, made fit for a log line.
+
+Whatever PromptLayer, a gateway or a language model wrote is data. Before it goes into a message
+it becomes one line of bounded length without control characters, so that it can neither forge
+log lines nor drive a terminal.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+MESSAGE_LIMIT = 500
+"""Characters of one foreign message that a message of ours may quote."""
+
+EXCERPT_LIMIT = 200
+"""Characters of an answer of unknown shape that a message of ours may quote."""
+
+_SPACES = {"\n", "\r", "\t", "\v", "\f", "\x85", "\u2028", "\u2029"}
+_NOT_PRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn"}
+
+
+def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """Return ``text`` as a single printable line of at most ``limit`` characters.
+
+    Line breaks and tabs become spaces; other control and format characters (ANSI escapes, NUL,
+    bidirectional overrides) and lone surrogates are written out as escapes.
+    """
+    # An escape is at most ten characters long and never shorter than what it stands for, so
+    # nothing past the limit can appear in the result: a message of megabytes costs nothing.
+    line = "".join(_printable(character) for character in text[: limit + 1]).strip()
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def excerpt(body: bytes, limit: int = EXCERPT_LIMIT) -> str:
+    """Return the first characters of an answer's body as one printable line."""
+    text = body[: 4 * (limit + 1)].decode("utf-8", errors="replace")
+    return one_line(text, limit)
+
+
+def _printable(character: str) -> str:
+    if character in _SPACES:
+        return " "
+    if unicodedata.category(character) in _NOT_PRINTABLE:
+        return character.encode("unicode_escape").decode("ascii")
+    return character

@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workflows: the requests that start and read them, and what the answers say.
+
+Facts are those of PromptLayer's published API description ("Run Workflow", "Get Workflow Version
+Execution Results"); what it leaves open is noted where it matters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from airflow_provider_promptlayer.api.http import (
+    Call,
+    Request,
+    Response,
+    decode_json,
+    error_for,
+    unexpected,
+)
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerError,
+    PromptLayerInvalidInputError,
+    PromptLayerStartUncertainError,
+)
+
+MAX_ID: Final = 2**63 - 1
+"""Execution ids are int64."""
+
+
+class NodeStatus(StrEnum):
+    """The statuses of a node that PromptLayer documents."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+
+
+_UNFINISHED: Final = frozenset({NodeStatus.QUEUED, NodeStatus.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """One node of a run.
+
+    :param status: as PromptLayer wrote it; :class:`NodeStatus` has the documented ones. An
+        unknown status counts as final, and not as a success.
+    :param value: any JSON value; None unless the node succeeded.
+    :param error_message: the failure for people, or None.
+    :param raw_error_message: the failure for developers, or None. May quote prompts.
+    :param is_output_node: None where PromptLayer does not say.
+    """
+
+    status: str
+    value: Any = field(default=None, repr=False)
+    error_message: str | None = field(default=None, repr=False)
+    raw_error_message: str | None = field(default=None, repr=False)
+    is_output_node: bool | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the node will not change any more."""
+        return self.status not in _UNFINISHED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the node has a value to hand on."""
+        return self.status == NodeStatus.SUCCESS
+
+    @property
+    def failed(self) -> bool:
+        """Whether the node ended badly. A skipped node, on a branch not taken, has not."""
+        return self.is_final and self.status not in (NodeStatus.SUCCESS, NodeStatus.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowResults:
+    """What one look at a run has shown.
+
+    :param workflow_version_execution_id: the run.
+    :param is_complete: whether the run has ended, well or badly.
+    :param nodes: node name → result, in PromptLayer's order. Empty where only the main output
+        was asked for.
+    :param final_output: the main output: the value of the first output node that succeeded, or
+        None.
+    :param message: PromptLayer's word on a run that ended without output, or None.
+    """
+
+    workflow_version_execution_id: int
+    is_complete: bool
+    nodes: Mapping[str, NodeResult] = field(default_factory=dict)
+    final_output: Any = field(default=None, repr=False)
+    message: str | None = None
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """Node name → value, of every node that succeeded."""
+        return {name: node.value for name, node in self.nodes.items() if node.succeeded}
+
+    @property
+    def progress(self) -> str:
+        """One line for people: ``"3 of 7 nodes done, running: Summarize"``."""
+        if not self.nodes:
+            return "ended" if self.is_complete else "running"
+        done = sum(node.is_final for node in self.nodes.values())
+        line = f"{done} of {len(self.nodes)} nodes done"
+        running = [
+            one_line(name, 80) for name, node in self.nodes.items() if node.status == "RUNNING"
+        ]
+        return f"{line}, running: {', '.join(running)}" if running else line
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run that PromptLayer has accepted.
+
+    :param warning: names missing or unused input variables; the run started all the same.
+    """
+
+    workflow_version_execution_id: int
+    warning: str | None = None
+
+
+def run_workflow(
+    workflow_id_or_name: int | str,
+    *,
+    input_variables: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    workflow_label_name: str | None = None,
+    workflow_version_number: int | str | None = None,
+    return_all_outputs: bool = True,
+) -> Call[StartedRun]:
+    """``POST /workflows/{name}/run``: start a run.
+
+    :param workflow_id_or_name: a name of any characters, or the numeric id.
+    :param input_variables: anything that JSON can hold; dates are sent in ISO 8601.
+    :param metadata: sent as strings, which is all that PromptLayer takes.
+    Answered with 201, or 202 where a callback was asked for. An answer that leaves open whether
+    a run was started is a :class:`PromptLayerStartUncertainError`; a refusal (4xx), 429 and 503
+    tell that none was.
+
+    :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
+    """
+    segment = path_segment(workflow_id_or_name)
+    if workflow_label_name is not None and workflow_version_number is not None:
+        raise PromptLayerInvalidInputError(
+            "workflow_label_name and workflow_version_number exclude each other: give one of them."
+        )
+    body: dict[str, Any] = {
+        "input_variables": _mapping("input_variables", input_variables),
+        "return_all_outputs": return_all_outputs,
+    }
+    if metadata:
+        body["metadata"] = _metadata(metadata)
+    if workflow_label_name is not None:
+        body["workflow_label_name"] = str(workflow_label_name)
+    if workflow_version_number is not None:
+        body["workflow_version_number"] = _positive(
+            "workflow_version_number", workflow_version_number
+        )
+    request = Request(
+        method="POST",
+        path=f"/workflows/{segment}/run",
+        purpose=f"start workflow {one_line(str(workflow_id_or_name), 80)!r}",
+        body=_encode("input_variables", body),
+    )
+    return Call(
+        request,
+        read=lambda response, now: _read_started_run(request, response, now),
+        unanswered=lambda error: _start_uncertain(error) if error.arrived else error,
+    )
+
+
+def workflow_results(
+    workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
+) -> Call[WorkflowResults]:
+    """``GET /workflow-version-execution-results``: look once at a run.
+
+    - 202, or 204 without a body: the run goes on.
+    - 200 with a map of nodes: the run has ended, unless a node is still QUEUED or RUNNING
+      (PromptLayer's release notes of March 2026 tell of a moment in which the status is wrong).
+    - 200 where only the main output was asked for: the body is that output, any JSON value. One
+      that is a map with an unfinished node is taken for the moment described above.
+    - 400 or 500 with ``{"success": false, "output": …}``: the run has ended without output.
+      PromptLayer announced it in March 2026; it is an ending and not a server error.
+
+    :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
+    """
+    run_id = execution_id(workflow_version_execution_id)
+    query = urlencode(
+        {
+            "workflow_version_execution_id": run_id,
+            "return_all_outputs": "true" if return_all_outputs else "false",
+        }
+    )
+    request = Request(
+        method="GET",
+        path=f"/workflow-version-execution-results?{query}",
+        purpose=f"read the results of workflow run {run_id}",
+    )
+
+    def read(response: Response, now: float) -> WorkflowResults:
+        if response.status in (400, 500) and (ended := _ended_without_output(response)):
+            return WorkflowResults(
+                run_id,
+                is_complete=True,
+                nodes=_nodes_or_none(ended.get("output")) or {},
+                message=one_line(str(ended.get("message") or "")) or None,
+            )
+        if not response.is_success:
+            raise error_for(request, response, now=now)
+        if response.status == 204 or (response.status == 202 and not response.body.strip()):
+            return WorkflowResults(run_id, is_complete=False)
+        if response.status not in (200, 202):
+            raise unexpected(request, response, "has a status that is not documented")
+        payload = decode_json(request, response)
+        nodes = _nodes_or_none(payload)
+        if response.status == 202:
+            return WorkflowResults(run_id, is_complete=False, nodes=nodes or {})
+        if not return_all_outputs and not _is_unfinished(nodes):
+            return WorkflowResults(run_id, is_complete=True, final_output=payload)
+        if nodes is None:
+            raise unexpected(request, response, "is not a map of nodes")
+        return WorkflowResults(
+            run_id,
+            is_complete=not _is_unfinished(nodes),
+            nodes=nodes,
+            final_output=_main_output(nodes),
+        )
+
+    return Call(request, read)
+
+
+def workflow_count() -> Call[int | None]:
+    """``GET /workflows`` for one workflow: the cheapest authenticated call.
+
+    The result is the number of workflows, or None where PromptLayer does not say.
+    """
+    request = Request("GET", "/workflows?page=1&per_page=1", "list workflows")
+
+    def read(response: Response, now: float) -> int | None:
+        if not response.is_success:
+            raise error_for(request, response, now=now)
+        payload = decode_json(request, response)
+        if not isinstance(payload, dict) or not isinstance(payload.get("items"), list):
+            raise unexpected(request, response, "is not PromptLayer's list of workflows")
+        total = payload.get("total")
+        return total if isinstance(total, int) else None
+
+    return Call(request, read)
+
+
+def execution_id(value: Any) -> int:
+    """Return a ``workflow_version_execution_id`` given as int or as digits in a string.
+
+    :raises PromptLayerInvalidInputError: if it is not a positive 64-bit integer.
+    """
+    return _positive("workflow_version_execution_id", value)
+
+
+def path_segment(workflow_id_or_name: object) -> str:
+    """Return a workflow's name or id as one percent-encoded path segment.
+
+    The segment is encoded whole: names may hold ``/``, spaces, ``?``, ``#``, ``%`` and any
+    Unicode.
+
+    :raises PromptLayerInvalidInputError: for an empty name, one that no URL can carry, or
+        something that is no name at all.
+    """
+    if isinstance(workflow_id_or_name, bool) or not isinstance(workflow_id_or_name, (int, str)):
+        raise PromptLayerInvalidInputError(
+            "workflow_id_or_name must be a name or a number, "
+            f"not {type(workflow_id_or_name).__name__}."
+        )
+    name = str(workflow_id_or_name)
+    if not name.strip():
+        raise PromptLayerInvalidInputError(
+            "workflow_id_or_name is empty: give a workflow's name or id."
+        )
+    if name in (".", ".."):
+        # Every HTTP library resolves dot segments, encoded or not.
+        raise PromptLayerInvalidInputError(
+            f"A workflow named {name!r} cannot be addressed by its name: give its numeric id."
+        )
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError:
+        raise PromptLayerInvalidInputError(
+            "workflow_id_or_name holds a lone surrogate, which no URL can carry."
+        ) from None
+
+
+def _read_started_run(request: Request, response: Response, now: float) -> StartedRun:
+    if not response.is_success:
+        error = error_for(request, response, now=now)
+        if response.status in (429, 503) or not error.retry_helps:
+            raise error
+        raise _start_uncertain(error)
+    try:
+        payload = json.loads(response.body)
+        run_id = execution_id(payload["workflow_version_execution_id"])
+        warning = payload.get("warning")
+    except (ValueError, RecursionError, KeyError, TypeError):
+        problem = unexpected(request, response, "has no workflow_version_execution_id")
+        raise _start_uncertain(problem) from None
+    return StartedRun(run_id, one_line(str(warning)) if warning else None)
+
+
+def _start_uncertain(cause: PromptLayerError) -> PromptLayerStartUncertainError:
+    return PromptLayerStartUncertainError(
+        f"{str(cause).rstrip('.')}. A run may have started all the same, so it was not asked for "
+        "again: look for it in PromptLayer by its metadata (airflow_run_id, airflow_task_id, "
+        "airflow_try_number) before you clear this task.",
+        status=cause.status,
+    )
+
+
+def _ended_without_output(response: Response) -> dict[str, Any] | None:
+    try:
+        payload = json.loads(response.body)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(payload, dict) and payload.get("success") is False and "output" in payload:
+        return payload
+    return None
+
+
+def _nodes_or_none(payload: Any) -> dict[str, NodeResult] | None:
+    """Return the map of nodes that ``payload`` is, or None if it is something else."""
+    if not isinstance(payload, dict):
+        return None
+    nodes = {}
+    for name, node in payload.items():
+        if not isinstance(node, dict) or not isinstance(node.get("status"), str):
+            return None
+        output = node.get("is_output_node")
+        nodes[name] = NodeResult(
+            status=node["status"],
+            value=node.get("value"),
+            error_message=_text_or_none(node.get("error_message")),
+            raw_error_message=_text_or_none(node.get("raw_error_message")),
+            is_output_node=output if isinstance(output, bool) else None,
+        )
+    return nodes
+
+
+def _is_unfinished(nodes: Mapping[str, NodeResult] | None) -> bool:
+    return any(not node.is_final for node in (nodes or {}).values())
+
+
+def _main_output(nodes: Mapping[str, NodeResult]) -> Any:
+    for node in nodes.values():
+        if node.is_output_node and node.succeeded:
+            return node.value
+    return None
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _positive(name: str, value: Any) -> int:
+    number = value
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        # 19 digits are enough for int64, and Python refuses to convert thousands of them.
+        number = int(value.strip()[:20])
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= MAX_ID:
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a positive integer, not {one_line(repr(value), 80)}."
+        )
+    return number
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a mapping with strings as keys, not {type(value).__name__}."
+        )
+    return dict(value)
+
+
+def _metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
+    texts = {}
+    for key, value in _mapping("metadata", metadata).items():
+        if not isinstance(value, (str, int, float, date)):
+            raise PromptLayerInvalidInputError(
+                f"metadata[{one_line(repr(key), 80)}] must be a string, not {type(value).__name__}."
+            )
+        texts[key] = value if isinstance(value, str) else str(value)
+    return texts
+
+
+def _encode(name: str, body: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, default=_plain, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PromptLayerInvalidInputError(
+            f"{name} cannot be sent as JSON: {one_line(str(error))}."
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Turn what Airflow hands to a task, such as a lazy sequence of XComs, into plain JSON."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    if isinstance(value, date):  # and datetime
+        return value.isoformat()
+    raise TypeError(f"a value of type {type(value).__name__}")

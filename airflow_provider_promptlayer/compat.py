@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between Airflow 2.11 and 3.x, and is not in the common-compat provider."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+def reschedule_exception(date: datetime.datetime) -> Exception:
+    """Return what a task raises to be run again at ``date``."""
+    try:
+        from airflow.sdk.exceptions import AirflowRescheduleException
+    except ImportError:
+        from airflow.exceptions import AirflowRescheduleException
+
+    exception: Exception = AirflowRescheduleException(date)  # type: ignore[no-untyped-call]  # Airflow's
+    return exception
+
+
+def first_reschedule_date(context: Context, retries: int) -> datetime.datetime | None:
+    """Return when a rescheduled task began to wait, or None if this is its first run.
+
+    As ``BaseSensorOperator`` has it, the tries of one task instance wait together.
+    """
+    ti: Any = context["ti"]
+    if hasattr(ti, "get_first_reschedule_date"):  # Airflow 3
+        first: datetime.datetime | None = ti.get_first_reschedule_date(context)
+        return first
+    from airflow.sensors.base import (  # type: ignore[import-not-found]  # Airflow 2
+        _orig_start_date,
+    )
+
+    first = _orig_start_date(
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        run_id=ti.run_id,
+        map_index=ti.map_index,
+        try_number=(ti.max_tries or 0) - retries + 1,
+    )
+    return first  # noqa: RET504 - named for its type

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Airflow's provider manager reads. Imports neither the hook nor Airflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_promptlayer import __version__
+from airflow_provider_promptlayer.hooks.connection_form import CONN_FIELDS, FIELD_BEHAVIOUR
+
+_PACKAGE = "airflow_provider_promptlayer"
+_INTEGRATION = "PromptLayer"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata (entry point ``apache_airflow_provider``)."""
+    return {
+        "package-name": "airflow-provider-promptlayer",
+        "name": _INTEGRATION,
+        "description": "Run PromptLayer workflows from DAGs, and wait without holding a worker.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.promptlayer.com",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_PACKAGE}.operators.promptlayer"],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_PACKAGE}.sensors.promptlayer"],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_PACKAGE}.hooks.promptlayer"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_PACKAGE}.triggers.promptlayer"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "promptlayer",
+                "hook-name": _INTEGRATION,
+                "hook-class-name": f"{_PACKAGE}.hooks.promptlayer.PromptLayerHook",
+                "ui-field-behaviour": FIELD_BEHAVIOUR,
+                "conn-fields": CONN_FIELDS,
+            }
+        ],
+    }

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook: an Airflow connection, and one method for each thing that PromptLayer can be asked.
+
+Each method is there twice, blocking and as an ``a…`` coroutine. Both build the same request and
+read the answer with the same function; only the transport differs. aiohttp and requests are
+imported on first use, because DAG files import this module on every parse.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
+from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.settings import Settings, read_connection
+from airflow_provider_promptlayer.api.waiting import DEFAULT_POKE_INTERVAL, Look, Pace, Step, Wait
+from airflow_provider_promptlayer.api.workflows import (
+    StartedRun,
+    WorkflowResults,
+    execution_id,
+    run_workflow,
+    workflow_count,
+    workflow_results,
+)
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAuthError,
+    PromptLayerConfigurationError,
+    PromptLayerError,
+    PromptLayerNotFoundError,
+    PromptLayerTransientError,
+    PromptLayerUnexpectedAnswerError,
+    PromptLayerUnreachableError,
+)
+
+if TYPE_CHECKING:
+    import requests
+
+    from airflow_provider_promptlayer.transport.aio import AsyncTransport
+    from airflow_provider_promptlayer.transport.blocking import BlockingTransport
+
+T = TypeVar("T")
+
+
+class PromptLayerHook(BaseHook):
+    """Talk to PromptLayer with the key of an Airflow connection.
+
+    :param promptlayer_conn_id: id of an Airflow connection of type ``promptlayer``. Its password
+        is the API key; host, ``timeout``, ``verify`` and ``proxy`` are optional.
+
+    Every method raises :class:`PromptLayerConfigurationError` if there is no such connection or
+    it cannot be used, :class:`PromptLayerInvalidInputError` for arguments that cannot be sent,
+    :class:`PromptLayerRefusedError` if PromptLayer refuses for good, and
+    :class:`PromptLayerTransientError` if it could not be asked.
+    """
+
+    conn_name_attr = "promptlayer_conn_id"
+    default_conn_name = "promptlayer_default"
+    conn_type = "promptlayer"
+    hook_name = "PromptLayer"
+
+    def __init__(self, promptlayer_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.promptlayer_conn_id = promptlayer_conn_id
+        self._settings: Settings | None = None
+        self._transport: BlockingTransport | None = None
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the extra fields of the connection form (Airflow 2; 3 reads the provider info)."""
+        from airflow_provider_promptlayer.hooks.connection_form import widgets
+
+        return widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return labels and hidden fields of the connection form."""
+        from airflow_provider_promptlayer.hooks.connection_form import FIELD_BEHAVIOUR
+
+        behaviour: Any = FIELD_BEHAVIOUR
+        return {key.replace("-", "_"): value for key, value in behaviour.items()}
+
+    def get_conn(self) -> requests.Session:
+        """Return a session for calls that this hook has no method for.
+
+        It adds the key to requests to PromptLayer and to no others, and has the connection's TLS
+        and proxy settings. The caller closes it and gives a ``timeout`` to each call.
+        """
+        from airflow_provider_promptlayer.transport.blocking import PromptLayerSession
+
+        return PromptLayerSession(self.settings)
+
+    @property
+    def settings(self) -> Settings:
+        """The connection as read on first use; blocking."""
+        return self._settings or self._adopt(self._read_connection())
+
+    def run_workflow(
+        self,
+        workflow_id_or_name: int | str,
+        *,
+        input_variables: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        workflow_label_name: str | None = None,
+        workflow_version_number: int | str | None = None,
+        return_all_outputs: bool = True,
+    ) -> int:
+        """Start a run of a workflow and return without waiting for it.
+
+        Sent once, never again: PromptLayer has no idempotency key, so a second POST would be a
+        second, billed run.
+
+        :param workflow_id_or_name: name or numeric id.
+        :param input_variables: what the workflow takes; anything that JSON can hold.
+        :param metadata: strings to find the run by in PromptLayer.
+        :param workflow_label_name: run the version with this release label.
+        :param workflow_version_number: run this version; excludes the label. Without either,
+            the latest version runs.
+        :param return_all_outputs: sent as it is; how results are read is said when they are.
+        :returns: the run's ``workflow_version_execution_id``.
+        :raises PromptLayerStartUncertainError: if a run may have been started and its id is not
+            known.
+        """
+        call = run_workflow(
+            workflow_id_or_name,
+            input_variables=input_variables,
+            metadata=metadata,
+            workflow_label_name=workflow_label_name,
+            workflow_version_number=workflow_version_number,
+            return_all_outputs=return_all_outputs,
+        )
+        return self._started(self._call(call))
+
+    async def arun_workflow(
+        self,
+        workflow_id_or_name: int | str,
+        *,
+        input_variables: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        workflow_label_name: str | None = None,
+        workflow_version_number: int | str | None = None,
+        return_all_outputs: bool = True,
+    ) -> int:
+        """Do what :meth:`run_workflow` does, without blocking the event loop."""
+        call = run_workflow(
+            workflow_id_or_name,
+            input_variables=input_variables,
+            metadata=metadata,
+            workflow_label_name=workflow_label_name,
+            workflow_version_number=workflow_version_number,
+            return_all_outputs=return_all_outputs,
+        )
+        return self._started(await self._acall(call))
+
+    def get_workflow_results(
+        self, workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
+    ) -> WorkflowResults:
+        """Look once at a run; never waits, and does not judge how it ended.
+
+        :param workflow_version_execution_id: as int or digits in a string.
+        :param return_all_outputs: False asks for the main output alone: ``nodes`` is then empty
+            once the run has ended, and nothing tells whether it succeeded.
+        """
+        return self._call(
+            workflow_results(workflow_version_execution_id, return_all_outputs=return_all_outputs)
+        )
+
+    async def aget_workflow_results(
+        self, workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
+    ) -> WorkflowResults:
+        """Do what :meth:`get_workflow_results` does, without blocking the event loop."""
+        return await self._acall(
+            workflow_results(workflow_version_execution_id, return_all_outputs=return_all_outputs)
+        )
+
+    def wait_for_workflow_results(
+        self,
+        workflow_version_execution_id: int | str,
+        *,
+        timeout: float,
+        poke_interval: float = DEFAULT_POKE_INTERVAL,
+        fail_on: FailOn = "no_output",
+    ) -> WorkflowResults:
+        """Wait for a run to end; for use inside ``@task`` functions. Holds the worker.
+
+        Rides out trouble in asking, as the sensor does.
+
+        :param timeout: seconds to wait at most.
+        :param poke_interval: seconds between two looks.
+        :param fail_on: which ending counts as a failure, see :data:`FailOn`.
+        :raises PromptLayerRunFailedError: if the run ended badly; has the results.
+        :raises PromptLayerWaitTimeoutError: if the run did not end in time. It goes on.
+        """
+        run_id = execution_id(workflow_version_execution_id)
+        check_fail_on(fail_on)
+        wait = _wait_for(run_id, timeout, poke_interval)
+        while True:
+            try:
+                results = self.get_workflow_results(run_id)
+                step = wait.after_look(look_at(results), now=time.time())
+            except PromptLayerTransientError as error:
+                step = wait.after_error(error, now=time.time())
+            self._log_step(step)
+            if step.is_done:
+                judge(results, fail_on)
+                return results
+            time.sleep(step.sleep)
+
+    async def await_for_workflow_results(
+        self,
+        workflow_version_execution_id: int | str,
+        *,
+        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
+        poke_interval: float = DEFAULT_POKE_INTERVAL,
+        fail_on: FailOn = "no_output",
+    ) -> WorkflowResults:
+        """Do what :meth:`wait_for_workflow_results` does, without blocking the event loop."""
+        import asyncio
+
+        run_id = execution_id(workflow_version_execution_id)
+        check_fail_on(fail_on)
+        wait = _wait_for(run_id, timeout, poke_interval)
+        async with self.async_transport():
+            while True:
+                try:
+                    results = await self.aget_workflow_results(run_id)
+                    step = wait.after_look(look_at(results), now=time.time())
+                except PromptLayerTransientError as error:
+                    step = wait.after_error(error, now=time.time())
+                self._log_step(step)
+                if step.is_done:
+                    judge(results, fail_on)
+                    return results
+                await asyncio.sleep(step.sleep)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Make the cheapest authenticated call, and say who is wrong if it fails.
+
+        :returns: whether it worked, and a line for people.
+        """
+        try:
+            count = self._call(workflow_count())
+        except PromptLayerAuthError as error:
+            return False, f"The host is reachable, but the key is wrong. {error}"
+        except PromptLayerUnreachableError as error:
+            return False, f"The host {self.settings.base_url} is not reachable. {error}"
+        except (PromptLayerNotFoundError, PromptLayerUnexpectedAnswerError) as error:
+            return False, f"{self.settings.base_url} answers, but it is not PromptLayer. {error}"
+        except PromptLayerError as error:
+            return False, str(error)
+        finally:
+            self.close()
+        found = (
+            "" if count is None else f" The key sees {count} workflow{'' if count == 1 else 's'}."
+        )
+        return True, f"PromptLayer answers at {self.settings.base_url}.{found}"
+
+    @asynccontextmanager
+    async def async_transport(self) -> AsyncIterator[AsyncTransport]:
+        """Hold the event loop's connection pool open, so that the calls within share it."""
+        from airflow_provider_promptlayer.transport.aio import shared_transport
+
+        settings = self._settings or self._adopt(await self._aread_connection())
+        async with shared_transport(settings) as transport:
+            yield transport
+
+    def close(self) -> None:
+        """Close the blocking connections. The hook can be used again."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _call(self, call: Call[T]) -> T:
+        from airflow_provider_promptlayer.transport.blocking import BlockingTransport
+
+        if self._transport is None:
+            self._transport = BlockingTransport(self.settings)
+        try:
+            response = self._transport.send(call.request)
+        except PromptLayerUnreachableError as error:
+            raise call.unanswered(error) from None
+        return call.read(response, time.time())
+
+    async def _acall(self, call: Call[T]) -> T:
+        async with self.async_transport() as transport:
+            try:
+                response = await transport.send(call.request)
+            except PromptLayerUnreachableError as error:
+                raise call.unanswered(error) from None
+            return call.read(response, time.time())
+
+    def _read_connection(self) -> Settings:
+        try:
+            return read_connection(self.get_connection(self.promptlayer_conn_id))
+        except AirflowNotFoundException:
+            raise self._unknown_connection() from None
+
+    async def _aread_connection(self) -> Settings:
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        try:
+            return read_connection(await get_async_connection(self.promptlayer_conn_id, type(self)))
+        except AirflowNotFoundException:
+            raise self._unknown_connection() from None
+
+    def _unknown_connection(self) -> PromptLayerConfigurationError:
+        return PromptLayerConfigurationError(
+            f"There is no Airflow connection {self.promptlayer_conn_id!r}: add one of type "
+            "'promptlayer' with the API key as its password, or correct promptlayer_conn_id."
+        )
+
+    def _adopt(self, settings: Settings) -> Settings:
+        if settings.is_cleartext:
+            self.log.warning(
+                "Airflow connection %r sends the API key unencrypted to %s: use https.",
+                self.promptlayer_conn_id,
+                settings.base_url,
+            )
+        self._settings = settings
+        return settings
+
+    def _started(self, run: StartedRun) -> int:
+        self.log.info("PromptLayer started workflow run %s.", run.workflow_version_execution_id)
+        if run.warning:
+            self.log.warning("PromptLayer warns: %s", run.warning)
+        return run.workflow_version_execution_id
+
+    def _log_step(self, step: Step) -> None:
+        if step.note:
+            (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
+
+
+def look_at(results: WorkflowResults) -> Look:
+    """Return what the waiting machinery needs to know of ``results``."""
+    return Look(is_done=results.is_complete, progress=results.progress)
+
+
+def subject_of(workflow_version_execution_id: int) -> str:
+    """Return what messages call a run."""
+    return f"workflow run {workflow_version_execution_id}"
+
+
+def _wait_for(run_id: int, timeout: float, poke_interval: float) -> Wait:
+    now = time.time()
+    return Wait(subject_of(run_id), Pace(poke_interval), started_at=now, deadline=now + timeout)

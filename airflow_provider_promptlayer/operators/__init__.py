@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators that run PromptLayer workflows and fetch what they left behind."""

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators: run a workflow, and fetch what a run left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_promptlayer import xcom
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.workflows import WorkflowResults, execution_id
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerInvalidInputError,
+    PromptLayerRunFailedError,
+)
+from airflow_provider_promptlayer.waiting import PromptLayerWorkflowWaiter
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class _PushesOutputs(PromptLayerWorkflowWaiter):
+    """What the two operators share: a run's outputs go to XCom."""
+
+    def __init__(
+        self,
+        *,
+        nodes: Sequence[str] | None = None,
+        return_all_outputs: bool = True,
+        push_node_xcoms: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.nodes = nodes
+        self.return_all_outputs = return_all_outputs
+        self.push_node_xcoms = push_node_xcoms
+
+    def record(self, context: Context, results: WorkflowResults) -> None:
+        """Push the statuses before the ending is judged: an alert task wants those of a failure."""
+        self._push(context, xcom.NODE_STATUSES_KEY, xcom.statuses(results.nodes))
+
+    def deliver(self, context: Context, results: WorkflowResults) -> Any:
+        """Push the outputs and return them.
+
+        :raises PromptLayerInvalidInputError: if ``nodes`` names one that the run does not have.
+        """
+        outputs = xcom.select(results, self.nodes)
+        if self.push_node_xcoms:
+            self._push_nodes(context, outputs)
+        self._push(context, xcom.FINAL_OUTPUT_KEY, results.final_output)
+        return outputs if self.return_all_outputs else results.final_output
+
+    def _push_nodes(self, context: Context, outputs: Mapping[str, Any]) -> None:
+        for name, value in outputs.items():
+            if xcom.storable_key(name):
+                self._push(context, name, value)
+            else:
+                self.log.warning(
+                    "Node %s has no XCom of its own, because Airflow cannot keep one under that "
+                    "name; its value is in return_value.",
+                    one_line(repr(name), 80),
+                )
+
+    def _push(self, context: Context, key: str, value: Any) -> None:
+        if self.do_xcom_push:
+            xcom.push(context, key, value)
+
+
+class PromptLayerWorkflowResultsOperator(_PushesOutputs):
+    """Wait for a workflow run if it has not ended yet, then push its outputs to XCom.
+
+    - ``return_value``: ``{node name: value}`` of every node that succeeded; the bare main output
+      with ``return_all_outputs=False``.
+    - one XCom for each of these nodes, under its name: ``op.output["Summarize"]``.
+    - ``promptlayer_final_output``, ``promptlayer_node_statuses``, ``promptlayer_execution_id``.
+
+    Waits as :class:`.PromptLayerWorkflowSensor` does and takes its arguments. A run that has ended
+    cannot get better, so its failure does not use up the task's retries.
+
+    :param workflow_version_execution_id: the run, as int or digits in a string. Templated.
+    :param nodes: push the outputs of these nodes alone. Templated.
+    :param return_all_outputs: False returns the bare main output instead of all of them.
+    :param push_node_xcoms: whether to push one XCom for each node.
+    """
+
+    template_fields: Sequence[str] = (
+        "workflow_version_execution_id",
+        "nodes",
+        "promptlayer_conn_id",
+    )
+
+    def __init__(self, *, workflow_version_execution_id: int | str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.workflow_version_execution_id = workflow_version_execution_id
+
+    def identify(self, context: Context) -> int:
+        """Return the id that was given.
+
+        :raises PromptLayerInvalidInputError: if it is not a positive integer.
+        """
+        run_id = execution_id(self.workflow_version_execution_id)
+        self._push(context, xcom.EXECUTION_ID_KEY, run_id)
+        return run_id
+
+    def recall(self, context: Context) -> int | None:  # noqa: ARG002
+        """Return the id that was given, which does not change."""
+        return execution_id(self.workflow_version_execution_id)
+
+
+class PromptLayerRunWorkflowOperator(_PushesOutputs):
+    """Start a run of a workflow, wait for it, and push its outputs to XCom.
+
+    The run's id is in the log and in XCom (``promptlayer_execution_id``) before anything else can
+    fail. What is pushed at the end is what :class:`PromptLayerWorkflowResultsOperator` pushes.
+
+    A retry starts a new run, so only what cannot double one is retried: a start that was refused
+    or did not arrive, and a run that has failed.
+
+    :param workflow_id_or_name: name or numeric id of the workflow. Templated.
+    :param input_variables: what the workflow takes. Templated.
+    :param metadata: strings to find the run by in PromptLayer; ``airflow_dag_id``,
+        ``airflow_run_id``, ``airflow_task_id``, ``airflow_map_index`` and
+        ``airflow_try_number`` are added where they are not given. Templated.
+    :param workflow_label_name: run the version with this release label. Templated.
+    :param workflow_version_number: run this version; excludes the label. Templated. Without
+        either, the latest version runs.
+    :param wait_for_completion: False returns the run's id as soon as it is started.
+    :param nodes: push the outputs of these nodes alone. Templated.
+    :param return_all_outputs: False returns the bare main output instead of all of them.
+    :param push_node_xcoms: whether to push one XCom for each node.
+    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`. ``mode="reschedule"`` is
+        refused without ``deferrable``: each look would start another run.
+    """
+
+    template_fields: Sequence[str] = (
+        "workflow_id_or_name",
+        "input_variables",
+        "metadata",
+        "workflow_label_name",
+        "workflow_version_number",
+        "nodes",
+        "promptlayer_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "input_variables": "json",
+        "metadata": "json",
+    }
+
+    def __init__(
+        self,
+        *,
+        workflow_id_or_name: int | str,
+        input_variables: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        workflow_label_name: str | None = None,
+        workflow_version_number: int | str | None = None,
+        wait_for_completion: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if self.reschedule and not self.deferrable:
+            raise PromptLayerInvalidInputError(
+                "mode='reschedule' would start a run at each look: use deferrable=True."
+            )
+        self.workflow_id_or_name = workflow_id_or_name
+        self.input_variables = input_variables
+        self.metadata = metadata
+        self.workflow_label_name = workflow_label_name
+        self.workflow_version_number = workflow_version_number
+        self.wait_for_completion = wait_for_completion
+
+    def execute(self, context: Context) -> Any:
+        """Start the run and wait for it; see the base for what is raised."""
+        if self.wait_for_completion:
+            return super().execute(context)
+        with self._airflow_errors():
+            return self.identify(context)
+
+    def identify(self, context: Context) -> int:
+        """Start the run and return its id."""
+        self._run_id = run_id = self.hook.run_workflow(
+            self.workflow_id_or_name,
+            input_variables=self.input_variables,
+            metadata={**_origin(context), **(self.metadata or {})},
+            workflow_label_name=self.workflow_label_name,
+            workflow_version_number=self.workflow_version_number,
+            return_all_outputs=self.return_all_outputs,
+        )
+        try:
+            self._push(context, xcom.EXECUTION_ID_KEY, run_id)
+        except Exception:
+            # The run is under way and its id is in the log: failing now would only lose it.
+            self.log.exception("Could not push the id of workflow run %s to XCom.", run_id)
+        return run_id
+
+    def recall(self, context: Context) -> int | None:
+        """Return the id that was pushed when the run was started, or None if none was."""
+        run_id: int | None = xcom.pull_own(context, xcom.EXECUTION_ID_KEY)
+        return run_id
+
+    def may_retry(self, error: Exception) -> bool:
+        """Return whether a retry, which starts a new run, cannot double one that goes on."""
+        if self._run_id is None and not self._resumed:
+            return super().may_retry(error)
+        return isinstance(error, PromptLayerRunFailedError)
+
+
+def _origin(context: Context) -> dict[str, str]:
+    """Return where a run comes from, so that it can be found from either side."""
+    ti = context["ti"]
+    return {
+        "airflow_dag_id": ti.dag_id,
+        "airflow_run_id": ti.run_id,
+        "airflow_task_id": ti.task_id,
+        "airflow_map_index": str(ti.map_index),
+        "airflow_try_number": str(ti.try_number),
+    }

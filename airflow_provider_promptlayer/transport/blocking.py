@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The blocking transport, over requests.
+
+``timeout`` bounds the whole exchange. requests has limits for the connect and for each read
+only, so a server that drips its answer byte by byte, or a name server that does not answer, would
+hold a worker for ever. The exchange therefore runs in a thread of its own, which is given up at
+the deadline.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request, Response
+from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerError,
+    PromptLayerUnreachableError,
+)
+from airflow_provider_promptlayer.transport.headers import API_KEY_HEADER, headers_for, too_large
+from airflow_provider_promptlayer.transport.tls import ca_bundle, proxy_for
+
+_CHUNK = 64 * 1024
+
+
+class PromptLayerSession(requests.Session):
+    """A session that sends the API key to PromptLayer alone.
+
+    requests strips ``Authorization`` when a redirect leads to another host, but not
+    ``X-API-KEY``; and headers of a session go to whatever URL it is used for.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        proxy = proxy_for(settings)
+        self.trust_env = False  # proxies and CA bundle of the environment are read in .tls
+        self.verify = ca_bundle(settings) or False
+        self.proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self.auth = _KeyFor(settings)
+        self.mount("https://", HTTPAdapter(max_retries=0))
+        self.mount("http://", HTTPAdapter(max_retries=0))
+
+    def rebuild_auth(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        """Drop the key from a request that follows a redirect to elsewhere."""
+        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # stubs
+        old, new = response.request.url, prepared_request.url
+        if self.should_strip_auth(old, new):  # type: ignore[no-untyped-call]  # stubs
+            prepared_request.headers.pop(API_KEY_HEADER, None)
+
+
+class BlockingTransport:
+    """Sends requests one after the other over kept-alive connections.
+
+    Not safe to be used by several threads at once.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session: PromptLayerSession | None = None
+
+    def send(self, request: Request) -> Response:
+        """Return the whole answer, whatever its status.
+
+        :raises PromptLayerUnreachableError: if there is none within the settings' ``timeout``.
+        :raises PromptLayerAnswerTooLargeError: if it is too large.
+        """
+        if request.method != "GET":
+            # Never over a kept connection: it may be dead, and then nobody knows whether the
+            # request arrived.
+            self.close()
+        if self._session is None:
+            self._session = PromptLayerSession(self._settings)
+        exchange = _Exchange(self._session, self._settings, request)
+        try:
+            return exchange.result()
+        except PromptLayerError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connections. The transport can be used again."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+class _Exchange:
+    """One request and its answer, in a thread that can be given up."""
+
+    def __init__(self, session: PromptLayerSession, settings: Settings, request: Request) -> None:
+        self._session = session
+        self._settings = settings
+        self._request = request
+        self._answer: requests.Response | None = None
+        self._outcome: SimpleQueue[Response | BaseException] = SimpleQueue()
+
+    def result(self) -> Response:
+        thread = threading.Thread(target=self._run, name="promptlayer-request", daemon=True)
+        thread.start()
+        try:
+            outcome = self._outcome.get(timeout=self._settings.timeout)
+        except Empty:
+            self._give_up()
+            raise self._unreachable(
+                f"no whole answer within {self._settings.timeout:g} s", arrived=True
+            ) from None
+        thread.join()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _run(self) -> None:
+        try:
+            self._outcome.put(self._exchange())
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            self._outcome.put(error)
+
+    def _exchange(self) -> Response:
+        started = time.monotonic()
+        try:
+            with self._session.request(
+                self._request.method,
+                self._settings.base_url + self._request.path,
+                data=self._request.body,
+                headers=headers_for(self._request, self._settings),
+                timeout=self._settings.timeout,
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                self._answer = answer
+                return Response(
+                    status=answer.status_code,
+                    headers={name.lower(): value for name, value in answer.headers.items()},
+                    body=self._read(answer),
+                )
+        except requests.ConnectTimeout:
+            waited = time.monotonic() - started
+            raise self._unreachable(
+                f"no connection to {self._settings.base_url} within {waited:.0f} s", arrived=False
+            ) from None
+        except requests.RequestException as error:
+            raise self._unreachable(_reason(error), arrived=not _never_connected(error)) from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._unreachable(_reason(error), arrived=True) from None
+
+    def _read(self, answer: requests.Response) -> bytes:
+        body = bytearray()
+        for chunk in answer.iter_content(_CHUNK):
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise too_large(self._request)
+        return bytes(body)
+
+    def _give_up(self) -> None:
+        shutdown: Any = getattr(getattr(self._answer, "raw", None), "shutdown", None)
+        if shutdown is not None:  # urllib3 2.3 and later: ends a read that blocks
+            with suppress(Exception):
+                shutdown()
+
+    def _unreachable(self, reason: str, *, arrived: bool) -> PromptLayerUnreachableError:
+        return PromptLayerUnreachableError(
+            f"Could not {self._request.purpose}: {reason}.", arrived=arrived
+        )
+
+
+class _KeyFor(requests.auth.AuthBase):
+    """Adds the key to requests below the base URL, and to no others."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if f"{request.url}/".startswith(f"{self._settings.base_url}/"):
+            request.headers[API_KEY_HEADER] = self._settings.api_key
+        return request
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return ``error`` and what it wraps: requests and urllib3 put causes into args and reason."""
+    found: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo:
+        cause = todo.pop(0)
+        if isinstance(cause, BaseException) and cause not in found:
+            found.append(cause)
+            todo += [getattr(cause, "reason", None), *cause.args, cause.__cause__]
+    return found
+
+
+def _never_connected(error: BaseException) -> bool:
+    return any(
+        isinstance(
+            cause,
+            (
+                urllib3.exceptions.NewConnectionError,
+                urllib3.exceptions.ConnectTimeoutError,
+                ssl.SSLCertVerificationError,
+            ),
+        )
+        for cause in _causes(error)
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause in words: the outer ones repeat it with memory addresses."""
+    for cause in reversed(_causes(error)):
+        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
+            return one_line(cause.strerror or str(cause) or type(cause).__name__)
+    return one_line(f"{type(error).__name__}: {error}")

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates and proxies, decided once for both transports.
+
+requests and aiohttp read different environment variables and trust different stores. Left to
+themselves, a company's CA would work in the worker and fail in the triggerer, or the reverse.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from functools import lru_cache
+
+import requests
+
+from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.exceptions import PromptLayerConfigurationError
+
+
+def ca_bundle(settings: Settings) -> str | None:
+    """Return the file or folder of trusted certificates, or None if none are checked.
+
+    That is the connection's ``verify``, else what ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE``
+    name, else the bundle that requests ships.
+
+    :raises PromptLayerConfigurationError: if it does not exist.
+    """
+    if settings.verify is False:
+        return None
+    if settings.verify is True:
+        named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        path = named or requests.utils.DEFAULT_CA_BUNDLE_PATH
+    else:
+        path = settings.verify
+    if not os.path.exists(path):  # noqa: PTH110 - the libraries below take strings
+        raise PromptLayerConfigurationError(f"There is no CA file {path!r} on this machine.")
+    return path
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext:
+    """Return the TLS context for aiohttp.
+
+    :raises PromptLayerConfigurationError: if the CA file does not exist or holds no certificate.
+    """
+    bundle = ca_bundle(settings)
+    # The file's age is part of the key: a triggerer outlives the renewal of a company's CA.
+    return _context(bundle, os.stat(bundle).st_mtime_ns if bundle else 0)  # noqa: PTH116
+
+
+@lru_cache(maxsize=8)
+def _context(bundle: str | None, _modified: int) -> ssl.SSLContext:
+    # Reading a bundle takes tens of milliseconds: too long to do for each wait of a triggerer.
+    if bundle is None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    try:
+        if os.path.isdir(bundle):  # noqa: PTH112 - see above
+            return ssl.create_default_context(capath=bundle)
+        return ssl.create_default_context(cafile=bundle)
+    except (ssl.SSLError, OSError):
+        raise PromptLayerConfigurationError(f"The CA file {bundle!r} cannot be read.") from None
+
+
+def proxy_for(settings: Settings) -> str | None:
+    """Return the URL of the proxy: the connection's, else the environment's, else None.
+
+    :raises PromptLayerConfigurationError: if the environment names one that is not HTTP.
+    """
+    if settings.proxy is not None:
+        return settings.proxy
+    environment = requests.utils.get_environ_proxies(settings.base_url, no_proxy=None)
+    proxy = requests.utils.select_proxy(settings.base_url, environment)
+    if proxy is None:
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if not proxy.lower().startswith(("http://", "https://")):
+        raise PromptLayerConfigurationError(
+            "The proxy that the environment names is not an HTTP proxy: "
+            "put one into 'proxy' of the Airflow connection's extra."
+        )
+    return proxy

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triggers: the part of a wait that runs in Airflow's triggerer."""

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wait in the triggerer: a loop around the pure decision of :mod:`..api.waiting`.
+
+Only ever GETs, so it may run twice at once without harm, as Airflow allows triggers to. Carries
+the id of the connection and never the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_promptlayer.api.events import Outcome, WaitEvent, event_for
+from airflow_provider_promptlayer.api.waiting import (
+    DEFAULT_MAX_OUTAGE,
+    DEFAULT_POKE_INTERVAL,
+    Pace,
+    Wait,
+)
+from airflow_provider_promptlayer.api.workflows import execution_id
+from airflow_provider_promptlayer.exceptions import PromptLayerError
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook, look_at, subject_of
+
+
+class PromptLayerWorkflowTrigger(BaseTrigger):
+    """Wait in the triggerer until a workflow run has ended.
+
+    Fires one small event: the run's id, the outcome and a line for people, and none of the
+    outputs. All times are wall-clock seconds since the epoch, so that they mean the same in the
+    process that takes over after a restart.
+
+    :param workflow_version_execution_id: the run.
+    :param promptlayer_conn_id: id of the Airflow connection.
+    :param poke_interval: seconds between two looks.
+    :param exponential_backoff: as for Airflow's sensors.
+    :param max_wait: longest interval in seconds with ``exponential_backoff``, or None.
+    :param max_outage: seconds for which PromptLayer may be out of reach.
+    :param started_at: when the wait began; None for now.
+    :param deadline: when it ends without success; None for never.
+    :param next_look_at: when to look first; None for at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        workflow_version_execution_id: int | str,
+        promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
+        poke_interval: float = DEFAULT_POKE_INTERVAL,
+        exponential_backoff: bool = False,
+        max_wait: float | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        started_at: float | None = None,
+        deadline: float | None = None,
+        next_look_at: float | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
+        self.workflow_version_execution_id = workflow_version_execution_id
+        self.promptlayer_conn_id = promptlayer_conn_id
+        self.poke_interval = poke_interval
+        self.exponential_backoff = exponential_backoff
+        self.max_wait = max_wait
+        self.max_outage = max_outage
+        self.started_at = time.time() if started_at is None else started_at
+        self.deadline = deadline
+        self.next_look_at = next_look_at
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class's path and the arguments that make it anew."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "workflow_version_execution_id": self.workflow_version_execution_id,
+                "promptlayer_conn_id": self.promptlayer_conn_id,
+                "poke_interval": self.poke_interval,
+                "exponential_backoff": self.exponential_backoff,
+                "max_wait": self.max_wait,
+                "max_outage": self.max_outage,
+                "started_at": self.started_at,
+                "deadline": self.deadline,
+                "next_look_at": self.next_look_at,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then fire the one event."""
+        try:
+            event = await self._wait(execution_id(self.workflow_version_execution_id))
+        except PromptLayerError as error:
+            event = event_for(self.workflow_version_execution_id, error)
+        yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]  # Airflow's
+
+    async def _wait(self, run_id: int) -> WaitEvent:
+        hook = PromptLayerHook(self.promptlayer_conn_id)
+        wait = Wait(
+            subject_of(run_id),
+            Pace(self.poke_interval, self.exponential_backoff, self.max_wait),
+            started_at=self.started_at,
+            deadline=self.deadline,
+            max_outage=self.max_outage,
+        )
+        if self.next_look_at is not None:
+            await asyncio.sleep(max(0.0, self.next_look_at - time.time()))
+        async with hook.async_transport():
+            while True:
+                try:
+                    results = await hook.aget_workflow_results(run_id, return_all_outputs=False)
+                    step = wait.after_look(look_at(results), now=time.time())
+                except PromptLayerError as error:
+                    step = wait.after_error(error, now=time.time())
+                if step.note:
+                    (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
+                if step.is_done:
+                    return WaitEvent(
+                        self.workflow_version_execution_id, Outcome.ENDED, results.progress
+                    )
+                await asyncio.sleep(step.sleep)

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a task waits: the base of the sensor and of the operators.
+
+Whatever the mode, the same three steps are taken. *Identify* the run. *Wait* for it: look, ask
+:class:`.api.waiting.Wait` what follows, and between two looks sleep, be rescheduled, or be
+deferred to the triggerer. *Finish*: judge the whole results in :mod:`.api.endings` and hand them
+on. Errors become Airflow's in one place, so ``soft_fail``, ``never_fail`` and retries do the same
+in every mode.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+)
+
+from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
+from airflow_provider_promptlayer.api.events import read_event
+from airflow_provider_promptlayer.api.waiting import (
+    DEFAULT_MAX_OUTAGE,
+    DEFAULT_POKE_INTERVAL,
+    Pace,
+    Wait,
+)
+from airflow_provider_promptlayer.api.workflows import WorkflowResults
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAuthError,
+    PromptLayerError,
+    PromptLayerEventError,
+    PromptLayerTransientError,
+    PromptLayerWaitTimeoutError,
+)
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook, look_at, subject_of
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_DEFERRAL_FAILED = "__fail__"
+"""The method that Airflow resumes when a trigger crashed or took too long."""
+
+_TIMEOUT_GRACE = datetime.timedelta(minutes=1)
+"""How long after the deadline Airflow ends a wait whose triggerer does not."""
+
+
+class PromptLayerWorkflowWaiter(BaseSensorOperator):
+    """Base of everything that waits for a workflow run.
+
+    Takes the arguments of Airflow's sensors, with the same meaning in every mode:
+    ``poke_interval``, ``timeout``, ``soft_fail``, ``never_fail``, ``exponential_backoff``,
+    ``max_wait``, and ``mode`` with ``deferrable=False``.
+
+    :param promptlayer_conn_id: id of the Airflow connection.
+    :param deferrable: wait in the triggerer, without holding a worker.
+    :param poke_interval: seconds (or a ``timedelta``) between two looks.
+    :param fail_on: which ending counts as a failure, see :data:`.api.endings.FailOn`.
+    :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach
+        before the task fails.
+    """
+
+    ui_color = "#e8e4fb"
+
+    def __init__(
+        self,
+        *,
+        promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
+        deferrable: bool = True,
+        poke_interval: datetime.timedelta | float = DEFAULT_POKE_INTERVAL,
+        fail_on: FailOn = "no_output",
+        max_outage: datetime.timedelta | float = DEFAULT_MAX_OUTAGE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        check_fail_on(fail_on)
+        self.promptlayer_conn_id = promptlayer_conn_id
+        self.deferrable = deferrable
+        self.fail_on: FailOn = fail_on
+        self.max_outage = (
+            max_outage.total_seconds()
+            if isinstance(max_outage, datetime.timedelta)
+            else float(max_outage)
+        )
+        self._run_id: int | None = None  # once known
+        self._resumed = False  # whether this process came back to a wait
+
+    @cached_property
+    def hook(self) -> PromptLayerHook:
+        """The hook for ``promptlayer_conn_id``."""
+        return PromptLayerHook(self.promptlayer_conn_id)
+
+    def identify(self, context: Context) -> int:
+        """Return the id of the run to wait for."""
+        raise NotImplementedError
+
+    def recall(self, context: Context) -> int | None:
+        """Return the id of the run that this task waited for when it left the worker."""
+        raise NotImplementedError
+
+    def deliver(self, context: Context, results: WorkflowResults) -> Any:
+        """Hand on the results of a run that counts as a success; return the task's result."""
+        raise NotImplementedError
+
+    def record(self, context: Context, results: WorkflowResults) -> None:
+        """Note what is worth keeping of a run that has ended, however it ended."""
+
+    def may_retry(self, error: Exception) -> bool:
+        """Return whether a retry of the task can help, and cannot do harm."""
+        if isinstance(error, PromptLayerAuthError):
+            return True  # somebody may mend the connection between two tries
+        return error.retry_helps if isinstance(error, PromptLayerError) else True
+
+    def execute(self, context: Context) -> Any:
+        """Wait for the run and hand on what it left behind.
+
+        :raises AirflowFailException: if trying again cannot help.
+        :raises AirflowException: if it can.
+        :raises AirflowSensorTimeout: if the run did not end in time.
+        :raises AirflowSkipException: instead of these, with ``soft_fail`` or ``never_fail``.
+        """
+        with self._airflow_errors():
+            self._run_id = run_id = self.identify(context)
+            started_at = self._started_at(context)
+            wait = self._new_wait(run_id, started_at, deadline=started_at + self.timeout)
+            return self._finish(context, self._wait_to_the_end(run_id, wait))
+
+    def execute_complete(
+        self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
+    ) -> Any:
+        """Go on after the triggerer has fired; raises what :meth:`execute` raises.
+
+        :param event: the trigger's event.
+        :param waiting: what this task left for itself when it deferred.
+        """
+        with self._airflow_errors():
+            if waiting is None:
+                raise PromptLayerEventError("The task was resumed without its own notes.")
+            self._run_id = run_id = waiting["workflow_version_execution_id"]
+            read_event(event, subject_id=run_id)
+            wait = self._new_wait(
+                run_id,
+                waiting["started_at"],
+                deadline=waiting["deadline"],
+                outage_since=waiting["outage_since"],
+            )
+            return self._finish(context, self._wait_to_the_end(run_id, wait))
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Let Airflow's own end of a deferral mean what the trigger's end would."""
+        self._resumed = True
+        if next_method != _DEFERRAL_FAILED:
+            # Past BaseSensorOperator, which would replace the reason of a skip by a stock phrase.
+            return super(BaseSensorOperator, self).resume_execution(
+                next_method, next_kwargs, context
+            )
+        with self._airflow_errors():
+            self._run_id = self.recall(context)
+            reason = str((next_kwargs or {}).get("error", "unknown"))
+            for line in (next_kwargs or {}).get("traceback") or []:
+                self.log.error("%s", line.rstrip())
+            # Airflow 2 tells the two apart by this text alone.
+            if "timeout" in reason.lower():
+                raise PromptLayerWaitTimeoutError(
+                    f"The wait did not end within {self.timeout:.0f} s, and no triggerer ended it. "
+                    f"{self._goes_on()}"
+                )
+            raise PromptLayerEventError(
+                f"The wait in the triggerer broke off ({reason}). {self._goes_on()}"
+            )
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once, without waiting; trouble in asking counts as 'not yet'."""
+        with self._airflow_errors():
+            run_id = self._run_id or self.identify(context)
+            try:
+                results = self.hook.get_workflow_results(run_id)
+            except PromptLayerTransientError as error:
+                self.log.warning("%s", error)
+                return PokeReturnValue(is_done=False)
+            return PokeReturnValue(is_done=results.is_complete, xcom_value=run_id)
+
+    def on_kill(self) -> None:
+        """Say that the run goes on: PromptLayer has no way to cancel one."""
+        if self._run_id is not None:
+            self.log.warning(
+                "The task is being stopped. Workflow run %s goes on at PromptLayer, which cannot "
+                "cancel it.",
+                self._run_id,
+            )
+
+    def _wait_to_the_end(self, run_id: int, wait: Wait) -> WorkflowResults:
+        """Look until the run has ended; or leave the worker, to come back later."""
+        while True:
+            try:
+                results = self.hook.get_workflow_results(run_id)
+                step = wait.after_look(look_at(results), now=time.time())
+            except PromptLayerTransientError as error:
+                step = wait.after_error(error, now=time.time())
+            else:
+                if step.is_done:
+                    return results
+            if step.note:
+                (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
+            if self.deferrable:
+                self._defer(run_id, wait, next_look_at=time.time() + step.sleep)
+            if self.reschedule:
+                wake_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
+                    seconds=step.sleep
+                )
+                raise compat.reschedule_exception(wake_at)
+            time.sleep(step.sleep)
+
+    def _defer(self, run_id: int, wait: Wait, *, next_look_at: float) -> NoReturn:
+        from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
+
+        deadline = wait.started_at + self.timeout
+        self.defer(
+            trigger=PromptLayerWorkflowTrigger(
+                workflow_version_execution_id=run_id,
+                promptlayer_conn_id=self.promptlayer_conn_id,
+                poke_interval=wait.pace.poke_interval,
+                exponential_backoff=wait.pace.exponential_backoff,
+                max_wait=wait.pace.max_wait,
+                max_outage=wait.max_outage,
+                started_at=wait.started_at,
+                deadline=deadline,
+                next_look_at=next_look_at,
+            ),
+            method_name="execute_complete",
+            kwargs={
+                "waiting": {
+                    "workflow_version_execution_id": run_id,
+                    "started_at": wait.started_at,
+                    "deadline": deadline,
+                    "outage_since": wait.outage_since,
+                }
+            },
+            timeout=datetime.timedelta(seconds=max(0.0, deadline - time.time())) + _TIMEOUT_GRACE,
+        )
+
+    def _started_at(self, context: Context) -> float:
+        if self.reschedule and not self.deferrable:
+            first = compat.first_reschedule_date(context, self.retries or 0)
+            if first is not None:
+                return first.timestamp()
+        return time.time()
+
+    def _finish(self, context: Context, results: WorkflowResults) -> Any:
+        self.record(context, results)
+        judge(results, self.fail_on)
+        return self.deliver(context, results)
+
+    def _new_wait(
+        self,
+        run_id: int,
+        started_at: float,
+        *,
+        deadline: float,
+        outage_since: float | None = None,
+    ) -> Wait:
+        return Wait(
+            subject_of(run_id),
+            Pace(
+                self.poke_interval,
+                self.exponential_backoff,
+                self.max_wait.total_seconds() if self.max_wait is not None else None,
+            ),
+            started_at=started_at,
+            deadline=deadline,
+            max_outage=self.max_outage,
+            outage_since=outage_since,
+        )
+
+    def _goes_on(self) -> str:
+        subject = "The run" if self._run_id is None else f"Workflow run {self._run_id}"
+        return f"{subject} goes on at PromptLayer, which cannot cancel it."
+
+    @contextmanager
+    def _airflow_errors(self) -> Iterator[None]:
+        """Turn this provider's errors into those by which Airflow decides what comes next."""
+        try:
+            yield
+        except PromptLayerWaitTimeoutError as error:
+            raise self._ended(AirflowSensorTimeout, error) from None
+        except PromptLayerError as error:
+            kind = AirflowException if self.may_retry(error) else AirflowFailException
+            raise self._ended(kind, error) from None
+        except AirflowException:
+            raise  # already says what Airflow is to do
+        except Exception as error:
+            if self.may_retry(error):
+                raise
+            raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+    def _ended(self, kind: type[AirflowException], error: PromptLayerError) -> AirflowException:
+        for option in ("soft_fail", "never_fail"):
+            if getattr(self, option):
+                return AirflowSkipException(f"{error} Skipping, as {option} is set.")
+        return kind(str(error))
