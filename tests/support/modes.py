@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way of waiting, driven through the public surface to one comparable ending.
+
+A table of cases is run through all of :data:`MODES`, so that no mode can drift from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_promptlayer.compat import reschedule_exception
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerError,
+    PromptLayerWaitTimeoutError,
+)
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
+
+Rescheduled = type(reschedule_exception(datetime.datetime.now(datetime.UTC)))
+
+
+@dataclass
+class FakeTaskInstance:
+    """The part of a task instance that operators touch, with XComs in a dict."""
+
+    dag_id: str = "dag"
+    run_id: str = "manual__1"
+    task_id: str = "task"
+    map_index: int = -1
+    try_number: int = 1
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    first_reschedule: datetime.datetime | None = None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
+
+    def get_first_reschedule_date(self, context: Any) -> datetime.datetime | None:
+        return self.first_reschedule
+
+
+@dataclass
+class Ending:
+    """How a task ended: success, failed, failed for good, timeout or skipped."""
+
+    kind: str
+    message: str = ""
+    value: Any = None
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    worker_visits: int = 0
+
+
+def run_task(make: Callable[[], Any], ti: FakeTaskInstance | None = None) -> Ending:
+    """Run an operator as Airflow would: anew after each reschedule and deferral."""
+    ti = ti or FakeTaskInstance()
+    visits = 0
+    resume: tuple[str, dict[str, Any]] | None = None
+    context: Any = {"ti": ti, "run_id": ti.run_id}
+    while True:
+        visits += 1
+        try:
+            task = make()
+            if resume is None:
+                value = task.execute(context)
+            else:
+                value = task.resume_execution(resume[0], resume[1], context)
+        except TaskDeferred as deferral:
+            event = asyncio.run(first_event(rebuilt(deferral.trigger)))
+            resume = (deferral.method_name, {**(deferral.kwargs or {}), "event": event.payload})
+            continue
+        except Rescheduled as rescheduled:
+            now = datetime.datetime.now(datetime.UTC)
+            ti.first_reschedule = ti.first_reschedule or now
+            time.sleep(max(0.0, (rescheduled.reschedule_date - now).total_seconds()))
+            continue
+        except AirflowSkipException as error:
+            return Ending("skipped", str(error), None, ti.xcoms, visits)
+        except AirflowSensorTimeout as error:
+            return Ending("timeout", str(error), None, ti.xcoms, visits)
+        except AirflowFailException as error:
+            return Ending("failed for good", str(error), None, ti.xcoms, visits)
+        except AirflowException as error:
+            return Ending("failed", str(error), None, ti.xcoms, visits)
+        return Ending("success", "", value, ti.xcoms, visits)
+
+
+def rebuilt(trigger: BaseTrigger) -> BaseTrigger:
+    """Return the trigger as another process would make it, from what is in the database."""
+    path, kwargs = trigger.serialize()
+    module, name = path.rsplit(".", 1)
+    made: BaseTrigger = getattr(import_module(module), name)(**kwargs)
+    return made
+
+
+async def first_event(trigger: BaseTrigger) -> TriggerEvent:
+    """Return the first event of a trigger."""
+    async for event in trigger.run():
+        return event
+    raise AssertionError("the trigger ended without an event")
+
+
+def _sensor(**mode: Any) -> Callable[..., Ending]:
+    def run(run_id: Any, **arguments: Any) -> Ending:
+        return run_task(
+            lambda: PromptLayerWorkflowSensor(
+                task_id="task", workflow_version_execution_id=run_id, **mode, **arguments
+            )
+        )
+
+    return run
+
+
+def _hook(run_id: Any, **arguments: Any) -> Ending:
+    hook = PromptLayerHook()
+    try:
+        return _of_hook(lambda: hook.wait_for_workflow_results(run_id, **_hooks(arguments)))
+    finally:
+        hook.close()
+
+
+def _async_hook(run_id: Any, **arguments: Any) -> Ending:
+    return _of_hook(
+        lambda: asyncio.run(
+            PromptLayerHook().await_for_workflow_results(run_id, **_hooks(arguments))
+        )
+    )
+
+
+def _hooks(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"timeout": 60.0, **arguments}
+
+
+def _of_hook(call: Callable[[], Any]) -> Ending:
+    try:
+        results = call()
+    except PromptLayerWaitTimeoutError as error:
+        return Ending("timeout", str(error))
+    except PromptLayerError as error:
+        return Ending("failed" if error.retry_helps else "failed for good", str(error))
+    return Ending("success", value=results.workflow_version_execution_id)
+
+
+MODES: dict[str, Callable[..., Ending]] = {
+    "hook": _hook,
+    "async hook": _async_hook,
+    "poke": _sensor(deferrable=False, mode="poke"),
+    "reschedule": _sensor(deferrable=False, mode="reschedule"),
+    "deferred": _sensor(deferrable=True),
+}

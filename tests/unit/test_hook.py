@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook: connection, Test button, one look."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerConfigurationError,
+    PromptLayerNotFoundError,
+    PromptLayerRunFailedError,
+    PromptLayerStartUncertainError,
+    PromptLayerUnreachableError,
+)
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> PromptLayerHook:
+    """Return a hook for a connection of these fields."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps({"conn_type": "promptlayer", **fields})
+    )
+    return PromptLayerHook()
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class TestTestButton:
+    """The Test button says who is wrong."""
+
+    def test_works(self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer) -> None:
+        works, says = PromptLayerHook().test_connection()
+        assert works
+        assert f"answers at {promptlayer_server.url}" in says
+        assert "3 workflows" in says
+        assert promptlayer_server.count("GET", "/workflows") == promptlayer_server.count() == 1
+
+    def test_bad_key(
+        self, promptlayer_server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hook = connect(monkeypatch, host=promptlayer_server.url, password="pl_wrong")
+        works, says = hook.test_connection()
+        assert not works
+        assert "the key is wrong" in says
+        assert "pl_wrong" not in says
+
+    def test_unreachable_host(self, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        hook = connect(monkeypatch, host=f"http://127.0.0.1:{free_port}", password="pl_key")
+        works, says = hook.test_connection()
+        assert not works
+        assert f"127.0.0.1:{free_port} is not reachable" in says
+
+    @pytest.mark.parametrize("path", ["/somewhere", "/workflows/Article%20pipeline"])
+    def test_not_promptlayer(
+        self, path: str, promptlayer_server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hook = connect(
+            monkeypatch, host=promptlayer_server.url + path, password=promptlayer_server.api_key
+        )
+        works, says = hook.test_connection()
+        assert not works
+        assert "not PromptLayer" in says
+
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({"host": "http://127.0.0.1"}, "no API key"),
+            ({"host": "ftp://x", "password": "k"}, "host name or an http(s) URL"),
+            ({"host": "x", "password": "k", "extra": {"timeout": "soon"}}, "'timeout'"),
+            ({"host": "x", "password": "k", "extra": {"verify": "/no/such/ca.pem"}}, "no CA file"),
+        ],
+    )
+    def test_unusable_connection(
+        self, fields: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        works, said = connect(monkeypatch, **fields).test_connection()
+        assert not works
+        assert says in said
+        assert "\n" not in said
+
+
+def test_looks_once_and_never_waits(
+    promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    run_id = promptlayer_server.start_execution("Article pipeline", input_variables={"topic": "x"})
+    hook = PromptLayerHook()
+    results = hook.get_workflow_results(run_id)
+    hook.close()
+    assert not results.is_complete
+    assert results.outputs == {}
+    assert results.nodes["Extract"].status == "RUNNING"
+    assert results == asyncio.run(PromptLayerHook().aget_workflow_results(run_id))
+    assert promptlayer_server.count() == 2
+
+
+class TestResults:
+    """What a look returns, from both twins."""
+
+    @pytest.fixture
+    def promptlayer_workflows(self) -> list[Workflow]:
+        return [
+            Workflow(
+                "W",
+                [
+                    Node("First", status="FAILED", error_message="e", raw_error_message="raw"),
+                    Node("Second", {"x": [1]}, is_output_node=True),
+                    Node("Third", "no", is_output_node=True),
+                    Node("Fourth", status="SKIPPED", is_output_node=None),
+                ],
+            )
+        ]
+
+    @pytest.fixture(params=["blocking", "async"])
+    def look(
+        self,
+        request: pytest.FixtureRequest,
+        promptlayer_connection: str,
+        promptlayer_server: LocalPromptLayer,
+    ) -> Any:
+        run_id = promptlayer_server.start_execution("W")
+
+        def look(**arguments: Any) -> Any:
+            hook = PromptLayerHook()
+            if request.param == "async":
+                return asyncio.run(hook.aget_workflow_results(run_id, **arguments))
+            try:
+                return hook.get_workflow_results(run_id, **arguments)
+            finally:
+                hook.close()
+
+        return look
+
+    def test_all_outputs(self, look: Any) -> None:
+        results = look()
+        assert results.is_complete
+        assert results.outputs == {"Second": {"x": [1]}, "Third": "no"}
+        assert results.final_output == {"x": [1]}
+        first = results.nodes["First"]
+        assert (first.status, first.error_message, first.raw_error_message) == (
+            "FAILED",
+            "e",
+            "raw",
+        )
+        assert [node.is_output_node for node in results.nodes.values()] == [
+            False,
+            True,
+            True,
+            None,
+        ]
+
+    def test_main_output_alone(self, look: Any) -> None:
+        results = look(return_all_outputs=False)
+        assert results.is_complete
+        assert results.final_output == {"x": [1]}
+        assert results.nodes == {}
+
+
+def test_waiting_in_a_task_raises_with_the_results(
+    promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    run_id = promptlayer_server.start_execution("Broken report", input_variables={"report": "x"})
+    hook = PromptLayerHook()
+    with pytest.raises(PromptLayerRunFailedError) as raised:
+        hook.wait_for_workflow_results(run_id, timeout=30, poke_interval=0.1)
+    hook.close()
+    assert raised.value.results.outputs == {"Render report": "# x"}
+
+
+def test_a_start_that_did_not_arrive_says_so(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = connect(monkeypatch, host=f"http://127.0.0.1:{free_port}", password="pl_key")
+    with pytest.raises(PromptLayerUnreachableError) as raised:
+        hook.run_workflow("W")
+    assert not raised.value.arrived
+
+
+def test_a_start_without_an_answer_warns_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hook = connect(
+            monkeypatch,
+            host=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            password="pl_key",
+            extra={"timeout": 0.3},
+        )
+        with pytest.raises(PromptLayerStartUncertainError, match="may have started"):
+            hook.run_workflow("W")
+        with pytest.raises(PromptLayerStartUncertainError, match="may have started"):
+            asyncio.run(hook.arun_workflow("W"))
+
+
+def test_both_twins_start_runs(
+    promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    hook = PromptLayerHook()
+    assert hook.run_workflow("Triage ticket", input_variables={"ticket": "x"}) == 1
+    assert asyncio.run(hook.arun_workflow("Triage ticket", input_variables={"ticket": "x"})) == 2
+    hook.close()
+    first, second = promptlayer_server.executions.values()
+    assert first.input_variables == second.input_variables == {"ticket": "x"}
+
+
+def test_unknown_workflow(promptlayer_connection: str) -> None:
+    hook = PromptLayerHook()
+    with pytest.raises(PromptLayerNotFoundError, match="start workflow 'nope'"):
+        hook.run_workflow("nope")
+
+
+def test_session_sends_the_key_to_promptlayer_alone(
+    promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    with PromptLayerHook().get_conn() as session, LocalPromptLayer() as stranger:
+        url = f"{promptlayer_server.url}/workflows"
+        assert session.get(url, timeout=5).status_code == 200
+        assert session.get(f"{stranger.url}/workflows", timeout=5).status_code == 401
+    assert [seen.key_was_right for seen in promptlayer_server.requests] == [True]
+
+
+def test_unencrypted_key_is_warned_of_but_for_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def warned(host: str) -> bool:
+        caplog.clear()
+        _ = connect(monkeypatch, host=host, password="pl_key").settings
+        return "unencrypted" in capsys.readouterr().out + caplog.text
+
+    assert warned("http://promptlayer.example.com")
+    assert not warned("promptlayer.example.com")
+    assert not warned("http://localhost:8080")
+
+
+def test_missing_connection() -> None:
+    with pytest.raises(PromptLayerConfigurationError, match="no Airflow connection 'nowhere'"):
+        _ = PromptLayerHook("nowhere").settings

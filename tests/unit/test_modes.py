@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an ending means, the same in every mode of waiting."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from support.modes import MODES, Ending
+
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+
+SECRET = "what the customer wrote"
+
+
+@dataclass(frozen=True)
+class Case:
+    nodes: tuple[Node, ...]
+    fail_on: str
+    kind: str
+    says: tuple[str, ...] = ()
+    no_output_status: int | None = None
+
+
+OUTPUT = Node("Answer", SECRET, is_output_node=True)
+NO_OUTPUT = Node("Answer", status="FAILED", is_output_node=True, error_message="too hot")
+BROKEN = Node("Side", status="FAILED", error_message="boom", raw_error_message="Traceback …")
+SKIPPED_OUTPUT = Node("Other answer", status="SKIPPED", is_output_node=True)
+QUIET = Node("Notes", SECRET)
+
+CASES = {
+    "one output": Case((QUIET, OUTPUT), "no_output", "success"),
+    "one of two branches": Case((SKIPPED_OUTPUT, OUTPUT), "no_output", "success"),
+    "one of two branches, strict": Case((SKIPPED_OUTPUT, OUTPUT), "any_node", "success"),
+    "side node failed": Case((BROKEN, OUTPUT), "no_output", "success"),
+    "side node failed, strict": Case(
+        (BROKEN, OUTPUT), "any_node", "failed for good", ("'Side'", "boom")
+    ),
+    "side node failed, never": Case((BROKEN, OUTPUT), "never", "success"),
+    "no output": Case((QUIET, NO_OUTPUT), "no_output", "failed for good", ("'Answer'", "too hot")),
+    "no output, strict": Case((QUIET, NO_OUTPUT), "any_node", "failed for good", ("too hot",)),
+    "no output, never": Case((QUIET, NO_OUTPUT), "never", "success"),
+    "no output, announced as 400": Case(
+        (QUIET, NO_OUTPUT), "no_output", "failed for good", ("no output node",), 400
+    ),
+    "no output, announced as 500": Case(
+        (QUIET, NO_OUTPUT), "no_output", "failed for good", ("no output node",), 500
+    ),
+    "no output, announced as 500, never": Case((NO_OUTPUT,), "never", "success", (), 500),
+    "all outputs skipped": Case((QUIET, SKIPPED_OUTPUT), "no_output", "failed for good"),
+    "no output node at all": Case((QUIET,), "no_output", "failed for good"),
+    "output node unknown": Case(
+        (Node("Answer", SECRET, is_output_node=None),), "no_output", "failed for good"
+    ),
+    "unknown status is final and no success": Case(
+        (Node("Answer", is_output_node=True, status="CANCELLED"),),
+        "no_output",
+        "failed for good",
+        ("'Answer'", "CANCELLED"),
+    ),
+    "nodes take a while": Case(
+        (
+            Node("Notes", SECRET, duration=0.3),
+            Node("Answer", SECRET, duration=0.3, depends_on=["Notes"], is_output_node=True),
+        ),
+        "no_output",
+        "success",
+    ),
+}
+
+
+@pytest.fixture(params=list(MODES))
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def wait(mode: str, run_id: Any, **arguments: Any) -> Ending:
+    return MODES[mode](run_id, poke_interval=0.1, **arguments)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_ending(
+    mode: str, case: Case, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    with (
+        LocalPromptLayer(
+            [Workflow("W", case.nodes, no_output_status=case.no_output_status)]
+        ) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+        run_id = server.start_execution("W")
+        ending = wait(mode, run_id, fail_on=case.fail_on)
+        assert server.count("POST") == 0
+
+    assert ending.kind == case.kind, ending
+    for part in case.says:
+        assert part in ending.message
+    assert SECRET not in ending.message
+    assert "\n" not in ending.message
+    if case.kind == "success":
+        assert ending.value == run_id
+
+
+class TestNeverEnding:
+    """A run that does not end, in every mode."""
+
+    @pytest.fixture
+    def promptlayer_workflows(self) -> list[Workflow]:
+        return [Workflow("W", [Node("A", duration=math.inf, is_output_node=True)])]
+
+    def test_times_out(
+        self, mode: str, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+    ) -> None:
+        run_id = promptlayer_server.start_execution("W")
+        ending = wait(mode, run_id, timeout=0.5)
+        assert ending.kind == "timeout"
+        assert f"orkflow run {run_id}" in ending.message
+        assert "running: A" in ending.message
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    @pytest.mark.parametrize("task_mode", ["poke", "reschedule", "deferred"])
+    def test_times_out_softly(
+        self,
+        task_mode: str,
+        option: str,
+        promptlayer_connection: str,
+        promptlayer_server: LocalPromptLayer,
+    ) -> None:
+        run_id = promptlayer_server.start_execution("W")
+        ending = wait(task_mode, run_id, timeout=0.5, **{option: True})
+        assert ending.kind == "skipped"
+        assert option in ending.message
+
+    @pytest.mark.parametrize(("task_mode", "visits"), [("poke", 1), ("deferred", 2)])
+    def test_worker_visits(
+        self,
+        task_mode: str,
+        visits: int,
+        promptlayer_connection: str,
+        promptlayer_server: LocalPromptLayer,
+    ) -> None:
+        run_id = promptlayer_server.start_execution("W")
+        assert wait(task_mode, run_id, timeout=0.5).worker_visits <= visits
+
+
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+@pytest.mark.parametrize("task_mode", ["poke", "reschedule", "deferred"])
+def test_failed_run_skips_softly(
+    task_mode: str, option: str, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    run_id = promptlayer_server.start_execution("Broken report", input_variables={"report": "x"})
+    ending = wait(task_mode, run_id, **{option: True})
+    assert ending.kind == "skipped"
+    assert "could not be published" in ending.message
+
+
+@pytest.mark.parametrize("bad", [0, -1, "abc", "", True, 1.5, None, 2**63, "1" * 5000])
+def test_bad_id_is_refused_before_anything_is_sent(
+    mode: str, bad: Any, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    ending = wait(mode, bad)
+    assert ending.kind == "failed for good"
+    assert "workflow_version_execution_id must be a positive integer" in ending.message
+    assert promptlayer_server.count() == 0
+
+
+def test_unknown_run_fails_at_once(
+    mode: str, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    ending = wait(mode, 4711)
+    assert ending.kind == "failed for good"
+    assert "404" in ending.message
+    assert promptlayer_server.count() == 1
+
+
+def test_refused_key_says_so(
+    mode: str,
+    promptlayer_connection: str,
+    promptlayer_server: LocalPromptLayer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = promptlayer_server.airflow_connection_json.replace(
+        promptlayer_server.api_key, "pl_wrong"
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", wrong)
+    ending = wait(mode, 1)
+    assert ending.kind in ("failed", "failed for good")
+    assert "API key" in ending.message
+    assert "pl_wrong" not in ending.message
+
+
+def test_unknown_connection_says_so(mode: str) -> None:
+    ending = wait(mode, 1)
+    assert ending.kind == "failed for good"
+    assert "no Airflow connection 'promptlayer_default'" in ending.message
+
+
+def test_digits_in_a_string_are_an_id(
+    mode: str, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    run_id = promptlayer_server.start_execution(
+        "Triage ticket", input_variables={"ticket": "cold tea"}
+    )
+    assert wait(mode, f" {run_id} ").value == run_id
