@@ -51,6 +51,15 @@ if TYPE_CHECKING:
 _DEFERRAL_FAILED = "__fail__"
 """The method that Airflow resumes when a trigger crashed or took too long."""
 
+SETTLE_SECONDS = 10.0
+"""Seconds after a deferral in which the trigger does not look, and so cannot fire.
+
+A task that comes back before the scheduler has read the executor's report on its first leg is
+taken for one that was killed, and failed or retried (apache/airflow issues 66374, 67287, 72716; up
+to 3.3.2 at least). A retry would start, and bill, a second run. Schedulers have been seen to take
+five seconds on a busy machine.
+"""
+
 _TIMEOUT_GRACE = datetime.timedelta(minutes=1)
 """How long after the deadline Airflow ends a wait whose triggerer does not."""
 
@@ -215,7 +224,8 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             if step.note:
                 (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
             if self.deferrable:
-                self._defer(run_id, wait, next_look_at=time.time() + step.sleep)
+                next_look_at = time.time() + max(step.sleep, SETTLE_SECONDS)
+                self._defer(run_id, wait, next_look_at=next_look_at)
             if self.reschedule:
                 wake_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
                     seconds=step.sleep
@@ -248,7 +258,8 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
                     "outage_since": wait.outage_since,
                 }
             },
-            timeout=datetime.timedelta(seconds=max(0.0, deadline - time.time())) + _TIMEOUT_GRACE,
+            timeout=datetime.timedelta(seconds=max(deadline, next_look_at) - time.time())
+            + _TIMEOUT_GRACE,
         )
 
     def _started_at(self, context: Context) -> float:

@@ -6,7 +6,15 @@ from __future__ import annotations
 import os
 import tempfile
 
+import pytest
+
 # Before anything imports Airflow, which reads these once.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="promptlayer-unit-")
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "True"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
+@pytest.fixture(autouse=True)
+def no_scheduler_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Come back from a deferral at once: here is no scheduler that could be overtaken."""
+    monkeypatch.setattr("airflow_provider_promptlayer.waiting.SETTLE_SECONDS", 0.0)

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support.modes import MODES, Ending
+from airflow.providers.common.compat.sdk import TaskDeferred
+from support.modes import MODES, Ending, FakeTaskInstance
 
+from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 
 SECRET = "what the customer wrote"
@@ -205,3 +208,21 @@ def test_digits_in_a_string_are_an_id(
         "Triage ticket", input_variables={"ticket": "cold tea"}
     )
     assert wait(mode, f" {run_id} ").value == run_id
+
+
+def test_deferral_leaves_the_scheduler_time_to_notice_it(
+    promptlayer_connection: str,
+    promptlayer_server: LocalPromptLayer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else Airflow takes the task for one that was killed (apache/airflow issue 66374)."""
+    monkeypatch.setattr("airflow_provider_promptlayer.waiting.SETTLE_SECONDS", 10.0)
+    run_id = promptlayer_server.start_execution("Article pipeline", {"topic": "x"})
+    before = time.time()
+    with pytest.raises(TaskDeferred) as deferral:
+        PromptLayerWorkflowSensor(
+            task_id="t", workflow_version_execution_id=run_id, poke_interval=0.1, timeout=1
+        ).execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+    _, kwargs = deferral.value.trigger.serialize()
+    assert kwargs["next_look_at"] >= before + 10.0
+    assert deferral.value.timeout.total_seconds() > 10.0
