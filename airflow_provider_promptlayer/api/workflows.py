@@ -155,7 +155,7 @@ def run_workflow(
             "workflow_label_name and workflow_version_number exclude each other: give one of them."
         )
     body: dict[str, Any] = {
-        "input_variables": _mapping("input_variables", input_variables),
+        "input_variables": mapping("input_variables", input_variables),
         "return_all_outputs": return_all_outputs,
     }
     if metadata:
@@ -298,6 +298,20 @@ def path_segment(workflow_id_or_name: object) -> str:
         ) from None
 
 
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    """Return a mapping that was given as argument ``name``, as a dict; None gives an empty one.
+
+    :raises PromptLayerInvalidInputError: if it is something else, or has keys that are no text.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a mapping with strings as keys, not {type(value).__name__}."
+        )
+    return dict(value)
+
+
 def _read_started_run(request: Request, response: Response, now: float) -> StartedRun:
     if not response.is_success:
         error = error_for(request, response, now=now)
@@ -379,19 +393,9 @@ def _positive(name: str, value: Any) -> int:
     return number
 
 
-def _mapping(name: str, value: Any) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise PromptLayerInvalidInputError(
-            f"{name} must be a mapping with strings as keys, not {type(value).__name__}."
-        )
-    return dict(value)
-
-
 def _metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
     texts = {}
-    for key, value in _mapping("metadata", metadata).items():
+    for key, value in mapping("metadata", metadata).items():
         if not isinstance(value, (str, int, float, date)):
             raise PromptLayerInvalidInputError(
                 f"metadata[{one_line(repr(key), 80)}] must be a string, not {type(value).__name__}."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.workflows import WorkflowResults, execution_id
+from airflow_provider_promptlayer.api.workflows import WorkflowResults, execution_id, mapping
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerRunFailedError,
@@ -16,7 +16,7 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.waiting import PromptLayerWorkflowWaiter
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 
 class _PushesOutputs(PromptLayerWorkflowWaiter):
@@ -25,13 +25,13 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
     def __init__(
         self,
         *,
-        nodes: Sequence[str] | None = None,
+        nodes: Sequence[str] | XComArg | None = None,
         return_all_outputs: bool = True,
         push_node_xcoms: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.nodes = nodes
+        self.nodes: Any = nodes  # rendered before it is used, as all template fields
         self.return_all_outputs = return_all_outputs
         self.push_node_xcoms = push_node_xcoms
 
@@ -89,7 +89,9 @@ class PromptLayerWorkflowResultsOperator(_PushesOutputs):
         "promptlayer_conn_id",
     )
 
-    def __init__(self, *, workflow_version_execution_id: int | str, **kwargs: Any) -> None:
+    def __init__(
+        self, *, workflow_version_execution_id: int | str | XComArg, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
 
@@ -149,11 +151,11 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
     def __init__(
         self,
         *,
-        workflow_id_or_name: int | str,
-        input_variables: Mapping[str, Any] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        workflow_label_name: str | None = None,
-        workflow_version_number: int | str | None = None,
+        workflow_id_or_name: int | str | XComArg,
+        input_variables: Mapping[str, Any] | str | XComArg | None = None,
+        metadata: Mapping[str, Any] | str | XComArg | None = None,
+        workflow_label_name: str | XComArg | None = None,
+        workflow_version_number: int | str | XComArg | None = None,
         wait_for_completion: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -162,11 +164,11 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
             raise PromptLayerInvalidInputError(
                 "mode='reschedule' would start a run at each look: use deferrable=True."
             )
-        self.workflow_id_or_name = workflow_id_or_name
-        self.input_variables = input_variables
-        self.metadata = metadata
-        self.workflow_label_name = workflow_label_name
-        self.workflow_version_number = workflow_version_number
+        self.workflow_id_or_name: Any = workflow_id_or_name
+        self.input_variables: Any = input_variables
+        self.metadata: Any = metadata
+        self.workflow_label_name: Any = workflow_label_name
+        self.workflow_version_number: Any = workflow_version_number
         self.wait_for_completion = wait_for_completion
 
     def execute(self, context: Context) -> Any:
@@ -181,7 +183,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         self._run_id = run_id = self.hook.run_workflow(
             self.workflow_id_or_name,
             input_variables=self.input_variables,
-            metadata={**_origin(context), **(self.metadata or {})},
+            metadata={**_origin(context), **mapping("metadata", self.metadata)},
             workflow_label_name=self.workflow_label_name,
             workflow_version_number=self.workflow_version_number,
             return_all_outputs=self.return_all_outputs,

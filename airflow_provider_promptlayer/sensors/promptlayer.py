@@ -10,7 +10,7 @@ from airflow_provider_promptlayer.api.workflows import WorkflowResults, executio
 from airflow_provider_promptlayer.waiting import PromptLayerWorkflowWaiter
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 
 class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
@@ -38,7 +38,9 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
         "promptlayer_conn_id",
     )
 
-    def __init__(self, *, workflow_version_execution_id: int | str, **kwargs: Any) -> None:
+    def __init__(
+        self, *, workflow_version_execution_id: int | str | XComArg, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
 

@@ -31,7 +31,7 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 
-Rescheduled = type(reschedule_exception(datetime.datetime.now(datetime.UTC)))
+Rescheduled: Any = type(reschedule_exception(datetime.datetime.now(datetime.UTC)))
 
 
 @dataclass

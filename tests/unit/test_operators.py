@@ -263,6 +263,7 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
     "inputs are text": ({"input_variables": "topic"}, "input_variables must be a mapping"),
     "inputs that are no JSON": ({"input_variables": {"t": object()}}, "cannot be sent as JSON"),
     "inputs that are NaN": ({"input_variables": {"t": float("nan")}}, "cannot be sent as JSON"),
+    "metadata is text": ({"metadata": "m"}, "metadata must be a mapping"),
     "metadata that nests": ({"metadata": {"m": {}}}, "metadata['m'] must be a string"),
     "version that is no number": (
         {"workflow_version_number": "one"},

@@ -126,8 +126,8 @@ def test_a_workflow_is_described_by_version_label_or_latest(serve):
     assert client.get(f"/workflows/{latest['workflow_id']}", version=1).json == first
     for query in ({"version": 3}, {"label": "nope"}):
         assert client.get(path, **query).status == 404
-    for query in ({"version": 0}, {"version": "x"}, {"version": 1, "label": "prod"}):
-        assert client.get(path, **query).status == 422
+    for refused in ({"version": 0}, {"version": "x"}, {"version": 1, "label": "prod"}):
+        assert client.get(path, **refused).status == 422
 
 
 def test_nodes_and_edges_are_described(serve):

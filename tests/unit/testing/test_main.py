@@ -31,6 +31,7 @@ def running(*options):
     with subprocess.Popen(
         [*COMMAND, *options], env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True
     ) as process:
+        assert process.stdout
         try:
             yield process, [process.stdout.readline() for _ in range(3)]
         finally:

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` lists what there is. All of it needs only Python and make; pip gets the rest.
+
+PYTHON  ?= python3
+NEWEST  := 3.3.2
+OLDEST  := 2.11.2
+ALL     := 3.3.2 3.2.2 3.1.8 3.0.6 2.11.2
+LIVE    ?= $(NEWEST)
+BIN      = .venv/airflow-$(NEWEST)/bin
+TYPED    = airflow_provider_promptlayer tests dev
+SOURCES  = $(TYPED) example_dags
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test lint types unit unit-oldest unit-all live wheel clean venv tools
+# Airflows side by side would only fight over the processor and mix up their output.
+.NOTPARALLEL:
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+	  awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: venv ## run an example DAG in a real Airflow against a local PromptLayer, and show what came out
+	@exec $(BIN)/python -m dev.demo
+
+ui: venv ## the same, and stay up for a look at Airflow's web UI
+	@exec $(BIN)/python -m dev.demo --ui
+
+test: lint types unit live ## lint + types + unit + live
+
+lint: tools ## ruff: style and mistakes
+	@$(BIN)/ruff check --quiet $(SOURCES) && $(BIN)/ruff format --quiet --check $(SOURCES) && echo "lint: clean"
+
+types: tools ## mypy --strict
+	@$(BIN)/mypy --no-error-summary $(TYPED) && echo "types: clean"
+
+unit: unit-$(NEWEST) ## unit tests on Airflow 3.3.2
+
+unit-oldest: unit-$(OLDEST) ## unit tests on Airflow 2.11.2, the oldest that is supported
+
+unit-all: $(ALL:%=unit-%) ## unit tests on every supported Airflow
+
+live: live-$(LIVE) ## tests in a real Airflow; LIVE=2.11.2 for another version
+
+wheel: venv tools ## build a wheel, install it into an empty environment and look at it from there
+	@$(BIN)/python dev/check_wheel.py $(NEWEST)
+
+clean: ## remove what make has made
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv: venv-$(NEWEST)
+
+tools:
+	@$(PYTHON) dev/make_venv.py $(NEWEST) --tools
+
+venv-%:
+	@$(PYTHON) dev/make_venv.py $*
+
+# Importing Airflow writes an airflow.cfg into AIRFLOW_HOME; it must not be the user's own.
+unit-%: venv-%
+	@echo "unit tests on Airflow $*"
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$*/home" .venv/airflow-$*/bin/python -m pytest -q tests/unit
+
+live-%: venv-%
+	@echo "live tests on Airflow $*"
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$*/home" .venv/airflow-$*/bin/python -m pytest -q tests/live

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build the wheel and use it as a stranger would: an empty environment, far from this checkout.
+
+pip resolves the wheel's own dependencies here, held to the tested versions by the pins, so a
+dependency that is missing from pyproject.toml shows up. Run as a script with an Airflow version.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "airflow_provider_promptlayer"
+DISTRIBUTION = "airflow-provider-promptlayer"
+
+
+class WheelError(Exception):
+    """The wheel is not fit to be published."""
+
+
+def main() -> int:
+    """Return the exit code."""
+    pins = ROOT / "dev" / "requirements" / f"airflow-{sys.argv[1]}.txt"
+    with tempfile.TemporaryDirectory(prefix="check-wheel-") as scratch:
+        try:
+            _check(Path(scratch), pins)
+        except WheelError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _check(scratch: Path, pins: Path) -> None:
+    print("building the source distribution, and the wheel from it", flush=True)
+    _run(scratch, sys.executable, "-m", "build", "--outdir", str(scratch), str(ROOT))
+    [wheel] = scratch.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        strange = [
+            name
+            for name in archive.namelist()
+            if not name.startswith((f"{PACKAGE}/", f"{PACKAGE}-"))
+        ]
+        if strange:
+            raise WheelError(f"{wheel.name} holds what is not the package: {strange}")
+        if f"{PACKAGE}/py.typed" not in archive.namelist():
+            raise WheelError(f"{wheel.name} has no py.typed")
+
+    print(f"installing {wheel.name} into an empty environment", flush=True)
+    venv.create(scratch / "env", with_pip=True)
+    python = str(scratch / "env" / "bin" / "python")
+    _run(scratch, python, "-m", "pip", "install", "--constraint", str(pins), str(wheel))
+    _run(scratch, python, "-m", "pip", "check")
+
+    where = _run(scratch, python, "-c", f"import {PACKAGE} as p; print(p.__file__, p.__version__)")
+    if not where.startswith(str(scratch / "env")):
+        raise WheelError(f"imported from somewhere else: {where}")
+    providers = _run(scratch, python, "-m", "airflow", "providers", "list", "--output", "plain")
+    found = [line for line in providers.splitlines() if line.startswith(DISTRIBUTION)]
+    if not found:
+        raise WheelError(f"airflow providers list does not name it:\n{providers}")
+    print(f"airflow providers list: {' '.join(found[0].split())}")
+
+
+def _run(cwd: Path, *argv: str) -> str:
+    done = subprocess.run(
+        argv,
+        cwd=cwd,
+        env={**os.environ, "AIRFLOW_HOME": str(cwd / "home"), "PYTHONPATH": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise WheelError(f"{' '.join(argv[1:4])} … failed:\n{done.stdout}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start long-running programs, each in a session of its own, and end exactly those sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dev.watchdog import members, signal_session
+
+# Schedulers and triggerers of Airflow 3 take one to ten seconds for a clean end, which matters to
+# nobody when the whole installation goes away.
+CLOSE_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Component:
+    """One program, its log, and everything it starts: they share its session."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """Also the id of its session and of its process group."""
+        return self.popen.pid
+
+    def tail(self, lines: int = 25) -> str:
+        """Return the end of the log, under a line that says where it is."""
+        text = self.log.read_text(errors="replace").splitlines()[-lines:]
+        return "\n".join([f"--- last lines of {self.log}", *text])
+
+
+class Components:
+    """The programs that are meant to be running, and a watchdog that ends them should we die."""
+
+    def __init__(self, env: Mapping[str, str], cwd: Path, logs: Path) -> None:
+        self._env = dict(env)
+        self._cwd = cwd
+        self._logs = logs
+        self._running: dict[str, Component] = {}
+        watchdog = Path(__file__).with_name("watchdog.py")
+        self._watchdog = subprocess.Popen(
+            [sys.executable, str(watchdog)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def __getitem__(self, name: str) -> Component:
+        return self._running[name]
+
+    def running(self) -> list[Component]:
+        """Return those that were started and not ended through this class."""
+        return list(self._running.values())
+
+    def start(self, name: str, argv: Sequence[str]) -> Component:
+        """Start a program in a session of its own."""
+        log = self._logs / f"{name}.log"
+        with log.open("ab") as output:
+            popen = subprocess.Popen(
+                argv,
+                env=self._env,
+                cwd=self._cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        component = self._running[name] = Component(name, popen, log)
+        self._tell_watchdog(f"+{component.pid}")
+        return component
+
+    def dead(self) -> list[Component]:
+        """Return those that ended although nobody asked them to."""
+        return [one for one in self.running() if one.popen.poll() is not None]
+
+    def kill(self, name: str) -> None:
+        """SIGKILL without warning, as a machine that loses power would."""
+        component = self._running.pop(name)
+        signal_session(component.pid, signal.SIGKILL)
+        component.popen.wait()
+        self._tell_watchdog(f"-{component.pid}")
+
+    def stop(self, names: Sequence[str], grace: float) -> None:
+        """SIGTERM to all of them at once, and SIGKILL to what is left after `grace` seconds.
+
+        Only the leader of each session is told: it tells its children in its own order, and an
+        Airflow 3 triggerer whose children were signalled too waits ten seconds for them.
+        """
+        stopping = [self._running.pop(name) for name in names]
+        for component in stopping:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(component.pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        for component in stopping:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                component.popen.wait(max(0.0, deadline - time.monotonic()))
+            # The leader is gone or stuck; whoever is left of its session has had its warning.
+            while members(component.pid):
+                signal_session(component.pid, signal.SIGKILL)
+                time.sleep(0.05)
+            component.popen.wait()
+            self._tell_watchdog(f"-{component.pid}")
+
+    def close(self) -> None:
+        """End everything, the watchdog last."""
+        self.stop(list(self._running), CLOSE_SECONDS)
+        if self._watchdog.stdin:
+            self._watchdog.stdin.close()
+        self._watchdog.wait()
+
+    def _tell_watchdog(self, line: str) -> None:
+        if self._watchdog.stdin:
+            self._watchdog.stdin.write(f"{line}\n".encode())
+            self._watchdog.stdin.flush()

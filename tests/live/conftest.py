@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One local PromptLayer and one real Airflow for all the live tests of a session.
+
+The DAGs folder holds the example DAGs and, where there are any, those of tests/live/dags. Airflow's
+home is in pytest's temporary directory, which keeps the logs of the last three sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_promptlayer.testing import (
+    LocalPromptLayer,
+    Node,
+    Workflow,
+    builtin_workflows,
+)
+from dev.airflow_stack import AirflowStack
+
+HERE = Path(__file__).parent
+DAG_SOURCES = {"examples": HERE.parent.parent / "example_dags", "live": HERE / "dags"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever is in this folder is a live test."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.live)
+
+
+@pytest.fixture(scope="session")
+def promptlayer() -> Iterator[LocalPromptLayer]:
+    """The PromptLayer that `promptlayer_default` leads to in `stack`."""
+    slow = Workflow("Slow", [Node("Only", "done", duration=60.0, is_output_node=True)])
+    with LocalPromptLayer([*builtin_workflows(), slow]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a test may put a DAG file of its own; Airflow finds it within seconds."""
+    folder = tmp_path_factory.mktemp("dags")
+    for name, source in DAG_SOURCES.items():
+        if source.is_dir():
+            (folder / name).symlink_to(source, target_is_directory=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stack(
+    promptlayer: LocalPromptLayer, dags_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AirflowStack]:
+    """A real Airflow of the version that this environment has."""
+    env = {"AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json}
+    home = tmp_path_factory.mktemp("airflow")
+    with AirflowStack(dags_folder, env=env, home=home) as running:
+        yield running

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example DAGs, and those of ./dags, on a real scheduler, triggerer and workers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.testing import LocalPromptLayer
+from dev.airflow_stack import AirflowStack
+
+SECONDS = 300.0
+
+
+@dataclass
+class Run:
+    """One DAG run: its end, and every state in which its tasks were seen."""
+
+    stack: AirflowStack
+    dag_id: str
+    run_id: str
+    state: str | None = None
+    seen: dict[tuple[str, int], set[str | None]] = field(default_factory=lambda: defaultdict(set))
+
+    def look(self) -> str | None:
+        for task, state in self.stack.task_states(self.dag_id, self.run_id).items():
+            self.seen[task].add(state)
+        state = self.stack.db.dag_run_state(self.dag_id, self.run_id)
+        self.state = state if state in ("success", "failed") else None
+        return self.state
+
+    @property
+    def final(self) -> dict[tuple[str, int], str | None]:
+        return self.stack.task_states(self.dag_id, self.run_id)
+
+    def xcoms(self, task_id: str, map_index: int = -1) -> dict[str, Any]:
+        return self.stack.xcoms(self.dag_id, self.run_id, task_id, map_index)
+
+    def log(self, task_id: str, map_index: int = -1) -> str:
+        return self.stack.task_log(self.dag_id, self.run_id, task_id, map_index)
+
+
+def finish(
+    stack: AirflowStack, dags: Mapping[str, Mapping[str, Any]], seconds: float = SECONDS
+) -> dict[str, Run]:
+    """Run these DAGs with these conf at the same time, and return once all have ended."""
+    runs = {dag: Run(stack, dag, stack.trigger_dag(dag, conf)) for dag, conf in dags.items()}
+
+    def all_ended() -> bool:
+        ends = [run.look() for run in runs.values()]  # looks at each, ended or not
+        return all(ends)
+
+    stack.wait_for(all_ended, seconds, f"the runs of {list(dags)}")
+    return runs
+
+
+@pytest.fixture(scope="module")
+def examples(stack: AirflowStack, promptlayer: LocalPromptLayer) -> dict[str, Run]:
+    started = promptlayer.start_execution("Article pipeline", {"topic": "rain"})
+    return finish(
+        stack,
+        {
+            "promptlayer_run_and_use_output": {"input_variables": {"topic": "snow"}},
+            "promptlayer_wait_for_execution": {"workflow_version_execution_id": started},
+            "promptlayer_fan_out": {},
+            "promptlayer_branch_on_output": {},
+        },
+    )
+
+
+class TestExamples:
+    def test_run_and_use_output(
+        self, examples: dict[str, Run], promptlayer: LocalPromptLayer
+    ) -> None:
+        run = examples["promptlayer_run_and_use_output"]
+        assert run.state == "success"
+        assert "deferred" in run.seen["write_article", -1]
+        xcoms = run.xcoms("write_article")
+        assert xcoms["Summarize"] == "In short: snow is old and in fashion."
+        assert xcoms["return_value"]["Translate"] == xcoms["promptlayer_final_output"]
+        assert set(xcoms["promptlayer_node_statuses"].values()) == {"SUCCESS"}
+        execution = promptlayer.executions[xcoms["promptlayer_execution_id"]]
+        assert execution.metadata == {
+            "airflow_dag_id": run.dag_id,
+            "airflow_run_id": run.run_id,
+            "airflow_task_id": "write_article",
+            "airflow_map_index": "-1",
+            "airflow_try_number": "1",
+        }
+        assert f"workflow run {xcoms['promptlayer_execution_id']}" in run.log("write_article")
+        assert "Publishing: Kurz gesagt" in run.log("publish")
+
+    def test_wait_for_execution(self, examples: dict[str, Run]) -> None:
+        run = examples["promptlayer_wait_for_execution"]
+        assert run.state == "success"
+        assert set(run.xcoms("fetch")["return_value"]) == {"Summarize", "Translate"}
+        assert run.xcoms("wait")["return_value"] == run.xcoms("fetch")["promptlayer_execution_id"]
+        assert "In short: rain" in run.log("compare")
+
+    def test_fan_out(self, examples: dict[str, Run]) -> None:
+        run = examples["promptlayer_fan_out"]
+        assert run.state == "success"
+        assert [key for key in run.final if key[0] == "write_articles"] == [
+            ("write_articles", index) for index in range(3)
+        ]
+        assert run.xcoms("gather")["return_value"] == [
+            f"In short: {topic} is old and in fashion." for topic in ("tea", "coffee", "water")
+        ]
+
+    def test_branch_on_output(self, examples: dict[str, Run]) -> None:
+        run = examples["promptlayer_branch_on_output"]
+        assert run.state == "success"
+        assert run.final["apologise", -1] == "success"
+        assert run.final["answer", -1] == "skipped"
+        assert "Answer question" not in run.xcoms("triage")
+        assert run.xcoms("triage")["promptlayer_node_statuses"]["Answer question"] == "SKIPPED"
+
+    def test_every_task_started_one_run(
+        self, examples: dict[str, Run], promptlayer: LocalPromptLayer
+    ) -> None:
+        origins = [
+            tuple(sorted((execution.metadata or {}).items()))
+            for execution in promptlayer.executions.values()
+            if execution.metadata
+        ]
+        assert len(origins) == len(set(origins))
+
+
+@pytest.fixture(scope="module")
+def endings(stack: AirflowStack, promptlayer: LocalPromptLayer) -> dict[str, Run]:
+    broken = promptlayer.start_execution("Broken report", {"report": "r"})
+    slow = promptlayer.start_execution("Slow", {})
+    return finish(
+        stack,
+        {
+            "live_failed_run": {},
+            "live_watched_run": {"run": broken},
+            "live_modes": {"run": slow},
+            "live_mapped": {},
+        },
+    )
+
+
+class TestEndings:
+    def test_failed_run_is_retried_with_a_new_run(
+        self, endings: dict[str, Run], promptlayer: LocalPromptLayer
+    ) -> None:
+        run = endings["live_failed_run"]
+        assert run.final["started", -1] == "failed"
+        assert "could not be published" in run.log("started")
+        tries = [
+            execution.metadata["airflow_try_number"]
+            for execution in promptlayer.executions.values()
+            if execution.metadata and execution.metadata["airflow_run_id"] == run.run_id
+        ]
+        assert tries == ["1", "2"]
+
+    def test_statuses_of_a_failed_run_reach_an_alert(self, endings: dict[str, Run]) -> None:
+        statuses = endings["live_failed_run"].xcoms("alert")["return_value"]
+        assert statuses["Publish report"] == "FAILED"
+
+    def test_watching_a_failed_run_uses_no_retries(self, endings: dict[str, Run]) -> None:
+        run = endings["live_watched_run"]
+        assert run.final["sensor", -1] == "failed"
+        assert "up_for_retry" not in run.seen["sensor", -1]
+        assert run.final["soft", -1] == "skipped"
+        assert "could not be published" in run.log("soft")
+
+    def test_timeout_uses_no_retries(self, endings: dict[str, Run]) -> None:
+        run = endings["live_watched_run"]
+        assert run.final["late", -1] == "failed"
+        assert "up_for_retry" not in run.seen["late", -1]
+
+    def test_modes_without_a_triggerer(self, endings: dict[str, Run]) -> None:
+        run = endings["live_modes"]
+        assert run.final["fetch_after_poke", -1] == "success"
+        assert run.final["fetch_after_reschedule", -1] == "success"
+        assert "up_for_reschedule" in run.seen["reschedule", -1]
+        assert "deferred" not in set().union(*run.seen.values())
+
+    def test_timeout_counts_from_the_first_reschedule(self, endings: dict[str, Run]) -> None:
+        run = endings["live_modes"]
+        assert run.final["reschedule_late", -1] == "failed"
+        assert "up_for_reschedule" in run.seen["reschedule_late", -1]
+        assert "did not end within 11 s" in run.log("reschedule_late")
+
+    def test_sensor_is_mapped(self, endings: dict[str, Run]) -> None:
+        run = endings["live_mapped"]
+        assert run.final["sensor", 0] == run.final["sensor", 1] == "success"
+
+
+def test_killed_triggerer_loses_no_wait(stack: AirflowStack, promptlayer: LocalPromptLayer) -> None:
+    """The wait goes on in another triggerer."""
+    dag = "promptlayer_run_and_use_output"
+    run = Run(stack, dag, stack.trigger_dag(dag))
+    stack.wait_for(
+        lambda: run.look() or "deferred" in run.seen["write_article", -1], SECONDS, "a deferral"
+    )
+    (name,) = [one.name for one in stack.components.running() if "triggerer" in one.name]
+    stack.kill(name)
+    stack.start_triggerer()
+    stack.wait_for(run.look, SECONDS, "the run to end")
+    assert run.state == "success"
+    started = [
+        execution
+        for execution in promptlayer.executions.values()
+        if (execution.metadata or {}).get("airflow_run_id") == run.run_id
+    ]
+    assert len(started) == 1

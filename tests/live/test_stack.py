@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the live tests rely on: the harness ends everything it started, and reports what died."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dev.airflow_stack import AirflowStack, StackError
+from dev.processes import Components
+from dev.watchdog import members
+
+# A program that ignores a polite request, and a child of it that has left its process group.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+OWNER = f"""
+import sys, time
+from pathlib import Path
+from dev.processes import Components
+components = Components({{}}, Path("."), Path(sys.argv[1]))
+print(components.start("stubborn", [sys.executable, "-c", {STUBBORN!r}]).pid, flush=True)
+time.sleep(600)
+"""
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_stop_ends_the_whole_session(tmp_path: Path) -> None:
+    components = Components(os.environ, tmp_path, tmp_path)
+    component = components.start("stubborn", [sys.executable, "-c", STUBBORN])
+    wait_until(lambda: "ready" in component.log.read_text())
+    assert len(members(component.pid)) == 2
+
+    components.stop(["stubborn"], grace=0.2)
+
+    assert members(component.pid) == []
+    assert components.running() == []
+    components.close()
+
+
+def test_the_watchdog_ends_what_a_killed_owner_leaves(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as owner:
+        assert owner.stdout
+        session = int(owner.stdout.readline())
+        wait_until(lambda: "ready" in (tmp_path / "stubborn.log").read_text())
+        owner.send_signal(signal.SIGKILL)
+
+    wait_until(lambda: not members(session))
+
+
+def test_a_dead_component_is_reported_with_its_log(stack: AirflowStack) -> None:
+    component = stack.start_triggerer()
+    psutil.Process(component.pid).kill()
+    component.popen.wait()
+
+    with pytest.raises(StackError, match=f"{component.name} ended with exit code -9") as caught:
+        stack.wait_for(lambda: False, 60, "nothing")
+    assert "last lines of" in str(caught.value)
+
+    stack.kill(component.name)
+    stack.check_alive()
