@@ -147,7 +147,10 @@ class PromptLayerRunFailedError(PromptLayerError):
 
 
 class PromptLayerWaitTimeoutError(PromptLayerError, TimeoutError):
-    """The run did not end within the time that was given. The run itself goes on."""
+    """The run did not end within the time that was given. The run itself goes on.
+
+    Waiting again, with more time, can help.
+    """
 
 
 class PromptLayerEventError(PromptLayerError):
@@ -160,6 +163,9 @@ class PromptLayerEventError(PromptLayerError):
 
 
 class PromptLayerOutageError(PromptLayerError):
-    """PromptLayer could not be asked for longer than was allowed. The run may well go on."""
+    """PromptLayer could not be asked for longer than was allowed. The run may well go on.
+
+    Trying again later can help.
+    """
 
     retry_helps: ClassVar[bool] = True

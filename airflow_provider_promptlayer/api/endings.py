@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, one_line
+from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import NodeResult, WorkflowResults
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
@@ -62,13 +62,16 @@ def judge(results: WorkflowResults, fail_on: FailOn) -> None:
 
 def _name(failed: dict[str, NodeResult]) -> str:
     lines = [
-        f" {one_line(name, 80)!r} ({one_line(node.status, 40)}): "
-        + (
-            one_line(node.error_message or node.raw_error_message or "", MESSAGE_LIMIT)
-            or "no reason given"
-        )
+        f" {one_line(name, 80)!r} ({one_line(node.status, 40)}): {_why(node)}"
         for name, node in list(failed.items())[:_NODES_NAMED]
     ]
     if (more := len(failed) - len(lines)) > 0:
         lines.append(f" and {more} more")
     return ";".join(lines)
+
+
+def _why(node: NodeResult) -> str:
+    for message in (node.error_message, node.raw_error_message):
+        if message and (line := one_line(message)):
+            return line
+    return "no reason given"

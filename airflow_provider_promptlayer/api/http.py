@@ -7,7 +7,6 @@ bad JSON.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 
+from airflow_provider_promptlayer.api.json_body import loads
 from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
@@ -91,8 +91,8 @@ def decode_json(request: Request, response: Response) -> Any:
     :raises PromptLayerUnexpectedAnswerError: if the body is no JSON.
     """
     try:
-        return json.loads(response.body)
-    except (ValueError, RecursionError):
+        return loads(response.body)
+    except ValueError:
         raise unexpected(request, response, "is not JSON") from None
 
 
@@ -159,8 +159,8 @@ def error_text(response: Response) -> str:
     is given with its field. Anything else is quoted from its beginning.
     """
     try:
-        payload = json.loads(response.body)
-    except (ValueError, RecursionError):
+        payload = loads(response.body)
+    except ValueError:
         return excerpt(response.body)
     if isinstance(payload, dict):
         for key in ("message", "error", "detail"):

@@ -12,14 +12,20 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from typing import Any, Final, Protocol, TypeGuard
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_promptlayer.exceptions import PromptLayerConfigurationError
 
 DEFAULT_BASE_URL: Final = "https://api.promptlayer.com"
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds that a single request may take, where the connection does not say."""
+
+MAX_TIMEOUT: Final = 24 * 3600.0
+"""Seconds that ``timeout`` may be at most: operating systems do not take any number."""
+
+_PATH_CHARACTERS: Final = "/:@!$&'()*+,;=~%"
+"""What a path may hold as it is, besides letters and digits (RFC 3986); ``%`` is an escape."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TRUE = {"true", "1", "yes", "on"}
@@ -101,7 +107,7 @@ def _extra(text: Any, where: str) -> dict[str, Any]:
         return {}
     try:
         extra = json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         extra = None
     if not isinstance(extra, dict):
         raise PromptLayerConfigurationError(f"The extra of {where} is not a JSON object.")
@@ -113,20 +119,22 @@ def _base_url(connection: ConnectionFields, where: str) -> str:
 
     ``http`` is used only where it is written out, in the host or as the connection's schema.
     """
-    host = str(connection.host or "").strip().rstrip("/")
-    if not host:
-        host = DEFAULT_BASE_URL
+    host = str(connection.host or "").strip() or DEFAULT_BASE_URL
     if not _SCHEME.match(host):
         scheme = str(connection.schema or "").strip().lower()
-        if host.count(":") > 1 and not host.startswith("["):
-            host = f"[{host}]"  # a bare IPv6 address
-        host = f"{scheme if scheme in ('http', 'https') else 'https'}://{host}"
+        authority, slash, rest = host.partition("/")
+        if authority.count(":") > 1 and not authority.startswith("["):
+            authority = f"[{authority}]"  # a bare IPv6 address
+        host = f"{scheme if scheme in ('http', 'https') else 'https'}://{authority}{slash}{rest}"
     try:
         parts = urlsplit(host)
         port = parts.port or (int(connection.port) if connection.port else None)
+        path = quote(parts.path.rstrip("/"), safe=_PATH_CHARACTERS)
     except ValueError:
         raise PromptLayerConfigurationError(f"The host of {where} is not a URL.") from None
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+    if port is not None and not 0 < port < 65536:
+        raise PromptLayerConfigurationError(f"The port of {where} must be from 1 to 65535.")
+    if parts.scheme.lower() not in ("http", "https") or not _is_name(parts.hostname):
         raise PromptLayerConfigurationError(
             f"The host of {where} must be a host name or an http(s) URL, "
             f"such as {DEFAULT_BASE_URL}."
@@ -138,7 +146,7 @@ def _base_url(connection: ConnectionFields, where: str) -> str:
         )
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     netloc = f"{name}:{port}" if port else name
-    return f"{parts.scheme.lower()}://{netloc}{parts.path.rstrip('/')}"
+    return f"{parts.scheme.lower()}://{netloc}{path}"
 
 
 def _timeout(value: Any, where: str) -> float:
@@ -146,11 +154,12 @@ def _timeout(value: Any, where: str) -> float:
         return DEFAULT_TIMEOUT
     try:
         seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not 0 < seconds <= MAX_TIMEOUT:  # nor NaN
         raise PromptLayerConfigurationError(
-            f"'timeout' in the extra of {where} must be a number of seconds above 0."
+            f"'timeout' in the extra of {where} must be a number of seconds above 0, "
+            f"and at most {MAX_TIMEOUT:.0f}."
         )
     return seconds
 
@@ -178,7 +187,7 @@ def _proxy(value: Any, where: str) -> str | None:
         usable = (
             parts is not None
             and parts.scheme.lower() in ("http", "https")
-            and bool(parts.hostname)
+            and _is_name(parts.hostname)
             and (parts.port is None or parts.port > 0)
         )
     except ValueError:
@@ -189,6 +198,10 @@ def _proxy(value: Any, where: str) -> str | None:
             "such as http://proxy.example.com:3128."
         )
     return str(value)
+
+
+def _is_name(host: str | None) -> TypeGuard[str]:
+    return bool(host) and str(host).isprintable() and not any(map(str.isspace, str(host)))
 
 
 def _is_loopback(host: str) -> bool:

@@ -26,15 +26,19 @@ def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
     Line breaks and tabs become spaces; other control and format characters (ANSI escapes, NUL,
     bidirectional overrides) and lone surrogates are written out as escapes.
     """
-    # An escape is at most ten characters long and never shorter than what it stands for, so
-    # nothing past the limit can appear in the result: a message of megabytes costs nothing.
-    line = "".join(_printable(character) for character in text[: limit + 1]).strip()
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+    text = text.strip()
+    # An escape is never shorter than what it stands for, so nothing past the limit can appear in
+    # the result: a message of megabytes costs nothing.
+    line = "".join(_printable(character) for character in text[:limit])
+    if len(text) <= limit and len(line) <= limit:
+        return line
+    return line[: limit - 1].rstrip() + "…"
 
 
 def excerpt(body: bytes, limit: int = EXCERPT_LIMIT) -> str:
     """Return the first characters of an answer's body as one printable line."""
-    text = body[: 4 * (limit + 1)].decode("utf-8", errors="replace")
+    # As many bytes as the characters can take, and some for the blanks before them.
+    text = body.lstrip()[: 4 * (limit + 1)].decode("utf-8", errors="replace")
     return one_line(text, limit)
 
 

@@ -43,7 +43,7 @@ class Pace:
 
     :param poke_interval: seconds between two looks.
     :param exponential_backoff: let the interval double from look to look, with jitter.
-    :param max_wait: longest interval in seconds, or None. Counts only with
+    :param max_wait: longest interval in seconds; None or 0 for none. Counts only with
         ``exponential_backoff``, as in Airflow.
     """
 
@@ -67,7 +67,7 @@ class Pace:
         while (passed := passed + self._backoff(look, seed)) <= elapsed and passed < _LONGEST:
             look += 1
         interval = self._backoff(look, seed)
-        return interval if self.max_wait is None else min(self.max_wait, interval)
+        return min(self.max_wait, interval) if self.max_wait else interval
 
     def _backoff(self, look: int, seed: str) -> float:
         shortest = max(int(self.poke_interval * 2.0 ** (look - 2)), 1)

@@ -8,12 +8,14 @@ Execution Results"); what it leaves open is noted where it matters.
 from __future__ import annotations
 
 import json
+import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from airflow_provider_promptlayer.api.http import (
     Call,
@@ -23,12 +25,16 @@ from airflow_provider_promptlayer.api.http import (
     error_for,
     unexpected,
 )
+from airflow_provider_promptlayer.api.json_body import loads
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerInvalidInputError,
     PromptLayerStartUncertainError,
 )
+
+_DIGITS: Final = re.compile(r"0*[0-9]{1,19}")
+"""A 64-bit number; Python refuses to convert thousands of digits."""
 
 MAX_ID: Final = 2**63 - 1
 """Execution ids are int64."""
@@ -43,6 +49,9 @@ class NodeStatus(StrEnum):
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
 
+
+_NODES_NAMED: Final = 10
+"""How many running nodes a line of progress names."""
 
 _UNFINISHED: Final = frozenset({NodeStatus.QUEUED, NodeStatus.RUNNING})
 
@@ -112,10 +121,12 @@ class WorkflowResults:
             return "ended" if self.is_complete else "running"
         done = sum(node.is_final for node in self.nodes.values())
         line = f"{done} of {len(self.nodes)} nodes done"
-        running = [
-            one_line(name, 80) for name, node in self.nodes.items() if node.status == "RUNNING"
-        ]
-        return f"{line}, running: {', '.join(running)}" if running else line
+        running = [name for name, node in self.nodes.items() if node.status == NodeStatus.RUNNING]
+        if not running:
+            return line
+        named = ", ".join(one_line(name, 80) for name in running[:_NODES_NAMED])
+        more = len(running) - _NODES_NAMED
+        return f"{line}, running: {named}" + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,7 @@ def run_workflow(
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     segment = path_segment(workflow_id_or_name)
+    shown = one_line(unquote(segment), 80)
     if workflow_label_name is not None and workflow_version_number is not None:
         raise PromptLayerInvalidInputError(
             "workflow_label_name and workflow_version_number exclude each other: give one of them."
@@ -169,7 +181,7 @@ def run_workflow(
     request = Request(
         method="POST",
         path=f"/workflows/{segment}/run",
-        purpose=f"start workflow {one_line(str(workflow_id_or_name), 80)!r}",
+        purpose=f"start workflow {shown!r}",
         body=_encode("input_variables", body),
     )
     return Call(
@@ -253,7 +265,7 @@ def workflow_count() -> Call[int | None]:
         if not isinstance(payload, dict) or not isinstance(payload.get("items"), list):
             raise unexpected(request, response, "is not PromptLayer's list of workflows")
         total = payload.get("total")
-        return total if isinstance(total, int) else None
+        return total if isinstance(total, int) and not isinstance(total, bool) else None
 
     return Call(request, read)
 
@@ -280,7 +292,7 @@ def path_segment(workflow_id_or_name: object) -> str:
             "workflow_id_or_name must be a name or a number, "
             f"not {type(workflow_id_or_name).__name__}."
         )
-    name = str(workflow_id_or_name)
+    name = _text("workflow_id_or_name", workflow_id_or_name)
     if not name.strip():
         raise PromptLayerInvalidInputError(
             "workflow_id_or_name is empty: give a workflow's name or id."
@@ -319,10 +331,10 @@ def _read_started_run(request: Request, response: Response, now: float) -> Start
             raise error
         raise _start_uncertain(error)
     try:
-        payload = json.loads(response.body)
+        payload = loads(response.body)
         run_id = execution_id(payload["workflow_version_execution_id"])
         warning = payload.get("warning")
-    except (ValueError, RecursionError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         problem = unexpected(request, response, "has no workflow_version_execution_id")
         raise _start_uncertain(problem) from None
     return StartedRun(run_id, one_line(str(warning)) if warning else None)
@@ -339,8 +351,8 @@ def _start_uncertain(cause: PromptLayerError) -> PromptLayerStartUncertainError:
 
 def _ended_without_output(response: Response) -> dict[str, Any] | None:
     try:
-        payload = json.loads(response.body)
-    except (ValueError, RecursionError):
+        payload = loads(response.body)
+    except ValueError:
         return None
     if isinstance(payload, dict) and payload.get("success") is False and "output" in payload:
         return payload
@@ -378,17 +390,17 @@ def _main_output(nodes: Mapping[str, NodeResult]) -> Any:
 
 
 def _text_or_none(value: Any) -> str | None:
-    return None if value is None else str(value)
+    # The description has text here; anything else is shown within bounds.
+    return value if value is None or isinstance(value, str) else _shown(value)
 
 
 def _positive(name: str, value: Any) -> int:
     number = value
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        # 19 digits are enough for int64, and Python refuses to convert thousands of them.
-        number = int(value.strip()[:20])
+    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        number = int(value)
     if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= MAX_ID:
         raise PromptLayerInvalidInputError(
-            f"{name} must be a positive integer, not {one_line(repr(value), 80)}."
+            f"{name} must be a positive integer, not {_shown(value)}."
         )
     return number
 
@@ -398,9 +410,9 @@ def _metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
     for key, value in mapping("metadata", metadata).items():
         if not isinstance(value, (str, int, float, date)):
             raise PromptLayerInvalidInputError(
-                f"metadata[{one_line(repr(key), 80)}] must be a string, not {type(value).__name__}."
+                f"metadata[{_shown(key)}] must be a string, not {type(value).__name__}."
             )
-        texts[key] = value if isinstance(value, str) else str(value)
+        texts[key] = _text(f"metadata[{_shown(key)}]", value)
     return texts
 
 
@@ -417,8 +429,23 @@ def _plain(value: Any) -> Any:
     """Turn what Airflow hands to a task, such as a lazy sequence of XComs, into plain JSON."""
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         return list(value)
     if isinstance(value, date):  # and datetime
         return value.isoformat()
     raise TypeError(f"a value of type {type(value).__name__}")
+
+
+def _text(name: str, value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python does not write out integers of thousands of digits
+        raise PromptLayerInvalidInputError(f"{name} is an integer of too many digits.") from None
+
+
+def _shown(value: Any) -> str:
+    """Return a line that shows what was given instead of what was wanted."""
+    try:
+        return one_line(reprlib.repr(value), 80)
+    except ValueError:  # an integer of thousands of digits
+        return type(value).__name__

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -37,7 +38,7 @@ class AsyncTransport:
         self._settings = settings
         self._ssl = ssl_context(settings)
         self._proxy = proxy_for(settings)
-        self._session = self._open(force_close=False)
+        self._session = self._open()
 
     async def send(self, request: Request) -> Response:
         """Return the whole answer, whatever its status.
@@ -49,23 +50,23 @@ class AsyncTransport:
             return await self._send(self._session, request)
         # Never over a kept connection: it may be dead, and then nobody knows whether the request
         # arrived.
-        async with self._open(force_close=True) as session:
+        async with self._open() as session:
             return await self._send(session, request)
 
     async def close(self) -> None:
         """Close the connections, for good."""
         await self._session.close()
 
-    def _open(self, *, force_close: bool) -> aiohttp.ClientSession:
+    def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                ssl=self._ssl, limit=MAX_CONNECTIONS, force_close=force_close
-            ),
+            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=MAX_CONNECTIONS),
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
+            trace_configs=[_sending()],
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def _send(self, session: aiohttp.ClientSession, request: Request) -> Response:
+        sending = _Sending()
         try:
             async with session.request(
                 request.method,
@@ -74,16 +75,19 @@ class AsyncTransport:
                 headers=headers_for(request, self._settings),
                 proxy=self._proxy,
                 allow_redirects=False,
+                trace_request_ctx=sending,
             ) as answer:
                 return Response(
                     status=answer.status,
-                    headers={name.lower(): value for name, value in answer.headers.items()},
+                    headers={
+                        name.lower(): ", ".join(answer.headers.getall(name))
+                        for name in answer.headers
+                    },
                     body=await self._read(answer, request),
                 )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise self._unreachable(request, error, arrived=False) from None
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            raise self._unreachable(request, error, arrived=True) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # A time-out is an OSError; a host that IDNA refuses is a ValueError.
+            raise self._unreachable(request, error, arrived=sending.is_sent) from None
 
     async def _read(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
         body = bytearray()
@@ -98,11 +102,30 @@ class AsyncTransport:
     ) -> PromptLayerUnreachableError:
         if isinstance(error, TimeoutError):
             reason = f"no whole answer within {self._settings.timeout:g} s"
+        elif isinstance(error, aiohttp.ClientResponseError):
+            # Its own text quotes the proxy's URL, and with it the proxy's password.
+            reason = f"the proxy answered HTTP {error.status}"
         else:
             reason = one_line(str(error)) or type(error).__name__
         return PromptLayerUnreachableError(
             f"Could not {request.purpose}: {reason}.", arrived=arrived
         )
+
+
+@dataclass(slots=True)
+class _Sending:
+    """Whether a request has left: before that, PromptLayer cannot have seen it."""
+
+    is_sent: bool = False
+
+
+def _sending() -> aiohttp.TraceConfig:
+    async def note(_session: object, context: SimpleNamespace, _headers: object) -> None:
+        context.trace_request_ctx.is_sent = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(note)
+    return trace
 
 
 @dataclass(slots=True)

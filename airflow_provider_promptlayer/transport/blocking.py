@@ -3,22 +3,19 @@
 
 ``timeout`` bounds the whole exchange. requests has limits for the connect and for each read
 only, so a server that drips its answer byte by byte, or a name server that does not answer, would
-hold a worker for ever. The exchange therefore runs in a thread of its own, which is given up at
-the deadline.
+hold a worker for ever. The exchange therefore runs in a thread of its own, whose connection is
+cut at the deadline.
 """
 
 from __future__ import annotations
 
-import ssl
 import threading
-import time
-from contextlib import suppress
+from http.cookiejar import DefaultCookiePolicy
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request, Response
 from airflow_provider_promptlayer.api.settings import Settings
@@ -27,10 +24,14 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerUnreachableError,
 )
+from airflow_provider_promptlayer.transport.cuttable import CuttableAdapter, Line
 from airflow_provider_promptlayer.transport.headers import API_KEY_HEADER, headers_for, too_large
-from airflow_provider_promptlayer.transport.tls import ca_bundle, proxy_for
+from airflow_provider_promptlayer.transport.tls import ca_bundle, check_ca_bundle, proxy_for
 
 _CHUNK = 64 * 1024
+_CUT_SECONDS = (
+    1.0  # for a thread to notice that its connection was cut; a name server is no connection
+)
 
 
 class PromptLayerSession(requests.Session):
@@ -44,11 +45,19 @@ class PromptLayerSession(requests.Session):
         super().__init__()
         proxy = proxy_for(settings)
         self.trust_env = False  # proxies and CA bundle of the environment are read in .tls
+        check_ca_bundle(settings)
         self.verify = ca_bundle(settings) or False
         self.proxies = {"http": proxy, "https": proxy} if proxy else {}
         self.auth = _KeyFor(settings)
-        self.mount("https://", HTTPAdapter(max_retries=0))
-        self.mount("http://", HTTPAdapter(max_retries=0))
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.line = Line()
+        self.mount("https://", CuttableAdapter(self.line))
+        self.mount("http://", CuttableAdapter(self.line))
+
+    def close(self) -> None:
+        """Close the connections."""
+        super().close()
+        self.line.close()
 
     def rebuild_auth(
         self, prepared_request: requests.PreparedRequest, response: requests.Response
@@ -97,13 +106,12 @@ class BlockingTransport:
 
 
 class _Exchange:
-    """One request and its answer, in a thread that can be given up."""
+    """One request and its answer, in a thread whose connection can be cut."""
 
     def __init__(self, session: PromptLayerSession, settings: Settings, request: Request) -> None:
         self._session = session
         self._settings = settings
         self._request = request
-        self._answer: requests.Response | None = None
         self._outcome: SimpleQueue[Response | BaseException] = SimpleQueue()
 
     def result(self) -> Response:
@@ -112,9 +120,10 @@ class _Exchange:
         try:
             outcome = self._outcome.get(timeout=self._settings.timeout)
         except Empty:
-            self._give_up()
+            self._session.line.cut()
+            thread.join(_CUT_SECONDS)
             raise self._unreachable(
-                f"no whole answer within {self._settings.timeout:g} s", arrived=True
+                f"no whole answer within {self._settings.timeout:g} s"
             ) from None
         thread.join()
         if isinstance(outcome, BaseException):
@@ -128,7 +137,6 @@ class _Exchange:
             self._outcome.put(error)
 
     def _exchange(self) -> Response:
-        started = time.monotonic()
         try:
             with self._session.request(
                 self._request.method,
@@ -139,21 +147,18 @@ class _Exchange:
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                self._answer = answer
                 return Response(
                     status=answer.status_code,
                     headers={name.lower(): value for name, value in answer.headers.items()},
                     body=self._read(answer),
                 )
-        except requests.ConnectTimeout:
-            waited = time.monotonic() - started
+        except requests.Timeout:
             raise self._unreachable(
-                f"no connection to {self._settings.base_url} within {waited:.0f} s", arrived=False
+                f"no whole answer within {self._settings.timeout:g} s"
             ) from None
-        except requests.RequestException as error:
-            raise self._unreachable(_reason(error), arrived=not _never_connected(error)) from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._unreachable(_reason(error), arrived=True) from None
+        except (urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
+            # requests' own errors are OSErrors; a host that IDNA refuses is a UnicodeError.
+            raise self._unreachable(_reason(error)) from None
 
     def _read(self, answer: requests.Response) -> bytes:
         body = bytearray()
@@ -163,15 +168,9 @@ class _Exchange:
                 raise too_large(self._request)
         return bytes(body)
 
-    def _give_up(self) -> None:
-        shutdown: Any = getattr(getattr(self._answer, "raw", None), "shutdown", None)
-        if shutdown is not None:  # urllib3 2.3 and later: ends a read that blocks
-            with suppress(Exception):
-                shutdown()
-
-    def _unreachable(self, reason: str, *, arrived: bool) -> PromptLayerUnreachableError:
+    def _unreachable(self, reason: str) -> PromptLayerUnreachableError:
         return PromptLayerUnreachableError(
-            f"Could not {self._request.purpose}: {reason}.", arrived=arrived
+            f"Could not {self._request.purpose}: {reason}.", arrived=self._session.line.is_made
         )
 
 
@@ -187,6 +186,14 @@ class _KeyFor(requests.auth.AuthBase):
         return request
 
 
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause in words: the outer ones repeat it with memory addresses."""
+    for cause in reversed(_causes(error)):
+        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
+            return one_line(cause.strerror or str(cause) or type(cause).__name__)
+    return one_line(f"{type(error).__name__}: {error}")
+
+
 def _causes(error: BaseException) -> list[BaseException]:
     """Return ``error`` and what it wraps: requests and urllib3 put causes into args and reason."""
     found: list[BaseException] = []
@@ -197,25 +204,3 @@ def _causes(error: BaseException) -> list[BaseException]:
             found.append(cause)
             todo += [getattr(cause, "reason", None), *cause.args, cause.__cause__]
     return found
-
-
-def _never_connected(error: BaseException) -> bool:
-    return any(
-        isinstance(
-            cause,
-            (
-                urllib3.exceptions.NewConnectionError,
-                urllib3.exceptions.ConnectTimeoutError,
-                ssl.SSLCertVerificationError,
-            ),
-        )
-        for cause in _causes(error)
-    )
-
-
-def _reason(error: BaseException) -> str:
-    """Return the innermost cause in words: the outer ones repeat it with memory addresses."""
-    for cause in reversed(_causes(error)):
-        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
-            return one_line(cause.strerror or str(cause) or type(cause).__name__)
-    return one_line(f"{type(error).__name__}: {error}")

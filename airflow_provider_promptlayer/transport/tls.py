@@ -37,6 +37,14 @@ def ca_bundle(settings: Settings) -> str | None:
     return path
 
 
+def check_ca_bundle(settings: Settings) -> None:
+    """Refuse a CA file that does not exist or holds no certificate, before anything is sent.
+
+    :raises PromptLayerConfigurationError: naming the file.
+    """
+    ssl_context(settings)
+
+
 def ssl_context(settings: Settings) -> ssl.SSLContext:
     """Return the TLS context for aiohttp.
 

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections for requests that another thread can cut, and that know whether they were made.
+
+requests offers neither. Without the first, a thread would hang for as long as a server drips its
+headers; without the second, nobody could tell a start that never left from one that was lost.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+
+class Line:
+    """What is known of the newest connection of a session.
+
+    ``is_made`` is True once a connection was ready to carry a request: after the TLS handshake
+    and a proxy's consent.
+    """
+
+    def __init__(self) -> None:
+        self.is_made = False
+        self._handle: socket.socket | None = None
+
+    def opened(self, connection: socket.socket) -> None:
+        """Note a new TCP connection."""
+        self.close()
+        # A second handle of the same connection: TLS takes the first one away.
+        self._handle = connection.dup()
+
+    def cut(self) -> None:
+        """End whatever is being read or written, in whichever thread."""
+        if self._handle is not None:
+            with suppress(OSError):  # the other side may have been quicker
+                self._handle.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the handle back."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+
+class CuttableAdapter(HTTPAdapter):
+    """Opens connections that report to a :class:`Line`. Never sends anything twice."""
+
+    def __init__(self, line: Line) -> None:
+        self._pools = {
+            "http": _reporting(HTTPConnectionPool, line),
+            "https": _reporting(HTTPSConnectionPool, line),
+        }
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pool manager, with connections of this module."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the manager for a proxy, with connections of this module."""
+        manager: Any = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def _reporting(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectionPool]:
+    class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]  # a class made here
+        def _new_conn(self) -> socket.socket:
+            connection: socket.socket = super()._new_conn()
+            line.opened(connection)
+            return connection
+
+        def connect(self) -> None:
+            super().connect()
+            line.is_made = True
+
+    class Pool(pool):  # type: ignore[valid-type,misc]  # a class made here
+        ConnectionCls = Connection
+
+    return Pool

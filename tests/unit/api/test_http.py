@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an answer other than 2xx means."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.api.http import (
+    Call,
+    Request,
+    Response,
+    decode_json,
+    error_for,
+    error_text,
+    retry_after,
+)
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAuthError,
+    PromptLayerError,
+    PromptLayerNotFoundError,
+    PromptLayerRateLimitError,
+    PromptLayerRefusedError,
+    PromptLayerServerError,
+    PromptLayerTransientError,
+    PromptLayerUnexpectedAnswerError,
+    PromptLayerUnreachableError,
+)
+
+NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
+REQUEST = Request("GET", "/workflows", "list workflows")
+HTML = b"<html>\n<head><title>502 Bad Gateway</title></head>\n</html>"
+
+
+def answer(status: int, body: Any = b"", **headers: str) -> Response:
+    return Response(
+        status,
+        {name.replace("_", "-"): value for name, value in headers.items()},
+        body if isinstance(body, bytes) else json.dumps(body).encode(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "retry_helps"),
+    [
+        (100, PromptLayerRefusedError, False),
+        (301, PromptLayerRefusedError, False),
+        (302, PromptLayerRefusedError, False),
+        (304, PromptLayerRefusedError, False),
+        (308, PromptLayerRefusedError, False),
+        (400, PromptLayerRefusedError, False),
+        (401, PromptLayerAuthError, False),
+        (402, PromptLayerRefusedError, False),
+        (403, PromptLayerAuthError, False),
+        (404, PromptLayerNotFoundError, False),
+        (405, PromptLayerRefusedError, False),
+        (408, PromptLayerServerError, True),
+        (409, PromptLayerRefusedError, False),
+        (413, PromptLayerRefusedError, False),
+        (418, PromptLayerRefusedError, False),
+        (422, PromptLayerRefusedError, False),
+        (429, PromptLayerRateLimitError, True),
+        (500, PromptLayerServerError, True),
+        (502, PromptLayerServerError, True),
+        (503, PromptLayerServerError, True),
+        (504, PromptLayerServerError, True),
+        (520, PromptLayerServerError, True),
+        (599, PromptLayerServerError, True),
+    ],
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(HTML, id="html"),
+        pytest.param(b'{"success": false, "message": "no\\nway"}', id="message"),
+        pytest.param(b"[" * 100_000, id="deep"),
+    ],
+)
+def test_the_status_decides_and_not_the_body(
+    status: int, error: type[PromptLayerError], retry_helps: bool, body: bytes
+) -> None:
+    found = error_for(REQUEST, answer(status, body), now=NOW)
+    assert type(found) is error
+    assert found.status == status
+    assert found.retry_helps is retry_helps
+    text = str(found)
+    assert text.startswith("Could not list workflows: ")
+    assert f"HTTP {status}" in text
+    assert "\n" not in text
+    assert len(text) < 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        pytest.param({"success": False, "message": "Not here."}, "Not here.", id="message"),
+        pytest.param({"error": "Bad key"}, "Bad key", id="error"),
+        pytest.param({"message": " ", "error": "Bad key"}, "Bad key", id="blank-message"),
+        pytest.param({"message": {"a": 1}, "error": "Bad key"}, "Bad key", id="odd-message"),
+        pytest.param({"detail": "Not Found"}, "Not Found", id="detail-as-text"),
+        pytest.param(
+            {"detail": [{"loc": ["body", "metadata", 0], "msg": "str expected", "type": "x"}]},
+            "body.metadata.0: str expected",
+            id="fastapi",
+        ),
+        pytest.param(
+            {"detail": [{"loc": ["query", "page"], "msg": "a"}, {"msg": "b"}, "c", 5]},
+            "query.page: a; b; c; 5",
+            id="fastapi-several",
+        ),
+        pytest.param(
+            {"detail": [{"loc": ["f", i], "msg": "m"} for i in range(8)]},
+            "f.0: m; f.1: m; f.2: m; f.3: m; f.4: m; and 3 more",
+            id="fastapi-many",
+        ),
+        pytest.param({"detail": [{"loc": "body", "msg": None}]}, "None", id="fastapi-odd"),
+        pytest.param({"detail": []}, '{"detail": []}', id="detail-empty"),
+        pytest.param([], "[]", id="list"),
+        pytest.param("word", '"word"', id="string"),
+        pytest.param(b"", "", id="empty"),
+        pytest.param(b"  \n ", "", id="blank"),
+        pytest.param(b"no\x1b[2Jjson", "no\\x1b[2Jjson", id="no-json"),
+        pytest.param(b'{"message": "a\\u001b[2J\\u202eb"}', "a\\x1b[2J\\u202eb", id="ansi"),
+        pytest.param(b'{"message": "\\ud800"}', "\\ud800", id="lone-surrogate"),
+        pytest.param(b"1" * 30, "1" * 30, id="number"),
+    ],
+)
+def test_error_text(body: Any, text: str) -> None:
+    assert error_text(answer(400, body)) == text
+    assert text in str(error_for(REQUEST, answer(400, body), now=NOW)) + "."
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"message": "x" * 10**6}, id="message"),
+        pytest.param({"detail": [{"loc": ["x" * 10**6], "msg": "y" * 10**6}]}, id="fastapi"),
+        pytest.param({"detail": ["x" * 10**5] * 20}, id="fastapi-texts"),
+        pytest.param(b"<" * 10**6, id="html"),
+    ],
+)
+def test_a_long_error_is_cut(body: Any) -> None:
+    assert 100 < len(error_text(answer(400, body))) <= 500
+    assert len(str(error_for(REQUEST, answer(500, body), now=NOW))) < 700
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (401, "valid key"),
+        (403, "valid key"),
+        (404, "Check the name or id"),
+        (302, "final address into the host"),
+    ],
+)
+def test_the_message_says_what_to_do(status: int, advice: str) -> None:
+    assert advice in str(error_for(REQUEST, answer(status), now=NOW))
+
+
+def test_a_redirect_does_not_quote_its_target() -> None:
+    found = error_for(REQUEST, answer(302, b"", location="https://evil.example/?key=1"), now=NOW)
+    assert "evil" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        pytest.param("0", 0.0, id="zero"),
+        pytest.param("17", 17.0, id="seconds"),
+        pytest.param(" 17 ", 17.0, id="blanks"),
+        pytest.param("1.5", 1.5, id="fraction"),
+        pytest.param("Fri, 15 Jan 2027 08:01:00 GMT", 60.0, id="date"),
+        pytest.param("Fri, 15 Jan 2027 09:01:00 +0100", 60.0, id="date-with-zone"),
+        pytest.param("Fri, 15 Jan 2027 08:01:00", 60.0, id="naive-date-is-utc"),
+        pytest.param("Fri, 15 Jan 2027 08:01:00 -0000", 60.0, id="unknown-zone-is-utc"),
+        pytest.param("Friday, 15-Jan-27 08:01:00 GMT", 60.0, id="rfc-850-date"),
+        pytest.param("Thu, 01 Jan 1970 00:00:00 GMT", 0.0, id="past"),
+        pytest.param("", None, id="empty"),
+        pytest.param("soon", None, id="word"),
+        pytest.param("-1", None, id="negative"),
+        pytest.param("nan", None, id="nan"),
+        pytest.param("inf", None, id="infinite"),
+        pytest.param("1e999", None, id="overflow"),
+        pytest.param("Fri, 32 Jan 2027 08:01:00 GMT", None, id="no-such-day"),
+        pytest.param("Fri, 15 Jan 99999 08:01:00 GMT", None, id="huge-year"),
+        pytest.param("Fri, 15 Jan 2027 08:01:00 +9999999999", None, id="huge-zone"),
+        pytest.param("Fri, 15 Jan 2027 99:99:99 GMT", None, id="no-such-time"),
+        pytest.param("1, 2", None, id="list"),
+        pytest.param("\x00", None, id="nul"),
+    ],
+)
+def test_retry_after(value: str, seconds: float | None) -> None:
+    assert retry_after({"retry-after": value}, now=NOW) == seconds
+
+
+def test_retry_after_is_absent() -> None:
+    assert retry_after({}, now=NOW) is None
+
+
+def test_a_far_date_stays_finite() -> None:
+    seconds = retry_after({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2300"}, now=NOW)
+    assert seconds is not None
+    assert 1e11 < seconds < 1e12
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_retry_after_is_handed_on(status: int) -> None:
+    found = error_for(REQUEST, answer(status, b"", retry_after="9"), now=NOW)
+    assert isinstance(found, PromptLayerTransientError)
+    assert found.retry_after == 9.0
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'"AAA"', "AAA"),
+        (b"null", None),
+        (b'{"a": 18446744073709551617}', {"a": 2**64 + 1}),
+        (b"Infinity", float("inf")),
+        (b'"\\ud800"', "\ud800"),
+        (b"\xef\xbb\xbf[1]", [1]),
+        (b"1" * 4000, int("1" * 4000)),
+    ],
+    ids=["string", "null", "beyond-64-bits", "infinity", "surrogate", "bom", "4000-digits"],
+)
+def test_decode_json(body: bytes, value: Any) -> None:
+    assert decode_json(REQUEST, answer(200, body)) == value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff\xff", b"<html>", b"[" * 100_000, b"1 2"],
+    ids=["empty", "cut", "bytes", "html", "deep", "two-values"],
+)
+def test_what_is_no_json_is_unexpected_and_transient(body: bytes) -> None:
+    with pytest.raises(PromptLayerUnexpectedAnswerError, match="is not JSON") as caught:
+        decode_json(REQUEST, answer(200, body))
+    assert caught.value.status == 200
+    assert caught.value.retry_helps
+    assert caught.value.retry_after is None
+    assert len(str(caught.value)) < 500
+
+
+def test_a_valid_integer_of_any_length_is_json() -> None:
+    # Python converts no more than 4300 digits, but JSON knows no limit: the run is not to be
+    # lost, nor waited for again and again, for one number that a model wrote.
+    payload = decode_json(REQUEST, answer(200, b'{"n": ' + b"1" * 5000 + b', "m": 1}'))
+    assert payload["m"] == 1
+
+
+@pytest.mark.parametrize(("status", "success"), [(199, False), (200, True), (299, True), (300, 0)])
+def test_is_success(status: int, success: bool) -> None:
+    assert answer(status).is_success == bool(success)
+
+
+def test_an_unanswered_call_keeps_its_error_unless_told_otherwise() -> None:
+    error = PromptLayerUnreachableError("gone", arrived=True)
+    assert Call(REQUEST, lambda response, now: None).unanswered(error) is error
+
+
+def test_reprs_hold_neither_body_nor_headers() -> None:
+    assert "secret" not in repr(Request("POST", "/x", "do", b"secret"))
+    assert "secret" not in repr(answer(200, b"secret", cookie="secret"))

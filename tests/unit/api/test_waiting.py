@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Done, look again in so many seconds, or give up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.api.waiting import Look, Pace, Wait
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAnswerTooLargeError,
+    PromptLayerAuthError,
+    PromptLayerError,
+    PromptLayerNotFoundError,
+    PromptLayerOutageError,
+    PromptLayerRateLimitError,
+    PromptLayerServerError,
+    PromptLayerUnexpectedAnswerError,
+    PromptLayerUnreachableError,
+    PromptLayerWaitTimeoutError,
+)
+
+START = 1_800_000_000.0
+RUNNING = Look(False, "0 of 2 nodes done")
+DONE = Look(True, "2 of 2 nodes done")
+
+
+def wait_for(pace: Pace | None = None, *, deadline: float | None = 3600.0, **options: Any) -> Wait:
+    """Return a wait; ``deadline`` counts from its start."""
+    return Wait(
+        "workflow run 42",
+        pace or Pace(10.0),
+        started_at=START,
+        deadline=None if deadline is None else START + deadline,
+        **{"jitter": lambda: 1.0, **options},
+    )
+
+
+# Pace against Airflow's own
+
+PACES = [
+    (poke_interval, max_wait, elapsed)
+    for poke_interval in (0.2, 1.0, 1.7, 10.0, 60.0, 3600.0)
+    for max_wait in (None, 0.0, 5.0, 300.0)
+    for elapsed in (0.0, 0.4, 1.0, 9.0, 10.0, 61.0, 1234.5, 86_400.0, 5_000_000.0)
+]
+
+ASK_AIRFLOW = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+from datetime import timedelta
+try:
+    from airflow.sdk import BaseSensorOperator
+except ImportError:
+    from airflow.sensors.base import BaseSensorOperator
+found = []
+for poke_interval, max_wait, elapsed in json.loads(sys.argv[1]):
+    intervals = []
+    for exponential_backoff in (False, True):
+        sensor = BaseSensorOperator(
+            task_id="wait", mode="reschedule", poke_interval=poke_interval, timeout=10**9,
+            exponential_backoff=exponential_backoff,
+            max_wait=None if max_wait is None else timedelta(seconds=max_wait),
+        )
+        intervals.append(sensor._get_next_poke_interval(1.5, lambda: elapsed, 1))
+    found.append([f"{sensor.dag_id}#{sensor.task_id}#1.5", *intervals])
+print("ANSWER" + json.dumps(found))
+"""
+
+
+def test_the_pace_is_that_of_airflow(tmp_path: Path) -> None:
+    # In a process of its own: importing Airflow configures the process that does it.
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ASK_AIRFLOW, json.dumps(PACES)],
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    answer = next(line for line in done.stdout.splitlines() if line.startswith("ANSWER"))
+    ours, theirs = [], []
+    for (poke_interval, max_wait, elapsed), (seed, steady, growing) in zip(
+        PACES, json.loads(answer.removeprefix("ANSWER")), strict=True
+    ):
+        case = (poke_interval, max_wait, elapsed)
+        theirs.append((case, steady, growing))
+        ours.append(
+            (
+                case,
+                Pace(poke_interval, False, max_wait).interval(elapsed, seed=seed),
+                Pace(poke_interval, True, max_wait).interval(elapsed, seed=seed),
+            )
+        )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("elapsed", [-5.0, 0.0, 1e3, 1e9, 1e300])
+def test_the_pace_is_finite_whenever_it_is_asked(elapsed: float) -> None:
+    interval = Pace(10.0, True).interval(elapsed, seed="x")
+    assert 1.0 <= interval < 1e9
+
+
+def test_waits_that_began_together_spread_out() -> None:
+    pace = Pace(60.0, True)
+    assert len({pace.interval(1000.0, seed=str(seed)) for seed in range(20)}) > 10
+    assert pace.interval(1000.0, seed="a") == pace.interval(1000.0, seed="a")
+
+
+def test_backoff_grows_up_to_max_wait() -> None:
+    pace = Pace(10.0, True, max_wait=100.0)
+    intervals = [pace.interval(elapsed, seed="x") for elapsed in (0, 100, 10_000)]
+    assert intervals[0] < intervals[-1] == 100.0
+
+
+# Wait: looks
+
+
+def test_an_ending_ends_the_wait() -> None:
+    assert wait_for().after_look(DONE, now=START + 5).is_done
+
+
+def test_an_ending_counts_even_after_the_deadline() -> None:
+    assert wait_for(deadline=10.0).after_look(DONE, now=START + 99).is_done
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "deadline", "sleep"),
+    [
+        (0.0, 3600.0, 10.0),
+        (100.0, 3600.0, 10.0),
+        (3595.0, 3600.0, 5.0),
+        (3599.75, 3600.0, 0.25),
+        (1e9, None, 10.0),
+    ],
+)
+def test_the_last_look_is_taken_at_the_deadline(
+    elapsed: float, deadline: float | None, sleep: float
+) -> None:
+    step = wait_for(deadline=deadline).after_look(RUNNING, now=START + elapsed)
+    assert not step.is_done
+    assert step.sleep == sleep
+
+
+@pytest.mark.parametrize("elapsed", [3600.0, 3600.5, 1e6])
+def test_the_time_is_up(elapsed: float) -> None:
+    with pytest.raises(PromptLayerWaitTimeoutError) as caught:
+        wait_for().after_look(RUNNING, now=START + elapsed)
+    text = str(caught.value)
+    assert "Workflow run 42 did not end within 3600 s" in text
+    assert "last seen: 0 of 2 nodes done" in text
+    assert "goes on" in text
+
+
+def test_a_wait_that_moved_ends_when_it_would_have_ended() -> None:
+    first = wait_for().after_look(RUNNING, now=START + 3597)
+    assert wait_for().after_look(RUNNING, now=START + 3597) == first
+    with pytest.raises(PromptLayerWaitTimeoutError):
+        wait_for().after_look(RUNNING, now=START + 3597 + first.sleep)
+
+
+def test_a_clock_that_was_set_back_does_no_harm() -> None:
+    step = wait_for(Pace(10.0, True)).after_look(RUNNING, now=START - 1000)
+    assert 0 < step.sleep < 60
+
+
+def test_the_interval_grows_with_the_time_waited_and_not_with_the_looks() -> None:
+    pace = Pace(10.0, True)
+    first, second = wait_for(pace), wait_for(pace)
+    for elapsed in range(0, 1000, 50):
+        first.after_look(RUNNING, now=START + elapsed)
+    late = first.after_look(RUNNING, now=START + 1000).sleep
+    assert late == second.after_look(RUNNING, now=START + 1000).sleep
+    assert late > wait_for(pace).after_look(RUNNING, now=START).sleep
+
+
+def test_notes_are_only_on_news() -> None:
+    wait = wait_for()
+    steps = [
+        wait.after_look(look, now=START + index)
+        for index, look in enumerate(
+            [RUNNING, RUNNING, Look(False, "1 of 2 nodes done"), RUNNING, DONE]
+        )
+    ]
+    assert [step.note for step in steps] == [
+        "Workflow run 42: 0 of 2 nodes done.",
+        None,
+        "Workflow run 42: 1 of 2 nodes done.",
+        "Workflow run 42: 0 of 2 nodes done.",
+        "Workflow run 42: 2 of 2 nodes done.",
+    ]
+    assert not any(step.is_trouble for step in steps)
+
+
+# Wait: trouble
+
+UNREACHABLE = PromptLayerUnreachableError("Could not look: reset.", arrived=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PromptLayerAuthError("key", status=401),
+        PromptLayerNotFoundError("none", status=404),
+        PromptLayerAnswerTooLargeError("big"),
+        PromptLayerWaitTimeoutError("late"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_cannot_get_better_ends_at_once(error: PromptLayerError) -> None:
+    wait = wait_for()
+    with pytest.raises(PromptLayerError) as caught:
+        wait.after_error(error, now=START + 1)
+    assert caught.value is error
+    assert wait.after_look(RUNNING, now=START + 2).note == "Workflow run 42: 0 of 2 nodes done."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UNREACHABLE,
+        PromptLayerServerError("502", status=502),
+        PromptLayerRateLimitError("429", status=429),
+        PromptLayerUnexpectedAnswerError("html", status=200),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_blip_is_noted_once_and_ridden_out(error: PromptLayerError) -> None:
+    wait = wait_for()
+    first = wait.after_error(error, now=START + 10)
+    assert not first.is_done
+    assert first.is_trouble
+    assert first.note == f"{error} Waiting on for workflow run 42."
+    assert wait.outage_since == START + 10
+    second = wait.after_error(error, now=START + 20)
+    assert second.note is None
+    assert wait.outage_since == START + 10
+    back = wait.after_look(RUNNING, now=START + 30)
+    assert back.note == "PromptLayer answers again after 20 s."
+    assert not back.is_trouble
+    assert wait.after_error(error, now=START + 40).note is not None
+
+
+def test_trouble_backs_off_and_never_looks_more_often_than_asked() -> None:
+    wait = wait_for(Pace(3.0))
+    sleeps = [wait.after_error(UNREACHABLE, now=START + index).sleep for index in range(12)]
+    assert sleeps[0] == 3.0
+    assert sleeps == sorted(sleeps)
+    assert sleeps[-1] == 60.0
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
+def test_the_backoff_is_jittered(jitter: float) -> None:
+    wait = wait_for(Pace(1.0), jitter=lambda: jitter)
+    for index in range(10):
+        step = wait.after_error(UNREACHABLE, now=START + index)
+    assert step.sleep == 30.0 + 30.0 * jitter
+
+
+def test_the_backoff_starts_anew_after_an_answer() -> None:
+    wait = wait_for(Pace(1.0))
+    for index in range(10):
+        wait.after_error(UNREACHABLE, now=START + index)
+    wait.after_look(RUNNING, now=START + 20)
+    assert wait.after_error(UNREACHABLE, now=START + 30).sleep == 2.0
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "deadline", "max_outage", "sleep"),
+    [
+        pytest.param(0.0, 3600.0, 1800.0, 10.0, id="not-before-the-next-look"),
+        pytest.param(5.0, 3600.0, 1800.0, 10.0, id="shorter-than-the-interval"),
+        pytest.param(90.0, 3600.0, 1800.0, 90.0, id="as-asked"),
+        pytest.param(90.0, 40.0, 1800.0, 40.0, id="capped-by-the-deadline"),
+        pytest.param(5000.0, 3600.0, 1800.0, 1800.0, id="capped-by-the-outage"),
+        pytest.param(1e300, None, 1800.0, 1800.0, id="absurd"),
+        pytest.param(1e300, 60.0, 1e9, 60.0, id="absurd-and-deadline"),
+    ],
+)
+def test_retry_after(
+    retry_after: float, deadline: float | None, max_outage: float, sleep: float
+) -> None:
+    error = PromptLayerRateLimitError("429", status=429, retry_after=retry_after)
+    step = wait_for(deadline=deadline, max_outage=max_outage).after_error(error, now=START)
+    assert step.sleep == sleep
+
+
+def test_an_outage_ends_the_wait() -> None:
+    wait = wait_for(max_outage=600.0)
+    wait.after_error(UNREACHABLE, now=START)
+    wait.after_error(UNREACHABLE, now=START + 599)
+    with pytest.raises(PromptLayerOutageError) as caught:
+        wait.after_error(UNREACHABLE, now=START + 600)
+    text = str(caught.value)
+    assert "workflow run 42" in text
+    assert "max_outage=600 s" in text
+    assert "2027-01-15 08:00:00 UTC" in text
+    assert "Could not look: reset." in text
+    assert caught.value.retry_helps
+
+
+def test_an_outage_counts_from_its_own_beginning() -> None:
+    wait = wait_for(max_outage=600.0)
+    wait.after_error(UNREACHABLE, now=START)
+    wait.after_look(RUNNING, now=START + 500)
+    assert not wait.after_error(UNREACHABLE, now=START + 700).is_done
+
+
+def test_an_outage_goes_on_in_another_process() -> None:
+    wait = wait_for(max_outage=600.0, outage_since=START)
+    assert wait.after_error(UNREACHABLE, now=START + 599).sleep == 1.0
+    with pytest.raises(PromptLayerOutageError):
+        wait.after_error(UNREACHABLE, now=START + 600)
+
+
+def test_no_outage_is_allowed() -> None:
+    with pytest.raises(PromptLayerOutageError):
+        wait_for(max_outage=0.0).after_error(UNREACHABLE, now=START)
+
+
+def test_the_deadline_holds_in_an_outage() -> None:
+    wait = wait_for(deadline=100.0)
+    assert wait.after_error(UNREACHABLE, now=START + 95).sleep == 5.0
+    with pytest.raises(PromptLayerWaitTimeoutError, match="last seen: Could not look: reset"):
+        wait.after_error(UNREACHABLE, now=START + 100)
+
+
+def test_the_pure_core_imports_neither_airflow_nor_an_http_library() -> None:
+    code = (
+        "import pkgutil, sys\n"
+        "from importlib import import_module\n"
+        "import airflow_provider_promptlayer.api as api\n"
+        "for module in pkgutil.iter_modules(api.__path__, api.__name__ + '.'):\n"
+        "    import_module(module.name)\n"
+        "found = {'airflow', 'requests', 'aiohttp', 'asyncio', 'urllib3'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {found}' if found else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert done.returncode == 0

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proxies: both transports take the same one."""
+
+from __future__ import annotations
+
+import base64
+import socket
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.api.http import Request
+from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerConfigurationError,
+    PromptLayerUnreachableError,
+)
+from airflow_provider_promptlayer.transport.tls import proxy_for
+
+KEY = "pl_geheim_0123456789"
+LOOK = Request("GET", "/a%2Fb%3F?x=%23", "look")
+START = Request("POST", "/a%2Fb%3F/run", "start", b"{}")
+BOTH = pytest.mark.parametrize("request_", [LOOK, START], ids=["get", "post"])
+
+
+@pytest.fixture
+def server(serve: Any) -> Any:
+    return serve(lambda talk: talk.answer(200, b"whole"))
+
+
+@pytest.fixture
+def tls_server(serve: Any, certificates: Any) -> Any:
+    return serve(lambda talk: talk.answer(200, b"whole"), certificates.server)
+
+
+def address(proxy: Any) -> str:
+    return f"http://127.0.0.1:{proxy.port}"
+
+
+@BOTH
+def test_cleartext_goes_through_the_proxy(
+    driver: Any, server: Any, start_proxy: Any, request_: Request
+) -> None:
+    proxy = start_proxy()
+    (response,) = driver.send(server, request_, proxy=address(proxy))
+    assert response.body == b"whole"
+    assert proxy.requests[0].target == server.url + request_.path
+    assert server.requests[0].target == request_.path
+
+
+@BOTH
+def test_tls_goes_through_a_tunnel_that_does_not_see_the_key(
+    driver: Any, tls_server: Any, start_proxy: Any, certificates: Any, request_: Request
+) -> None:
+    proxy = start_proxy()
+    (response,) = driver.send(
+        tls_server, request_, proxy=address(proxy), verify=certificates.ca_file
+    )
+    assert response.body == b"whole"
+    (tunnel,) = proxy.requests
+    assert tunnel.method == "CONNECT"
+    assert tunnel.target == f"127.0.0.1:{tls_server.port}"
+    assert KEY.encode() not in tunnel.raw
+    assert tls_server.requests[0].headers["x-api-key"] == KEY
+    assert tls_server.requests[0].target == request_.path
+
+
+def test_certificates_are_checked_behind_a_proxy(
+    driver: Any, tls_server: Any, start_proxy: Any
+) -> None:
+    with pytest.raises(PromptLayerUnreachableError) as caught:
+        driver.get(tls_server, proxy=address(start_proxy()))
+    assert caught.value.arrived is False
+    assert tls_server.requests == []
+
+
+def test_user_and_password_go_to_the_proxy_alone(
+    driver: Any, tls_server: Any, start_proxy: Any, certificates: Any
+) -> None:
+    proxy = start_proxy()
+    url = f"http://user:proxy-geheim@127.0.0.1:{proxy.port}"
+    driver.send(tls_server, LOOK, proxy=url, verify=certificates.ca_file)
+    expected = base64.b64encode(b"user:proxy-geheim").decode()
+    assert proxy.requests[0].headers["proxy-authorization"] == f"Basic {expected}"
+    assert "proxy-authorization" not in tls_server.requests[0].headers
+
+
+@BOTH
+def test_a_proxy_that_refuses_the_tunnel(
+    driver: Any, tls_server: Any, start_proxy: Any, request_: Request
+) -> None:
+    proxy = start_proxy(refuse=True)
+    url = f"http://user:proxy-geheim@127.0.0.1:{proxy.port}"
+    with pytest.raises(PromptLayerUnreachableError) as caught:
+        driver.send(tls_server, request_, proxy=url)
+    text = str(caught.value)
+    assert "407" in text
+    assert "proxy-geheim" not in text
+    assert KEY not in text
+    assert tls_server.connections == 0
+    assert caught.value.arrived is False  # nothing was sent but CONNECT
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@BOTH
+def test_a_proxy_that_is_not_there(driver: Any, scheme: str, request_: Request) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    url = f"http://user:proxy-geheim@127.0.0.1:{port}"
+    with pytest.raises(PromptLayerUnreachableError) as caught:
+        driver.send(f"{scheme}://pl.invalid", request_, proxy=url)
+    assert caught.value.arrived is False
+    assert "proxy-geheim" not in str(caught.value)
+    assert " at 0x" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+def test_the_proxy_of_the_environment(
+    driver: Any, server: Any, start_proxy: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = start_proxy()
+    monkeypatch.setenv(name, address(proxy).removeprefix("" if "all" in name else "http://"))
+    assert driver.get(server).body == b"whole"
+    assert len(proxy.requests) == 1
+
+
+def test_the_proxy_of_the_environment_for_tls(
+    driver: Any,
+    tls_server: Any,
+    start_proxy: Any,
+    certificates: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = start_proxy()
+    monkeypatch.setenv("https_proxy", address(proxy))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert driver.get(tls_server, verify=certificates.ca_file).body == b"whole"
+    assert proxy.requests[0].method == "CONNECT"
+
+
+@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "127.0.0.0/8", "example.com, 127.0.0.1"])
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_no_proxy(
+    driver: Any,
+    server: Any,
+    start_proxy: Any,
+    name: str,
+    no_proxy: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = start_proxy()
+    monkeypatch.setenv("http_proxy", address(proxy))
+    monkeypatch.setenv(name, no_proxy)
+    assert driver.get(server).body == b"whole"
+    assert proxy.connections == 0
+
+
+def test_the_proxy_of_the_connection_counts_more_than_the_environment(
+    driver: Any, server: Any, start_proxy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = start_proxy(), start_proxy()
+    monkeypatch.setenv("http_proxy", address(theirs))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert driver.get(server, proxy=address(ours)).body == b"whole"
+    assert (ours.connections, theirs.connections) == (1, 0)
+
+
+def test_a_proxy_that_is_not_http(
+    driver: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://user:proxy-geheim@127.0.0.1:1")
+    with pytest.raises(PromptLayerConfigurationError, match="not an HTTP proxy") as caught:
+        driver.get(server)
+    assert "proxy-geheim" not in str(caught.value)
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "proxy"),
+    [
+        ({}, "https://pl.example.com", None),
+        ({"https_proxy": "p:3128"}, "https://pl.example.com", "http://p:3128"),
+        ({"https_proxy": "HTTP://p:3128"}, "https://pl.example.com", "HTTP://p:3128"),
+        ({"http_proxy": "http://p:3128"}, "https://pl.example.com", None),
+        ({"https_proxy": "http://p", "no_proxy": ".example.com"}, "https://pl.example.com", None),
+        ({"https_proxy": "http://p", "no_proxy": "example.org"}, "https://a.example", "http://p"),
+        ({"https_proxy": ""}, "https://pl.example.com", None),
+    ],
+)
+def test_proxy_for(
+    variables: dict[str, str],
+    url: str,
+    proxy: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_for(Settings(url, KEY)) == proxy

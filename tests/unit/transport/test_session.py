@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session for users' own calls: the key goes to PromptLayer and nowhere else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.api.http import Request
+from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.transport.blocking import BlockingTransport, PromptLayerSession
+
+KEY = "pl_geheim_0123456789"
+
+
+@pytest.fixture
+def server(serve: Any) -> Any:
+    return serve(lambda talk: talk.answer(200, b"whole"))
+
+
+@pytest.fixture
+def session(server: Any) -> Iterator[PromptLayerSession]:
+    with PromptLayerSession(Settings(f"{server.url}/prefix", KEY)) as session:
+        yield session
+
+
+@pytest.mark.parametrize("path", ["/prefix", "/prefix/", "/prefix/x?y=z", "/prefix/a%2Fb"])
+def test_the_key_goes_to_promptlayer(server: Any, session: PromptLayerSession, path: str) -> None:
+    assert session.get(server.url + path, timeout=10).content == b"whole"
+    assert server.requests[0].headers["x-api-key"] == KEY
+
+
+@pytest.mark.parametrize("path", ["/", "/other", "/prefixed/x", "/prefix.evil/x"])
+def test_the_key_goes_nowhere_below_another_path(
+    server: Any, session: PromptLayerSession, path: str
+) -> None:
+    session.get(server.url + path, timeout=10)
+    assert "x-api-key" not in server.requests[0].headers
+
+
+def test_a_path_that_climbs_out_of_the_prefix_does_not_take_the_key_along(
+    server: Any, session: PromptLayerSession
+) -> None:
+    session.get(server.url + "/prefix/../other", timeout=10)
+    (received,) = server.requests
+    assert ("x-api-key" in received.headers) == received.target.startswith("/prefix")
+
+
+def test_the_key_does_not_go_to_another_host(
+    serve: Any, server: Any, session: PromptLayerSession
+) -> None:
+    elsewhere = serve(lambda talk: talk.answer())
+    session.get(elsewhere.url + "/prefix/x", timeout=10)
+    session.get(f"http://localhost:{server.port}/prefix/x", timeout=10)
+    assert "x-api-key" not in elsewhere.requests[0].headers
+    assert "x-api-key" not in server.requests[0].headers
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_does_not_follow_a_redirect_elsewhere(serve: Any, status: int) -> None:
+    elsewhere = serve(lambda talk: talk.answer(200, b"else"))
+    server = serve(lambda talk: talk.answer(status, b"", f"Location: {elsewhere.url}/prefix/x"))
+    with PromptLayerSession(Settings(server.url, KEY)) as session:
+        assert session.get(f"{server.url}/x", timeout=10).content == b"else"
+    assert server.requests[0].headers["x-api-key"] == KEY
+    assert "x-api-key" not in elsewhere.requests[0].headers
+
+
+def test_the_key_follows_a_redirect_within_promptlayer(serve: Any) -> None:
+    def handle(talk: Any) -> bool:
+        if talk.request.target == "/x":
+            talk.answer(302, b"", "Location: /y")
+        else:
+            talk.answer(200, b"whole")
+        return True
+
+    server = serve(handle)
+    with PromptLayerSession(Settings(server.url, KEY)) as session:
+        assert session.get(f"{server.url}/x", timeout=10).content == b"whole"
+    assert [received.headers["x-api-key"] for received in server.requests] == [KEY, KEY]
+
+
+def test_an_interrupted_exchange_does_not_spoil_the_next(serve: Any) -> None:
+    # As when Airflow ends a task at its execution_timeout, or on SIGTERM, by raising in it.
+    arrived = threading.Event()
+
+    def handle(talk: Any) -> bool:
+        if talk.number == 1:
+            arrived.set()
+            talk.hang()
+            return False
+        talk.answer(200, b"whole")
+        return True
+
+    class Stop(BaseException):
+        pass
+
+    server = serve(handle)
+    transport = BlockingTransport(Settings(server.url, KEY, timeout=10.0))
+    outcome: Any = None
+
+    def interrupt(*args: Any, **kwargs: Any) -> Any:
+        assert arrived.wait(10)
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "airflow_provider_promptlayer.transport.blocking.SimpleQueue",
+            type("Queue", (), {"get": interrupt, "put": lambda self, item: None}),
+        )
+        with pytest.raises(Stop):
+            transport.send(Request("GET", "/x", "look"))
+    try:
+        outcome = transport.send(Request("GET", "/x", "look"))
+    finally:
+        transport.close()
+    assert outcome.body == b"whole"

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pool of connections for each event loop and settings."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.api.http import Request
+from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerConfigurationError,
+    PromptLayerUnreachableError,
+)
+from airflow_provider_promptlayer.transport.aio import AsyncTransport, shared_transport
+
+KEY = "pl_geheim_0123456789"
+LOOK = Request("GET", "/look", "look")
+
+
+def keep_alive(talk: Any) -> bool:
+    talk.answer(200, b"whole")
+    return True
+
+
+def settings_for(server: Any, **changes: Any) -> Settings:
+    return Settings(**{"base_url": server.url, "api_key": KEY, "timeout": 10.0, **changes})
+
+
+def is_closed(transport: AsyncTransport) -> bool:
+    return bool(transport._session.closed)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(main, 30))
+    gc.collect()  # what is unclosed warns here, and a warning is an error
+
+
+def test_users_share_a_transport_and_its_connections(serve: Any) -> None:
+    server = serve(keep_alive)
+
+    async def main() -> None:
+        async with shared_transport(settings_for(server)) as first:
+            await first.send(LOOK)
+            async with shared_transport(settings_for(server)) as second:
+                assert second is first
+                await second.send(LOOK)
+            assert not is_closed(first)
+            await first.send(LOOK)
+        assert is_closed(first)
+
+    run(main())
+    assert server.connections == 1
+    assert len(server.requests) == 3
+
+
+def test_the_first_may_leave_before_the_second(serve: Any) -> None:
+    server = serve(keep_alive)
+
+    async def main() -> None:
+        first, second = (shared_transport(settings_for(server)) for _ in range(2))
+        transport = await first.__aenter__()
+        assert await second.__aenter__() is transport
+        await first.__aexit__(None, None, None)
+        assert (await transport.send(LOOK)).body == b"whole"
+        await second.__aexit__(None, None, None)
+        assert is_closed(transport)
+
+    run(main())
+
+
+def test_after_the_last_there_is_a_new_one(serve: Any) -> None:
+    server = serve(keep_alive)
+
+    async def main() -> None:
+        async with shared_transport(settings_for(server)) as first:
+            await first.send(LOOK)
+        async with shared_transport(settings_for(server)) as second:
+            assert second is not first
+            await second.send(LOOK)
+
+    run(main())
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"api_key": "other"}, {"timeout": 5.0}, {"verify": False}], ids=str
+)
+def test_other_settings_have_their_own(serve: Any, changes: dict[str, Any]) -> None:
+    server = serve(keep_alive)
+
+    async def main() -> None:
+        async with (
+            shared_transport(settings_for(server)) as first,
+            shared_transport(settings_for(server, **changes)) as second,
+        ):
+            assert first is not second
+            await first.send(LOOK)
+            await second.send(LOOK)
+
+    run(main())
+    assert server.connections == 2
+    keys = [received.headers["x-api-key"] for received in server.requests]
+    assert keys == [KEY, changes.get("api_key", KEY)]
+
+
+def test_another_loop_has_its_own(serve: Any) -> None:
+    server = serve(keep_alive)
+    found = []
+
+    async def inner() -> None:
+        async with shared_transport(settings_for(server)) as transport:
+            found.append(transport)
+            await transport.send(LOOK)
+
+    async def main() -> None:
+        async with shared_transport(settings_for(server)) as transport:
+            found.append(transport)
+            await transport.send(LOOK)
+            await asyncio.to_thread(asyncio.run, inner())
+            assert not is_closed(transport)
+            await transport.send(LOOK)
+
+    run(main())
+    assert found[0] is not found[1]
+    assert server.connections == 2
+
+
+def test_many_at_once_share_a_bounded_pool(serve: Any) -> None:
+    server = serve(keep_alive)
+
+    async def look() -> bytes:
+        async with shared_transport(settings_for(server)) as transport:
+            return (await transport.send(LOOK)).body
+
+    async def main() -> None:
+        async with shared_transport(settings_for(server)):
+            assert await asyncio.gather(*(look() for _ in range(150))) == [b"whole"] * 150
+
+    run(main())
+    assert len(server.requests) == 150
+    assert server.connections <= 100
+
+
+@pytest.mark.parametrize("request_", [LOOK, Request("POST", "/x", "start", b"{}")], ids=str)
+def test_cancellation_while_waiting_closes_the_connection(serve: Any, request_: Request) -> None:
+    arrived, gone = threading.Event(), threading.Event()
+
+    def handle(talk: Any) -> None:
+        arrived.set()
+        talk.hang()
+        gone.set()
+
+    server = serve(handle)
+    kept: list[AsyncTransport] = []
+
+    async def wait() -> None:
+        async with shared_transport(settings_for(server)) as transport:
+            kept.append(transport)
+            await transport.send(request_)
+
+    async def main() -> None:
+        task = asyncio.create_task(wait())
+        assert await asyncio.to_thread(arrived.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert is_closed(kept[0])
+        assert await asyncio.to_thread(gone.wait, 10)
+
+    run(main())
+
+
+def test_the_cancellation_of_one_does_not_touch_the_other(serve: Any) -> None:
+    arrived = threading.Event()
+
+    def handle(talk: Any) -> bool:
+        if talk.number == 1:
+            arrived.set()
+            talk.hang()
+            return False
+        return keep_alive(talk)
+
+    server = serve(handle)
+
+    async def look() -> bytes:
+        async with shared_transport(settings_for(server)) as transport:
+            return (await transport.send(LOOK)).body
+
+    async def main() -> None:
+        first = asyncio.create_task(look())
+        assert await asyncio.to_thread(arrived.wait, 10)
+        async with shared_transport(settings_for(server)) as transport:
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            assert not is_closed(transport)
+            assert (await transport.send(LOOK)).body == b"whole"
+
+    run(main())
+
+
+def test_an_error_inside_closes_too(serve: Any) -> None:
+    server = serve(lambda talk: None)
+
+    async def main() -> None:
+        with pytest.raises(PromptLayerUnreachableError):
+            async with shared_transport(settings_for(server)) as transport:
+                await transport.send(LOOK)
+        assert is_closed(transport)
+
+    run(main())
+
+
+def test_settings_that_cannot_be_used_leave_nothing_behind(serve: Any) -> None:
+    server = serve(keep_alive)
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(PromptLayerConfigurationError):
+                async with shared_transport(settings_for(server, verify="/no/such/ca.pem")):
+                    pass
+
+    run(main())
+
+
+def test_tls_connections_are_closed_with_the_pool(serve: Any, certificates: Any) -> None:
+    server = serve(keep_alive, certificates.server)
+
+    async def main() -> None:
+        async with shared_transport(settings_for(server, verify=certificates.ca_file)) as shared:
+            await asyncio.gather(*(shared.send(LOOK) for _ in range(5)))
+
+    run(main())

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates: both transports trust the same ones."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import struct
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.api.http import Request
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerConfigurationError,
+    PromptLayerUnreachableError,
+)
+
+KEY = "pl_geheim_0123456789"
+LOOK = Request("GET", "/look", "look")
+START = Request("POST", "/start", "start", b"{}")
+BOTH = pytest.mark.parametrize("request_", [LOOK, START], ids=["get", "post"])
+TLS_IS_NOT_CHECKED = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+
+
+@pytest.fixture
+def tls_server(serve: Any, certificates: Any) -> Any:
+    return serve(lambda talk: talk.answer(200, b"whole"), certificates.server)
+
+
+def refusal(
+    driver: Any, where: Any, request: Request = LOOK, **changes: Any
+) -> PromptLayerUnreachableError:
+    with pytest.raises(PromptLayerUnreachableError) as caught:
+        driver.send(where, request, **changes)
+    text = str(caught.value)
+    assert KEY not in text
+    assert " at 0x" not in text
+    assert len(text.splitlines()) == 1
+    return caught.value
+
+
+@BOTH
+def test_a_certificate_of_an_unknown_ca_is_refused(
+    driver: Any, tls_server: Any, request_: Request
+) -> None:
+    error = refusal(driver, tls_server, request_)
+    assert error.arrived is False
+    assert "certificate" in str(error).lower()
+    assert tls_server.requests == []
+
+
+@BOTH
+def test_a_ca_file_of_the_connection(
+    driver: Any, tls_server: Any, certificates: Any, request_: Request
+) -> None:
+    (response,) = driver.send(tls_server, request_, verify=certificates.ca_file)
+    assert response.body == b"whole"
+
+
+@BOTH
+def test_a_ca_file_that_has_not_signed(
+    driver: Any, tls_server: Any, certificates: Any, request_: Request
+) -> None:
+    error = refusal(driver, tls_server, request_, verify=certificates.other_ca_file)
+    assert error.arrived is False
+    assert tls_server.requests == []
+
+
+def test_a_name_that_is_not_in_the_certificate(
+    driver: Any, tls_server: Any, certificates: Any
+) -> None:
+    url = tls_server.url.replace("127.0.0.1", "127.0.0.2")
+    assert refusal(driver, url, verify=certificates.ca_file).arrived is False
+    assert tls_server.requests == []
+
+
+@TLS_IS_NOT_CHECKED
+def test_verify_false_accepts_any(driver: Any, tls_server: Any) -> None:
+    assert driver.get(tls_server, verify=False).body == b"whole"
+
+
+@TLS_IS_NOT_CHECKED
+def test_verify_false_overrules_the_environment(
+    driver: Any, tls_server: Any, certificates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificates.other_ca_file)
+    assert driver.get(tls_server, verify=False).body == b"whole"
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_ca_file_of_the_environment(
+    driver: Any,
+    tls_server: Any,
+    certificates: Any,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(name, certificates.ca_file)
+    assert driver.get(tls_server).body == b"whole"
+    assert refusal(driver, tls_server, verify=certificates.other_ca_file).arrived is False
+
+
+def test_the_environment_has_an_order(
+    driver: Any, tls_server: Any, certificates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificates.ca_file)
+    monkeypatch.setenv("CURL_CA_BUNDLE", certificates.other_ca_file)
+    assert driver.get(tls_server).body == b"whole"
+
+
+def test_a_ca_file_that_is_replaced_is_read_again(
+    driver: Any, tls_server: Any, certificates: Any, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(Path(certificates.other_ca_file).read_bytes())
+    os.utime(bundle, (1, 1))
+    refusal(driver, tls_server, verify=str(bundle))
+    bundle.write_bytes(Path(certificates.ca_file).read_bytes())
+    assert driver.get(tls_server, verify=str(bundle)).body == b"whole"
+
+
+@BOTH
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"], ids=["none", "empty", "text"])
+def test_a_ca_file_that_is_none(
+    driver: Any, tls_server: Any, tmp_path: Path, content: bytes | None, request_: Request
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+    with pytest.raises(PromptLayerConfigurationError, match="CA file"):
+        driver.send(tls_server, request_, verify=str(bundle))
+    assert tls_server.requests == []
+
+
+def test_a_ca_folder(driver: Any, tls_server: Any, certificates: Any, tmp_path: Path) -> None:
+    assert refusal(driver, tls_server, verify=str(tmp_path)).arrived is False
+
+
+@BOTH
+def test_a_handshake_that_never_ends(driver: Any, serve: Any, request_: Request) -> None:
+    server = serve(lambda talk: talk.answer(200, b"whole"))  # waits for an HTTP request
+    error = refusal(driver, server.url.replace("http:", "https:"), request_, timeout=0.5)
+    assert error.arrived is False
+    assert server.requests == []
+
+
+@BOTH
+@pytest.mark.parametrize("ending", ["closed", "reset", "plain-http"])
+def test_a_handshake_that_breaks_off(driver: Any, request_: Request, ending: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(20)
+                connection.recv(65536)
+                if ending == "reset":
+                    linger = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                elif ending == "plain-http":
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        error = refusal(driver, f"https://127.0.0.1:{listener.getsockname()[1]}", request_)
+        thread.join(20)
+    assert error.arrived is False
+
+
+def keep_alive(talk: Any) -> bool:
+    talk.answer(200, b"whole")
+    return True
+
+
+@BOTH
+def test_nothing_is_left_open(
+    driver: Any, serve: Any, certificates: Any, request_: Request
+) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        gc.collect()  # what others left
+    server = serve(keep_alive, certificates.server)
+    for _ in range(10):
+        driver.send(server, request_, verify=certificates.ca_file)
+    gc.collect()  # an unclosed socket or transport warns here, and a warning is an error
