@@ -315,6 +315,8 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             if self.may_retry(error):
                 raise
             raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        finally:
+            self.hook.close()
 
     def _ended(self, kind: type[AirflowException], error: PromptLayerError) -> AirflowException:
         for option in ("soft_fail", "never_fail"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
     PromptLayerError,
@@ -82,9 +83,10 @@ def read_event(payload: Any, *, subject_id: int | str) -> None:
     """
     if not isinstance(payload, dict):
         raise PromptLayerEventError(f"The triggerer sent no event about the wait for {subject_id}.")
-    if payload.get("version") != VERSION:
+    version = payload.get("version")
+    if type(version) is not int or version != VERSION:
         raise PromptLayerEventError(
-            f"The triggerer's event is of version {payload.get('version')!r}, and this worker "
+            f"The triggerer's event is of version {version!r}, and this worker "
             f"reads version {VERSION}: install the same release of "
             "airflow-provider-promptlayer on both."
         )
@@ -92,7 +94,7 @@ def read_event(payload: Any, *, subject_id: int | str) -> None:
         raise PromptLayerEventError(
             f"The triggerer's event is about {payload.get('id')!r}, not about {subject_id!r}."
         )
-    outcome, message = payload.get("outcome"), str(payload.get("message", ""))
+    outcome, message = payload.get("outcome"), one_line(str(payload.get("message", "")), 2000)
     if outcome == Outcome.ENDED:
         return
     error = _ERRORS.get(outcome) if isinstance(outcome, str) else None

@@ -128,7 +128,7 @@ def _base_url(connection: ConnectionFields, where: str) -> str:
         host = f"{scheme if scheme in ('http', 'https') else 'https'}://{authority}{slash}{rest}"
     try:
         parts = urlsplit(host)
-        port = parts.port or (int(connection.port) if connection.port else None)
+        port = int(connection.port) if parts.port is None and connection.port else parts.port
         path = quote(parts.path.rstrip("/"), safe=_PATH_CHARACTERS)
     except ValueError:
         raise PromptLayerConfigurationError(f"The host of {where} is not a URL.") from None
@@ -171,7 +171,7 @@ def _verify(value: Any, where: str) -> bool | str:
         return value
     if isinstance(value, str):
         word = value.strip().lower()
-        if word in _TRUE:
+        if word in _TRUE or not word:
             return True
         return False if word in _FALSE else value.strip()
     raise PromptLayerConfigurationError(
@@ -182,6 +182,7 @@ def _verify(value: Any, where: str) -> bool | str:
 def _proxy(value: Any, where: str) -> str | None:
     if value is None or value == "":
         return None
+    value = value.strip() if isinstance(value, str) else value
     try:
         parts = urlsplit(value) if isinstance(value, str) else None
         usable = (

@@ -438,7 +438,7 @@ def _plain(value: Any) -> Any:
 
 def _text(name: str, value: Any) -> str:
     try:
-        return str(value)
+        return value.isoformat() if isinstance(value, date) else str(value)
     except ValueError:  # Python does not write out integers of thousands of digits
         raise PromptLayerInvalidInputError(f"{name} is an integer of too many digits.") from None
 

@@ -319,6 +319,12 @@ class PromptLayerHook(BaseHook):
                 self.promptlayer_conn_id,
                 settings.base_url,
             )
+        if settings.verify is False:
+            self.log.warning(
+                "Airflow connection %r does not verify TLS certificates: anybody on the way can "
+                "read the API key.",
+                self.promptlayer_conn_id,
+            )
         self._settings = settings
         return settings
 

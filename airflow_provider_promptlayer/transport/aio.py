@@ -22,7 +22,11 @@ from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request, Respo
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
-from airflow_provider_promptlayer.transport.headers import headers_for, too_large
+from airflow_provider_promptlayer.transport.headers import (
+    headers_for,
+    too_large,
+    without_key,
+)
 from airflow_provider_promptlayer.transport.tls import proxy_for, ssl_context
 
 MAX_CONNECTIONS: Final = 100
@@ -83,7 +87,7 @@ class AsyncTransport:
                         name.lower(): ", ".join(answer.headers.getall(name))
                         for name in answer.headers
                     },
-                    body=await self._read(answer, request),
+                    body=without_key(await self._read(answer, request), self._settings),
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # A time-out is an OSError; a host that IDNA refuses is a ValueError.

@@ -20,12 +20,14 @@ import urllib3
 from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request, Response
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.exceptions import (
-    PromptLayerError,
-    PromptLayerUnreachableError,
-)
+from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.cuttable import CuttableAdapter, Line
-from airflow_provider_promptlayer.transport.headers import API_KEY_HEADER, headers_for, too_large
+from airflow_provider_promptlayer.transport.headers import (
+    API_KEY_HEADER,
+    headers_for,
+    too_large,
+    without_key,
+)
 from airflow_provider_promptlayer.transport.tls import ca_bundle, check_ca_bundle, proxy_for
 
 _CHUNK = 64 * 1024
@@ -94,7 +96,8 @@ class BlockingTransport:
         exchange = _Exchange(self._session, self._settings, request)
         try:
             return exchange.result()
-        except PromptLayerError:
+        except BaseException:  # also what a signal raises: the exchange may still be under way
+            self._session.line.cut()
             self.close()
             raise
 
@@ -150,7 +153,7 @@ class _Exchange:
                 return Response(
                     status=answer.status_code,
                     headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=self._read(answer),
+                    body=without_key(self._read(answer), self._settings),
                 )
         except requests.Timeout:
             raise self._unreachable(

@@ -38,6 +38,9 @@ class Line:
             with suppress(OSError):  # the other side may have been quicker
                 self._handle.shutdown(socket.SHUT_RDWR)
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Give the handle back."""
         if self._handle is not None:
@@ -80,5 +83,11 @@ def _reporting(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectio
 
     class Pool(pool):  # type: ignore[valid-type,misc]  # a class made here
         ConnectionCls = Connection
+
+        def _validate_conn(self, connection: Any) -> None:
+            # Without urllib3's warning about verify=False, which would come with each request:
+            # the hook warns once.
+            if connection.sock is None:
+                connection.connect()
 
     return Pool

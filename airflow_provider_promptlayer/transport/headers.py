@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The headers that both transports send."""
+"""What both transports do with headers and bodies."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def headers_for(request: Request, settings: Settings) -> dict[str, str]:
     if request.body is not None:
         headers["Content-Type"] = "application/json"
     return headers
+
+
+def without_key(body: bytes, settings: Settings) -> bytes:
+    """Return an answer's body with the API key blotted out, should a gateway quote it back."""
+    key = settings.api_key.encode()
+    return body.replace(key, b"***") if key in body else body
 
 
 def too_large(request: Request) -> PromptLayerAnswerTooLargeError:

@@ -552,3 +552,8 @@ def test_nothing_is_left_open(driver: Any, serve: Any, threads_end: Any) -> None
 def test_reprs_and_headers_hold_no_key(driver: Any, serve: Any) -> None:
     response = driver.get(serve(lambda talk: talk.answer()))
     assert KEY not in repr(response) + repr(LOOK)
+
+
+def test_a_key_that_is_quoted_back_is_blotted_out(driver: Any, serve: Any) -> None:
+    server = serve(lambda talk: talk.answer(400, f'{{"message": "bad {KEY}"}}'.encode()))
+    assert driver.get(server).body == b'{"message": "bad ***"}'
