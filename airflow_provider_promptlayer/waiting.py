@@ -213,6 +213,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
     def _wait_to_the_end(self, run_id: int, wait: Wait) -> WorkflowResults:
         """Look until the run has ended; or leave the worker, to come back later."""
         while True:
+            time.sleep(wait.before_look(now=time.time()))
             try:
                 results = self.hook.get_workflow_results(run_id)
                 step = wait.after_look(look_at(results), now=time.time())
@@ -293,6 +294,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             deadline=deadline,
             max_outage=self.max_outage,
             outage_since=outage_since,
+            throttle=self.hook.throttle,
         )
 
     def _goes_on(self) -> str:

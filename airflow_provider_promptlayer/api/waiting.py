@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from airflow_provider_promptlayer.api.throttle import Throttle
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerOutageError,
+    PromptLayerRateLimitError,
     PromptLayerTransientError,
     PromptLayerWaitTimeoutError,
 )
@@ -108,6 +110,7 @@ class Wait:
         that keeps the time itself.
     :param max_outage: seconds for which PromptLayer may be out of reach.
     :param outage_since: when an outage began that is still going on, or None.
+    :param throttle: what all waits on one connection share.
     :param jitter: returns numbers from 0 to 1.
     """
 
@@ -120,6 +123,7 @@ class Wait:
         deadline: float | None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         outage_since: float | None = None,
+        throttle: Throttle | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.subject = subject
@@ -128,9 +132,17 @@ class Wait:
         self.deadline = deadline
         self.max_outage = max_outage
         self.outage_since = outage_since
+        self._throttle = throttle or Throttle()
         self._jitter = jitter
         self._failures = 0
         self._last = "nothing yet"
+
+    def before_look(self, *, now: float) -> float:
+        """Return the seconds for which to put the look off, because others were told to wait.
+
+        0 once the time is up: the last look is taken, and decides.
+        """
+        return self._capped(self._throttle.delay(now=now), now)
 
     def after_look(self, look: Look, *, now: float) -> Step:
         """Return what follows from an answer.
@@ -171,6 +183,8 @@ class Wait:
             ) from None
         asked = error.retry_after if isinstance(error, PromptLayerTransientError) else None
         backoff = self._backoff() if asked is None else asked
+        if isinstance(error, PromptLayerRateLimitError):
+            self._throttle.hold_for(backoff, now=now)
         until_outage = self.outage_since + self.max_outage - now
         seconds = max(self._until_next(now), backoff)
         return Step(sleep=self._capped(min(seconds, until_outage), now), note=note, is_trouble=True)

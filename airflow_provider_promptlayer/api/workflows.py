@@ -327,7 +327,10 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
 def _read_started_run(request: Request, response: Response, now: float) -> StartedRun:
     if not response.is_success:
         error = error_for(request, response, now=now)
-        if response.status in (429, 503) or not error.retry_helps:
+        # A refusal says that nothing was started, and so do 429 and 503, unless they name a run.
+        if response.status in (429, 503) and not _names_a_run(response):
+            raise error
+        if not error.retry_helps:
             raise error
         raise _start_uncertain(error)
     try:
@@ -338,6 +341,10 @@ def _read_started_run(request: Request, response: Response, now: float) -> Start
         problem = unexpected(request, response, "has no workflow_version_execution_id")
         raise _start_uncertain(problem) from None
     return StartedRun(run_id, one_line(str(warning)) if warning else None)
+
+
+def _names_a_run(response: Response) -> bool:
+    return b"workflow_version_execution_id" in response.body
 
 
 def _start_uncertain(cause: PromptLayerError) -> PromptLayerStartUncertainError:

@@ -8,16 +8,24 @@ imported on first use, because DAG files import this module on every parse.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowNotFoundException,
+    BaseHook,
+)
 
 from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.settings import Settings, read_connection
+from airflow_provider_promptlayer.api.starting import resend_after
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.throttle import Throttle
 from airflow_provider_promptlayer.api.waiting import DEFAULT_POKE_INTERVAL, Look, Pace, Step, Wait
 from airflow_provider_promptlayer.api.workflows import (
     StartedRun,
@@ -44,6 +52,9 @@ if TYPE_CHECKING:
     from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
 T = TypeVar("T")
+
+_throttles: dict[str, Throttle] = {}
+"""Connection id → the brake of all waits in this process that use it."""
 
 
 class PromptLayerHook(BaseHook):
@@ -111,8 +122,9 @@ class PromptLayerHook(BaseHook):
     ) -> int:
         """Start a run of a workflow and return without waiting for it.
 
-        Sent once, never again: PromptLayer has no idempotency key, so a second POST would be a
-        second, billed run.
+        PromptLayer has no idempotency key, so a second POST would be a second, billed run. It is
+        sent again, a few times and with growing pauses, only when it certainly did not arrive: no
+        connection was made, or the answer was 429 or 503.
 
         :param workflow_id_or_name: name or numeric id.
         :param input_variables: what the workflow takes; anything that JSON can hold.
@@ -133,7 +145,13 @@ class PromptLayerHook(BaseHook):
             workflow_version_number=workflow_version_number,
             return_all_outputs=return_all_outputs,
         )
-        return self._started(self._call(call))
+        sent = 0
+        while True:
+            try:
+                return self._started(self._call(call))
+            except PromptLayerError as error:
+                sent += 1
+                time.sleep(self._until_resend(error, sent))
 
     async def arun_workflow(
         self,
@@ -154,7 +172,13 @@ class PromptLayerHook(BaseHook):
             workflow_version_number=workflow_version_number,
             return_all_outputs=return_all_outputs,
         )
-        return self._started(await self._acall(call))
+        sent = 0
+        while True:
+            try:
+                return self._started(await self._acall(call))
+            except PromptLayerError as error:
+                sent += 1
+                await asyncio.sleep(self._until_resend(error, sent))
 
     def get_workflow_results(
         self, workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
@@ -197,8 +221,9 @@ class PromptLayerHook(BaseHook):
         """
         run_id = execution_id(workflow_version_execution_id)
         check_fail_on(fail_on)
-        wait = _wait_for(run_id, timeout, poke_interval)
+        wait = self._wait_for(run_id, timeout, poke_interval)
         while True:
+            time.sleep(wait.before_look(now=time.time()))
             try:
                 results = self.get_workflow_results(run_id)
                 step = wait.after_look(look_at(results), now=time.time())
@@ -219,13 +244,12 @@ class PromptLayerHook(BaseHook):
         fail_on: FailOn = "no_output",
     ) -> WorkflowResults:
         """Do what :meth:`wait_for_workflow_results` does, without blocking the event loop."""
-        import asyncio
-
         run_id = execution_id(workflow_version_execution_id)
         check_fail_on(fail_on)
-        wait = _wait_for(run_id, timeout, poke_interval)
+        wait = self._wait_for(run_id, timeout, poke_interval)
         async with self.async_transport():
             while True:
+                await asyncio.sleep(wait.before_look(now=time.time()))
                 try:
                     results = await self.aget_workflow_results(run_id)
                     step = wait.after_look(look_at(results), now=time.time())
@@ -264,9 +288,12 @@ class PromptLayerHook(BaseHook):
         """Hold the event loop's connection pool open, so that the calls within share it."""
         from airflow_provider_promptlayer.transport.aio import shared_transport
 
-        settings = self._settings or self._adopt(await self._aread_connection())
-        async with shared_transport(settings) as transport:
+        async with shared_transport(await self.aget_settings()) as transport:
             yield transport
+
+    async def aget_settings(self) -> Settings:
+        """Return :attr:`settings`, without blocking the event loop."""
+        return self._settings or self._adopt(await self._aread_connection())
 
     def close(self) -> None:
         """Close the blocking connections. The hook can be used again."""
@@ -274,6 +301,26 @@ class PromptLayerHook(BaseHook):
             self._transport.close()
 
     def _call(self, call: Call[T]) -> T:
+        try:
+            return self._call_once(call)
+        except PromptLayerAuthError as error:
+            self.close()
+            self._transport = None
+            if not self._is_news(self._read_connection()):
+                raise
+            self._say_key_changed(error)
+            return self._call_once(call)
+
+    async def _acall(self, call: Call[T]) -> T:
+        try:
+            return await self._acall_once(call)
+        except PromptLayerAuthError as error:
+            if not self._is_news(await self._aread_connection()):
+                raise
+            self._say_key_changed(error)
+            return await self._acall_once(call)
+
+    def _call_once(self, call: Call[T]) -> T:
         from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
         if self._transport is None:
@@ -284,7 +331,7 @@ class PromptLayerHook(BaseHook):
             raise call.unanswered(error) from None
         return call.read(response, time.time())
 
-    async def _acall(self, call: Call[T]) -> T:
+    async def _acall_once(self, call: Call[T]) -> T:
         async with self.async_transport() as transport:
             try:
                 response = await transport.send(call.request)
@@ -292,11 +339,35 @@ class PromptLayerHook(BaseHook):
                 raise call.unanswered(error) from None
             return call.read(response, time.time())
 
+    def _is_news(self, settings: Settings) -> bool:
+        """Take the connection as it is now, and tell whether it has changed."""
+        if settings == self._settings:
+            return False
+        self._adopt(settings)
+        return True
+
+    def _say_key_changed(self, error: PromptLayerAuthError) -> None:
+        self.log.warning(
+            "PromptLayer refused the API key (HTTP %s); the connection %r has changed meanwhile, "
+            "so it is tried again.",
+            error.status,
+            self.promptlayer_conn_id,
+        )
+
+    def _until_resend(self, error: PromptLayerError, sent: int) -> float:
+        seconds = resend_after(error, sent)
+        if seconds is None:
+            raise error
+        self.log.warning("%s Nothing was started; trying again in %.1f s.", error, seconds)
+        return seconds
+
     def _read_connection(self) -> Settings:
         try:
             return read_connection(self.get_connection(self.promptlayer_conn_id))
         except AirflowNotFoundException:
             raise self._unknown_connection() from None
+        except AirflowException as error:
+            raise self._unreadable_connection(error) from error
 
     async def _aread_connection(self) -> Settings:
         from airflow.providers.common.compat.connection import get_async_connection
@@ -305,6 +376,14 @@ class PromptLayerHook(BaseHook):
             return read_connection(await get_async_connection(self.promptlayer_conn_id, type(self)))
         except AirflowNotFoundException:
             raise self._unknown_connection() from None
+        except AirflowException as error:
+            raise self._unreadable_connection(error) from error
+
+    def _unreadable_connection(self, error: AirflowException) -> PromptLayerTransientError:
+        return PromptLayerTransientError(
+            f"Could not read the Airflow connection {self.promptlayer_conn_id!r}: "
+            f"{one_line(str(error))}"
+        )
 
     def _unknown_connection(self) -> PromptLayerConfigurationError:
         return PromptLayerConfigurationError(
@@ -328,6 +407,21 @@ class PromptLayerHook(BaseHook):
         self._settings = settings
         return settings
 
+    @property
+    def throttle(self) -> Throttle:
+        """What all waits of this process that use the same connection share."""
+        return _throttles.setdefault(self.promptlayer_conn_id, Throttle())
+
+    def _wait_for(self, run_id: int, timeout: float, poke_interval: float) -> Wait:
+        now = time.time()
+        return Wait(
+            subject_of(run_id),
+            Pace(poke_interval),
+            started_at=now,
+            deadline=now + timeout,
+            throttle=self.throttle,
+        )
+
     def _started(self, run: StartedRun) -> int:
         self.log.info("PromptLayer started workflow run %s.", run.workflow_version_execution_id)
         if run.warning:
@@ -347,8 +441,3 @@ def look_at(results: WorkflowResults) -> Look:
 def subject_of(workflow_version_execution_id: int) -> str:
     """Return what messages call a run."""
     return f"workflow run {workflow_version_execution_id}"
-
-
-def _wait_for(run_id: int, timeout: float, poke_interval: float) -> Wait:
-    now = time.time()
-    return Wait(subject_of(run_id), Pace(poke_interval), started_at=now, deadline=now + timeout)

@@ -7,12 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import xcom
+from airflow_provider_promptlayer.api.endings import judge
+from airflow_provider_promptlayer.api.starting import Phase, Plan, plan
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, execution_id, mapping
 from airflow_provider_promptlayer.exceptions import (
+    PromptLayerError,
     PromptLayerInvalidInputError,
     PromptLayerRunFailedError,
+    PromptLayerStartUncertainError,
+    PromptLayerTransientError,
 )
+from airflow_provider_promptlayer.memory import RunMemory
 from airflow_provider_promptlayer.waiting import PromptLayerWorkflowWaiter
 
 if TYPE_CHECKING:
@@ -115,8 +121,24 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
     The run's id is in the log and in XCom (``promptlayer_execution_id``) before anything else can
     fail. What is pushed at the end is what :class:`PromptLayerWorkflowResultsOperator` pushes.
 
-    A retry starts a new run, so only what cannot double one is retried: a start that was refused
-    or did not arrive, and a run that has failed.
+    **Never two runs where one was meant.** A start is sent again only when it certainly did not
+    arrive. On Airflow 3.3 and later the task notes its run in the task state store (one note for
+    each mapped index, the same for all tries), so a try after a crash, a time-out or an outage goes
+    back to the run that was started, and starts another only if that one has failed. A task that
+    is cleared while its run goes on does the same; one that is cleared after it has succeeded
+    starts a new run. What remains:
+
+    - The worker dies while the start is being sent: the next try fails without starting anything,
+      and says how to look for the run, because nobody can tell whether the start arrived.
+    - The store cannot be written after the start: as on older versions.
+
+    Before Airflow 3.3 there is nowhere to keep the note. Only what cannot double a run is retried
+    there: a start that was refused or did not arrive, and a run that has failed. A run is doubled
+    if retries are allowed and
+
+    - the worker dies, or ``execution_timeout`` strikes, between the start and the end of the wait
+      in the worker (with ``deferrable``, until the deferral; and again while resuming);
+    - Airflow cannot store the task's result at the very end.
 
     :param workflow_id_or_name: name or numeric id of the workflow. Templated.
     :param input_variables: what the workflow takes. Templated.
@@ -127,6 +149,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
     :param workflow_version_number: run this version; excludes the label. Templated. Without
         either, the latest version runs.
     :param wait_for_completion: False returns the run's id as soon as it is started.
+    :param reattach: go back to the run of an earlier try (Airflow 3.3 and later).
     :param nodes: push the outputs of these nodes alone. Templated.
     :param return_all_outputs: False returns the bare main output instead of all of them.
     :param push_node_xcoms: whether to push one XCom for each node.
@@ -157,6 +180,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         workflow_label_name: str | XComArg | None = None,
         workflow_version_number: int | str | XComArg | None = None,
         wait_for_completion: bool = True,
+        reattach: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -170,24 +194,29 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         self.workflow_label_name: Any = workflow_label_name
         self.workflow_version_number: Any = workflow_version_number
         self.wait_for_completion = wait_for_completion
+        self.reattach = reattach
+        self._memory: RunMemory | None = None
 
     def execute(self, context: Context) -> Any:
-        """Start the run and wait for it; see the base for what is raised."""
+        """Start the run, or find that of an earlier try, and wait for it; raises as the base."""
         if self.wait_for_completion:
             return super().execute(context)
         with self._airflow_errors():
-            return self.identify(context)
+            run_id = self.identify(context)
+            self._remember(Phase.DELIVERED, run_id)
+            return run_id
 
     def identify(self, context: Context) -> int:
-        """Start the run and return its id."""
-        self._run_id = run_id = self.hook.run_workflow(
-            self.workflow_id_or_name,
-            input_variables=self.input_variables,
-            metadata={**_origin(context), **mapping("metadata", self.metadata)},
-            workflow_label_name=self.workflow_label_name,
-            workflow_version_number=self.workflow_version_number,
-            return_all_outputs=self.return_all_outputs,
-        )
+        """Return the id of the run: of the one that an earlier try started, or of a new one.
+
+        :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
+        """
+        self._memory = self._open_memory(context)
+        run_id = self._earlier_run()
+        if run_id is None:
+            run_id = self._start(context)
+        self._run_id = run_id
+        self._remember(Phase.STARTED, run_id)
         try:
             self._push(context, xcom.EXECUTION_ID_KEY, run_id)
         except Exception:
@@ -200,11 +229,99 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         run_id: int | None = xcom.pull_own(context, xcom.EXECUTION_ID_KEY)
         return run_id
 
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Come back from the triggerer."""
+        self._memory = self._open_memory(context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def deliver(self, context: Context, results: WorkflowResults) -> Any:
+        """Push the outputs and return them; see the base."""
+        outputs = super().deliver(context, results)
+        self._remember(Phase.DELIVERED, results.workflow_version_execution_id)
+        return outputs
+
     def may_retry(self, error: Exception) -> bool:
-        """Return whether a retry, which starts a new run, cannot double one that goes on."""
-        if self._run_id is None and not self._resumed:
-            return super().may_retry(error)
+        """Return whether a retry can help, and cannot double a run that goes on."""
+        nothing_started = self._run_id is None and not self._resumed
+        if nothing_started or self._memory is not None:
+            return super().may_retry(error) or isinstance(error, PromptLayerRunFailedError)
         return isinstance(error, PromptLayerRunFailedError)
+
+    def _start(self, context: Context) -> int:
+        if self._memory is not None:
+            # Before the start, so that a crash in the middle of it cannot pass for no start.
+            self._memory.write(Phase.STARTING)
+        try:
+            return self.hook.run_workflow(
+                self.workflow_id_or_name,
+                input_variables=self.input_variables,
+                metadata={**_origin(context), **mapping("metadata", self.metadata)},
+                workflow_label_name=self.workflow_label_name,
+                workflow_version_number=self.workflow_version_number,
+                return_all_outputs=self.return_all_outputs,
+            )
+        except PromptLayerStartUncertainError:
+            raise
+        except PromptLayerError:
+            if self._memory is not None:
+                self._memory.forget()  # certainly nothing was started
+            raise
+
+    def _earlier_run(self) -> int | None:
+        """Return the run that an earlier try of this task started and that has not failed."""
+        if self._memory is None:
+            return None
+        record = self._memory.read()
+        what = plan(record, self._memory.lifecycle)
+        if what is Plan.ASK:
+            raise PromptLayerStartUncertainError(
+                "An earlier try of this task died while it sent the start, so a run may be going "
+                "on: look for it in PromptLayer by its metadata (airflow_run_id, airflow_task_id), "
+                "then clear this task to start another."
+            )
+        if what is Plan.START or record is None or record.workflow_version_execution_id is None:
+            return None
+        run_id = record.workflow_version_execution_id
+        if self.wait_for_completion and self._has_failed(run_id):
+            self.log.info("Workflow run %s of an earlier try has failed: starting another.", run_id)
+            return None
+        self.log.info("Going back to workflow run %s, which an earlier try started.", run_id)
+        return run_id
+
+    def _has_failed(self, run_id: int) -> bool:
+        try:
+            results = self.hook.get_workflow_results(run_id)
+        except PromptLayerTransientError:
+            return False  # not known to have failed; the wait will tell
+        if not results.is_complete:
+            return False
+        try:
+            judge(results, self.fail_on)
+        except PromptLayerRunFailedError:
+            return True
+        return False
+
+    def _open_memory(self, context: Context) -> RunMemory | None:
+        if not self.reattach:
+            return None
+        memory = RunMemory.of(context)
+        if memory is None and self.retries:
+            self.log.info(
+                "This Airflow cannot remember the run across tries (3.3 and later can): a retry "
+                "after a crash starts another run."
+            )
+        return memory
+
+    def _remember(self, phase: Phase, run_id: int) -> None:
+        if self._memory is None:
+            return
+        try:
+            self._memory.write(phase, run_id)
+        except Exception:
+            # As with XCom: the run is under way, and failing now would only lose it.
+            self.log.exception("Could not note workflow run %s for later tries.", run_id)
 
 
 def _origin(context: Context) -> dict[str, str]:

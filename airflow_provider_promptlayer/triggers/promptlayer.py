@@ -19,11 +19,18 @@ from airflow_provider_promptlayer.api.waiting import (
     DEFAULT_MAX_OUTAGE,
     DEFAULT_POKE_INTERVAL,
     Pace,
+    Step,
     Wait,
 )
 from airflow_provider_promptlayer.api.workflows import execution_id
-from airflow_provider_promptlayer.exceptions import PromptLayerError
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerConfigurationError,
+    PromptLayerError,
+    PromptLayerTransientError,
+)
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook, look_at, subject_of
+
+_CONNECTION_TRIES = 5
 
 
 class PromptLayerWorkflowTrigger(BaseTrigger):
@@ -93,6 +100,14 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
             event = event_for(self.workflow_version_execution_id, error)
         yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]  # Airflow's
 
+    async def on_kill(self) -> None:
+        """Say that the run goes on (Airflow 3.3 and later call this when a user ends the task)."""
+        self.log.warning(
+            "The task was ended while it waited. Workflow run %s goes on at PromptLayer, which "
+            "cannot cancel it.",
+            self.workflow_version_execution_id,
+        )
+
     async def _wait(self, run_id: int) -> WaitEvent:
         hook = PromptLayerHook(self.promptlayer_conn_id)
         wait = Wait(
@@ -101,20 +116,48 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
             started_at=self.started_at,
             deadline=self.deadline,
             max_outage=self.max_outage,
+            throttle=hook.throttle,
         )
         if self.next_look_at is not None:
             await asyncio.sleep(max(0.0, self.next_look_at - time.time()))
-        async with hook.async_transport():
-            while True:
-                try:
-                    results = await hook.aget_workflow_results(run_id, return_all_outputs=False)
-                    step = wait.after_look(look_at(results), now=time.time())
-                except PromptLayerError as error:
-                    step = wait.after_error(error, now=time.time())
-                if step.note:
-                    (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
-                if step.is_done:
-                    return WaitEvent(
-                        self.workflow_version_execution_id, Outcome.ENDED, results.progress
-                    )
-                await asyncio.sleep(step.sleep)
+        await self._read_connection(hook, wait)
+        while True:
+            # The pool of one set of settings; another one when the connection has changed.
+            async with hook.async_transport():
+                settings = hook.settings
+                while settings == hook.settings:
+                    if (step := await self._look(hook, wait, run_id)).is_done:
+                        return WaitEvent(run_id, Outcome.ENDED, "")
+                    await asyncio.sleep(step.sleep)
+
+    async def _read_connection(self, hook: PromptLayerHook, wait: Wait) -> None:
+        tries = 0
+        while True:
+            try:
+                await hook.aget_settings()
+                return
+            except PromptLayerConfigurationError as error:
+                # Airflow calls a connection undefined also where its own server could not be
+                # asked; and the worker has just read this one.
+                tries += 1
+                if tries == _CONNECTION_TRIES:
+                    raise
+                step = wait.after_error(PromptLayerTransientError(str(error)), now=time.time())
+            except PromptLayerError as error:
+                step = wait.after_error(error, now=time.time())
+            self._log_step(step)
+            await asyncio.sleep(step.sleep)
+
+    async def _look(self, hook: PromptLayerHook, wait: Wait, run_id: int) -> Step:
+        await asyncio.sleep(wait.before_look(now=time.time()))
+        try:
+            results = await hook.aget_workflow_results(run_id, return_all_outputs=False)
+            step = wait.after_look(look_at(results), now=time.time())
+        except PromptLayerError as error:
+            step = wait.after_error(error, now=time.time())
+        self._log_step(step)
+        return step
+
+    def _log_step(self, step: Step) -> None:
+        if step.note:
+            (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)

@@ -43,6 +43,7 @@ class FakeTaskInstance:
     task_id: str = "task"
     map_index: int = -1
     try_number: int = 1
+    max_tries: int = 0
     xcoms: dict[str, Any] = field(default_factory=dict)
     first_reschedule: datetime.datetime | None = None
 
@@ -68,12 +69,14 @@ class Ending:
     worker_visits: int = 0
 
 
-def run_task(make: Callable[[], Any], ti: FakeTaskInstance | None = None) -> Ending:
+def run_task(
+    make: Callable[[], Any], ti: FakeTaskInstance | None = None, **context_extra: Any
+) -> Ending:
     """Run an operator as Airflow would: anew after each reschedule and deferral."""
     ti = ti or FakeTaskInstance()
     visits = 0
     resume: tuple[str, dict[str, Any]] | None = None
-    context: Any = {"ti": ti, "run_id": ti.run_id}
+    context: Any = {"ti": ti, "run_id": ti.run_id, **context_extra}
     while True:
         visits += 1
         try:

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting a run exactly once: when to send again, and what an earlier try left behind.
+
+PromptLayer has no idempotency key and no list of runs, so a second POST is a second, billed run.
+A start is sent again only when it certainly did not arrive, and a task that is tried again goes
+back to the run that it had started, as far as Airflow remembers it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerError,
+    PromptLayerTransientError,
+    PromptLayerUnreachableError,
+)
+
+MAX_SENDS: Final = 5
+"""How often one call sends a start at most, the first time included."""
+
+_LONGEST_PAUSE: Final = 60.0
+
+
+def resend_after(
+    error: PromptLayerError, sent: int, *, jitter: Callable[[], float] = random.random
+) -> float | None:
+    """Return the seconds after which to send a start again, or None if it must not be.
+
+    It may be after a connection that was never made, and after 429 and 503; for everything that
+    leaves open whether a run was started, the caller has an error that is not transient.
+
+    :param sent: how often it was sent so far.
+    """
+    if not isinstance(error, PromptLayerTransientError) or sent >= MAX_SENDS:
+        return None
+    if isinstance(error, PromptLayerUnreachableError) and error.arrived:
+        return None
+    if error.retry_after is not None:
+        return min(error.retry_after, _LONGEST_PAUSE)
+    return float(2 ** (sent - 1)) * (0.5 + 0.5 * jitter())
+
+
+class Phase(StrEnum):
+    """How far a task had come with its run."""
+
+    STARTING = "starting"
+    """The start was about to be sent. Written before, so that a crash cannot hide it."""
+    STARTED = "started"
+    """The run has an id."""
+    DELIVERED = "delivered"
+    """The outputs were handed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a task remembers of its run across tries.
+
+    :param lifecycle: tells the tries that follow each other from those after the task was
+        cleared: Airflow raises ``max_tries`` when a task is cleared, and keeps it for a retry.
+    """
+
+    phase: Phase
+    lifecycle: int
+    workflow_version_execution_id: int | None = None
+
+    def payload(self) -> dict[str, Any]:
+        """Return the record as plain JSON."""
+        return {
+            "phase": self.phase.value,
+            "lifecycle": self.lifecycle,
+            "workflow_version_execution_id": self.workflow_version_execution_id,
+        }
+
+    @classmethod
+    def read(cls, payload: Any) -> Record | None:
+        """Return the record that ``payload`` is, or None if it is none."""
+        try:
+            run_id = payload["workflow_version_execution_id"]
+            return cls(
+                Phase(payload["phase"]),
+                int(payload["lifecycle"]),
+                None if run_id is None else int(run_id),
+            )
+        except (TypeError, KeyError, ValueError):
+            return None
+
+
+class Plan(StrEnum):
+    """What a try has to do about the run."""
+
+    START = "start"
+    ATTACH = "attach"
+    """Go back to the run of the record, unless that has failed."""
+    ASK = "ask"
+    """An earlier try died while it sent the start: only a person can tell whether it arrived."""
+
+
+def plan(record: Record | None, lifecycle: int) -> Plan:
+    """Return what to do, given what an earlier try has left behind.
+
+    A task that is cleared after it has delivered is meant to run again; one that is cleared
+    while its run goes on is meant to wait for it again.
+    """
+    if record is None:
+        return Plan.START
+    is_retry = record.lifecycle == lifecycle
+    if record.workflow_version_execution_id is None:
+        return Plan.ASK if is_retry else Plan.START
+    if record.phase is Phase.DELIVERED and not is_retry:
+        return Plan.START
+    return Plan.ATTACH

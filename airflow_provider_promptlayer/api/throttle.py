@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One brake for all waits that use the same connection.
+
+When one of them is told that there are too many requests, all slow down, instead of each finding
+out alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+_SPREAD: Final = 0.25
+
+
+class Throttle:
+    """Until when nothing is to be asked. Handed the time, as everything in here.
+
+    Shared by the waits of one process; a plain attribute, so that threads may share it too.
+    """
+
+    def __init__(self, *, jitter: Callable[[], float] = random.random) -> None:
+        self._until = 0.0
+        self._jitter = jitter
+
+    def hold_for(self, seconds: float, *, now: float) -> None:
+        """Keep everybody from asking for so many seconds."""
+        self._until = max(self._until, now + seconds)
+
+    def delay(self, *, now: float) -> float:
+        """Return the seconds for which to hold a look; 0 if there is no need to.
+
+        Each caller gets some more than the others, so that they do not all come back at once.
+        """
+        remaining = self._until - now
+        return remaining * (1.0 + _SPREAD * self._jitter()) if remaining > 0 else 0.0

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run is started once: whatever the network does, and whichever try it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from support.modes import Ending, FakeTaskInstance, run_task
+
+from airflow_provider_promptlayer.api import starting
+from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerError,
+    PromptLayerStartUncertainError,
+    PromptLayerTransientError,
+    PromptLayerUnreachableError,
+)
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+
+
+class Store(dict[str, Any]):
+    """The task state store: what is in it has been through JSON."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+    @property
+    def phase(self) -> str | None:
+        return self["promptlayer_run"]["phase"] if "promptlayer_run" in self else None
+
+
+@pytest.fixture
+def promptlayer_workflows() -> list[Workflow]:
+    return [
+        Workflow("Digest", [Node("Answer", "long", is_output_node=True)]),
+        Workflow("Slow", [Node("Answer", "long", duration=1.0, is_output_node=True)]),
+        Workflow("Broken", [Node("Answer", status="FAILED", is_output_node=True)]),
+    ]
+
+
+@pytest.fixture
+def server(promptlayer_connection: str, promptlayer_server: LocalPromptLayer) -> LocalPromptLayer:
+    return promptlayer_server
+
+
+def attempt(
+    store: Store | None, *, max_tries: int = 2, number: int = 1, **arguments: Any
+) -> Ending:
+    extra = {} if store is None else {"task_state_store": store}
+    return run_task(
+        lambda: PromptLayerRunWorkflowOperator(
+            **{
+                "task_id": "task",
+                "workflow_id_or_name": "Digest",
+                "poke_interval": 0.1,
+                "retries": 2,
+                **arguments,
+            }
+        ),
+        FakeTaskInstance(try_number=number, max_tries=max_tries),
+        **extra,
+    )
+
+
+STARTED = Record(Phase.STARTED, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("record", "lifecycle", "expected"),
+    [
+        (None, 2, Plan.START),
+        (STARTED, 2, Plan.ATTACH),
+        (STARTED, 5, Plan.ATTACH),  # cleared while it went on
+        (Record(Phase.DELIVERED, 2, 7), 2, Plan.ATTACH),  # died after it had delivered
+        (Record(Phase.DELIVERED, 2, 7), 5, Plan.START),  # cleared to run again
+        (Record(Phase.STARTING, 2), 2, Plan.ASK),
+        (Record(Phase.STARTING, 2), 5, Plan.START),  # somebody has looked, and cleared it
+    ],
+)
+def test_plan(record: Record | None, lifecycle: int, expected: Plan) -> None:
+    assert plan(record, lifecycle) is expected
+
+
+@pytest.mark.parametrize("payload", [None, 5, {}, {"phase": "x"}, {"phase": "started"}, "started"])
+def test_a_record_that_is_none(payload: Any) -> None:
+    assert Record.read(payload) is None
+
+
+class TestReattach:
+    """With a task state store, as on Airflow 3.3 and later."""
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_a_try_after_a_crash_goes_back_to_its_run(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        store = Store()
+        store.set(
+            "promptlayer_run", Record(Phase.STARTED, 2, server.start_execution("Slow")).payload()
+        )
+        ending = attempt(store, number=2, deferrable=deferrable)
+        assert ending.value == {"Answer": "long"}
+        assert ending.xcoms["promptlayer_execution_id"] == 1
+        assert server.count("POST") == 0
+        assert store.phase == "delivered"
+
+    def test_a_failed_run_is_replaced(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        assert attempt(store, workflow_id_or_name="Broken").kind == "failed"
+        ending = attempt(store, number=2)
+        assert (ending.kind, ending.xcoms["promptlayer_execution_id"]) == ("success", 2)
+        assert server.count("POST") == 2
+
+    def test_a_run_that_failed_counts_by_fail_on(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        attempt(store, workflow_id_or_name="Broken")
+        assert attempt(store, workflow_id_or_name="Broken", fail_on="never").kind == "success"
+        assert server.count("POST") == 1
+
+    def test_a_try_after_delivery_does_not_run_again(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        first = attempt(store)
+        assert attempt(store, number=2).value == first.value
+        assert server.count("POST") == 1
+
+    def test_clearing_after_success_runs_again(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        attempt(store)
+        attempt(store, number=2, max_tries=3)
+        assert server.count("POST") == 2
+
+    def test_without_waiting_the_same_id_is_returned(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        assert attempt(store, wait_for_completion=False).value == 1
+        assert attempt(store, wait_for_completion=False, number=2).value == 1
+        assert server.count("POST") == 1
+
+    def test_a_try_that_died_while_sending_starts_nothing(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        store.set("promptlayer_run", Record(Phase.STARTING, 2).payload())
+        ending = attempt(store, number=2)
+        assert ending.kind == "failed for good"
+        assert "airflow_run_id" in ending.message
+        assert server.count() == 0
+
+    def test_a_refused_start_leaves_nothing_behind(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        assert attempt(store, workflow_id_or_name="Digst").kind == "failed for good"
+        assert store == {}
+
+    def test_reattach_false_starts_anew(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        attempt(store, reattach=False)
+        attempt(store, reattach=False, number=2)
+        assert server.count("POST") == 2
+        assert store == {}
+
+    @pytest.mark.parametrize(("store", "kind"), [(Store(), "failed"), (None, "failed for good")])
+    def test_trouble_while_waiting_may_be_retried(
+        self, server: LocalPromptLayer, store: Store | None, kind: str
+    ) -> None:
+        """Because the next try goes back to the run; without a store it may not."""
+        with offline_after_start(server):
+            ending = attempt(store, max_outage=0.2, deferrable=False)
+        assert ending.kind == kind, ending
+
+    def test_a_store_that_cannot_be_read_starts_nothing(self, server: LocalPromptLayer) -> None:
+        class Away(Store):
+            def get(self, *_: Any) -> Any:
+                raise ConnectionError("the API server is away")
+
+        with pytest.raises(ConnectionError):
+            attempt(Away())
+        assert server.count() == 0
+
+    def test_a_store_that_cannot_be_written_after_the_start_loses_nothing(
+        self, server: LocalPromptLayer
+    ) -> None:
+        class Full(Store):
+            def set(self, key: str, value: Any) -> None:
+                if value["phase"] != "starting":
+                    raise ConnectionError("the API server is away")
+                super().set(key, value)
+
+        assert attempt(Full()).value == {"Answer": "long"}
+
+
+def test_older_airflow_says_that_it_cannot(
+    server: LocalPromptLayer, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    attempt(None)
+    assert "cannot remember the run across tries" in capsys.readouterr().out + caplog.text
+
+
+@contextmanager
+def offline_after_start(server: LocalPromptLayer) -> Iterator[None]:
+    """Let the server go away as soon as a run was started."""
+    start = PromptLayerHook.run_workflow
+
+    def run_workflow(self: PromptLayerHook, *args: Any, **kwargs: Any) -> int:
+        run_id = start(self, *args, **kwargs)
+        server.stop()
+        return run_id
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PromptLayerHook, "run_workflow", run_workflow)
+        yield
+
+
+class Script:
+    """A server that plays one scripted byte string for each connection, then hangs up."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._answers = answers
+        self.starts = 0
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Script:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # the test is over
+            self._play()
+
+    def _play(self) -> None:
+        for answer in self._answers:
+            connection, _ = self._listener.accept()
+            with connection:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += connection.recv(65536)
+                self.starts += head.startswith(b"POST")
+                if answer is None:  # a reset
+                    linger = b"\1\0\0\0\0\0\0\0"
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                else:
+                    connection.sendall(answer)
+
+
+def http(status: str, body: str, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+ACCEPTED = http("201 Created", '{"success": true, "workflow_version_execution_id": 7}')
+NO_ID = http("201 Created", '{"success": true}')
+
+
+@pytest.fixture(params=["blocking", "async"])
+def start(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    monkeypatch.setattr(starting, "_LONGEST_PAUSE", 0.01)
+
+    def start(url: str) -> int:
+        connection = {"conn_type": "promptlayer", "host": url, "password": "pl_key"}
+        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
+        hook = PromptLayerHook()
+        if request.param == "async":
+            return asyncio.run(hook.arun_workflow("W"))
+        try:
+            return hook.run_workflow("W")
+        finally:
+            hook.close()
+
+    return start
+
+
+class TestResending:
+    """A start is sent again only when it certainly did not arrive."""
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            http("429 Too Many Requests", '{"message": "slow"}', "Retry-After: 3600"),
+            http("429 Too Many Requests", "", "Retry-After: 0"),
+            http("503 Service Unavailable", "<html>", "Retry-After: 0"),
+        ],
+    )
+    def test_is_sent_again(self, start: Callable[..., int], first: bytes) -> None:
+        with Script(first, ACCEPTED) as server:
+            assert start(server.url) == 7
+        assert server.starts == 2
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            None,
+            http("500 Internal Server Error", "{}"),
+            http("502 Bad Gateway", "<html>"),
+            http("504 Gateway Timeout", ""),
+            http("503 Service Unavailable", '{"workflow_version_execution_id": 7}'),
+            NO_ID,
+            http("201 Created", "<html>"),
+            http("202 Accepted", ""),
+            b"HTTP/1.1 201 Created\r\nContent-Length: 99\r\n\r\n{",
+            b"not HTTP at all\r\n\r\n",
+        ],
+    )
+    def test_is_not_sent_again(self, start: Callable[..., int], first: bytes | None) -> None:
+        with (
+            Script(first, ACCEPTED) as server,
+            pytest.raises(PromptLayerStartUncertainError, match="airflow_run_id"),
+        ):
+            start(server.url)
+        assert server.starts == 1
+
+    def test_is_not_sent_for_ever(self, start: Callable[..., int]) -> None:
+        busy = http("429 Too Many Requests", "", "Retry-After: 0")
+        with Script(*[busy] * 9) as server, pytest.raises(PromptLayerTransientError):
+            start(server.url)
+        assert server.starts == starting.MAX_SENDS
+
+    def test_a_refused_connection_is_tried_again(
+        self, start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[PromptLayerError] = []
+
+        def note(error: PromptLayerError, sent: int) -> float | None:
+            seen.append(error)
+            return 0.0 if sent < 3 else None
+
+        monkeypatch.setattr("airflow_provider_promptlayer.hooks.promptlayer.resend_after", note)
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            with pytest.raises(PromptLayerUnreachableError):
+                start(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        assert [type(error) for error in seen] == [PromptLayerUnreachableError] * 3
+        assert starting.resend_after(seen[0], 1) is not None
