@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers that die: how many runs PromptLayer saw, and how the task ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from airflow_provider_promptlayer.testing import LocalPromptLayer
+from dev.airflow_config import AIRFLOW_VERSION
+from dev.airflow_stack import AirflowStack
+
+REMEMBERS = AIRFLOW_VERSION >= (3, 3)
+SECONDS = 300.0
+
+
+@pytest.fixture(scope="module")
+def ended(
+    stack: AirflowStack, promptlayer: LocalPromptLayer
+) -> tuple[dict[str, str], Counter[str]]:
+    """Return the final state of each task, and how many runs it started."""
+    run_id = stack.trigger_dag("live_crashes")
+    stack.wait_for_dag_run("live_crashes", run_id, SECONDS)
+    states = {
+        task: str(state) for (task, _), state in stack.task_states("live_crashes", run_id).items()
+    }
+    starts = Counter(
+        execution.metadata["airflow_task_id"]
+        for execution in promptlayer.executions.values()
+        if execution.metadata and execution.metadata["airflow_run_id"] == run_id
+    )
+    return states, starts
+
+
+def test_killed_before_the_id_was_noted(ended: tuple[dict[str, str], Counter[str]]) -> None:
+    """Nobody can tell whether the start arrived, so none is sent again; before 3.3 nobody knows."""
+    states, starts = ended
+    assert (states["sent"], starts["sent"]) == (("failed", 1) if REMEMBERS else ("success", 2))
+
+
+@pytest.mark.parametrize("moment", ["noted", "resuming"])
+def test_killed_after_the_id_was_noted(
+    ended: tuple[dict[str, str], Counter[str]], moment: str
+) -> None:
+    """The next try waits for the same run."""
+    states, starts = ended
+    assert (states[moment], starts[moment]) == ("success", 1 if REMEMBERS else 2)
