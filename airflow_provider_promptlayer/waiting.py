@@ -44,6 +44,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook, look_at, subject_of
+from airflow_provider_promptlayer.memory import OutageMemory
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -102,6 +103,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             else float(max_outage)
         )
         self._run_id: int | None = None  # once known
+        self._outage_memory: OutageMemory | None = None
         self._resumed = False  # whether this process came back to a wait
 
     @cached_property
@@ -141,7 +143,14 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
         with self._airflow_errors():
             self._run_id = run_id = self.identify(context)
             started_at = self._started_at(context)
-            wait = self._new_wait(run_id, started_at, deadline=started_at + self.timeout)
+            if self.reschedule and not self.deferrable:
+                self._outage_memory = OutageMemory.of(context)
+            wait = self._new_wait(
+                run_id,
+                started_at,
+                deadline=started_at + self.timeout,
+                outage_since=self._outage_memory.read() if self._outage_memory else None,
+            )
             return self._finish(context, self._wait_to_the_end(run_id, wait))
 
     def execute_complete(
@@ -227,7 +236,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             if self.deferrable:
                 next_look_at = time.time() + max(step.sleep, SETTLE_SECONDS)
                 self._defer(run_id, wait, next_look_at=next_look_at)
-            if self.reschedule:
+            if self.reschedule and self._may_leave(wait):
                 wake_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
                     seconds=step.sleep
                 )
@@ -262,6 +271,17 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             timeout=datetime.timedelta(seconds=max(deadline, next_look_at) - time.time())
             + _TIMEOUT_GRACE,
         )
+
+    def _may_leave(self, wait: Wait) -> bool:
+        """Return whether the next process will know what this one knows of an outage.
+
+        If not, the worker is kept until the outage ends, one way or the other: better than a task
+        that never learns that it has lasted for too long.
+        """
+        if self._outage_memory is None:
+            return wait.outage_since is None
+        self._outage_memory.write(wait.outage_since)
+        return True
 
     def _started_at(self, context: Context) -> float:
         if self.reschedule and not self.deferrable:

@@ -26,7 +26,14 @@ from airflow_provider_promptlayer.api.settings import Settings, read_connection
 from airflow_provider_promptlayer.api.starting import resend_after
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.throttle import Throttle
-from airflow_provider_promptlayer.api.waiting import DEFAULT_POKE_INTERVAL, Look, Pace, Step, Wait
+from airflow_provider_promptlayer.api.waiting import (
+    DEFAULT_MAX_OUTAGE,
+    DEFAULT_POKE_INTERVAL,
+    Look,
+    Pace,
+    Step,
+    Wait,
+)
 from airflow_provider_promptlayer.api.workflows import (
     StartedRun,
     WorkflowResults,
@@ -207,6 +214,7 @@ class PromptLayerHook(BaseHook):
         *,
         timeout: float,
         poke_interval: float = DEFAULT_POKE_INTERVAL,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on: FailOn = "no_output",
     ) -> WorkflowResults:
         """Wait for a run to end; for use inside ``@task`` functions. Holds the worker.
@@ -215,13 +223,15 @@ class PromptLayerHook(BaseHook):
 
         :param timeout: seconds to wait at most.
         :param poke_interval: seconds between two looks.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on: which ending counts as a failure, see :data:`FailOn`.
         :raises PromptLayerRunFailedError: if the run ended badly; has the results.
         :raises PromptLayerWaitTimeoutError: if the run did not end in time. It goes on.
+        :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
         run_id = execution_id(workflow_version_execution_id)
         check_fail_on(fail_on)
-        wait = self._wait_for(run_id, timeout, poke_interval)
+        wait = self._wait_for(run_id, timeout, poke_interval, max_outage)
         while True:
             time.sleep(wait.before_look(now=time.time()))
             try:
@@ -241,12 +251,13 @@ class PromptLayerHook(BaseHook):
         *,
         timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
         poke_interval: float = DEFAULT_POKE_INTERVAL,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on: FailOn = "no_output",
     ) -> WorkflowResults:
         """Do what :meth:`wait_for_workflow_results` does, without blocking the event loop."""
         run_id = execution_id(workflow_version_execution_id)
         check_fail_on(fail_on)
-        wait = self._wait_for(run_id, timeout, poke_interval)
+        wait = self._wait_for(run_id, timeout, poke_interval, max_outage)
         async with self.async_transport():
             while True:
                 await asyncio.sleep(wait.before_look(now=time.time()))
@@ -412,13 +423,16 @@ class PromptLayerHook(BaseHook):
         """What all waits of this process that use the same connection share."""
         return _throttles.setdefault(self.promptlayer_conn_id, Throttle())
 
-    def _wait_for(self, run_id: int, timeout: float, poke_interval: float) -> Wait:
+    def _wait_for(
+        self, run_id: int, timeout: float, poke_interval: float, max_outage: float
+    ) -> Wait:
         now = time.time()
         return Wait(
             subject_of(run_id),
             Pace(poke_interval),
             started_at=now,
             deadline=now + timeout,
+            max_outage=max_outage,
             throttle=self.throttle,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,6 +57,21 @@ class FakeTaskInstance:
 
     def get_first_reschedule_date(self, context: Any) -> datetime.datetime | None:
         return self.first_reschedule
+
+
+class Store(dict[str, Any]):
+    """The task state store: what is in it has been through JSON."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+    @property
+    def phase(self) -> str | None:
+        """How far the run operator has come, in its own note."""
+        return self["promptlayer_run"]["phase"] if "promptlayer_run" in self else None
 
 
 @dataclass

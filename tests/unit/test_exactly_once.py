@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from support.modes import Ending, FakeTaskInstance, run_task
+from support.modes import Ending, FakeTaskInstance, Store, run_task
 
 from airflow_provider_promptlayer.api import starting
 from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
@@ -25,20 +25,6 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
-
-
-class Store(dict[str, Any]):
-    """The task state store: what is in it has been through JSON."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
-
-    @property
-    def phase(self) -> str | None:
-        return self["promptlayer_run"]["phase"] if "promptlayer_run" in self else None
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from support.modes import MODES, Ending, FakeTaskInstance
+from support.modes import MODES, Ending, FakeTaskInstance, Store, run_task
 
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
@@ -226,3 +227,41 @@ def test_deferral_leaves_the_scheduler_time_to_notice_it(
     _, kwargs = deferral.value.trigger.serialize()
     assert kwargs["next_look_at"] >= before + 10.0
     assert deferral.value.timeout.total_seconds() > 10.0
+
+
+class TestOutageBetweenReschedules:
+    """Each look of a rescheduled sensor is another process; the outage is one."""
+
+    @pytest.fixture
+    def away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        connection = {"conn_type": "promptlayer", "host": "http://127.0.0.1:1", "password": "k"}
+        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
+
+    @staticmethod
+    def sensor() -> PromptLayerWorkflowSensor:
+        return PromptLayerWorkflowSensor(
+            task_id="t",
+            workflow_version_execution_id=1,
+            deferrable=False,
+            mode="reschedule",
+            poke_interval=0.1,
+            max_outage=0.5,
+        )
+
+    def test_is_remembered_where_airflow_can(self, away: None) -> None:
+        ending = run_task(self.sensor, task_state_store=Store())
+        assert ending.kind == "failed"
+        assert "longer than max_outage" in ending.message
+        assert ending.worker_visits > 1
+
+    def test_keeps_the_worker_where_airflow_cannot(self, away: None) -> None:
+        ending = run_task(self.sensor)
+        assert ending.kind == "failed"
+        assert "longer than max_outage" in ending.message
+        assert ending.worker_visits == 1
+
+    def test_of_an_earlier_try_does_not_count(self, away: None) -> None:
+        store = Store()
+        run_task(self.sensor, FakeTaskInstance(try_number=1), task_state_store=store)
+        ending = run_task(self.sensor, FakeTaskInstance(try_number=2), task_state_store=store)
+        assert ending.worker_visits > 1
