@@ -247,6 +247,11 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
         from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
         deadline = wait.started_at + self.timeout
+        # The triggerer goes on with an outage that the worker has met. One met after the run had
+        # ended, in fetching what the triggerer never asks for, is counted from visit to visit.
+        outage_there, outage_here = (
+            (None, wait.outage_since) if self._resumed else (wait.outage_since, None)
+        )
         self.defer(
             trigger=PromptLayerWorkflowTrigger(
                 workflow_version_execution_id=run_id,
@@ -258,6 +263,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
                 started_at=wait.started_at,
                 deadline=deadline,
                 next_look_at=next_look_at,
+                outage_since=outage_there,
             ),
             method_name="execute_complete",
             kwargs={
@@ -265,7 +271,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
                     "workflow_version_execution_id": run_id,
                     "started_at": wait.started_at,
                     "deadline": deadline,
-                    "outage_since": wait.outage_since,
+                    "outage_since": outage_here,
                 }
             },
             timeout=datetime.timedelta(seconds=max(deadline, next_look_at) - time.time())

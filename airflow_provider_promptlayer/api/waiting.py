@@ -132,7 +132,7 @@ class Wait:
         self.deadline = deadline
         self.max_outage = max_outage
         self.outage_since = outage_since
-        self._throttle = throttle or Throttle()
+        self.throttle = throttle or Throttle()
         self._jitter = jitter
         self._failures = 0
         self._last = "nothing yet"
@@ -142,7 +142,7 @@ class Wait:
 
         0 once the time is up: the last look is taken, and decides.
         """
-        return self._capped(self._throttle.delay(now=now), now)
+        return self._capped(self.throttle.delay(now=now), now)
 
     def after_look(self, look: Look, *, now: float) -> Step:
         """Return what follows from an answer.
@@ -183,11 +183,11 @@ class Wait:
             ) from None
         asked = error.retry_after if isinstance(error, PromptLayerTransientError) else None
         backoff = self._backoff() if asked is None else asked
+        backoff = min(backoff, self.outage_since + self.max_outage - now)
         if isinstance(error, PromptLayerRateLimitError):
-            self._throttle.hold_for(backoff, now=now)
-        until_outage = self.outage_since + self.max_outage - now
-        seconds = max(self._until_next(now), backoff)
-        return Step(sleep=self._capped(min(seconds, until_outage), now), note=note, is_trouble=True)
+            self.throttle.hold_for(backoff, now=now)
+        seconds = self._capped(max(self._until_next(now), backoff), now)
+        return Step(sleep=seconds, note=note, is_trouble=True)
 
     def _until_next(self, now: float) -> float:
         if self.deadline is not None and now >= self.deadline:

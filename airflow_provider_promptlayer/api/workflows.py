@@ -239,7 +239,7 @@ def workflow_results(
             return WorkflowResults(run_id, is_complete=False, nodes=nodes or {})
         if not return_all_outputs and not _is_unfinished(nodes):
             return WorkflowResults(run_id, is_complete=True, final_output=payload)
-        if nodes is None:
+        if not nodes:  # no workflow is without one
             raise unexpected(request, response, "is not a map of nodes")
         return WorkflowResults(
             run_id,

@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_throttles: dict[str, Throttle] = {}
-"""Connection id → the brake of all waits in this process that use it."""
+_throttles: dict[Settings, Throttle] = {}
+"""Connection → the brake of all waits in this process that use it."""
 
 
 class PromptLayerHook(BaseHook):
@@ -421,7 +421,7 @@ class PromptLayerHook(BaseHook):
     @property
     def throttle(self) -> Throttle:
         """What all waits of this process that use the same connection share."""
-        return _throttles.setdefault(self.promptlayer_conn_id, Throttle())
+        return _throttles.setdefault(self.settings, Throttle())
 
     def _wait_for(
         self, run_id: int, timeout: float, poke_interval: float, max_outage: float

@@ -20,17 +20,40 @@ if TYPE_CHECKING:
     from airflow_provider_promptlayer.testing.catalog import UnknownWorkflowError
     from airflow_provider_promptlayer.testing.definitions import builtin_workflows, load_workflows
     from airflow_provider_promptlayer.testing.executions import Execution
+    from airflow_provider_promptlayer.testing.fault_script import Script
+    from airflow_provider_promptlayer.testing.faults import (
+        Close,
+        Drip,
+        GoAway,
+        Huge,
+        Raw,
+        Reply,
+        Reset,
+        Silence,
+        Slow,
+    )
     from airflow_provider_promptlayer.testing.request_log import RecordedRequest
-    from airflow_provider_promptlayer.testing.server import LocalPromptLayer
+    from airflow_provider_promptlayer.testing.server import LocalPromptLayer, Origin
     from airflow_provider_promptlayer.testing.templates import Template
     from airflow_provider_promptlayer.testing.workflows import Node, OnlyIf, Workflow
 
 __all__ = [
+    "Close",
+    "Drip",
     "Execution",
+    "GoAway",
+    "Huge",
     "LocalPromptLayer",
     "Node",
     "OnlyIf",
+    "Origin",
+    "Raw",
     "RecordedRequest",
+    "Reply",
+    "Reset",
+    "Script",
+    "Silence",
+    "Slow",
     "Template",
     "UnknownWorkflowError",
     "Workflow",
@@ -39,11 +62,22 @@ __all__ = [
 ]
 
 _HOME_OF = {
+    "Close": "faults",
+    "Drip": "faults",
     "Execution": "executions",
+    "GoAway": "faults",
+    "Huge": "faults",
     "LocalPromptLayer": "server",
     "Node": "workflows",
     "OnlyIf": "workflows",
+    "Origin": "server",
+    "Raw": "faults",
     "RecordedRequest": "request_log",
+    "Reply": "faults",
+    "Reset": "faults",
+    "Script": "fault_script",
+    "Silence": "faults",
+    "Slow": "faults",
     "Template": "templates",
     "UnknownWorkflowError": "catalog",
     "Workflow": "workflows",

@@ -15,15 +15,19 @@ KEY_HEADER = "x-api-key"
 
 
 class Api:
-    """PromptLayer's API over some routes, for holders of one key."""
+    """PromptLayer's API over some routes, for holders of a key. Safe to use from any thread."""
 
     def __init__(self, api_key: str, routes: Sequence[Route]) -> None:
-        self._api_key = api_key
+        self._keys = frozenset({api_key})
         self._routes = routes
+
+    def rotate_key(self, new_key: str, *, keep_old: bool) -> None:
+        """Take a new key from now on, and no other unless ``keep_old``."""
+        self._keys = frozenset({new_key}) | (self._keys if keep_old else frozenset())
 
     def key_is_right(self, request: Request) -> bool:
         """Tell whether the request may be answered at all."""
-        return request.headers.get(KEY_HEADER) == self._api_key
+        return request.headers.get(KEY_HEADER) in self._keys
 
     def answer(self, request: Request) -> Answer:
         """Answer a request; errors are answers too, so nothing is raised."""

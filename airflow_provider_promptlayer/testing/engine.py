@@ -9,12 +9,12 @@ two requests.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from airflow_provider_promptlayer.testing.json_text import dumps
 from airflow_provider_promptlayer.testing.workflows import JsonValue, Node, Workflow
 
 QUEUED = "QUEUED"
@@ -108,7 +108,7 @@ def _plan_node(
     if callable(value):
         try:
             value = value(input_variables, {name: earlier[name].value for name in earlier})
-            json.dumps(value)
+            dumps(value)
         # Whatever user code raises is that node's failure, as in a code node of PromptLayer.
         except Exception as error:  # noqa: BLE001
             status, value = FAILED, None

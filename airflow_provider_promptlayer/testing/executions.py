@@ -21,6 +21,7 @@ class Execution:
     """One run of a workflow, as it was asked for.
 
     ``started_at`` is in seconds of the server's clock. A ``callback_url`` is kept, never called.
+    ``was_posted`` tells whether a request has started it.
     """
 
     id: int
@@ -30,6 +31,7 @@ class Execution:
     metadata: Mapping[str, str]
     return_all_outputs: bool
     callback_url: str | None
+    was_posted: bool
     started_at: float
     workflow: Workflow = field(repr=False)
     plan: Plan = field(repr=False)
@@ -52,6 +54,7 @@ class Executions:
         metadata: Mapping[str, str],
         return_all_outputs: bool = False,
         callback_url: str | None = None,
+        was_posted: bool = False,
     ) -> Execution:
         """Start an execution now."""
         planned = plan(workflow, input_variables)
@@ -64,6 +67,7 @@ class Executions:
                 metadata=MappingProxyType(dict(metadata)),
                 return_all_outputs=return_all_outputs,
                 callback_url=callback_url,
+                was_posted=was_posted,
                 started_at=self._clock(),
                 workflow=workflow,
                 plan=planned,

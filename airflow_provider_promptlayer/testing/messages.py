@@ -7,10 +7,10 @@ alone and ends in ``Answer`` or in ``RefusalError``, which carries one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from airflow_provider_promptlayer.testing.json_text import dumps
 from airflow_provider_promptlayer.testing.workflows import JsonValue
 
 
@@ -36,7 +36,7 @@ class Answer:
     @property
     def body(self) -> bytes:
         """The body as sent: NaN is let through, and lone surrogates survive as escapes."""
-        return json.dumps(self.json, ensure_ascii=True, allow_nan=True).encode("ascii")
+        return dumps(self.json).encode("ascii")
 
 
 class RefusalError(Exception):

@@ -11,13 +11,17 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from airflow_provider_promptlayer.testing.faults import Fault
+
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """One request as it arrived, and the status it was answered with.
+    """One request as it arrived, and what became of it.
 
     ``raw_path`` is still percent-encoded and has no query. Names of headers are in lower case;
-    ``X-API-KEY`` is left out, ``key_was_right`` says what matters of it.
+    ``X-API-KEY`` is left out, ``key_was_right`` says what matters of it. ``arrived_at`` is in
+    seconds of the server's clock. ``status`` is what the client reads, 0 where a ``fault`` keeps
+    it from reading one; the rest of a faulty answer may still get lost.
     """
 
     method: str
@@ -26,6 +30,8 @@ class RecordedRequest:
     headers: Mapping[str, str]
     key_was_right: bool
     status: int
+    arrived_at: float
+    fault: Fault | None = None
 
 
 class RequestLog:

@@ -11,17 +11,33 @@ import asyncio
 import ipaddress
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 from airflow_provider_promptlayer.testing.api import KEY_HEADER, Api
 from airflow_provider_promptlayer.testing.catalog import Catalog
+from airflow_provider_promptlayer.testing.certificates import CertificateKind, Certificates
 from airflow_provider_promptlayer.testing.changes import Changes
+from airflow_provider_promptlayer.testing.connections import Connections
 from airflow_provider_promptlayer.testing.definitions import builtin_workflows
 from airflow_provider_promptlayer.testing.executions import Execution, Executions
-from airflow_provider_promptlayer.testing.http_thread import HttpThread
-from airflow_provider_promptlayer.testing.messages import Answer, Request
+from airflow_provider_promptlayer.testing.fault_script import (
+    FaultFunction,
+    FaultScript,
+    Script,
+    Selection,
+)
+from airflow_provider_promptlayer.testing.faults import (
+    Fault,
+    Reply,
+    needs_true_answer,
+    status_of,
+)
+from airflow_provider_promptlayer.testing.http_thread import HttpThread, Outcome
+from airflow_provider_promptlayer.testing.messages import Answer, Request, refusal
 from airflow_provider_promptlayer.testing.request_log import RecordedRequest, RequestLog
 from airflow_provider_promptlayer.testing.workflow_endpoints import WorkflowEndpoints
 from airflow_provider_promptlayer.testing.workflows import (
@@ -29,6 +45,17 @@ from airflow_provider_promptlayer.testing.workflows import (
     JsonValue,
     Workflow,
 )
+
+_NOT_ACTED_ON = refusal(503, "Service unavailable").answer
+
+
+class Origin(NamedTuple):
+    """The task that asked for a run, as its metadata has it; "" for what is not there."""
+
+    airflow_dag_id: str
+    airflow_run_id: str
+    airflow_task_id: str
+    airflow_map_index: str
 
 
 class LocalPromptLayer:
@@ -52,6 +79,7 @@ class LocalPromptLayer:
         no_output_status: the HTTP status of the results of a run that ended without a successful
             output node. 200, or the 400 or 500 announced by PromptLayer in March 2026. A workflow
             may have its own.
+        tls: serve HTTPS with a certificate of this kind, made at every start; ``None`` for HTTP.
 
     Raises:
         ValueError: the host is not loopback, the key cannot be sent in a header, or the workflows
@@ -69,20 +97,25 @@ class LocalPromptLayer:
         clock: Callable[[], float] = time.monotonic,
         max_requests: int = 10_000,
         no_output_status: int = 200,
+        tls: CertificateKind | None = None,
     ) -> None:
-        if not (api_key and api_key.isascii() and api_key.isprintable() and " " not in api_key):
-            raise ValueError("api_key must be printable ASCII without spaces, and not empty")
+        _check_key(api_key)
         if no_output_status not in NO_OUTPUT_STATUSES:
             raise ValueError(f"no_output_status is {no_output_status}, must be 200, 400 or 500")
         self._host = _loopback(host)
         self._port = port
         self.api_key = api_key
         self._catalog = Catalog(builtin_workflows() if workflows is None else workflows)
+        self._clock = clock
         self._executions = Executions(clock)
         self._log = RequestLog(max_requests)
         self._changes = Changes()
         endpoints = WorkflowEndpoints(self._catalog, self._executions, no_output_status)
         self._api = Api(api_key, endpoints.routes)
+        self._faults = FaultScript()
+        self._connections = Connections()
+        self._tls = tls
+        self._certificates: Certificates | None = None
         self._thread: HttpThread | None = None
 
     def start(self) -> None:
@@ -91,19 +124,30 @@ class LocalPromptLayer:
         Raises:
             OSError: the port cannot be had.
             RuntimeError: it is listening already.
+            ValueError: there is no certificate of that kind.
 
         """
         if self._thread is not None:
             raise RuntimeError("the local PromptLayer is already running")
-        thread = HttpThread(self._answer, self._host, self._port)
-        thread.start()
-        self._thread = thread
+        certificates = None if self._tls is None else Certificates(self._tls)
+        context = None if certificates is None else certificates.context
+        thread = HttpThread(self._answer, self._host, self._port, self._connections, context)
+        try:
+            thread.start()
+        except BaseException:
+            if certificates is not None:
+                certificates.remove()
+            raise
+        self._thread, self._certificates = thread, certificates
 
     def stop(self) -> None:
         """Close every connection and wait for the thread to end. Harmless if not started."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.stop()
+        certificates, self._certificates = self._certificates, None
+        if certificates is not None:
+            certificates.remove()
 
     def __enter__(self) -> Self:
         self.start()
@@ -137,15 +181,33 @@ class LocalPromptLayer:
             RuntimeError: it is not listening.
 
         """
-        if self._thread is None:
-            raise RuntimeError("the local PromptLayer is not running")
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._thread.port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{host}:{self._running.port}"
+
+    @property
+    def ca_file(self) -> str:
+        """The path of the CA file by which to check this server: ``verify`` of a connection.
+
+        Raises:
+            RuntimeError: it is not listening, or not with TLS.
+
+        """
+        if self._certificates is None:
+            raise RuntimeError("the local PromptLayer is not running with TLS")
+        return str(self._certificates.ca_file)
 
     @property
     def airflow_connection_json(self) -> str:
-        """A value for ``AIRFLOW_CONN_PROMPTLAYER_DEFAULT``."""
-        return json.dumps({"conn_type": "promptlayer", "password": self.api_key, "host": self.url})
+        """A value for ``AIRFLOW_CONN_PROMPTLAYER_DEFAULT``; with TLS it trusts ``ca_file``."""
+        connection: dict[str, Any] = {
+            "conn_type": "promptlayer",
+            "password": self.api_key,
+            "host": self.url,
+        }
+        if self._tls is not None:
+            connection["extra"] = {"verify": self.ca_file}
+        return json.dumps(connection)
 
     @property
     def workflow_names(self) -> list[str]:
@@ -163,7 +225,9 @@ class LocalPromptLayer:
         return self._log.latest()
 
     def count(self, method: str | None = None, path_prefix: str = "/") -> int:
-        """Count all requests ever answered; exact even where records were dropped.
+        """Count all requests that ever arrived whole; exact even where records were dropped.
+
+        A request is counted before it is answered, and also if a fault keeps it from being.
 
         Args:
             method: as in ``"POST"``; ``None`` for any.
@@ -171,6 +235,142 @@ class LocalPromptLayer:
 
         """
         return self._log.count(method, path_prefix)
+
+    def posts_by_origin(self) -> Counter[Origin]:
+        """Count the runs that requests have started, by the task that asked for them.
+
+        A count above 1 is a run started twice, unless the task was meant to.
+        """
+        return Counter(
+            Origin(*(execution.metadata.get(name, "") for name in Origin._fields))
+            for execution in self.executions.values()
+            if execution.was_posted
+        )
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now; with TLS, after the handshake."""
+        return len(self._connections)
+
+    @property
+    def connections_made(self) -> int:
+        """How many connections there ever were; with TLS, whose handshake succeeded."""
+        return self._connections.made
+
+    def script(
+        self,
+        *faults: Fault | FaultFunction,
+        method: str | None = None,
+        path_prefix: str = "/",
+        execution_id: int | None = None,
+        times: int | None = 1,
+        after: int = 0,
+        acted_on: bool = False,
+    ) -> Script:
+        """Let requests meet faults.
+
+            server.script(Reply(502, "<html>"), Reset(), method="GET")  # the next two GETs
+            server.script(Close(), method="POST", acted_on=True)  # run started, answer lost
+            with server.script(Silence(), times=None): ...  # every request, for a while
+
+        Rules are asked in the order in which they were made; the first that has a fault for a
+        request decides. Faults come before the key is looked at.
+
+        Args:
+            faults: one after the other, one for each request; or functions from ``Request`` to a
+                fault or ``None``, which leaves the request to the next rule. They are called in
+                the server's thread and must not wait for this server.
+            method: only requests of this method; ``None`` for any.
+            path_prefix: compared with the raw, percent-encoded path without its query.
+            execution_id: only questions about this run.
+            times: how often to go through the faults; ``None`` for again and again.
+            after: how many fitting requests to leave alone first.
+            acted_on: what a POST that meets a fault does. ``False``: nothing, it might as well
+                not have arrived. ``True``: it starts its run, and then the answer meets the fault.
+                A fault that only delays the true answer always acts. Without meaning for a GET.
+
+        Returns:
+            A handle that tells how often the rule was used, and takes it back.
+
+        Raises:
+            ValueError: there is no fault, or a number makes no sense.
+
+        """
+        return self._faults.add(
+            faults,
+            Selection(method, path_prefix, execution_id),
+            times=times,
+            after=after,
+            acted_on=acted_on,
+        )
+
+    def clear_scripts(self) -> None:
+        """Take back every rule of ``script``."""
+        self._faults.clear()
+
+    def go_away(self) -> None:
+        """Reset every connection and refuse new ones, until ``come_back``; the port is kept.
+
+        Raises:
+            RuntimeError: it is not running.
+
+        """
+        self._running.go_away()
+
+    def come_back(self) -> None:
+        """Listen again, on the same port.
+
+        Raises:
+            RuntimeError: it is not running.
+
+        """
+        self._running.come_back()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Be away for the length of a ``with`` block."""
+        self.go_away()
+        try:
+            yield
+        finally:
+            self.come_back()
+
+    def drop_connections(self) -> None:
+        """Reset every open connection, as a gateway that restarts does.
+
+        Raises:
+            RuntimeError: it is not running.
+
+        """
+        self._running.drop_connections()
+
+    def rotate_key(self, new_key: str, *, keep_old: bool = False) -> None:
+        """Take a new key from the next request on; ``api_key`` is the new one.
+
+        Args:
+            new_key: the key to ask for.
+            keep_old: take the keys so far too, until ``rotate_key`` is called without it.
+
+        Raises:
+            ValueError: the key cannot be sent in a header.
+
+        """
+        _check_key(new_key)
+        self._api.rotate_key(new_key, keep_old=keep_old)
+        self.api_key = new_key
+
+    def use_certificate(self, kind: CertificateKind) -> None:
+        """Present another certificate; open connections are reset, so that every client meets it.
+
+        Raises:
+            RuntimeError: it is not running, or not with TLS.
+            ValueError: there is no such kind.
+
+        """
+        if self._certificates is None:
+            raise RuntimeError("the local PromptLayer is not running with TLS")
+        self._certificates.use(kind)
+        self.drop_connections()
 
     def start_execution(
         self,
@@ -214,8 +414,19 @@ class LocalPromptLayer:
         """
         self._changes.wait_for(predicate, timeout)
 
-    def _answer(self, request: Request) -> Answer:
-        answer = self._api.answer(request)
+    @property
+    def _running(self) -> HttpThread:
+        if self._thread is None:
+            raise RuntimeError("the local PromptLayer is not running")
+        return self._thread
+
+    def _answer(self, request: Request) -> Outcome:
+        arrived_at = self._clock()
+        fault, acted_on = self._faults.take(request) or (None, True)
+        if acted_on or request.method != "POST" or (fault and needs_true_answer(fault)):
+            answer = self._api.answer(request)
+        else:
+            answer = _NOT_ACTED_ON
         # Recorded before it is sent: whoever has an answer finds the request counted.
         self._log.add(
             RecordedRequest(
@@ -226,11 +437,22 @@ class LocalPromptLayer:
                     name: value for name, value in request.headers.items() if name != KEY_HEADER
                 },
                 key_was_right=self._api.key_is_right(request),
-                status=answer.status,
+                status=answer.status if fault is None else status_of(fault, answer.status),
+                arrived_at=arrived_at,
+                fault=fault,
             )
         )
         self._changes.announce()
-        return answer
+        return Outcome(_reply(answer), fault)
+
+
+def _reply(answer: Answer) -> Reply:
+    return Reply(answer.status, answer.body, answer.headers)
+
+
+def _check_key(api_key: str) -> None:
+    if not (api_key and api_key.isascii() and api_key.isprintable() and " " not in api_key):
+        raise ValueError("api_key must be printable ASCII without spaces, and not empty")
 
 
 def _loopback(host: str) -> str:

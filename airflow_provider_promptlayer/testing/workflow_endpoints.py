@@ -62,6 +62,7 @@ class WorkflowEndpoints:
             metadata=body.metadata,
             return_all_outputs=body.return_all_outputs,
             callback_url=body.callback_url,
+            was_posted=True,
         )
         has_callback = body.callback_url is not None
         return Answer(
@@ -218,7 +219,9 @@ def _description(entry: CatalogEntry, version: Version) -> dict[str, JsonValue]:
 
     def uuid(*parts: str) -> str:
         # The same at every start, so that a test may rely on it.
-        return str(uuid5(NAMESPACE_URL, "/".join((str(version.id), *parts))))
+        text = "/".join((str(version.id), *parts))
+        # Names may hold lone surrogates, which UTF-8 cannot.
+        return str(uuid5(NAMESPACE_URL, text.encode(errors="backslashreplace").decode()))
 
     return {
         "success": True,

@@ -8,7 +8,6 @@ when the definition is made, so that the engine and the server never have to ask
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -16,8 +15,10 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeAlias
 
+from airflow_provider_promptlayer.testing.json_text import dumps
+
 JsonValue: TypeAlias = Any
-"""Anything ``json.dumps`` takes: values come from language models, so NaN and the like included."""
+"""Anything ``json.dumps`` takes, at any depth: NaN and the like too, as language models have it."""
 
 ValueFunction: TypeAlias = Callable[[Mapping[str, JsonValue], Mapping[str, JsonValue]], JsonValue]
 """``(input_variables, values of the nodes this one depends on, directly or not) -> value``."""
@@ -50,7 +51,7 @@ class Node:
       say what a failure does to the nodes after it; here they have nothing to work with.
 
     Args:
-        name: unique within the workflow; any text.
+        name: unique within the workflow; any text, empty too.
         value: any JSON value, or a ``ValueFunction``. It is called once per execution, when that
             starts, and should be quick: the server waits for it. If it raises, or gives something
             that is not JSON, the node is ``FAILED``.
@@ -84,7 +85,7 @@ class Node:
 
     def __post_init__(self) -> None:
         """Refuse what could never be served."""
-        if not self.name or not isinstance(self.name, str):
+        if not isinstance(self.name, str):
             raise ValueError(f"a node needs a name, not {self.name!r}")
         if isinstance(self.depends_on, str):
             raise ValueError(f"node {self.name!r}: depends_on is a list of names, not one name")
@@ -93,7 +94,7 @@ class Node:
             raise ValueError(f"node {self.name!r}: duration is {self.duration}, must be >= 0")
         if not callable(self.value):
             try:
-                json.dumps(self.value)
+                dumps(self.value)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"node {self.name!r}: the value is not JSON: {error}") from error
         object.__setattr__(self, "depends_on", tuple(self.depends_on))

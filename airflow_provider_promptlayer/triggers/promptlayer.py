@@ -49,6 +49,7 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
     :param started_at: when the wait began; None for now.
     :param deadline: when it ends without success; None for never.
     :param next_look_at: when to look first; None for at once.
+    :param outage_since: since when PromptLayer is out of reach; None if it is not.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
         started_at: float | None = None,
         deadline: float | None = None,
         next_look_at: float | None = None,
+        outage_since: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.workflow_version_execution_id = workflow_version_execution_id
@@ -74,6 +76,7 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
         self.started_at = time.time() if started_at is None else started_at
         self.deadline = deadline
         self.next_look_at = next_look_at
+        self.outage_since = outage_since
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments that make it anew."""
@@ -89,6 +92,7 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
                 "started_at": self.started_at,
                 "deadline": self.deadline,
                 "next_look_at": self.next_look_at,
+                "outage_since": self.outage_since,
             },
         )
 
@@ -116,11 +120,12 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
             started_at=self.started_at,
             deadline=self.deadline,
             max_outage=self.max_outage,
-            throttle=hook.throttle,
+            outage_since=self.outage_since,
         )
         if self.next_look_at is not None:
             await asyncio.sleep(max(0.0, self.next_look_at - time.time()))
         await self._read_connection(hook, wait)
+        wait.throttle = hook.throttle
         while True:
             # The pool of one set of settings; another one when the connection has changed.
             async with hook.async_transport():

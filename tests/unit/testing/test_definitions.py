@@ -24,7 +24,7 @@ from airflow_provider_promptlayer.testing import (
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Node(""), "a node needs a name"),
+        (lambda: Node(None), "a node needs a name"),  # type: ignore[arg-type]  # refused
         (lambda: Node("N", {1, 2}), "node 'N': the value is not JSON"),
         (lambda: Node("N", duration=-1), "node 'N': duration is -1"),
         (lambda: Node("N", duration=float("nan")), "node 'N': duration is nan"),

@@ -1,0 +1,520 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trouble in asking while a run is waited for, the same in every mode of waiting.
+
+The backoff is cut short in all of these tests; how long it is belongs to the tests of the pure
+decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from threading import Timer
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+from support.modes import MODES, Ending, FakeTaskInstance, first_event, rebuilt
+
+from airflow_provider_promptlayer.api import waiting
+from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
+from airflow_provider_promptlayer.testing import (
+    Close,
+    Drip,
+    LocalPromptLayer,
+    Node,
+    Raw,
+    Reply,
+    Reset,
+    Silence,
+    Slow,
+    Workflow,
+)
+from airflow_provider_promptlayer.testing.faults import Fault
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
+
+WORKFLOWS = [
+    Workflow("Done", [Node("Answer", "true", is_output_node=True)]),
+    Workflow("Never done", [Node("Answer", duration=math.inf, is_output_node=True)]),
+]
+REQUEST_TIMEOUT = 0.4
+POKE_INTERVAL = 0.02
+BACKOFF = 0.02
+TASK_MODES = ("poke", "reschedule", "deferred")
+HTML = {"Content-Type": "text/html"}
+
+
+@pytest.fixture(params=list(MODES))
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_MAX_BACKOFF", BACKOFF)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
+    with LocalPromptLayer(WORKFLOWS) as server:
+        connect(server, monkeypatch)
+        yield server
+
+
+def connect(server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Make the default connection lead to ``server``, with a short timeout."""
+    connection = json.loads(server.airflow_connection_json)
+    connection["extra"] = {**connection.get("extra", {}), "timeout": REQUEST_TIMEOUT}
+    monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps({**connection, **changes}))
+
+
+def wait(mode: str, run_id: int, **arguments: Any) -> Ending:
+    return MODES[mode](run_id, poke_interval=POKE_INTERVAL, **arguments)
+
+
+@pytest.fixture
+def news(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Callable[[], list[str]]:
+    """Return what the log says of trouble: where it begins and where it ends."""
+    caplog.set_level(logging.INFO)
+
+    def read() -> list[str]:
+        # Airflow 3 logs to the standard output, Airflow 2 through logging.
+        lines = [record.getMessage() for record in caplog.records]
+        lines += capsys.readouterr().out.splitlines() if not lines else []
+        return [line for line in lines if "Waiting on for" in line or "answers again" in line]
+
+    return read
+
+
+def node(status: str) -> dict[str, Any]:
+    return {
+        "Answer": {
+            "status": status,
+            "value": None,
+            "error_message": None,
+            "raw_error_message": None,
+            "is_output_node": True,
+        }
+    }
+
+
+TROUBLE: dict[str, Fault] = {
+    "429": Reply(429, '{"success": false, "message": "slow down"}'),
+    "429, Retry-After absurd": Reply(429, "{}", {"Retry-After": "soon"}),
+    "429, Retry-After negative": Reply(429, "{}", {"Retry-After": "-5"}),
+    "429, Retry-After infinite": Reply(429, "{}", {"Retry-After": "inf"}),
+    "429, Retry-After no number": Reply(429, "{}", {"Retry-After": "nan"}),
+    "429, Retry-After in the past": Reply(
+        429, "{}", {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    ),
+    "429, Retry-After no date": Reply(429, "{}", {"Retry-After": "Wed, 99 Oct 99999 07:28:00"}),
+    "408": Reply(408),
+    "500": Reply(500, '{"success": false, "message": "oops"}'),
+    "500, JSON but no object": Reply(500, "[1]"),
+    "502, HTML": Reply(502, "<html><h1>Bad gateway</h1>", HTML),
+    "503, empty": Reply(503),
+    "504, truncated JSON": Reply(504, '{"success": fal'),
+    "599": Reply(599, b"\xff\xfe\x00"),
+    "200, empty": Reply(200),
+    "200, HTML": Reply(200, "<html>Sign in to the hotel's wireless network", HTML),
+    "200, truncated JSON": Reply(200, '{"Answer": {"status": "SUCC'),
+    "200, junk": Reply(200, b"\x00\x01\xff\xfe"),
+    "200, too deep": Reply(200, "[" * 100_000),
+    "200, thousands of digits": Reply(200, "9" * 5000),
+    "202, junk": Reply(202, "<html>", HTML),
+    "206": Reply(206, "{}"),
+    "closed": Close(),
+    "closed in mid answer": Close(5),
+    "reset": Reset(),
+    "reset in mid answer": Reset(5),
+    "no HTTP": Raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "headers without end": Raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000),
+    "another length than announced": Raw(b"HTTP/1.1 200 OK\r\nContent-Length: nine\r\n\r\n?"),
+    "chunks of nonsense": Raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"),
+    "gzip that is none": Reply(200, "{}", {"Content-Encoding": "gzip"}),
+}
+
+UNANSWERED: dict[str, Fault] = {
+    "no answer": Silence(5),
+    "late": Slow(5),
+    "dripping body": Drip(REQUEST_TIMEOUT / 4, seconds=5),
+    "dripping headers": Drip(REQUEST_TIMEOUT / 4, headers_too=True, seconds=5),
+}
+
+NOT_YET: dict[str, Fault] = {
+    "200 with a running node": Reply.of_json(node("RUNNING")),
+    "200 with a queued node": Reply.of_json(node("QUEUED")),
+    "202, empty": Reply(202),
+    "202, blank": Reply(202, " \n"),
+    "204": Reply(204),
+}
+
+
+@pytest.mark.parametrize("fault", TROUBLE.values(), ids=TROUBLE.keys())
+def test_trouble_is_ridden_out(mode: str, fault: Fault, server: LocalPromptLayer) -> None:
+    run_id = server.start_execution("Done")
+    # aiohttp sends a GET that got no answer a second time by itself: trouble must outlast that.
+    script = server.script(fault, times=3)
+    ending = wait(mode, run_id)
+    assert (ending.kind, ending.value) == ("success", run_id), ending
+    assert script.used == 3
+    assert server.count("GET") <= 5
+    assert server.count("POST") == 0
+
+
+@pytest.mark.parametrize("fault", UNANSWERED.values(), ids=UNANSWERED.keys())
+def test_no_request_takes_longer_than_the_timeout(
+    mode: str, fault: Fault, server: LocalPromptLayer
+) -> None:
+    run_id = server.start_execution("Done")
+    server.script(fault)
+    started = time.monotonic()
+    ending = wait(mode, run_id)
+    took = time.monotonic() - started
+    assert (ending.kind, ending.value) == ("success", run_id), ending
+    assert REQUEST_TIMEOUT <= took < 5 * REQUEST_TIMEOUT
+    assert [record.fault for record in server.requests[:2]] == [fault, None]
+
+
+@pytest.mark.parametrize("fault", NOT_YET.values(), ids=NOT_YET.keys())
+def test_not_yet_is_waited_on(
+    mode: str, fault: Fault, server: LocalPromptLayer, news: Callable[[], list[str]]
+) -> None:
+    run_id = server.start_execution("Done")
+    script = server.script(fault, times=3)
+    ending = wait(mode, run_id)
+    assert (ending.kind, ending.value) == ("success", run_id), ending
+    assert script.used == 3
+    assert news() == []
+
+
+def test_one_line_when_trouble_starts_and_one_when_it_ends(
+    mode: str, server: LocalPromptLayer, news: Callable[[], list[str]]
+) -> None:
+    run_id = server.start_execution("Done")
+    server.script(Reply(502), Reply(503), Close(5), Reply(502, "<html>"), Reply(204))
+    wait(mode, run_id)
+    begins, ends = news()
+    assert "HTTP 502" in begins
+    assert "again" in ends
+
+
+def test_a_map_without_nodes_is_junk(mode: str, server: LocalPromptLayer) -> None:
+    run_id = server.start_execution("Done")
+    server.script(Reply(200, "{}"))
+    assert wait(mode, run_id).kind == "success"
+
+
+def in_seconds(seconds: int) -> str:
+    return str(seconds)
+
+
+def as_date(seconds: int) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds + 1), usegmt=True)
+
+
+RETRY_AFTER = [(mode, in_seconds) for mode in MODES] + [("hook", as_date), ("async hook", as_date)]
+
+
+@pytest.mark.parametrize(("mode", "form"), RETRY_AFTER)
+def test_retry_after_is_kept(
+    mode: str, form: Callable[[int], str], server: LocalPromptLayer
+) -> None:
+    run_id = server.start_execution("Done")
+    server.script(Reply(429, "{}", {"Retry-After": form(1)}))
+    assert wait(mode, run_id).kind == "success"
+    refused, answered = server.requests[:2]
+    assert 0.95 <= answered.arrived_at - refused.arrived_at < 2.5
+
+
+@pytest.mark.parametrize("header", ["3600", "1e300", "Wed, 21 Oct 2037 07:28:00 GMT", "9" * 400])
+def test_retry_after_is_capped_by_the_time_that_is_left(
+    mode: str, header: str, server: LocalPromptLayer
+) -> None:
+    run_id = server.start_execution("Never done")
+    server.script(Reply(429, "{}", {"Retry-After": header}))
+    started = time.monotonic()
+    ending = wait(mode, run_id, timeout=0.2)
+    assert ending.kind == "timeout", ending
+    assert time.monotonic() - started < 1.2
+
+
+def test_a_refused_connection_is_ridden_out(mode: str, server: LocalPromptLayer) -> None:
+    run_id = server.start_execution("Done")
+    server.go_away()
+    ending = during(lambda: wait(mode, run_id), 0.3, server.come_back)
+    assert (ending.kind, ending.value) == ("success", run_id), ending
+
+
+def test_an_unknown_host_is_ridden_out(
+    mode: str, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = server.start_execution("Done")
+    connect(server, monkeypatch, host=server.url.replace("127.0.0.1", "promptlayer.invalid"))
+    resolve = socket.getaddrinfo
+    asked = []
+
+    def resolved_at_last(host: Any, *arguments: Any, **options: Any) -> Any:
+        if "promptlayer" not in str(host):
+            return resolve(host, *arguments, **options)
+        asked.append(host)
+        if len(asked) < 3:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved_at_last)
+    ending = wait(mode, run_id)
+    assert (ending.kind, ending.value) == ("success", run_id), ending
+    assert len(asked) >= 3
+
+
+@pytest.mark.parametrize("kind", ["self-signed", "expired", "wrong host"])
+def test_a_bad_certificate_is_ridden_out(
+    mode: str, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalPromptLayer(WORKFLOWS, tls=kind) as server:
+        connect(server, monkeypatch)
+        run_id = server.start_execution("Done")
+        ending = during(lambda: wait(mode, run_id), 0.3, lambda: server.use_certificate("trusted"))
+        assert (ending.kind, ending.value) == ("success", run_id), ending
+
+
+def during(call: Callable[[], Ending], seconds: float, then: Callable[[], None]) -> Ending:
+    """Do something so many seconds after a call has begun."""
+    timer = Timer(seconds, then)
+    timer.start()
+    try:
+        return call()
+    finally:
+        timer.join()
+
+
+MODES_THAT_REMEMBER = [mode for mode in MODES if mode != "reschedule"]
+
+
+class TestOutage:
+    """PromptLayer is out of reach for longer than ``max_outage``."""
+
+    FAULTS: tuple[Fault | None, ...] = (None, Reply(503), Reply(429), Reset(), Reply(200, "<html>"))
+
+    @pytest.mark.parametrize("fault", FAULTS, ids=repr)
+    @pytest.mark.parametrize("mode", [*MODES_THAT_REMEMBER, "reschedule"])
+    def test_fails(self, mode: str, fault: Fault | None, server: LocalPromptLayer) -> None:
+        run_id = server.start_execution("Done")
+        if fault is None:
+            server.go_away()
+        else:
+            server.script(fault, times=None)
+        before = time.time()
+        ending = wait(mode, run_id, max_outage=0.3, timeout=1.5)
+        assert ending.kind == "failed", ending
+        assert str(run_id) in ending.message
+        since = datetime.fromtimestamp(before, UTC), datetime.now(UTC)
+        assert any(f"{moment:%Y-%m-%d %H:%M}" in ending.message for moment in since)
+        assert "may well go on" in ending.message
+
+    def test_a_shorter_one_is_ridden_out(self, mode: str, server: LocalPromptLayer) -> None:
+        run_id = server.start_execution("Done")
+        server.script(Reply(503), times=3)
+        assert wait(mode, run_id, max_outage=20).kind == "success"
+
+    def test_two_short_ones_do_not_add_up(self, mode: str, server: LocalPromptLayer) -> None:
+        run_id = server.start_execution("Done")
+        bad, good = Reply(503), Reply(204)
+        server.script(*[bad, bad, good] * 6)
+        assert wait(mode, run_id, max_outage=1).kind == "success"
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    @pytest.mark.parametrize("mode", ["poke", "deferred", "reschedule"])
+    def test_skips_softly(self, mode: str, option: str, server: LocalPromptLayer) -> None:
+        run_id = server.start_execution("Done")
+        server.go_away()
+        ending = wait(mode, run_id, max_outage=0.2, timeout=1, **{option: True})
+        assert ending.kind == "skipped"
+        assert "may well go on" in ending.message
+
+
+class TestTimeoutWhileAway:
+    """The time is up while PromptLayer is out of reach."""
+
+    @pytest.mark.parametrize("fault", [None, Silence(5), Reply(503)], ids=repr)
+    def test_on_time(self, mode: str, fault: Fault | None, server: LocalPromptLayer) -> None:
+        run_id = server.start_execution("Never done")
+        if fault is None:
+            server.go_away()
+        else:
+            server.script(fault, times=None)
+        started = time.monotonic()
+        ending = wait(mode, run_id, timeout=0.5)
+        assert ending.kind == "timeout", ending
+        assert str(run_id) in ending.message
+        assert 0.45 <= time.monotonic() - started < 0.5 + REQUEST_TIMEOUT + 0.8
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    @pytest.mark.parametrize("mode", TASK_MODES)
+    def test_skips_softly(self, mode: str, option: str, server: LocalPromptLayer) -> None:
+        run_id = server.start_execution("Never done")
+        server.go_away()
+        assert wait(mode, run_id, timeout=0.3, **{option: True}).kind == "skipped"
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("output", [None, node("FAILED"), "what came of it"], ids=repr)
+def test_ended_without_output_is_a_failure_at_once(
+    mode: str, status: int, output: Any, server: LocalPromptLayer
+) -> None:
+    run_id = server.start_execution("Done")
+    body = {"success": False, "message": "no output node succeeded", "output": output}
+    server.script(Reply.of_json(body, status), times=None)
+    ending = wait(mode, run_id)
+    assert ending.kind == "failed for good", ending
+    assert "no output node succeeded" in ending.message
+    # Once to see that it has ended and, where a triggerer saw it, once more to read what it left.
+    assert server.count("GET") <= 1 + (mode == "deferred")
+
+
+@pytest.mark.parametrize("status", [404, 422, 400, 405, 410])
+def test_a_refusal_is_final_at_once(mode: str, status: int, server: LocalPromptLayer) -> None:
+    run_id = server.start_execution("Done")
+    server.script(Reply(status, "<html>", HTML), times=None)
+    ending = wait(mode, run_id)
+    assert ending.kind == "failed for good", ending
+    assert f"HTTP {status}" in ending.message
+    assert server.count("GET") == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(mode: str, status: int, server: LocalPromptLayer) -> None:
+    run_id = server.start_execution("Done")
+    with LocalPromptLayer() as elsewhere:
+        server.script(Reply(status, "", {"Location": f"{elsewhere.url}/x"}), times=None)
+        ending = wait(mode, run_id)
+        assert elsewhere.connections_made == 0
+    assert ending.kind == "failed for good", ending
+
+
+class TestRotatedKey:
+    """The key is changed in the connection while a run is waited for."""
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_the_connection_is_read_again(
+        self, mode: str, status: int, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = server.start_execution("Done")
+        old = server.api_key
+
+        def rotate(request: Any) -> Fault | None:
+            # Some looks go well, then the key is changed here and there between two of them.
+            if len(server.requests) < 2:
+                return Reply(204)
+            if server.api_key == old:
+                server.rotate_key("pl_new_key")
+                connect(server, monkeypatch)
+            return Reply(status) if request.headers["x-api-key"] == old else None
+
+        server.script(rotate, times=None)
+        ending = wait(mode, run_id)
+        assert (ending.kind, ending.value) == ("success", run_id), ending
+        assert [record.status for record in server.requests].count(status) <= 1
+
+    def test_fails_if_the_new_one_is_refused_too(
+        self, mode: str, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id = server.start_execution("Done")
+
+        def rotate(request: Any) -> Fault | None:
+            if len(server.requests) == 2:
+                connect(server, monkeypatch, password="pl_mistyped")
+                server.rotate_key("pl_new_key")
+            return Reply(204) if len(server.requests) < 2 else None
+
+        server.script(rotate, times=None)
+        ending = wait(mode, run_id)
+        assert ending.kind in ("failed", "failed for good"), ending
+        assert "API key" in ending.message
+        assert "pl_" not in ending.message
+        assert [record.status for record in server.requests].count(401) <= 2
+
+
+def test_trouble_does_not_forget_the_deadline(mode: str, server: LocalPromptLayer) -> None:
+    """Ends at the deadline that was set at the start, not at one that each outage moves."""
+    run_id = server.start_execution("Never done")
+    server.script(Reply(503), Reply(204), times=None)
+    started = time.monotonic()
+    assert wait(mode, run_id, timeout=0.6).kind == "timeout"
+    assert 0.55 <= time.monotonic() - started < 2
+
+
+def test_waits_on_one_connection_slow_down_together(server: LocalPromptLayer) -> None:
+    run_ids = [server.start_execution("Never done") for _ in range(5)]
+    server.script(Reply(429, "{}", {"Retry-After": "1"}), after=5)
+
+    async def all_wait() -> None:
+        triggers = [trigger_for(run_id, deadline=time.time() + 0.8) for run_id in run_ids]
+        await asyncio.gather(*(first_event(trigger) for trigger in triggers))
+
+    asyncio.run(all_wait())
+    (refused,) = [record for record in server.requests if record.status == 429]
+    later = [record for record in server.requests if record.arrived_at > refused.arrived_at + 0.1]
+    # The last look at the deadline is all that is left.
+    assert len(later) <= len(run_ids)
+
+
+def trigger_for(run_id: int, **arguments: Any) -> PromptLayerWorkflowTrigger:
+    return PromptLayerWorkflowTrigger(
+        workflow_version_execution_id=run_id, poke_interval=POKE_INTERVAL, **arguments
+    )
+
+
+def test_a_wait_that_is_taken_over_keeps_its_deadline(server: LocalPromptLayer) -> None:
+    run_id = server.start_execution("Never done")
+    started = time.time()
+    trigger = trigger_for(run_id, deadline=started + 0.8)
+
+    async def killed() -> None:
+        await asyncio.wait_for(first_event(trigger), 0.4)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(killed())
+    event = asyncio.run(first_event(rebuilt(trigger)))
+    assert event.payload["outcome"] == "timed_out"
+    assert 0.75 <= time.time() - started < 2
+
+
+EVENT = {"version": 1, "id": 1, "outcome": "ended", "message": ""}
+BAD_EVENTS: dict[str, Any] = {
+    "missing": None,
+    "empty": {},
+    "no mapping": [EVENT],
+    "text": "ended",
+    "of another version": {**EVENT, "version": 2},
+    "without a version": {"id": 1, "outcome": "ended"},
+    "about another run": {**EVENT, "id": 2},
+    "of an unknown kind": {**EVENT, "outcome": "celebrated"},
+    "of no kind": {**EVENT, "outcome": None},
+    "of a kind that is no text": {**EVENT, "outcome": ["ended"]},
+}
+
+
+@pytest.mark.parametrize("event", BAD_EVENTS.values(), ids=BAD_EVENTS.keys())
+def test_an_event_that_is_not_understood_is_a_failure(event: Any, server: LocalPromptLayer) -> None:
+    run_id = server.start_execution("Done")
+    task = PromptLayerWorkflowSensor(task_id="task", workflow_version_execution_id=run_id)
+    waiting = {
+        "workflow_version_execution_id": run_id,
+        "started_at": time.time(),
+        "deadline": time.time() + 60,
+        "outage_since": None,
+    }
+    context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
+    with pytest.raises(AirflowException, match="triggerer"):
+        task.resume_execution("execute_complete", {"waiting": waiting, "event": event}, context)
