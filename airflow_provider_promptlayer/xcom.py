@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_promptlayer import compat
 from airflow_provider_promptlayer.api.storable import renamed, storable, storable_text
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import NodeResult, WorkflowResults
@@ -69,12 +70,15 @@ def storable_key(name: str) -> bool:
 
     Airflow 3 puts the key into a URL path: it cuts it at ``?`` and ``#``, resolves dot segments
     and ``%41``, takes ``…/slice`` and ``…/item/3`` for other routes, and fails for control
-    characters. Most of that is silent, and then two nodes can share a key. Airflow 2.11 would
-    take these names; one rule for both lets a DAG move from one to the other.
+    characters. Most of that is silent, and then two nodes can share a key; and on Airflow 3.0 a
+    key that is refused can end the scheduler. Airflow 2.11 would take all these names; one rule
+    for both lets a DAG move from one to the other. The exception is ``/``, too common to be given
+    up for 3.0, which alone does not take it.
     """
     return (
         name.strip() not in ("", *_OWN_KEYS)
         and not _UNFIT.search(name)
+        and ("/" not in name or not compat.REFUSES_SLASHES_IN_XCOM_KEYS)
         and len(name) <= 512  # the column's characters
         and len(name.encode()) <= 1_024  # PostgreSQL's index entries end at 2,704 bytes
     )
