@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow import __version__ as airflow_version
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+REFUSES_SLASHES_IN_XCOM_KEYS: Final = airflow_version.startswith("3.0.")
+"""Whether the execution API knows no route for a key with a slash."""
 
 
 def reschedule_exception(date: datetime.datetime) -> Exception:

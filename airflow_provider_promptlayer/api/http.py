@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from airflow_provider_promptlayer.api.json_body import loads
-from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line
+from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line, shown
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
     PromptLayerError,
@@ -85,13 +85,17 @@ class Call(Generic[T]):
     unanswered: Callable[[PromptLayerUnreachableError], PromptLayerError] = lambda error: error
 
 
-def decode_json(request: Request, response: Response) -> Any:
+def decode_json(
+    request: Request, response: Response, note: Callable[[str], None] | None = None
+) -> Any:
     """Return the body as JSON, taking what Python's parser takes (NaN, huge integers).
+
+    :param note: told what is not as it was sent, see :func:`.json_body.loads`.
 
     :raises PromptLayerUnexpectedAnswerError: if the body is no JSON.
     """
     try:
-        return loads(response.body)
+        return loads(response.body, note=note)
     except ValueError:
         raise unexpected(request, response, "is not JSON") from None
 
@@ -195,11 +199,11 @@ def _field_errors(details: list[Any]) -> str:
     named = []
     for entry in details[:_FIELD_ERRORS_NAMED]:
         if not isinstance(entry, dict):
-            named.append(str(entry)[:MESSAGE_LIMIT])
+            named.append(shown(entry)[:MESSAGE_LIMIT])
             continue
         location = entry.get("loc")
-        path = ".".join(str(part) for part in location) if isinstance(location, list) else ""
-        message = str(entry.get("msg", ""))[:MESSAGE_LIMIT]
+        path = ".".join(shown(part) for part in location) if isinstance(location, list) else ""
+        message = shown(entry.get("msg", ""))[:MESSAGE_LIMIT]
         named.append(f"{path}: {message}" if path else message)
     if (more := len(details) - len(named)) > 0:
         named.append(f"and {more} more")

@@ -8,7 +8,9 @@ log lines nor drive a terminal.
 
 from __future__ import annotations
 
+import reprlib
 import unicodedata
+from typing import Any
 
 MESSAGE_LIMIT = 500
 """Characters of one foreign message that a message of ours may quote."""
@@ -33,6 +35,19 @@ def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
     if len(text) <= limit and len(line) <= limit:
         return line
     return line[: limit - 1].rstrip() + "…"
+
+
+def shown(value: Any) -> str:
+    """Return text as it is, and of anything else what Python shows of its beginning.
+
+    However deep a value is nested, this does not run out of stack as ``str`` does.
+    """
+    if isinstance(value, str):
+        return value
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return type(value).__name__
 
 
 def excerpt(body: bytes, limit: int = EXCERPT_LIMIT) -> str:

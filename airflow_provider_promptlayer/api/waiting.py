@@ -183,11 +183,11 @@ class Wait:
             ) from None
         asked = error.retry_after if isinstance(error, PromptLayerTransientError) else None
         backoff = self._backoff() if asked is None else asked
-        backoff = min(backoff, self.outage_since + self.max_outage - now)
+        until_outage = self.outage_since + self.max_outage - now
         if isinstance(error, PromptLayerRateLimitError):
-            self.throttle.hold_for(backoff, now=now)
-        seconds = self._capped(max(self._until_next(now), backoff), now)
-        return Step(sleep=seconds, note=note, is_trouble=True)
+            self.throttle.hold_for(min(backoff, until_outage), now=now)
+        seconds = min(max(self._until_next(now), backoff), until_outage)
+        return Step(sleep=self._capped(seconds, now), note=note, is_trouble=True)
 
     def _until_next(self, now: float) -> float:
         if self.deadline is not None and now >= self.deadline:

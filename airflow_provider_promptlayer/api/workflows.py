@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -26,7 +25,7 @@ from airflow_provider_promptlayer.api.http import (
     unexpected,
 )
 from airflow_provider_promptlayer.api.json_body import loads
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import one_line, shown
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerInvalidInputError,
@@ -52,6 +51,9 @@ class NodeStatus(StrEnum):
 
 _NODES_NAMED: Final = 10
 """How many running nodes a line of progress names."""
+
+_NOTES_KEPT: Final = 5
+"""How many remarks on an answer are kept: a hostile one deserves millions."""
 
 _UNFINISHED: Final = frozenset({NodeStatus.QUEUED, NodeStatus.RUNNING})
 
@@ -101,6 +103,8 @@ class WorkflowResults:
     :param final_output: the main output: the value of the first output node that succeeded, or
         None.
     :param message: PromptLayer's word on a run that ended without output, or None.
+    :param notes: a phrase for each thing in the answer that could not be taken as it was sent,
+        such as a key that occurs twice; at most a few.
     """
 
     workflow_version_execution_id: int
@@ -108,6 +112,7 @@ class WorkflowResults:
     nodes: Mapping[str, NodeResult] = field(default_factory=dict)
     final_output: Any = field(default=None, repr=False)
     message: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> dict[str, Any]:
@@ -225,7 +230,7 @@ def workflow_results(
                 run_id,
                 is_complete=True,
                 nodes=_nodes_or_none(ended.get("output")) or {},
-                message=one_line(str(ended.get("message") or "")) or None,
+                message=one_line(_text_or_none(ended.get("message")) or "") or None,
             )
         if not response.is_success:
             raise error_for(request, response, now=now)
@@ -233,12 +238,15 @@ def workflow_results(
             return WorkflowResults(run_id, is_complete=False)
         if response.status not in (200, 202):
             raise unexpected(request, response, "has a status that is not documented")
-        payload = decode_json(request, response)
+        notes = _Notes()
+        payload = decode_json(request, response, notes if response.status == 200 else None)
         nodes = _nodes_or_none(payload)
         if response.status == 202:
             return WorkflowResults(run_id, is_complete=False, nodes=nodes or {})
         if not return_all_outputs and not _is_unfinished(nodes):
-            return WorkflowResults(run_id, is_complete=True, final_output=payload)
+            return WorkflowResults(
+                run_id, is_complete=True, final_output=payload, notes=notes.phrases
+            )
         if not nodes:  # no workflow is without one
             raise unexpected(request, response, "is not a map of nodes")
         return WorkflowResults(
@@ -246,6 +254,7 @@ def workflow_results(
             is_complete=not _is_unfinished(nodes),
             nodes=nodes,
             final_output=_main_output(nodes),
+            notes=notes.phrases,
         )
 
     return Call(request, read)
@@ -324,6 +333,21 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+class _Notes:
+    """The first few different phrases of however many."""
+
+    def __init__(self) -> None:
+        self._phrases: dict[str, None] = {}
+
+    def __call__(self, phrase: str) -> None:
+        if len(self._phrases) < _NOTES_KEPT:
+            self._phrases[phrase] = None
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        return tuple(self._phrases)
+
+
 def _read_started_run(request: Request, response: Response, now: float) -> StartedRun:
     if not response.is_success:
         error = error_for(request, response, now=now)
@@ -340,7 +364,7 @@ def _read_started_run(request: Request, response: Response, now: float) -> Start
     except (ValueError, KeyError, TypeError):
         problem = unexpected(request, response, "has no workflow_version_execution_id")
         raise _start_uncertain(problem) from None
-    return StartedRun(run_id, one_line(str(warning)) if warning else None)
+    return StartedRun(run_id, one_line(_text_or_none(warning) or "") if warning else None)
 
 
 def _names_a_run(response: Response) -> bool:
@@ -452,7 +476,4 @@ def _text(name: str, value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """Return a line that shows what was given instead of what was wanted."""
-    try:
-        return one_line(reprlib.repr(value), 80)
-    except ValueError:  # an integer of thousands of digits
-        return type(value).__name__
+    return one_line(repr(value[:80]) if isinstance(value, str) else shown(value), 80)

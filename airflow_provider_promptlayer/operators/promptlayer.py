@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.endings import judge
 from airflow_provider_promptlayer.api.starting import Phase, Plan, plan
-from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, execution_id, mapping
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
@@ -36,35 +35,60 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
         push_node_xcoms: bool = True,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("multiple_outputs"):
+            # Airflow would push each node again, and cut or mix up names that cannot be keys.
+            raise PromptLayerInvalidInputError(
+                "multiple_outputs is not taken: every node has an XCom with push_node_xcoms=True."
+            )
         super().__init__(**kwargs)
         self.nodes: Any = nodes  # rendered before it is used, as all template fields
         self.return_all_outputs = return_all_outputs
         self.push_node_xcoms = push_node_xcoms
+        self._findings = xcom.Findings()
 
     def record(self, context: Context, results: WorkflowResults) -> None:
         """Push the statuses before the ending is judged: an alert task wants those of a failure."""
         self._push(context, xcom.NODE_STATUSES_KEY, xcom.statuses(results.nodes))
 
     def deliver(self, context: Context, results: WorkflowResults) -> Any:
-        """Push the outputs and return them.
+        """Push the outputs and return them, all in a form that Airflow can store.
 
         :raises PromptLayerInvalidInputError: if ``nodes`` names one that the run does not have.
         """
-        outputs = xcom.select(results, self.nodes)
+        outputs = xcom.storable_outputs(
+            xcom.select(results, self.nodes), results.nodes, self._findings
+        )
         if self.push_node_xcoms:
-            self._push_nodes(context, outputs)
-        self._push(context, xcom.FINAL_OUTPUT_KEY, results.final_output)
-        return outputs if self.return_all_outputs else results.final_output
+            self._push_nodes(context, outputs.by_node)
+        final_output = outputs.final(results)
+        self._push(context, xcom.FINAL_OUTPUT_KEY, final_output)
+        if outputs.size > xcom.LARGE and self.do_xcom_push and not xcom.has_custom_backend():
+            self.log.info(
+                "The outputs take about %.1f MB in Airflow's metadata database. An object storage "
+                "backend would keep large ones elsewhere: see [core] xcom_backend and "
+                "[common.io] xcom_objectstorage_path, xcom_objectstorage_threshold.",
+                outputs.size / 1e6,
+            )
+        return outputs.by_stored_name if self.return_all_outputs else final_output
+
+    def _finish(self, context: Context, results: WorkflowResults) -> Any:
+        self._findings = xcom.Findings(results)
+        try:
+            return super()._finish(context, results)
+        finally:  # the statuses of a failed run are stored too
+            if self.do_xcom_push:
+                for line in self._findings.lines():
+                    self.log.warning("%s", line)
 
     def _push_nodes(self, context: Context, outputs: Mapping[str, Any]) -> None:
         for name, value in outputs.items():
             if xcom.storable_key(name):
                 self._push(context, name, value)
             else:
-                self.log.warning(
-                    "Node %s has no XCom of its own, because Airflow cannot keep one under that "
-                    "name; its value is in return_value.",
-                    one_line(repr(name), 80),
+                self._findings.add(
+                    name,
+                    "has no XCom of its own, because Airflow cannot keep one under that name"
+                    + ("; its value is in return_value" if self.return_all_outputs else ""),
                 )
 
     def _push(self, context: Context, key: str, value: Any) -> None:

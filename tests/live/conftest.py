@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.hostile import names_body, values_body
+from support.raw_server import RawPromptLayer
 
 from airflow_provider_promptlayer.testing import (
     LocalPromptLayer,
@@ -40,6 +42,13 @@ def promptlayer() -> Iterator[LocalPromptLayer]:
 
 
 @pytest.fixture(scope="session")
+def raw_promptlayer() -> Iterator[RawPromptLayer]:
+    """The PromptLayer that `promptlayer_raw` leads to, with answers that no workflow gives."""
+    with RawPromptLayer({"names": names_body(), "values": values_body()}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a test may put a DAG file of its own; Airflow finds it within seconds."""
     folder = tmp_path_factory.mktemp("dags")
@@ -51,10 +60,16 @@ def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(
-    promptlayer: LocalPromptLayer, dags_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    promptlayer: LocalPromptLayer,
+    raw_promptlayer: RawPromptLayer,
+    dags_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[AirflowStack]:
     """A real Airflow of the version that this environment has."""
-    env = {"AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json}
+    env = {
+        "AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json,
+        "AIRFLOW_CONN_PROMPTLAYER_RAW": raw_promptlayer.airflow_connection_json,
+    }
     home = tmp_path_factory.mktemp("airflow")
     with AirflowStack(dags_folder, env=env, home=home) as running:
         yield running
