@@ -51,10 +51,13 @@ def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(
-    promptlayer: LocalPromptLayer, dags_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    promptlayer: LocalPromptLayer,
+    dags_folder: Path,
+    database_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[AirflowStack]:
     """A real Airflow of the version that this environment has."""
     env = {"AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json}
     home = tmp_path_factory.mktemp("airflow")
-    with AirflowStack(dags_folder, env=env, home=home) as running:
+    with AirflowStack(dags_folder, env=env, home=home, database_url=database_url) as running:
         yield running
