@@ -56,7 +56,7 @@ def known_leak(way: str, call: Callable[..., Any], trouble: str) -> str:
         return "http.client quotes a status line that it cannot read"
     if trouble == "slashes" and way != "tunnel":
         return "answers are searched for the key before JSON's escapes are undone"
-    if way == "proxy" and trouble.isdigit():
+    if way == "proxy" and (trouble.isdigit() or trouble == "fine"):
         return "answers are quoted without the key, but with the proxy's credentials"
     return ""
 
@@ -86,7 +86,8 @@ def test_errors_and_logs_quote_no_secret(
 ) -> None:
     way = request.node.callspec.params["connection"]
     if leak := known_leak(way, call, trouble):
-        request.applymarker(pytest.mark.xfail(reason=leak, strict=True))
+        # The warning of a start is in the log alone, which caplog sees on Airflow 2 only.
+        request.applymarker(pytest.mark.xfail(reason=leak, strict=trouble != "fine"))
     caplog.set_level(logging.DEBUG)
     argument = trouble if method == "run_workflow" else TROUBLES.index(trouble) + 1
     said = []
