@@ -175,29 +175,14 @@ def traces(
     return found
 
 
-KNOWN_LEAKS = {
-    ("direct", "logs"): "http.client quotes a status line that it cannot read, and the scheduler's "
-    "log is not masked by Airflow",
-    ("proxied", "logs"): "the proxy's credentials are quoted from answers",
-    ("proxied", "waiting"): "the same, in the triggerer's event",
-    ("tunnelled", "logs"): "http.client quotes the reason phrase of the proxy's refusal",
-    ("row", "logs"): "the proxy's credentials are quoted from answers",
-    ("row", "waiting"): "the same, in the triggerer's event",
-}
-"""Not mended yet; to be deleted with the leaks."""
-
-
 @pytest.mark.parametrize("place", ["logs", "tables", "waiting", "command_lines"])
 @pytest.mark.parametrize("conn_id", ["direct", "proxied", "tunnelled", "refused", "row"])
 def test_secrets_are_nowhere(
-    request: pytest.FixtureRequest,
     traces: Traces,
     accounts: dict[str, Account],
     conn_id: str,
     place: str,
 ) -> None:
-    if leak := KNOWN_LEAKS.get((conn_id, place)):
-        request.applymarker(pytest.mark.xfail(reason=leak, strict=True))
     found = [
         f"{name} in {place} {where}"
         for name, secret in accounts[conn_id].forbidden().items()

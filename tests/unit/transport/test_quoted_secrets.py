@@ -48,19 +48,6 @@ def connection(
     monkeypatch.setenv("AIRFLOW_CONN_QUOTING", json.dumps({"conn_type": "promptlayer", **fields}))
 
 
-def known_leak(way: str, call: Callable[..., Any], trouble: str) -> str:
-    """Return which leak this case shows that is not mended yet; to be deleted with the leaks."""
-    if way == "tunnel" and call is blocking:
-        return "http.client quotes the reason phrase of the proxy's refusal"
-    if trouble == "status-line" and call is blocking:
-        return "http.client quotes a status line that it cannot read"
-    if trouble == "slashes" and way != "tunnel":
-        return "answers are searched for the key before JSON's escapes are undone"
-    if way == "proxy" and (trouble.isdigit() or trouble == "fine"):
-        return "answers are quoted without the key, but with the proxy's credentials"
-    return ""
-
-
 def blocking(method: str, *arguments: Any) -> Any:
     hook = PromptLayerHook("quoting")
     try:
@@ -78,16 +65,11 @@ def coroutine(method: str, *arguments: Any) -> Any:
 @pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.parametrize("method", ["run_workflow", "get_workflow_results"])
 def test_errors_and_logs_quote_no_secret(
-    request: pytest.FixtureRequest,
     call: Callable[..., Any],
     method: str,
     trouble: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    way = request.node.callspec.params["connection"]
-    if leak := known_leak(way, call, trouble):
-        # The warning of a start is in the log alone, which caplog sees on Airflow 2 only.
-        request.applymarker(pytest.mark.xfail(reason=leak, strict=trouble != "fine"))
     caplog.set_level(logging.DEBUG)
     argument = trouble if method == "run_workflow" else TROUBLES.index(trouble) + 1
     said = []
