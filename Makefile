@@ -11,7 +11,7 @@ TYPED    = airflow_provider_promptlayer tests dev
 SOURCES  = $(TYPED) example_dags
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test lint types unit unit-oldest unit-all live wheel clean venv tools
+.PHONY: help demo ui test test-live lint types unit unit-oldest unit-all live wheel clean venv tools
 # Airflows side by side would only fight over the processor and mix up their output.
 .NOTPARALLEL:
 
@@ -26,6 +26,12 @@ ui: venv ## the same, and stay up for a look at Airflow's web UI
 	@exec $(BIN)/python -m dev.demo --ui
 
 test: lint types unit live ## lint + types + unit + live
+
+test-live: venv ## crashes, restarts and secrets on PostgreSQL, and the example DAGs there: 6 minutes
+	@$(BIN)/python -m dev.postgres
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live_postgres
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live \
+	  --postgres -k "TestExamples or hostile"
 
 lint: tools ## ruff: style and mistakes
 	@$(BIN)/ruff check --quiet $(SOURCES) && $(BIN)/ruff format --quiet --check $(SOURCES) && echo "lint: clean"

@@ -138,7 +138,7 @@ class AirflowStack:
             self._start_component(
                 "webserver", "webserver", "--hostname", "127.0.0.1", "--port", str(self._port)
             )
-        self._start_component("scheduler", "scheduler", "--skip-serve-logs")
+        self._launch_scheduler()
         for _ in range(self._initial_triggerers):
             self._launch_triggerer()
 
@@ -172,6 +172,20 @@ class AirflowStack:
 
     def _start_component(self, name: str, *arguments: str) -> Component:
         return self.components.start(name, [*_AIRFLOW, *arguments])
+
+    def _launch_scheduler(self) -> Component:
+        return self._start_component("scheduler", "scheduler", "--skip-serve-logs")
+
+    def start_scheduler(self) -> Component:
+        """Another one, after the last was killed or stopped; at work when this returns."""
+        before = self.db.newest_job("SchedulerJob")
+        component = self._launch_scheduler()
+        self.wait_for(
+            lambda: self.db.newest_job("SchedulerJob") > before,
+            START_SECONDS,
+            f"{component.name} to start",
+        )
+        return component
 
     def _launch_triggerer(self) -> Component:
         self._triggerers_started += 1

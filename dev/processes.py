@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -63,8 +64,8 @@ class Components:
         """Return those that were started and not ended through this class."""
         return list(self._running.values())
 
-    def start(self, name: str, argv: Sequence[str]) -> Component:
-        """Start a program in a session of its own."""
+    def start(self, name: str, argv: Sequence[str], *, user: str | None = None) -> Component:
+        """Start a program in a session of its own, as another user if root asks for that."""
         log = self._logs / f"{name}.log"
         with log.open("ab") as output:
             popen = subprocess.Popen(
@@ -75,6 +76,9 @@ class Components:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=user,
+                group=None if user is None else pwd.getpwnam(user).pw_gid,
+                extra_groups=None if user is None else [],
             )
         component = self._running[name] = Component(name, popen, log)
         self._tell_watchdog(f"+{component.pid}")
@@ -91,7 +95,9 @@ class Components:
         component.popen.wait()
         self._tell_watchdog(f"-{component.pid}")
 
-    def stop(self, names: Sequence[str], grace: float) -> None:
+    def stop(
+        self, names: Sequence[str], grace: float, *, number: signal.Signals = signal.SIGTERM
+    ) -> None:
         """SIGTERM to all of them at once, and SIGKILL to what is left after `grace` seconds.
 
         Only the leader of each session is told: it tells its children in its own order, and an
@@ -100,7 +106,7 @@ class Components:
         stopping = [self._running.pop(name) for name in names]
         for component in stopping:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(component.pid, signal.SIGTERM)
+                os.kill(component.pid, number)
         deadline = time.monotonic() + grace
         for component in stopping:
             with contextlib.suppress(subprocess.TimeoutExpired):

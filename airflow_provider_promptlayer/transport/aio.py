@@ -23,9 +23,10 @@ from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.headers import (
+    body_without_secrets,
     headers_for,
     too_large,
-    without_key,
+    without_secrets,
 )
 from airflow_provider_promptlayer.transport.tls import proxy_for, ssl_context
 
@@ -87,7 +88,7 @@ class AsyncTransport:
                         name.lower(): ", ".join(answer.headers.getall(name))
                         for name in answer.headers
                     },
-                    body=without_key(await self._read(answer, request), self._settings),
+                    body=body_without_secrets(await self._read(answer, request), self._settings),
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # A time-out is an OSError; a host that IDNA refuses is a ValueError.
@@ -110,7 +111,9 @@ class AsyncTransport:
             # Its own text quotes the proxy's URL, and with it the proxy's password.
             reason = f"the proxy answered HTTP {error.status}"
         else:
-            reason = one_line(str(error)) or type(error).__name__
+            # What another library says may quote the proxy's answer, and that the request.
+            said = without_secrets(str(error), self._settings)
+            reason = one_line(said) or type(error).__name__
         return PromptLayerUnreachableError(
             f"Could not {request.purpose}: {reason}.", arrived=arrived
         )

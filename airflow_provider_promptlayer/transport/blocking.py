@@ -24,9 +24,10 @@ from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.cuttable import CuttableAdapter, Line
 from airflow_provider_promptlayer.transport.headers import (
     API_KEY_HEADER,
+    body_without_secrets,
     headers_for,
     too_large,
-    without_key,
+    without_secrets,
 )
 from airflow_provider_promptlayer.transport.tls import ca_bundle, check_ca_bundle, proxy_for
 
@@ -153,7 +154,7 @@ class _Exchange:
                 return Response(
                     status=answer.status_code,
                     headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=without_key(self._read(answer), self._settings),
+                    body=body_without_secrets(self._read(answer), self._settings),
                 )
         except requests.Timeout:
             raise self._unreachable(
@@ -161,7 +162,7 @@ class _Exchange:
             ) from None
         except (urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
             # requests' own errors are OSErrors; a host that IDNA refuses is a UnicodeError.
-            raise self._unreachable(_reason(error)) from None
+            raise self._unreachable(_reason(error, self._settings)) from None
 
     def _read(self, answer: requests.Response) -> bytes:
         body = bytearray()
@@ -189,12 +190,16 @@ class _KeyFor(requests.auth.AuthBase):
         return request
 
 
-def _reason(error: BaseException) -> str:
-    """Return the innermost cause in words: the outer ones repeat it with memory addresses."""
+def _reason(error: BaseException, settings: Settings) -> str:
+    """Return the innermost cause in words: the outer ones repeat it with memory addresses.
+
+    Without secrets: http.client quotes what it cannot read, and that may be the request.
+    """
     for cause in reversed(_causes(error)):
         if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
-            return one_line(cause.strerror or str(cause) or type(cause).__name__)
-    return one_line(f"{type(error).__name__}: {error}")
+            said = cause.strerror or str(cause) or type(cause).__name__
+            return one_line(without_secrets(said, settings))
+    return one_line(without_secrets(f"{type(error).__name__}: {error}", settings))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -63,6 +63,7 @@ def stack(
     promptlayer: LocalPromptLayer,
     raw_promptlayer: RawPromptLayer,
     dags_folder: Path,
+    database_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[AirflowStack]:
     """A real Airflow of the version that this environment has."""
@@ -71,5 +72,5 @@ def stack(
         "AIRFLOW_CONN_PROMPTLAYER_RAW": raw_promptlayer.airflow_connection_json,
     }
     home = tmp_path_factory.mktemp("airflow")
-    with AirflowStack(dags_folder, env=env, home=home) as running:
+    with AirflowStack(dags_folder, env=env, home=home, database_url=database_url) as running:
         yield running

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever a server or a proxy quotes back, no error tells the API key or a proxy's password."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from support.quoting import TROUBLES, QuotingServer, forms
+
+from airflow_provider_promptlayer.exceptions import PromptLayerError
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+
+# Both are sent with a slash in them, which some servers write differently in JSON.
+KEY = "pl_geheim/0123456789"
+PROXY_PASSWORD = "???_geheim_9876543210"
+FORBIDDEN = {
+    **{f"key {name}": text for name, text in forms(KEY).items()},
+    **{f"proxy password {name}": text for name, text in forms(PROXY_PASSWORD, "me").items()},
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[QuotingServer]:
+    with QuotingServer() as running:
+        yield running
+
+
+@pytest.fixture(params=["direct", "proxy", "tunnel"])
+def connection(
+    request: pytest.FixtureRequest, server: QuotingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = server.url.replace("://", f"://me:{quote(PROXY_PASSWORD)}@")
+    host, extra = {
+        "direct": (server.url, {}),
+        "proxy": ("http://promptlayer.invalid", {"proxy": proxy}),
+        "tunnel": ("https://promptlayer.invalid", {"proxy": proxy}),
+    }[request.param]
+    fields = {"host": host, "password": KEY, "extra": {"timeout": 0.5, **extra}}
+    # A start that did not arrive is sent again after pauses, which would tell nothing more.
+    monkeypatch.setattr("airflow_provider_promptlayer.api.starting.MAX_SENDS", 1)
+    monkeypatch.setenv("AIRFLOW_CONN_QUOTING", json.dumps({"conn_type": "promptlayer", **fields}))
+
+
+def blocking(method: str, *arguments: Any) -> Any:
+    hook = PromptLayerHook("quoting")
+    try:
+        return getattr(hook, method)(*arguments)
+    finally:
+        hook.close()
+
+
+def coroutine(method: str, *arguments: Any) -> Any:
+    return asyncio.run(getattr(PromptLayerHook("quoting"), f"a{method}")(*arguments))
+
+
+@pytest.mark.usefixtures("connection")
+@pytest.mark.parametrize("call", [blocking, coroutine], ids=["blocking", "coroutine"])
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("method", ["run_workflow", "get_workflow_results"])
+def test_errors_and_logs_quote_no_secret(
+    call: Callable[..., Any],
+    method: str,
+    trouble: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    argument = trouble if method == "run_workflow" else TROUBLES.index(trouble) + 1
+    said = []
+    try:
+        said.append(repr(call(method, argument)))
+    except PromptLayerError as error:
+        said += [repr(error), str(error.__dict__), *traceback.format_exception(error)]
+    said.append(caplog.text)
+    text = "\n".join(said)
+    assert [name for name, secret in FORBIDDEN.items() if secret in text] == []
