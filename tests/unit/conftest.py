@@ -18,3 +18,9 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 def no_scheduler_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back from a deferral at once: here is no scheduler that could be overtaken."""
     monkeypatch.setattr("airflow_provider_promptlayer.waiting.SETTLE_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def no_brake_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of this test may have the port of one that told its clients to wait for an hour."""
+    monkeypatch.setattr("airflow_provider_promptlayer.hooks.promptlayer._throttles", {})
