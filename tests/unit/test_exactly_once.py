@@ -25,6 +25,7 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
 
 @pytest.fixture
@@ -328,3 +329,26 @@ class TestResending:
                 start(f"http://127.0.0.1:{unused.getsockname()[1]}")
         assert [type(error) for error in seen] == [PromptLayerUnreachableError] * 3
         assert starting.resend_after(seen[0], 1) is not None
+
+
+class TestKilled:
+    """PromptLayer cannot cancel, so the log says that the run goes on, and which."""
+
+    def test_in_the_worker(
+        self,
+        server: LocalPromptLayer,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        operator = PromptLayerRunWorkflowOperator(
+            task_id="t", workflow_id_or_name="Digest", wait_for_completion=False
+        )
+        operator.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+        operator.on_kill()
+        assert "Workflow run 1 goes on" in capsys.readouterr().out + caplog.text
+
+    def test_in_the_triggerer(
+        self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        asyncio.run(PromptLayerWorkflowTrigger(workflow_version_execution_id=7).on_kill())
+        assert "Workflow run 7 goes on" in capsys.readouterr().out + caplog.text
