@@ -7,15 +7,20 @@ Execution Results"); what it leaves open is noted where it matters.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from enum import StrEnum
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import unquote, urlencode
 
+from airflow_provider_promptlayer.api.arguments import (
+    encode,
+    execution_id,
+    mapping,
+    path_segment,
+    positive,
+    text_values,
+)
 from airflow_provider_promptlayer.api.http import (
     Call,
     Request,
@@ -31,12 +36,6 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerStartUncertainError,
 )
-
-_DIGITS: Final = re.compile(r"0*[0-9]{1,19}")
-"""A 64-bit number; Python refuses to convert thousands of digits."""
-
-MAX_ID: Final = 2**63 - 1
-"""Execution ids are int64."""
 
 
 class NodeStatus(StrEnum):
@@ -176,18 +175,18 @@ def run_workflow(
         "return_all_outputs": return_all_outputs,
     }
     if metadata:
-        body["metadata"] = _metadata(metadata)
+        body["metadata"] = text_values(metadata)
     if workflow_label_name is not None:
         body["workflow_label_name"] = str(workflow_label_name)
     if workflow_version_number is not None:
-        body["workflow_version_number"] = _positive(
+        body["workflow_version_number"] = positive(
             "workflow_version_number", workflow_version_number
         )
     request = Request(
         method="POST",
         path=f"/workflows/{segment}/run",
         purpose=f"start workflow {shown!r}",
-        body=_encode("input_variables", body),
+        body=encode("input_variables", body),
     )
     return Call(
         request,
@@ -279,60 +278,6 @@ def workflow_count() -> Call[int | None]:
     return Call(request, read)
 
 
-def execution_id(value: Any) -> int:
-    """Return a ``workflow_version_execution_id`` given as int or as digits in a string.
-
-    :raises PromptLayerInvalidInputError: if it is not a positive 64-bit integer.
-    """
-    return _positive("workflow_version_execution_id", value)
-
-
-def path_segment(workflow_id_or_name: object) -> str:
-    """Return a workflow's name or id as one percent-encoded path segment.
-
-    The segment is encoded whole: names may hold ``/``, spaces, ``?``, ``#``, ``%`` and any
-    Unicode.
-
-    :raises PromptLayerInvalidInputError: for an empty name, one that no URL can carry, or
-        something that is no name at all.
-    """
-    if isinstance(workflow_id_or_name, bool) or not isinstance(workflow_id_or_name, (int, str)):
-        raise PromptLayerInvalidInputError(
-            "workflow_id_or_name must be a name or a number, "
-            f"not {type(workflow_id_or_name).__name__}."
-        )
-    name = _text("workflow_id_or_name", workflow_id_or_name)
-    if not name.strip():
-        raise PromptLayerInvalidInputError(
-            "workflow_id_or_name is empty: give a workflow's name or id."
-        )
-    if name in (".", ".."):
-        # Every HTTP library resolves dot segments, encoded or not.
-        raise PromptLayerInvalidInputError(
-            f"A workflow named {name!r} cannot be addressed by its name: give its numeric id."
-        )
-    try:
-        return quote(name, safe="")
-    except UnicodeEncodeError:
-        raise PromptLayerInvalidInputError(
-            "workflow_id_or_name holds a lone surrogate, which no URL can carry."
-        ) from None
-
-
-def mapping(name: str, value: Any) -> dict[str, Any]:
-    """Return a mapping that was given as argument ``name``, as a dict; None gives an empty one.
-
-    :raises PromptLayerInvalidInputError: if it is something else, or has keys that are no text.
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise PromptLayerInvalidInputError(
-            f"{name} must be a mapping with strings as keys, not {type(value).__name__}."
-        )
-    return dict(value)
-
-
 class _Notes:
     """The first few different phrases of however many."""
 
@@ -422,58 +367,4 @@ def _main_output(nodes: Mapping[str, NodeResult]) -> Any:
 
 def _text_or_none(value: Any) -> str | None:
     # The description has text here; anything else is shown within bounds.
-    return value if value is None or isinstance(value, str) else _shown(value)
-
-
-def _positive(name: str, value: Any) -> int:
-    number = value
-    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
-        number = int(value)
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= MAX_ID:
-        raise PromptLayerInvalidInputError(
-            f"{name} must be a positive integer, not {_shown(value)}."
-        )
-    return number
-
-
-def _metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
-    texts = {}
-    for key, value in mapping("metadata", metadata).items():
-        if not isinstance(value, (str, int, float, date)):
-            raise PromptLayerInvalidInputError(
-                f"metadata[{_shown(key)}] must be a string, not {type(value).__name__}."
-            )
-        texts[key] = _text(f"metadata[{_shown(key)}]", value)
-    return texts
-
-
-def _encode(name: str, body: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(body, default=_plain, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise PromptLayerInvalidInputError(
-            f"{name} cannot be sent as JSON: {one_line(str(error))}."
-        ) from None
-
-
-def _plain(value: Any) -> Any:
-    """Turn what Airflow hands to a task, such as a lazy sequence of XComs, into plain JSON."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
-        return list(value)
-    if isinstance(value, date):  # and datetime
-        return value.isoformat()
-    raise TypeError(f"a value of type {type(value).__name__}")
-
-
-def _text(name: str, value: Any) -> str:
-    try:
-        return value.isoformat() if isinstance(value, date) else str(value)
-    except ValueError:  # Python does not write out integers of thousands of digits
-        raise PromptLayerInvalidInputError(f"{name} is an integer of too many digits.") from None
-
-
-def _shown(value: Any) -> str:
-    """Return a line that shows what was given instead of what was wanted."""
-    return one_line(repr(value[:80]) if isinstance(value, str) else shown(value), 80)
+    return value if value is None or isinstance(value, str) else shown(value)

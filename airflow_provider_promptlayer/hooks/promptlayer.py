@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
     BaseHook,
 )
 
+from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.settings import Settings, read_connection
@@ -37,7 +38,6 @@ from airflow_provider_promptlayer.api.waiting import (
 from airflow_provider_promptlayer.api.workflows import (
     StartedRun,
     WorkflowResults,
-    execution_id,
     run_workflow,
     workflow_count,
     workflow_results,

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import xcom
+from airflow_provider_promptlayer.api.arguments import execution_id, mapping
 from airflow_provider_promptlayer.api.endings import judge
 from airflow_provider_promptlayer.api.starting import Phase, Plan, plan
-from airflow_provider_promptlayer.api.workflows import WorkflowResults, execution_id, mapping
+from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerInvalidInputError,

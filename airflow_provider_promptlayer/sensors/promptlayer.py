@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_promptlayer.api.workflows import WorkflowResults, execution_id
+from airflow_provider_promptlayer.api.arguments import execution_id
+from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.waiting import PromptLayerWorkflowWaiter
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.events import Outcome, WaitEvent, event_for
 from airflow_provider_promptlayer.api.waiting import (
     DEFAULT_MAX_OUTAGE,
@@ -22,7 +23,6 @@ from airflow_provider_promptlayer.api.waiting import (
     Step,
     Wait,
 )
-from airflow_provider_promptlayer.api.workflows import execution_id
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerError,

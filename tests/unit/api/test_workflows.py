@@ -12,14 +12,12 @@ from urllib.parse import unquote
 
 import pytest
 
+from airflow_provider_promptlayer.api.arguments import MAX_ID, execution_id, path_segment
 from airflow_provider_promptlayer.api.http import Response
 from airflow_provider_promptlayer.api.workflows import (
-    MAX_ID,
     NodeResult,
     StartedRun,
     WorkflowResults,
-    execution_id,
-    path_segment,
     run_workflow,
     workflow_count,
     workflow_results,
