@@ -172,7 +172,7 @@ class Wait:
         note = None
         if self.outage_since is None:
             self.outage_since = now
-            note = f"{error} Waiting on for {self.subject}."
+            note = f"{str(error).rstrip('.')}. Waiting on for {self.subject}."
         self._failures += 1
         self._last = str(error)
         if now - self.outage_since >= self.max_outage:
