@@ -30,6 +30,7 @@ __all__ = [
     "PromptLayerStartUncertainError",
     "PromptLayerTransientError",
     "PromptLayerUnexpectedAnswerError",
+    "PromptLayerUnknownConnectionError",
     "PromptLayerUnreachableError",
     "PromptLayerWaitTimeoutError",
 ]
@@ -66,6 +67,13 @@ def _rebuild(
 
 class PromptLayerConfigurationError(PromptLayerError, ValueError):
     """The Airflow connection cannot be used as it is. Trying again does not help."""
+
+
+class PromptLayerUnknownConnectionError(PromptLayerConfigurationError):
+    """Airflow knows no such connection. Trying again helps once it does.
+
+    Airflow says the same where its API server or its secrets backend could not be asked.
+    """
 
 
 class PromptLayerInvalidInputError(PromptLayerError, ValueError):

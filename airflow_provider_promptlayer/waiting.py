@@ -41,6 +41,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerEventError,
     PromptLayerTransientError,
+    PromptLayerUnknownConnectionError,
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook, look_at, subject_of
@@ -128,7 +129,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry of the task can help, and cannot do harm."""
-        if isinstance(error, PromptLayerAuthError):
+        if isinstance(error, (PromptLayerAuthError, PromptLayerUnknownConnectionError)):
             return True  # somebody may mend the connection between two tries
         return error.retry_helps if isinstance(error, PromptLayerError) else True
 
@@ -169,7 +170,8 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             wait = self._new_wait(
                 run_id,
                 waiting["started_at"],
-                deadline=waiting["deadline"],
+                # The run has ended in time: a blip in fetching what it left is no time-out.
+                deadline=max(waiting["deadline"], time.time() + self.max_outage),
                 outage_since=waiting["outage_since"],
             )
             return self._finish(context, self._wait_to_the_end(run_id, wait))
@@ -228,6 +230,11 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
                 step = wait.after_look(look_at(results), now=time.time())
             except PromptLayerTransientError as error:
                 step = wait.after_error(error, now=time.time())
+            except PromptLayerUnknownConnectionError as error:
+                if not self._resumed:
+                    raise
+                # It was there before the deferral; Airflow says the same when it cannot look.
+                step = wait.after_error(PromptLayerTransientError(str(error)), now=time.time())
             else:
                 if step.is_done:
                     return results
@@ -246,7 +253,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
     def _defer(self, run_id: int, wait: Wait, *, next_look_at: float) -> NoReturn:
         from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
-        deadline = wait.started_at + self.timeout
+        deadline = wait.started_at + self.timeout if wait.deadline is None else wait.deadline
         # The triggerer goes on with an outage that the worker has met. One met after the run had
         # ended, in fetching what the triggerer never asks for, is counted from visit to visit.
         outage_there, outage_here = (
@@ -320,7 +327,6 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             deadline=deadline,
             max_outage=self.max_outage,
             outage_since=outage_since,
-            throttle=self.hook.throttle,
         )
 
     def _goes_on(self) -> str:

@@ -44,11 +44,11 @@ from airflow_provider_promptlayer.api.workflows import (
 )
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
-    PromptLayerConfigurationError,
     PromptLayerError,
     PromptLayerNotFoundError,
     PromptLayerTransientError,
     PromptLayerUnexpectedAnswerError,
+    PromptLayerUnknownConnectionError,
     PromptLayerUnreachableError,
 )
 
@@ -396,8 +396,8 @@ class PromptLayerHook(BaseHook):
             f"{one_line(str(error))}"
         )
 
-    def _unknown_connection(self) -> PromptLayerConfigurationError:
-        return PromptLayerConfigurationError(
+    def _unknown_connection(self) -> PromptLayerUnknownConnectionError:
+        return PromptLayerUnknownConnectionError(
             f"There is no Airflow connection {self.promptlayer_conn_id!r}: add one of type "
             "'promptlayer' with the API key as its password, or correct promptlayer_conn_id."
         )

@@ -10,10 +10,12 @@ from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import execution_id, mapping
 from airflow_provider_promptlayer.api.endings import judge
 from airflow_provider_promptlayer.api.starting import Phase, Plan, plan
-from airflow_provider_promptlayer.api.workflows import WorkflowResults
+from airflow_provider_promptlayer.api.workflows import WorkflowResults, run_workflow
 from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAnswerTooLargeError,
     PromptLayerError,
     PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
     PromptLayerRunFailedError,
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
@@ -163,7 +165,10 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
 
     - the worker dies, or ``execution_timeout`` strikes, between the start and the end of the wait
       in the worker (with ``deferrable``, until the deferral; and again while resuming);
-    - Airflow cannot store the task's result at the very end.
+    - Airflow cannot store the task's result at the very end;
+    - on Airflow 2, ``execution_timeout`` passes at any time before the end: it goes on counting
+      while the task is deferred, and fails the task before this operator is asked. Use
+      ``timeout`` instead.
 
     :param workflow_id_or_name: name or numeric id of the workflow. Templated.
     :param input_variables: what the workflow takes. Templated.
@@ -263,9 +268,10 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
 
     def deliver(self, context: Context, results: WorkflowResults) -> Any:
         """Push the outputs and return them; see the base."""
-        outputs = super().deliver(context, results)
+        # Before the outputs go out: a try after a crash comes back to this run all the same, and
+        # a task that is cleared because they could not go out is meant to run again.
         self._remember(Phase.DELIVERED, results.workflow_version_execution_id)
-        return outputs
+        return super().deliver(context, results)
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot double a run that goes on."""
@@ -275,24 +281,32 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         return isinstance(error, PromptLayerRunFailedError)
 
     def _start(self, context: Context) -> int:
+        arguments: dict[str, Any] = {
+            "input_variables": self.input_variables,
+            "metadata": {**_origin(context), **mapping("metadata", self.metadata)},
+            "workflow_label_name": self.workflow_label_name,
+            "workflow_version_number": self.workflow_version_number,
+            "return_all_outputs": self.return_all_outputs,
+        }
+        run_workflow(self.workflow_id_or_name, **arguments)  # refuses what cannot be sent
         if self._memory is not None:
             # Before the start, so that a crash in the middle of it cannot pass for no start.
             self._memory.write(Phase.STARTING)
         try:
-            return self.hook.run_workflow(
-                self.workflow_id_or_name,
-                input_variables=self.input_variables,
-                metadata={**_origin(context), **mapping("metadata", self.metadata)},
-                workflow_label_name=self.workflow_label_name,
-                workflow_version_number=self.workflow_version_number,
-                return_all_outputs=self.return_all_outputs,
-            )
+            return self.hook.run_workflow(self.workflow_id_or_name, **arguments)
         except PromptLayerStartUncertainError:
             raise
         except PromptLayerError:
-            if self._memory is not None:
-                self._memory.forget()  # certainly nothing was started
+            self._forget_the_start()  # certainly there was none
             raise
+
+    def _forget_the_start(self) -> None:
+        if self._memory is None:
+            return
+        try:
+            self._memory.forget()
+        except Exception:
+            self.log.exception("Could not remove the note that a start is being sent.")
 
     def _earlier_run(self) -> int | None:
         """Return the run that an earlier try of this task started and that has not failed."""
@@ -309,8 +323,14 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         if what is Plan.START or record is None or record.workflow_version_execution_id is None:
             return None
         run_id = record.workflow_version_execution_id
-        if self.wait_for_completion and self._has_failed(run_id):
-            self.log.info("Workflow run %s of an earlier try has failed: starting another.", run_id)
+        try:
+            if self.wait_for_completion and self._has_failed(run_id):
+                self.log.info("Workflow run %s of an earlier try has failed.", run_id)
+                return None
+        except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
+            if record.lifecycle == self._memory.lifecycle:
+                raise
+            self.log.warning("%s The task was cleared, so another run is started.", error)
             return None
         self.log.info("Going back to workflow run %s, which an earlier try started.", run_id)
         return run_id

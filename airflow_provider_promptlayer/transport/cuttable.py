@@ -8,6 +8,7 @@ headers; without the second, nobody could tell a start that never left from one 
 from __future__ import annotations
 
 import socket
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -24,19 +25,42 @@ class Line:
 
     def __init__(self) -> None:
         self.is_made = False
+        self._is_cut = False
+        self._lock = threading.Lock()
         self._handle: socket.socket | None = None
 
     def opened(self, connection: socket.socket) -> None:
-        """Note a new TCP connection."""
-        self.close()
-        # A second handle of the same connection: TLS takes the first one away.
-        self._handle = connection.dup()
+        """Note a new TCP connection.
+
+        :raises ConnectionAbortedError: if the line was cut before there was one.
+        """
+        with self._lock:
+            self._check()
+            self.close()
+            # A second handle of the same connection: TLS takes the first one away.
+            self._handle = connection.dup()
+
+    def made(self) -> None:
+        """Note that a request may be sent from now on.
+
+        :raises ConnectionAbortedError: if the line was cut: whoever cut it was told that nothing
+            had been sent, and that has to stay true.
+        """
+        with self._lock:
+            self._check()
+            self.is_made = True
 
     def cut(self) -> None:
-        """End whatever is being read or written, in whichever thread."""
-        if self._handle is not None:
-            with suppress(OSError):  # the other side may have been quicker
-                self._handle.shutdown(socket.SHUT_RDWR)
+        """End whatever is being read or written, in whichever thread, for good."""
+        with self._lock:
+            self._is_cut = True
+            if self._handle is not None:
+                with suppress(OSError):  # the other side may have been quicker
+                    self._handle.shutdown(socket.SHUT_RDWR)
+
+    def _check(self) -> None:
+        if self._is_cut:
+            raise ConnectionAbortedError("given up")
 
     def __del__(self) -> None:
         self.close()
@@ -74,12 +98,20 @@ def _reporting(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectio
     class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]  # a class made here
         def _new_conn(self) -> socket.socket:
             connection: socket.socket = super()._new_conn()
-            line.opened(connection)
+            try:
+                line.opened(connection)
+            except OSError:
+                connection.close()
+                raise
             return connection
 
         def connect(self) -> None:
             super().connect()
-            line.is_made = True
+            try:
+                line.made()
+            except OSError:
+                self.close()
+                raise
 
     class Pool(pool):  # type: ignore[valid-type,misc]  # a class made here
         ConnectionCls = Connection

@@ -13,6 +13,8 @@ from airflow_provider_promptlayer.exceptions import PromptLayerAnswerTooLargeErr
 from airflow_provider_promptlayer.transport.tls import proxy_for
 
 API_KEY_HEADER = "X-API-KEY"
+_SHORTEST_SECRET = 12
+
 USER_AGENT = f"airflow-provider-promptlayer/{__version__}"
 
 
@@ -49,7 +51,8 @@ def _secrets(settings: Settings) -> tuple[str, ...]:
     Not the proxy's password as it is, which is never sent so and may be a word of an output.
     Slashes also as some servers write them in JSON.
     """
-    found = [settings.api_key]
+    # A made-up key of a few letters, as local servers take, is part of innocent words.
+    found = [settings.api_key] if len(settings.api_key) >= _SHORTEST_SECRET else []
     proxy = urlsplit(proxy_for(settings) or "")
     if proxy.password is not None:
         pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password)}"

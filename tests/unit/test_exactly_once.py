@@ -7,6 +7,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -23,8 +24,11 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerRunWorkflowOperator,
+    PromptLayerWorkflowResultsOperator,
+)
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
 
@@ -352,3 +356,71 @@ class TestKilled:
     ) -> None:
         asyncio.run(PromptLayerWorkflowTrigger(workflow_version_execution_id=7).on_kill())
         assert "Workflow run 7 goes on" in capsys.readouterr().out + caplog.text
+
+
+def test_a_start_that_was_given_up_while_connecting_is_never_sent(
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that was given up goes on with the name server; it must not go on to send."""
+    resolve = socket.getaddrinfo
+    answered = threading.Event()
+    asked: list[str] = []
+
+    def slow_at_first(*args: Any, **kwargs: Any) -> Any:
+        asked.append("")
+        if len(asked) == 1:
+            answered.wait(10)
+        return resolve(*args, **kwargs)
+
+    connection = json.loads(server.airflow_connection_json)
+    connection["extra"] = {"timeout": 0.3}
+    monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
+    monkeypatch.setattr("urllib3.util.connection.socket.getaddrinfo", slow_at_first)
+    before = threading.active_count()
+    hook = PromptLayerHook()
+    assert hook.run_workflow("Digest") == 1
+    answered.set()
+    for thread in threading.enumerate():
+        if thread.name == "promptlayer-request":
+            thread.join(10)
+    hook.close()
+    assert threading.active_count() <= before
+    assert server.count("POST") == 1
+
+
+def test_a_blip_after_the_deadline_does_not_lose_a_run_that_ended(
+    server: LocalPromptLayer,
+) -> None:
+    """The triggerer saw it end in time, and only fetching the outputs meets trouble."""
+    run_id = server.start_execution("Digest")
+    long_ago = time.time() - 600
+    waiting = {
+        "workflow_version_execution_id": run_id,
+        "started_at": long_ago,
+        "deadline": long_ago + 300,
+        "outage_since": None,
+    }
+    event = {"version": 1, "id": run_id, "outcome": "ended", "message": ""}
+    server.script(Reply(502))
+
+    class Resumed(PromptLayerWorkflowResultsOperator):
+        def execute(self, context: Any) -> Any:
+            kwargs = {"waiting": waiting, "event": event}
+            return self.resume_execution("execute_complete", kwargs, context)
+
+    ending = run_task(lambda: Resumed(task_id="task", workflow_version_execution_id=run_id))
+    assert ending.value == {"Answer": "long"}
+
+
+def test_clearing_a_task_whose_run_is_gone_starts_another(server: LocalPromptLayer) -> None:
+    store = Store()
+    store.set("promptlayer_run", Record(Phase.STARTED, 2, 4711).payload())
+    assert attempt(store).kind == "failed for good"
+    assert attempt(store, max_tries=3).kind == "success"
+
+
+def test_clearing_after_the_outputs_could_not_go_out_runs_again(server: LocalPromptLayer) -> None:
+    store = Store()
+    assert attempt(store, nodes=["Sumarize"]).kind == "failed for good"
+    assert attempt(store, max_tries=3).kind == "success"
+    assert server.count("POST") == 2

@@ -198,7 +198,8 @@ def test_refused_key_says_so(
 
 def test_unknown_connection_says_so(mode: str) -> None:
     ending = wait(mode, 1)
-    assert ending.kind == "failed for good"
+    # A task may be tried again: somebody may add the connection, or Airflow could not look.
+    assert ending.kind == ("failed for good" if "hook" in mode else "failed")
     assert "no Airflow connection 'promptlayer_default'" in ending.message
 
 
