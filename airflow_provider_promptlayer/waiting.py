@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -112,17 +113,17 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
         """The hook for ``promptlayer_conn_id``."""
         return PromptLayerHook(self.promptlayer_conn_id)
 
+    @abstractmethod
     def identify(self, context: Context) -> int:
         """Return the id of the run to wait for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def recall(self, context: Context) -> int | None:
         """Return the id of the run that this task waited for when it left the worker."""
-        raise NotImplementedError
 
+    @abstractmethod
     def deliver(self, context: Context, results: WorkflowResults) -> Any:
         """Hand on the results of a run that counts as a success; return the task's result."""
-        raise NotImplementedError
 
     def record(self, context: Context, results: WorkflowResults) -> None:
         """Note what is worth keeping of a run that has ended, however it ended."""
