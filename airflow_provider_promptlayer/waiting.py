@@ -30,12 +30,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_promptlayer import compat
 from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
 from airflow_provider_promptlayer.api.events import read_event
-from airflow_provider_promptlayer.api.waiting import (
-    DEFAULT_MAX_OUTAGE,
-    DEFAULT_POKE_INTERVAL,
-    Pace,
-    Wait,
-)
+from airflow_provider_promptlayer.api.pace import AIRFLOWS_POKE_INTERVAL, Pace
+from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Wait
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
@@ -76,7 +72,9 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
 
     :param promptlayer_conn_id: id of the Airflow connection.
     :param deferrable: wait in the triggerer, without holding a worker.
-    :param poke_interval: seconds (or a ``timedelta``) between two looks.
+    :param poke_interval: seconds (or a ``timedelta``) between two looks, kept to exactly. None for
+        a pace that fits the work, see :class:`.api.pace.Pace`; in ``mode="reschedule"`` that is
+        Airflow's own 60 s.
     :param fail_on: which ending counts as a failure, see :data:`.api.endings.FailOn`.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach
         before the task fails.
@@ -89,15 +87,20 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
         *,
         promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
         deferrable: bool = True,
-        poke_interval: datetime.timedelta | float = DEFAULT_POKE_INTERVAL,
+        poke_interval: datetime.timedelta | float | None = None,
         fail_on: FailOn = "no_output",
         max_outage: datetime.timedelta | float = DEFAULT_MAX_OUTAGE,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poke_interval, **kwargs)
+        super().__init__(
+            poke_interval=AIRFLOWS_POKE_INTERVAL if poke_interval is None else poke_interval,
+            **kwargs,
+        )
         check_fail_on(fail_on)
         self.promptlayer_conn_id = promptlayer_conn_id
         self.deferrable = deferrable
+        # Each look of a rescheduled task starts a process, which Airflow advises to do rarely.
+        self._keeps_interval = poke_interval is not None or (self.reschedule and not deferrable)
         self.fail_on: FailOn = fail_on
         self.max_outage = (
             max_outage.total_seconds()
@@ -242,7 +245,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             if step.note:
                 (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
             if self.deferrable:
-                next_look_at = time.time() + max(step.sleep, SETTLE_SECONDS)
+                next_look_at = wait.hand_over(step, settle=SETTLE_SECONDS, now=time.time())
                 self._defer(run_id, wait, next_look_at=next_look_at)
             if self.reschedule and self._may_leave(wait):
                 wake_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
@@ -320,7 +323,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
         return Wait(
             subject_of(run_id),
             Pace(
-                self.poke_interval,
+                self.poke_interval if self._keeps_interval else None,
                 self.exponential_backoff,
                 self.max_wait.total_seconds() if self.max_wait is not None else None,
             ),

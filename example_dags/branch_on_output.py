@@ -24,7 +24,6 @@ with DAG(
         workflow_id_or_name="Triage ticket",
         workflow_label_name="production",
         input_variables={"ticket": "{{ params.ticket }}"},
-        poke_interval=5,
         retries=2,
     )
 

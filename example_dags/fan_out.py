@@ -25,7 +25,6 @@ with DAG(
     write_articles = PromptLayerRunWorkflowOperator.partial(
         task_id="write_articles",
         workflow_id_or_name="Article pipeline",
-        poke_interval=5,
         max_active_tis_per_dagrun=16,
     ).expand(input_variables=list_topics())
 

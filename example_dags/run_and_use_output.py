@@ -24,7 +24,6 @@ with DAG(
         task_id="write_article",
         workflow_id_or_name="{{ params.workflow }}",
         input_variables="{{ params.input_variables }}",
-        poke_interval=5,
     )
 
     @task

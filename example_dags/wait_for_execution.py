@@ -25,7 +25,6 @@ with DAG(
     wait = PromptLayerWorkflowSensor(
         task_id="wait",
         workflow_version_execution_id="{{ params.workflow_version_execution_id }}",
-        poke_interval=5,
         timeout=60 * 60,
     )
 

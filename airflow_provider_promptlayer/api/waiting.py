@@ -12,7 +12,6 @@ Every mode of waiting asks :class:`Wait`, and hands it the time. It keeps three 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from airflow_provider_promptlayer.api.pace import SHORTEST_INTERVAL, Pace, fraction
 from airflow_provider_promptlayer.api.throttle import Throttle
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
@@ -29,52 +29,10 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerWaitTimeoutError,
 )
 
-DEFAULT_POKE_INTERVAL: Final = 10.0
-"""Seconds between two looks."""
-
 DEFAULT_MAX_OUTAGE: Final = 30 * 60.0
 """Seconds for which PromptLayer may be out of reach before a wait gives up."""
 
 _MAX_BACKOFF: Final = 60.0
-_LONGEST: Final = 365 * 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often to look; the arguments mean what they mean for Airflow's sensors.
-
-    :param poke_interval: seconds between two looks.
-    :param exponential_backoff: let the interval double from look to look, with jitter.
-    :param max_wait: longest interval in seconds; None or 0 for none. Counts only with
-        ``exponential_backoff``, as in Airflow.
-    """
-
-    poke_interval: float = DEFAULT_POKE_INTERVAL
-    exponential_backoff: bool = False
-    max_wait: float | None = None
-
-    def interval(self, elapsed: float, *, seed: str) -> float:
-        """Return the seconds until the next look.
-
-        Computed from the time waited so far and not from a count of looks, so that a wait taken
-        over by another process goes on at the pace that it had. The formula and its jitter are
-        those of ``BaseSensorOperator``.
-
-        :param elapsed: seconds since the wait began.
-        :param seed: tells waits apart, so that those which began together spread out.
-        """
-        if not self.exponential_backoff:
-            return self.poke_interval
-        look, passed = 1, 0.0
-        while (passed := passed + self._backoff(look, seed)) <= elapsed and passed < _LONGEST:
-            look += 1
-        interval = self._backoff(look, seed)
-        return min(self.max_wait, interval) if self.max_wait else interval
-
-    def _backoff(self, look: int, seed: str) -> float:
-        shortest = max(int(self.poke_interval * 2.0 ** (look - 2)), 1)
-        digest = hashlib.sha1(f"{seed}#{look}".encode(), usedforsecurity=False).hexdigest()
-        return float(shortest + int(digest, 16) % shortest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +95,36 @@ class Wait:
         self._failures = 0
         self._last = "nothing yet"
 
+    def hand_over(self, step: Step, *, settle: float, now: float) -> float:
+        """Return when the process that takes this wait over is to look first, since the epoch.
+
+        Tasks that hand over at the same moment, as mapped ones do, are spread: each has a place of
+        its own in the interval to come.
+
+        :param step: what follows from the last look here.
+        :param settle: seconds in which it must not look.
+        """
+        if step.is_trouble:
+            seconds = max(step.sleep, settle) + self._place * min(step.sleep, settle)
+        else:
+            seconds = settle + self._place * max(step.sleep - settle, min(step.sleep, settle))
+        return now + max(self._capped(seconds, now), settle)
+
+    def take_over(self, planned: float | None, *, now: float) -> float:
+        """Return the seconds until this process is to look first.
+
+        Waits whose time has long passed, as that of all has when a triggerer comes back, do not all
+        look at once.
+
+        :param planned: what :meth:`hand_over` said; None for a wait that begins here.
+        """
+        interval = self._interval(now)
+        if planned is None:
+            return self._capped(self._place * min(interval, SHORTEST_INTERVAL), now)
+        if now - planned < interval:
+            return max(0.0, planned - now)
+        return self._capped(self._place * interval, now)
+
     def before_look(self, *, now: float) -> float:
         """Return the seconds for which to put the look off, because others were told to wait.
 
@@ -195,10 +183,10 @@ class Wait:
                 f"{self._subject} did not end within {self.deadline - self.started_at:.0f} s "
                 f"(last seen: {self._last}). The run itself goes on: PromptLayer cannot cancel it."
             )
-        interval = self.pace.interval(
-            now - self.started_at, seed=f"{self.subject}#{self.started_at}"
-        )
-        return self._capped(interval, now)
+        return self._capped(self._interval(now), now)
+
+    def _interval(self, now: float) -> float:
+        return self.pace.interval(now - self.started_at, seed=self._seed)
 
     def _capped(self, seconds: float, now: float) -> float:
         remaining = math.inf if self.deadline is None else self.deadline - now
@@ -207,6 +195,15 @@ class Wait:
     def _backoff(self) -> float:
         longest = min(_MAX_BACKOFF, 2.0 ** min(self._failures, 10))
         return longest * (0.5 + 0.5 * self._jitter())
+
+    @property
+    def _seed(self) -> str:
+        return f"{self.subject}#{self.started_at}"
+
+    @property
+    def _place(self) -> float:
+        """Where this wait stands among those that began at the same moment, from 0 to 1."""
+        return fraction(self._seed)
 
     @property
     def _subject(self) -> str:

@@ -23,18 +23,12 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
 from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.pace import Pace
 from airflow_provider_promptlayer.api.settings import Settings, read_connection
 from airflow_provider_promptlayer.api.starting import resend_after
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.throttle import Throttle
-from airflow_provider_promptlayer.api.waiting import (
-    DEFAULT_MAX_OUTAGE,
-    DEFAULT_POKE_INTERVAL,
-    Look,
-    Pace,
-    Step,
-    Wait,
-)
+from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Look, Step, Wait
 from airflow_provider_promptlayer.api.workflows import (
     StartedRun,
     WorkflowResults,
@@ -213,7 +207,7 @@ class PromptLayerHook(BaseHook):
         workflow_version_execution_id: int | str,
         *,
         timeout: float,
-        poke_interval: float = DEFAULT_POKE_INTERVAL,
+        poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on: FailOn = "no_output",
     ) -> WorkflowResults:
@@ -222,7 +216,7 @@ class PromptLayerHook(BaseHook):
         Rides out trouble in asking, as the sensor does.
 
         :param timeout: seconds to wait at most.
-        :param poke_interval: seconds between two looks.
+        :param poke_interval: seconds between two looks; None for a pace that fits the work.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on: which ending counts as a failure, see :data:`FailOn`.
         :raises PromptLayerRunFailedError: if the run ended badly; has the results.
@@ -250,7 +244,7 @@ class PromptLayerHook(BaseHook):
         workflow_version_execution_id: int | str,
         *,
         timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
-        poke_interval: float = DEFAULT_POKE_INTERVAL,
+        poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on: FailOn = "no_output",
     ) -> WorkflowResults:
@@ -424,7 +418,7 @@ class PromptLayerHook(BaseHook):
         return _throttles.setdefault(self.settings, Throttle())
 
     def _wait_for(
-        self, run_id: int, timeout: float, poke_interval: float, max_outage: float
+        self, run_id: int, timeout: float, poke_interval: float | None, max_outage: float
     ) -> Wait:
         now = time.time()
         return Wait(

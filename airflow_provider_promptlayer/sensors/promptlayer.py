@@ -26,7 +26,8 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
     :param deferrable: wait in the triggerer, without holding a worker.
     :param fail_on: ``"no_output"`` (no output node succeeded), ``"any_node"`` (that, or any node
         failed) or ``"never"``.
-    :param poke_interval: seconds (or a ``timedelta``) between two looks.
+    :param poke_interval: seconds (or a ``timedelta``) between two looks, kept to exactly. None for
+        a pace that fits the work: the first looks come soon, then ever more rarely.
     :param timeout: seconds (or a ``timedelta``) after which the wait fails; the run goes on.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach.
     :param kwargs: what Airflow's sensors take, such as ``mode``, ``soft_fail``, ``never_fail``,

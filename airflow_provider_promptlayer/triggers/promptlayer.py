@@ -16,13 +16,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.events import Outcome, WaitEvent, event_for
-from airflow_provider_promptlayer.api.waiting import (
-    DEFAULT_MAX_OUTAGE,
-    DEFAULT_POKE_INTERVAL,
-    Pace,
-    Step,
-    Wait,
-)
+from airflow_provider_promptlayer.api.pace import Pace
+from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerError,
@@ -42,13 +37,13 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
 
     :param workflow_version_execution_id: the run.
     :param promptlayer_conn_id: id of the Airflow connection.
-    :param poke_interval: seconds between two looks.
+    :param poke_interval: seconds between two looks; None for a pace that fits the work.
     :param exponential_backoff: as for Airflow's sensors.
-    :param max_wait: longest interval in seconds with ``exponential_backoff``, or None.
+    :param max_wait: longest interval in seconds, or None.
     :param max_outage: seconds for which PromptLayer may be out of reach.
     :param started_at: when the wait began; None for now.
     :param deadline: when it ends without success; None for never.
-    :param next_look_at: when to look first; None for at once.
+    :param next_look_at: when to look first; None for as soon as may be.
     :param outage_since: since when PromptLayer is out of reach; None if it is not.
     """
 
@@ -57,7 +52,7 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
         *,
         workflow_version_execution_id: int | str,
         promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
-        poke_interval: float = DEFAULT_POKE_INTERVAL,
+        poke_interval: float | None = None,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
@@ -122,8 +117,7 @@ class PromptLayerWorkflowTrigger(BaseTrigger):
             max_outage=self.max_outage,
             outage_since=self.outage_since,
         )
-        if self.next_look_at is not None:
-            await asyncio.sleep(max(0.0, self.next_look_at - time.time()))
+        await asyncio.sleep(wait.take_over(self.next_look_at, now=time.time()))
         await self._read_connection(hook, wait)
         wait.throttle = hook.throttle
         while True:

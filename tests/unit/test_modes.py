@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from support.modes import MODES, Ending, FakeTaskInstance, Store, run_task
+from support.modes import MODES, Ending, FakeTaskInstance, Rescheduled, Store, run_task
 
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
@@ -228,6 +229,60 @@ def test_deferral_leaves_the_scheduler_time_to_notice_it(
     _, kwargs = deferral.value.trigger.serialize()
     assert kwargs["next_look_at"] >= before + 10.0
     assert deferral.value.timeout.total_seconds() > 10.0
+
+
+class TestPace:
+    """When the next look comes, as far as a task tells Airflow."""
+
+    @pytest.fixture
+    def run_id(self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer) -> int:
+        return promptlayer_server.start_execution("Article pipeline", {"topic": "x"})
+
+    @staticmethod
+    def leaves(run_id: int, **arguments: Any) -> BaseException:
+        sensor = PromptLayerWorkflowSensor(
+            task_id="t", workflow_version_execution_id=run_id, **arguments
+        )
+        with pytest.raises((TaskDeferred, Rescheduled)) as left:
+            sensor.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+        value: BaseException = left.value
+        return value
+
+    @pytest.mark.parametrize(
+        ("arguments", "shortest", "longest"),
+        [
+            ({}, 60.0, 60.0),  # Airflow's own: each look of a rescheduled task starts a process
+            ({"poke_interval": 7}, 7.0, 7.0),
+            ({"poke_interval": 100, "exponential_backoff": True}, 50.0, 100.0),
+            ({"poke_interval": 100, "exponential_backoff": True, "max_wait": 45}, 45.0, 45.0),
+            ({"exponential_backoff": True}, 30.0, 60.0),
+        ],
+    )
+    def test_of_reschedules(
+        self, run_id: int, arguments: dict[str, Any], shortest: float, longest: float
+    ) -> None:
+        before = datetime.datetime.now(datetime.UTC)
+        left: Any = self.leaves(run_id, deferrable=False, mode="reschedule", **arguments)
+        after = datetime.datetime.now(datetime.UTC)
+        assert (left.reschedule_date - after).total_seconds() <= longest
+        assert (left.reschedule_date - before).total_seconds() >= shortest
+
+    @pytest.mark.parametrize(
+        ("arguments", "kept"),
+        [
+            ({}, (None, False, None)),
+            ({"max_wait": 9}, (None, False, 9.0)),
+            ({"poke_interval": datetime.timedelta(minutes=1)}, (60.0, False, None)),
+            ({"poke_interval": 7, "exponential_backoff": True, "max_wait": 9}, (7.0, True, 9.0)),
+        ],
+    )
+    def test_of_the_trigger(
+        self, run_id: int, arguments: dict[str, Any], kept: tuple[Any, ...]
+    ) -> None:
+        left: Any = self.leaves(run_id, **arguments)
+        _, kwargs = left.trigger.serialize()
+        names = ("poke_interval", "exponential_backoff", "max_wait")
+        assert tuple(kwargs[name] for name in names) == kept
 
 
 class TestOutageBetweenReschedules:

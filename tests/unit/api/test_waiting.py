@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_promptlayer.api.waiting import Look, Pace, Wait
+from airflow_provider_promptlayer.api.pace import Pace
+from airflow_provider_promptlayer.api.waiting import Look, Step, Wait
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
     PromptLayerAuthError,
@@ -42,81 +40,60 @@ def wait_for(pace: Pace | None = None, *, deadline: float | None = 3600.0, **opt
     )
 
 
-# Pace against Airflow's own
-
-PACES = [
-    (poke_interval, max_wait, elapsed)
-    for poke_interval in (0.2, 1.0, 1.7, 10.0, 60.0, 3600.0)
-    for max_wait in (None, 0.0, 5.0, 300.0)
-    for elapsed in (0.0, 0.4, 1.0, 9.0, 10.0, 61.0, 1234.5, 86_400.0, 5_000_000.0)
-]
-
-ASK_AIRFLOW = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-from datetime import timedelta
-try:
-    from airflow.sdk import BaseSensorOperator
-except ImportError:
-    from airflow.sensors.base import BaseSensorOperator
-found = []
-for poke_interval, max_wait, elapsed in json.loads(sys.argv[1]):
-    intervals = []
-    for exponential_backoff in (False, True):
-        sensor = BaseSensorOperator(
-            task_id="wait", mode="reschedule", poke_interval=poke_interval, timeout=10**9,
-            exponential_backoff=exponential_backoff,
-            max_wait=None if max_wait is None else timedelta(seconds=max_wait),
-        )
-        intervals.append(sensor._get_next_poke_interval(1.5, lambda: elapsed, 1))
-    found.append([f"{sensor.dag_id}#{sensor.task_id}#1.5", *intervals])
-print("ANSWER" + json.dumps(found))
-"""
+# Wait: from process to process
 
 
-def test_the_pace_is_that_of_airflow(tmp_path: Path) -> None:
-    # In a process of its own: importing Airflow configures the process that does it.
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ASK_AIRFLOW, json.dumps(PACES)],
-        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    answer = next(line for line in done.stdout.splitlines() if line.startswith("ANSWER"))
-    ours, theirs = [], []
-    for (poke_interval, max_wait, elapsed), (seed, steady, growing) in zip(
-        PACES, json.loads(answer.removeprefix("ANSWER")), strict=True
-    ):
-        case = (poke_interval, max_wait, elapsed)
-        theirs.append((case, steady, growing))
-        ours.append(
-            (
-                case,
-                Pace(poke_interval, False, max_wait).interval(elapsed, seed=seed),
-                Pace(poke_interval, True, max_wait).interval(elapsed, seed=seed),
-            )
-        )
-    assert ours == theirs
+def moved(pace: Pace, count: int = 200) -> list[Wait]:
+    return [
+        Wait(f"workflow run {n}", pace, started_at=START, deadline=START + 3600)
+        for n in range(count)
+    ]
 
 
-@pytest.mark.parametrize("elapsed", [-5.0, 0.0, 1e3, 1e9, 1e300])
-def test_the_pace_is_finite_whenever_it_is_asked(elapsed: float) -> None:
-    interval = Pace(10.0, True).interval(elapsed, seed="x")
-    assert 1.0 <= interval < 1e9
+@pytest.mark.parametrize(
+    ("poke_interval", "earliest", "latest"),
+    [(None, 10.0, 12.0), (1.0, 10.0, 11.0), (10.0, 10.0, 20.0), (15.0, 10.0, 20.0), (60.0, 10, 60)],
+)
+def test_waits_that_move_at_the_same_moment_spread_out(
+    poke_interval: float | None, earliest: float, latest: float
+) -> None:
+    first = []
+    for wait in moved(Pace(poke_interval)):
+        step = wait.after_look(RUNNING, now=START)
+        first.append(wait.hand_over(step, settle=10.0, now=START) - START)
+    assert earliest <= min(first) < earliest + (latest - earliest) / 10
+    assert latest - (latest - earliest) / 10 < max(first) <= latest
 
 
-def test_waits_that_began_together_spread_out() -> None:
-    pace = Pace(60.0, True)
-    assert len({pace.interval(1000.0, seed=str(seed)) for seed in range(20)}) > 10
-    assert pace.interval(1000.0, seed="a") == pace.interval(1000.0, seed="a")
+def test_a_wait_that_moves_in_trouble_keeps_its_distance() -> None:
+    for wait in moved(Pace(5.0)):
+        step = wait.after_error(PromptLayerRateLimitError("HTTP 429", retry_after=45.0), now=START)
+        assert 45.0 <= wait.hand_over(step, settle=10.0, now=START) - START <= 55.0
 
 
-def test_backoff_grows_up_to_max_wait() -> None:
-    pace = Pace(10.0, True, max_wait=100.0)
-    intervals = [pace.interval(elapsed, seed="x") for elapsed in (0, 100, 10_000)]
-    assert intervals[0] < intervals[-1] == 100.0
+@pytest.mark.parametrize(("deadline", "expected"), [(5.0, 10.0), (12.0, 12.0)])
+def test_a_wait_that_moves_looks_by_its_deadline_but_not_before_it_may(
+    deadline: float, expected: float
+) -> None:
+    wait = wait_for(Pace(600.0), deadline=deadline)
+    step = Step(sleep=deadline)
+    assert wait.hand_over(step, settle=10.0, now=START) - START <= expected
+
+
+def test_a_wait_that_is_taken_over_keeps_to_the_plan() -> None:
+    for wait in moved(Pace(10.0)):
+        assert wait.take_over(START + 17.0, now=START + 5.0) == 12.0
+        assert wait.take_over(START + 17.0, now=START + 18.0) == 0.0
+
+
+def test_waits_that_come_back_together_spread_out() -> None:
+    first = [wait.take_over(START + 17.0, now=START + 300.0) for wait in moved(Pace(10.0))]
+    assert 0.0 <= min(first) < 1.0 < 9.0 < max(first) <= 10.0
+
+
+def test_waits_that_begin_together_spread_out() -> None:
+    first = [wait.take_over(None, now=START) for wait in moved(Pace(10.0))]
+    assert 0.0 <= min(first) < 0.2 < 1.8 < max(first) <= 2.0
 
 
 # Wait: looks
