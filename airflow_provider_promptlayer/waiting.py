@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a task waits: the base of the sensor and of the operators.
+"""How a task waits: the base of the sensors and of the operators.
 
-Whatever the mode, the same three steps are taken. *Identify* the run. *Wait* for it: look, ask
-:class:`.api.waiting.Wait` what follows, and between two looks sleep, be rescheduled, or be
-deferred to the triggerer. *Finish*: judge the whole results in :mod:`.api.endings` and hand them
-on. Errors become Airflow's in one place, so ``soft_fail``, ``never_fail`` and retries do the same
+Whatever the mode, the same three steps are taken. *Identify* the subject, that is, what to wait
+for. *Wait* for it: look, ask :class:`.api.waiting.Wait` what follows, and between two looks sleep,
+be rescheduled, or be deferred to the triggerer. *Finish*: judge the ending and hand on what there
+is. Errors become Airflow's in one place, so ``soft_fail``, ``never_fail`` and retries do the same
 in every mode.
 """
 
@@ -15,8 +15,9 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -28,11 +29,10 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_promptlayer import compat
-from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
 from airflow_provider_promptlayer.api.events import read_event
 from airflow_provider_promptlayer.api.pace import AIRFLOWS_POKE_INTERVAL, Pace
+from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Wait
-from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
     PromptLayerError,
@@ -41,11 +41,12 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnknownConnectionError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook, look_at, subject_of
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.memory import OutageMemory
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
 _DEFERRAL_FAILED = "__fail__"
 """The method that Airflow resumes when a trigger crashed or took too long."""
@@ -63,8 +64,8 @@ _TIMEOUT_GRACE = datetime.timedelta(minutes=1)
 """How long after the deadline Airflow ends a wait whose triggerer does not."""
 
 
-class PromptLayerWorkflowWaiter(BaseSensorOperator):
-    """Base of everything that waits for a workflow run.
+class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
+    """Base of everything that waits.
 
     Takes the arguments of Airflow's sensors, with the same meaning in every mode:
     ``poke_interval``, ``timeout``, ``soft_fail``, ``never_fail``, ``exponential_backoff``,
@@ -75,12 +76,14 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
     :param poke_interval: seconds (or a ``timedelta``) between two looks, kept to exactly. None for
         a pace that fits the work, see :class:`.api.pace.Pace`; in ``mode="reschedule"`` that is
         Airflow's own 60 s.
-    :param fail_on: which ending counts as a failure, see :data:`.api.endings.FailOn`.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach
         before the task fails.
     """
 
     ui_color = "#e8e4fb"
+
+    subject_type: ClassVar[type[Subject[Any]]]
+    """What kind of thing this waits for."""
 
     def __init__(
         self,
@@ -88,7 +91,6 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
         promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
         deferrable: bool = True,
         poke_interval: datetime.timedelta | float | None = None,
-        fail_on: FailOn = "no_output",
         max_outage: datetime.timedelta | float = DEFAULT_MAX_OUTAGE,
         **kwargs: Any,
     ) -> None:
@@ -96,18 +98,16 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             poke_interval=AIRFLOWS_POKE_INTERVAL if poke_interval is None else poke_interval,
             **kwargs,
         )
-        check_fail_on(fail_on)
         self.promptlayer_conn_id = promptlayer_conn_id
         self.deferrable = deferrable
         # Each look of a rescheduled task starts a process, which Airflow advises to do rarely.
         self._keeps_interval = poke_interval is not None or (self.reschedule and not deferrable)
-        self.fail_on: FailOn = fail_on
         self.max_outage = (
             max_outage.total_seconds()
             if isinstance(max_outage, datetime.timedelta)
             else float(max_outage)
         )
-        self._run_id: int | None = None  # once known
+        self._subject: Subject[L] | None = None  # once known
         self._outage_memory: OutageMemory | None = None
         self._resumed = False  # whether this process came back to a wait
 
@@ -117,19 +117,30 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
         return PromptLayerHook(self.promptlayer_conn_id)
 
     @abstractmethod
-    def identify(self, context: Context) -> int:
-        """Return the id of the run to wait for."""
+    def identify(self, context: Context) -> Subject[L]:
+        """Return what to wait for."""
 
     @abstractmethod
-    def recall(self, context: Context) -> int | None:
-        """Return the id of the run that this task waited for when it left the worker."""
+    def recall(self, context: Context) -> Subject[L] | None:
+        """Return what this task waited for when it left the worker, or None if that is lost."""
 
     @abstractmethod
-    def deliver(self, context: Context, results: WorkflowResults) -> Any:
-        """Hand on the results of a run that counts as a success; return the task's result."""
+    def trigger(self, subject: Subject[L], **how: Any) -> BaseTrigger:
+        """Return the trigger that waits for ``subject``.
 
-    def record(self, context: Context, results: WorkflowResults) -> None:
-        """Note what is worth keeping of a run that has ended, however it ended."""
+        :param how: the arguments of :class:`.triggers.base.PromptLayerTrigger`.
+        """
+
+    @abstractmethod
+    def judge(self, ending: L) -> None:
+        """Raise if an ending counts as a failure."""
+
+    @abstractmethod
+    def deliver(self, context: Context, ending: L) -> Any:
+        """Hand on what an ending that counts as a success left; return the task's result."""
+
+    def record(self, context: Context, ending: L) -> None:
+        """Note what is worth keeping of an ending, whatever it is."""
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry of the task can help, and cannot do harm."""
@@ -138,25 +149,25 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
         return error.retry_helps if isinstance(error, PromptLayerError) else True
 
     def execute(self, context: Context) -> Any:
-        """Wait for the run and hand on what it left behind.
+        """Wait for the subject and hand on what it left behind.
 
         :raises AirflowFailException: if trying again cannot help.
         :raises AirflowException: if it can.
-        :raises AirflowSensorTimeout: if the run did not end in time.
+        :raises AirflowSensorTimeout: if the subject did not end in time.
         :raises AirflowSkipException: instead of these, with ``soft_fail`` or ``never_fail``.
         """
         with self._airflow_errors():
-            self._run_id = run_id = self.identify(context)
+            self._subject = subject = self.identify(context)
             started_at = self._started_at(context)
             if self.reschedule and not self.deferrable:
                 self._outage_memory = OutageMemory.of(context)
             wait = self._new_wait(
-                run_id,
+                subject,
                 started_at,
                 deadline=started_at + self.timeout,
                 outage_since=self._outage_memory.read() if self._outage_memory else None,
             )
-            return self._finish(context, self._wait_to_the_end(run_id, wait))
+            return self._finish(context, self._wait_to_the_end(subject, wait))
 
     def execute_complete(
         self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
@@ -167,18 +178,18 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
         :param waiting: what this task left for itself when it deferred.
         """
         with self._airflow_errors():
-            if waiting is None:
+            if waiting is None or "subject" not in waiting:
                 raise PromptLayerEventError("The task was resumed without its own notes.")
-            self._run_id = run_id = waiting["workflow_version_execution_id"]
-            read_event(event, subject_id=run_id)
+            self._subject = subject = self.subject_type(**waiting["subject"])
+            read_event(event, subject_id=subject.id)
             wait = self._new_wait(
-                run_id,
+                subject,
                 waiting["started_at"],
-                # The run has ended in time: a blip in fetching what it left is no time-out.
+                # It has ended in time: a blip in fetching what it left is no time-out.
                 deadline=max(waiting["deadline"], time.time() + self.max_outage),
                 outage_since=waiting["outage_since"],
             )
-            return self._finish(context, self._wait_to_the_end(run_id, wait))
+            return self._finish(context, self._wait_to_the_end(subject, wait))
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -191,7 +202,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
                 next_method, next_kwargs, context
             )
         with self._airflow_errors():
-            self._run_id = self.recall(context)
+            self._subject = self.recall(context)
             reason = str((next_kwargs or {}).get("error", "unknown"))
             for line in (next_kwargs or {}).get("traceback") or []:
                 self.log.error("%s", line.rstrip())
@@ -199,39 +210,35 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             if "timeout" in reason.lower():
                 raise PromptLayerWaitTimeoutError(
                     f"The wait did not end within {self.timeout:.0f} s, and no triggerer ended it. "
-                    f"{self._goes_on()}"
+                    f"{self._left()}"
                 )
             raise PromptLayerEventError(
-                f"The wait in the triggerer broke off ({reason}). {self._goes_on()}"
+                f"The wait in the triggerer broke off ({reason}). {self._left()}"
             )
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once, without waiting; trouble in asking counts as 'not yet'."""
         with self._airflow_errors():
-            run_id = self._run_id or self.identify(context)
+            subject = self._subject or self.identify(context)
             try:
-                results = self.hook.get_workflow_results(run_id)
+                look = self.hook.call(subject.read())
             except PromptLayerTransientError as error:
                 self.log.warning("%s", error)
                 return PokeReturnValue(is_done=False)
-            return PokeReturnValue(is_done=results.is_complete, xcom_value=run_id)
+            return PokeReturnValue(is_done=look.is_complete, xcom_value=subject.id)
 
     def on_kill(self) -> None:
-        """Say that the run goes on: PromptLayer has no way to cancel one."""
-        if self._run_id is not None:
-            self.log.warning(
-                "The task is being stopped. Workflow run %s goes on at PromptLayer, which cannot "
-                "cancel it.",
-                self._run_id,
-            )
+        """Say what becomes of the subject."""
+        if self._subject is not None:
+            self.log.warning("The task is being stopped. %s", self._left())
 
-    def _wait_to_the_end(self, run_id: int, wait: Wait) -> WorkflowResults:
-        """Look until the run has ended; or leave the worker, to come back later."""
+    def _wait_to_the_end(self, subject: Subject[L], wait: Wait) -> L:
+        """Look until the subject has ended; or leave the worker, to come back later."""
         while True:
             time.sleep(wait.before_look(now=time.time()))
             try:
-                results = self.hook.get_workflow_results(run_id)
-                step = wait.after_look(look_at(results), now=time.time())
+                look = self.hook.call(subject.read())
+                step = wait.after_look(look, now=time.time())
             except PromptLayerTransientError as error:
                 step = wait.after_error(error, now=time.time())
             except PromptLayerUnknownConnectionError as error:
@@ -241,12 +248,12 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
                 step = wait.after_error(PromptLayerTransientError(str(error)), now=time.time())
             else:
                 if step.is_done:
-                    return results
+                    return look
             if step.note:
                 (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
             if self.deferrable:
                 next_look_at = wait.hand_over(step, settle=SETTLE_SECONDS, now=time.time())
-                self._defer(run_id, wait, next_look_at=next_look_at)
+                self._defer(subject, wait, next_look_at=next_look_at)
             if self.reschedule and self._may_leave(wait):
                 wake_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
                     seconds=step.sleep
@@ -254,18 +261,16 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
                 raise compat.reschedule_exception(wake_at)
             time.sleep(step.sleep)
 
-    def _defer(self, run_id: int, wait: Wait, *, next_look_at: float) -> NoReturn:
-        from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
-
+    def _defer(self, subject: Subject[L], wait: Wait, *, next_look_at: float) -> NoReturn:
         deadline = wait.started_at + self.timeout if wait.deadline is None else wait.deadline
-        # The triggerer goes on with an outage that the worker has met. One met after the run had
+        # The triggerer goes on with an outage that the worker has met. One met after it had
         # ended, in fetching what the triggerer never asks for, is counted from visit to visit.
         outage_there, outage_here = (
             (None, wait.outage_since) if self._resumed else (wait.outage_since, None)
         )
         self.defer(
-            trigger=PromptLayerWorkflowTrigger(
-                workflow_version_execution_id=run_id,
+            trigger=self.trigger(
+                subject,
                 promptlayer_conn_id=self.promptlayer_conn_id,
                 poke_interval=wait.pace.poke_interval,
                 exponential_backoff=wait.pace.exponential_backoff,
@@ -279,7 +284,7 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             method_name="execute_complete",
             kwargs={
                 "waiting": {
-                    "workflow_version_execution_id": run_id,
+                    "subject": asdict(subject),
                     "started_at": wait.started_at,
                     "deadline": deadline,
                     "outage_since": outage_here,
@@ -307,21 +312,21 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
                 return first.timestamp()
         return time.time()
 
-    def _finish(self, context: Context, results: WorkflowResults) -> Any:
-        self.record(context, results)
-        judge(results, self.fail_on)
-        return self.deliver(context, results)
+    def _finish(self, context: Context, ending: L) -> Any:
+        self.record(context, ending)
+        self.judge(ending)
+        return self.deliver(context, ending)
 
     def _new_wait(
         self,
-        run_id: int,
+        subject: Subject[L],
         started_at: float,
         *,
         deadline: float,
         outage_since: float | None = None,
     ) -> Wait:
         return Wait(
-            subject_of(run_id),
+            subject.name,
             Pace(
                 self.poke_interval if self._keeps_interval else None,
                 self.exponential_backoff,
@@ -333,9 +338,9 @@ class PromptLayerWorkflowWaiter(BaseSensorOperator):
             outage_since=outage_since,
         )
 
-    def _goes_on(self) -> str:
-        subject = "The run" if self._run_id is None else f"Workflow run {self._run_id}"
-        return f"{subject} goes on at PromptLayer, which cannot cancel it."
+    def _left(self) -> str:
+        named = "What it waited for" if self._subject is None else str(self._subject)
+        return f"{named} {self.subject_type.when_left}."
 
     @contextmanager
     def _airflow_errors(self) -> Iterator[None]:

@@ -3,8 +3,8 @@
 
 Every mode of waiting asks :class:`Wait`, and hands it the time. It keeps three rules:
 
-- A blip is not an outage. Trouble in asking says nothing about the run, so the wait goes on,
-  backing off, until it has lasted for ``max_outage``.
+- A blip is not an outage. Trouble in asking says nothing about what is asked for, so the wait goes
+  on, backing off, until it has lasted for ``max_outage``.
 - The deadline is a point in time, set once, so that a wait which moves to another process ends
   when it would have ended. The last look is taken at the deadline, not before it.
 - What cannot get better ends at once: a refusal that another try would meet again.
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from airflow_provider_promptlayer.api.pace import SHORTEST_INTERVAL, Pace, fraction
+from airflow_provider_promptlayer.api.subjects import Look
 from airflow_provider_promptlayer.api.throttle import Throttle
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
@@ -33,14 +34,6 @@ DEFAULT_MAX_OUTAGE: Final = 30 * 60.0
 """Seconds for which PromptLayer may be out of reach before a wait gives up."""
 
 _MAX_BACKOFF: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a look has shown: whether the thing has ended, and a line for people."""
-
-    is_done: bool
-    progress: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +137,7 @@ class Wait:
         elif look.progress != self._last:
             note = f"{self._subject}: {look.progress}."
         self._last = look.progress
-        if look.is_done:
+        if look.is_complete:
             return Step(is_done=True, note=note)
         return Step(sleep=self._until_next(now), note=note)
 
@@ -166,8 +159,8 @@ class Wait:
         if now - self.outage_since >= self.max_outage:
             raise PromptLayerOutageError(
                 f"PromptLayer could not be asked about {self.subject} since "
-                f"{_utc(self.outage_since)}, longer than max_outage={self.max_outage:.0f} s. The "
-                f"run itself may well go on. Last trouble: {error}"
+                f"{_utc(self.outage_since)}, longer than max_outage={self.max_outage:.0f} s. It "
+                f"may well go on. Last trouble: {error}"
             ) from None
         asked = error.retry_after if isinstance(error, PromptLayerTransientError) else None
         backoff = self._backoff() if asked is None else asked
@@ -181,7 +174,7 @@ class Wait:
         if self.deadline is not None and now >= self.deadline:
             raise PromptLayerWaitTimeoutError(
                 f"{self._subject} did not end within {self.deadline - self.started_at:.0f} s "
-                f"(last seen: {self._last}). The run itself goes on: PromptLayer cannot cancel it."
+                f"(last seen: {self._last}). It goes on at PromptLayer."
             )
         return self._capped(self._interval(now), now)
 

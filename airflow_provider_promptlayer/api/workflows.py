@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote, urlencode
 
 from airflow_provider_promptlayer.api.arguments import (
@@ -30,6 +30,7 @@ from airflow_provider_promptlayer.api.http import (
     unexpected,
 )
 from airflow_provider_promptlayer.api.json_body import loads
+from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.text import one_line, shown
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
@@ -257,6 +258,36 @@ def workflow_results(
         )
 
     return Call(request, read)
+
+
+@dataclass(frozen=True)
+class WorkflowRun(Subject[WorkflowResults]):
+    """A run of a workflow, as something to wait for."""
+
+    workflow_version_execution_id: int
+
+    when_left: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
+
+    @property
+    def id(self) -> int:
+        """The run's ``workflow_version_execution_id``."""
+        return self.workflow_version_execution_id
+
+    @property
+    def name(self) -> str:
+        """What messages call the run."""
+        return f"workflow run {self.workflow_version_execution_id}"
+
+    def read(self) -> Call[WorkflowResults]:
+        """Ask for the outputs of all nodes."""
+        return workflow_results(self.workflow_version_execution_id)
+
+    def peek(self) -> Call[WorkflowResults]:
+        """Ask for the main output alone, which is all that the answer to an ended run then holds.
+
+        While the run goes on both questions are answered with the nodes so far.
+        """
+        return workflow_results(self.workflow_version_execution_id, return_all_outputs=False)
 
 
 def workflow_count() -> Call[int | None]:

@@ -26,12 +26,14 @@ from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.pace import Pace
 from airflow_provider_promptlayer.api.settings import Settings, read_connection
 from airflow_provider_promptlayer.api.starting import resend_after
+from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.throttle import Throttle
-from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Look, Step, Wait
+from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
 from airflow_provider_promptlayer.api.workflows import (
     StartedRun,
     WorkflowResults,
+    WorkflowRun,
     run_workflow,
     workflow_count,
     workflow_results,
@@ -149,7 +151,7 @@ class PromptLayerHook(BaseHook):
         sent = 0
         while True:
             try:
-                return self._started(self._call(call))
+                return self._started(self.call(call))
             except PromptLayerError as error:
                 sent += 1
                 time.sleep(self._until_resend(error, sent))
@@ -176,7 +178,7 @@ class PromptLayerHook(BaseHook):
         sent = 0
         while True:
             try:
-                return self._started(await self._acall(call))
+                return self._started(await self.acall(call))
             except PromptLayerError as error:
                 sent += 1
                 await asyncio.sleep(self._until_resend(error, sent))
@@ -190,7 +192,7 @@ class PromptLayerHook(BaseHook):
         :param return_all_outputs: False asks for the main output alone: ``nodes`` is then empty
             once the run has ended, and nothing tells whether it succeeded.
         """
-        return self._call(
+        return self.call(
             workflow_results(workflow_version_execution_id, return_all_outputs=return_all_outputs)
         )
 
@@ -198,7 +200,7 @@ class PromptLayerHook(BaseHook):
         self, workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
     ) -> WorkflowResults:
         """Do what :meth:`get_workflow_results` does, without blocking the event loop."""
-        return await self._acall(
+        return await self.acall(
             workflow_results(workflow_version_execution_id, return_all_outputs=return_all_outputs)
         )
 
@@ -223,21 +225,11 @@ class PromptLayerHook(BaseHook):
         :raises PromptLayerWaitTimeoutError: if the run did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
-        run_id = execution_id(workflow_version_execution_id)
+        run = WorkflowRun(execution_id(workflow_version_execution_id))
         check_fail_on(fail_on)
-        wait = self._wait_for(run_id, timeout, poke_interval, max_outage)
-        while True:
-            time.sleep(wait.before_look(now=time.time()))
-            try:
-                results = self.get_workflow_results(run_id)
-                step = wait.after_look(look_at(results), now=time.time())
-            except PromptLayerTransientError as error:
-                step = wait.after_error(error, now=time.time())
-            self._log_step(step)
-            if step.is_done:
-                judge(results, fail_on)
-                return results
-            time.sleep(step.sleep)
+        results = self._wait_for(run, self._new_wait(run, timeout, poke_interval, max_outage))
+        judge(results, fail_on)
+        return results
 
     async def await_for_workflow_results(
         self,
@@ -249,22 +241,13 @@ class PromptLayerHook(BaseHook):
         fail_on: FailOn = "no_output",
     ) -> WorkflowResults:
         """Do what :meth:`wait_for_workflow_results` does, without blocking the event loop."""
-        run_id = execution_id(workflow_version_execution_id)
+        run = WorkflowRun(execution_id(workflow_version_execution_id))
         check_fail_on(fail_on)
-        wait = self._wait_for(run_id, timeout, poke_interval, max_outage)
-        async with self.async_transport():
-            while True:
-                await asyncio.sleep(wait.before_look(now=time.time()))
-                try:
-                    results = await self.aget_workflow_results(run_id)
-                    step = wait.after_look(look_at(results), now=time.time())
-                except PromptLayerTransientError as error:
-                    step = wait.after_error(error, now=time.time())
-                self._log_step(step)
-                if step.is_done:
-                    judge(results, fail_on)
-                    return results
-                await asyncio.sleep(step.sleep)
+        results = await self._await_for(
+            run, self._new_wait(run, timeout, poke_interval, max_outage)
+        )
+        judge(results, fail_on)
+        return results
 
     def test_connection(self) -> tuple[bool, str]:
         """Make the cheapest authenticated call, and say who is wrong if it fails.
@@ -272,7 +255,7 @@ class PromptLayerHook(BaseHook):
         :returns: whether it worked, and a line for people.
         """
         try:
-            count = self._call(workflow_count())
+            count = self.call(workflow_count())
         except PromptLayerAuthError as error:
             return False, f"The host is reachable, but the key is wrong. {error}"
         except PromptLayerUnreachableError as error:
@@ -305,7 +288,11 @@ class PromptLayerHook(BaseHook):
         if self._transport is not None:
             self._transport.close()
 
-    def _call(self, call: Call[T]) -> T:
+    def call(self, call: Call[T]) -> T:
+        """Send a request of :mod:`..api` and return what its answer means.
+
+        If the key is refused, the connection is read again: somebody may have changed it.
+        """
         try:
             return self._call_once(call)
         except PromptLayerAuthError as error:
@@ -316,7 +303,8 @@ class PromptLayerHook(BaseHook):
             self._say_key_changed(error)
             return self._call_once(call)
 
-    async def _acall(self, call: Call[T]) -> T:
+    async def acall(self, call: Call[T]) -> T:
+        """Do what :meth:`call` does, without blocking the event loop."""
         try:
             return await self._acall_once(call)
         except PromptLayerAuthError as error:
@@ -324,6 +312,33 @@ class PromptLayerHook(BaseHook):
                 raise
             self._say_key_changed(error)
             return await self._acall_once(call)
+
+    def _wait_for(self, subject: Subject[L], wait: Wait) -> L:
+        while True:
+            time.sleep(wait.before_look(now=time.time()))
+            try:
+                look = self.call(subject.read())
+                step = wait.after_look(look, now=time.time())
+            except PromptLayerTransientError as error:
+                step = wait.after_error(error, now=time.time())
+            self._log_step(step)
+            if step.is_done:
+                return look
+            time.sleep(step.sleep)
+
+    async def _await_for(self, subject: Subject[L], wait: Wait) -> L:
+        async with self.async_transport():
+            while True:
+                await asyncio.sleep(wait.before_look(now=time.time()))
+                try:
+                    look = await self.acall(subject.read())
+                    step = wait.after_look(look, now=time.time())
+                except PromptLayerTransientError as error:
+                    step = wait.after_error(error, now=time.time())
+                self._log_step(step)
+                if step.is_done:
+                    return look
+                await asyncio.sleep(step.sleep)
 
     def _call_once(self, call: Call[T]) -> T:
         from airflow_provider_promptlayer.transport.blocking import BlockingTransport
@@ -417,12 +432,12 @@ class PromptLayerHook(BaseHook):
         """What all waits of this process that use the same connection share."""
         return _throttles.setdefault(self.settings, Throttle())
 
-    def _wait_for(
-        self, run_id: int, timeout: float, poke_interval: float | None, max_outage: float
+    def _new_wait(
+        self, subject: Subject[L], timeout: float, poke_interval: float | None, max_outage: float
     ) -> Wait:
         now = time.time()
         return Wait(
-            subject_of(run_id),
+            subject.name,
             Pace(poke_interval),
             started_at=now,
             deadline=now + timeout,
@@ -439,13 +454,3 @@ class PromptLayerHook(BaseHook):
     def _log_step(self, step: Step) -> None:
         if step.note:
             (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
-
-
-def look_at(results: WorkflowResults) -> Look:
-    """Return what the waiting machinery needs to know of ``results``."""
-    return Look(is_done=results.is_complete, progress=results.progress)
-
-
-def subject_of(workflow_version_execution_id: int) -> str:
-    """Return what messages call a run."""
-    return f"workflow run {workflow_version_execution_id}"

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import execution_id, mapping
-from airflow_provider_promptlayer.api.endings import judge
 from airflow_provider_promptlayer.api.starting import Phase, Plan, plan
-from airflow_provider_promptlayer.api.workflows import WorkflowResults, run_workflow
+from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun, run_workflow
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
     PromptLayerError,
@@ -21,7 +20,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerTransientError,
 )
 from airflow_provider_promptlayer.memory import RunMemory
-from airflow_provider_promptlayer.waiting import PromptLayerWorkflowWaiter
+from airflow_provider_promptlayer.workflow_waiting import PromptLayerWorkflowWaiter
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -49,21 +48,21 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
         self.push_node_xcoms = push_node_xcoms
         self._findings = xcom.Findings()
 
-    def record(self, context: Context, results: WorkflowResults) -> None:
+    def record(self, context: Context, ending: WorkflowResults) -> None:
         """Push the statuses before the ending is judged: an alert task wants those of a failure."""
-        self._push(context, xcom.NODE_STATUSES_KEY, xcom.statuses(results.nodes))
+        self._push(context, xcom.NODE_STATUSES_KEY, xcom.statuses(ending.nodes))
 
-    def deliver(self, context: Context, results: WorkflowResults) -> Any:
+    def deliver(self, context: Context, ending: WorkflowResults) -> Any:
         """Push the outputs and return them, all in a form that Airflow can store.
 
         :raises PromptLayerInvalidInputError: if ``nodes`` names one that the run does not have.
         """
         outputs = xcom.storable_outputs(
-            xcom.select(results, self.nodes), results.nodes, self._findings
+            xcom.select(ending, self.nodes), ending.nodes, self._findings
         )
         if self.push_node_xcoms:
             self._push_nodes(context, outputs.by_node)
-        final_output = outputs.final(results)
+        final_output = outputs.final(ending)
         self._push(context, xcom.FINAL_OUTPUT_KEY, final_output)
         if outputs.size > xcom.LARGE and self.do_xcom_push and not xcom.has_custom_backend():
             self.log.info(
@@ -74,10 +73,10 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
             )
         return outputs.by_stored_name if self.return_all_outputs else final_output
 
-    def _finish(self, context: Context, results: WorkflowResults) -> Any:
-        self._findings = xcom.Findings(results)
+    def _finish(self, context: Context, ending: WorkflowResults) -> Any:
+        self._findings = xcom.Findings(ending)
         try:
-            return super()._finish(context, results)
+            return super()._finish(context, ending)
         finally:  # the statuses of a failed run are stored too
             if self.do_xcom_push:
                 for line in self._findings.lines():
@@ -128,18 +127,18 @@ class PromptLayerWorkflowResultsOperator(_PushesOutputs):
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
 
-    def identify(self, context: Context) -> int:
-        """Return the id that was given.
+    def identify(self, context: Context) -> WorkflowRun:
+        """Return the run whose id was given.
 
         :raises PromptLayerInvalidInputError: if it is not a positive integer.
         """
-        run_id = execution_id(self.workflow_version_execution_id)
-        self._push(context, xcom.EXECUTION_ID_KEY, run_id)
-        return run_id
+        run = self.recall(context)
+        self._push(context, xcom.EXECUTION_ID_KEY, run.id)
+        return run
 
-    def recall(self, context: Context) -> int | None:  # noqa: ARG002
-        """Return the id that was given, which does not change."""
-        return execution_id(self.workflow_version_execution_id)
+    def recall(self, context: Context) -> WorkflowRun:  # noqa: ARG002
+        """Return the run whose id was given, which does not change."""
+        return WorkflowRun(execution_id(self.workflow_version_execution_id))
 
 
 class PromptLayerRunWorkflowOperator(_PushesOutputs):
@@ -232,12 +231,12 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         if self.wait_for_completion:
             return super().execute(context)
         with self._airflow_errors():
-            run_id = self.identify(context)
+            run_id = self.identify(context).id
             self._remember(Phase.DELIVERED, run_id)
             return run_id
 
-    def identify(self, context: Context) -> int:
-        """Return the id of the run: of the one that an earlier try started, or of a new one.
+    def identify(self, context: Context) -> WorkflowRun:
+        """Return the run that an earlier try started, or start a new one.
 
         :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
         """
@@ -245,19 +244,19 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         run_id = self._earlier_run()
         if run_id is None:
             run_id = self._start(context)
-        self._run_id = run_id
+        self._subject = run = WorkflowRun(run_id)
         self._remember(Phase.STARTED, run_id)
         try:
             self._push(context, xcom.EXECUTION_ID_KEY, run_id)
         except Exception:
             # The run is under way and its id is in the log: failing now would only lose it.
             self.log.exception("Could not push the id of workflow run %s to XCom.", run_id)
-        return run_id
+        return run
 
-    def recall(self, context: Context) -> int | None:
-        """Return the id that was pushed when the run was started, or None if none was."""
+    def recall(self, context: Context) -> WorkflowRun | None:
+        """Return the run whose id was pushed when it was started, or None if none was."""
         run_id: int | None = xcom.pull_own(context, xcom.EXECUTION_ID_KEY)
-        return run_id
+        return None if run_id is None else WorkflowRun(run_id)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -266,16 +265,16 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         self._memory = self._open_memory(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def deliver(self, context: Context, results: WorkflowResults) -> Any:
+    def deliver(self, context: Context, ending: WorkflowResults) -> Any:
         """Push the outputs and return them; see the base."""
         # Before the outputs go out: a try after a crash comes back to this run all the same, and
         # a task that is cleared because they could not go out is meant to run again.
-        self._remember(Phase.DELIVERED, results.workflow_version_execution_id)
-        return super().deliver(context, results)
+        self._remember(Phase.DELIVERED, ending.workflow_version_execution_id)
+        return super().deliver(context, ending)
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot double a run that goes on."""
-        nothing_started = self._run_id is None and not self._resumed
+        nothing_started = self._subject is None and not self._resumed
         if nothing_started or self._memory is not None:
             return super().may_retry(error) or isinstance(error, PromptLayerRunFailedError)
         return isinstance(error, PromptLayerRunFailedError)
@@ -343,7 +342,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         if not results.is_complete:
             return False
         try:
-            judge(results, self.fail_on)
+            self.judge(results)
         except PromptLayerRunFailedError:
             return True
         return False

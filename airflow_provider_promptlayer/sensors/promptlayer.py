@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer.api.arguments import execution_id
-from airflow_provider_promptlayer.api.workflows import WorkflowResults
-from airflow_provider_promptlayer.waiting import PromptLayerWorkflowWaiter
+from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
+from airflow_provider_promptlayer.workflow_waiting import PromptLayerWorkflowWaiter
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -46,17 +46,17 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
 
-    def identify(self, context: Context) -> int:  # noqa: ARG002
-        """Return the id that was given.
+    def identify(self, context: Context) -> WorkflowRun:  # noqa: ARG002
+        """Return the run whose id was given.
 
         :raises PromptLayerInvalidInputError: if it is not a positive integer.
         """
-        return execution_id(self.workflow_version_execution_id)
+        return WorkflowRun(execution_id(self.workflow_version_execution_id))
 
-    def recall(self, context: Context) -> int | None:
-        """Return the id that was given, which does not change."""
+    def recall(self, context: Context) -> WorkflowRun:
+        """Return the run whose id was given, which does not change."""
         return self.identify(context)
 
-    def deliver(self, context: Context, results: WorkflowResults) -> int:  # noqa: ARG002
+    def deliver(self, context: Context, ending: WorkflowResults) -> int:  # noqa: ARG002
         """Return the id of the run."""
-        return results.workflow_version_execution_id
+        return ending.workflow_version_execution_id

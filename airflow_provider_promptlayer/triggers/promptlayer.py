@@ -1,162 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wait in the triggerer: a loop around the pure decision of :mod:`..api.waiting`.
-
-Only ever GETs, so it may run twice at once without harm, as Airflow allows triggers to. Carries
-the id of the connection and never the key.
-"""
+"""The triggers, one for each kind of thing to wait for."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
 from airflow_provider_promptlayer.api.arguments import execution_id
-from airflow_provider_promptlayer.api.events import Outcome, WaitEvent, event_for
-from airflow_provider_promptlayer.api.pace import Pace
-from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
-from airflow_provider_promptlayer.exceptions import (
-    PromptLayerConfigurationError,
-    PromptLayerError,
-    PromptLayerTransientError,
-)
-from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook, look_at, subject_of
-
-_CONNECTION_TRIES = 5
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
+from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger
 
 
-class PromptLayerWorkflowTrigger(BaseTrigger):
+class PromptLayerWorkflowTrigger(PromptLayerTrigger):
     """Wait in the triggerer until a workflow run has ended.
 
-    Fires one small event: the run's id, the outcome and a line for people, and none of the
-    outputs. All times are wall-clock seconds since the epoch, so that they mean the same in the
-    process that takes over after a restart.
-
     :param workflow_version_execution_id: the run.
-    :param promptlayer_conn_id: id of the Airflow connection.
-    :param poke_interval: seconds between two looks; None for a pace that fits the work.
-    :param exponential_backoff: as for Airflow's sensors.
-    :param max_wait: longest interval in seconds, or None.
-    :param max_outage: seconds for which PromptLayer may be out of reach.
-    :param started_at: when the wait began; None for now.
-    :param deadline: when it ends without success; None for never.
-    :param next_look_at: when to look first; None for as soon as may be.
-    :param outage_since: since when PromptLayer is out of reach; None if it is not.
+    :param kwargs: how to wait, see :class:`.base.PromptLayerTrigger`.
     """
 
-    def __init__(
-        self,
-        *,
-        workflow_version_execution_id: int | str,
-        promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
-        poke_interval: float | None = None,
-        exponential_backoff: bool = False,
-        max_wait: float | None = None,
-        max_outage: float = DEFAULT_MAX_OUTAGE,
-        started_at: float | None = None,
-        deadline: float | None = None,
-        next_look_at: float | None = None,
-        outage_since: float | None = None,
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
+    def __init__(self, *, workflow_version_execution_id: int | str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
-        self.promptlayer_conn_id = promptlayer_conn_id
-        self.poke_interval = poke_interval
-        self.exponential_backoff = exponential_backoff
-        self.max_wait = max_wait
-        self.max_outage = max_outage
-        self.started_at = time.time() if started_at is None else started_at
-        self.deadline = deadline
-        self.next_look_at = next_look_at
-        self.outage_since = outage_since
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class's path and the arguments that make it anew."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "workflow_version_execution_id": self.workflow_version_execution_id,
-                "promptlayer_conn_id": self.promptlayer_conn_id,
-                "poke_interval": self.poke_interval,
-                "exponential_backoff": self.exponential_backoff,
-                "max_wait": self.max_wait,
-                "max_outage": self.max_outage,
-                "started_at": self.started_at,
-                "deadline": self.deadline,
-                "next_look_at": self.next_look_at,
-                "outage_since": self.outage_since,
-            },
-        )
+    def ids(self) -> dict[str, Any]:
+        """Return the run's id."""
+        return {"workflow_version_execution_id": self.workflow_version_execution_id}
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire the one event."""
-        try:
-            event = await self._wait(execution_id(self.workflow_version_execution_id))
-        except PromptLayerError as error:
-            event = event_for(self.workflow_version_execution_id, error)
-        yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]  # Airflow's
-
-    async def on_kill(self) -> None:
-        """Say that the run goes on (Airflow 3.3 and later call this when a user ends the task)."""
-        self.log.warning(
-            "The task was ended while it waited. Workflow run %s goes on at PromptLayer, which "
-            "cannot cancel it.",
-            self.workflow_version_execution_id,
-        )
-
-    async def _wait(self, run_id: int) -> WaitEvent:
-        hook = PromptLayerHook(self.promptlayer_conn_id)
-        wait = Wait(
-            subject_of(run_id),
-            Pace(self.poke_interval, self.exponential_backoff, self.max_wait),
-            started_at=self.started_at,
-            deadline=self.deadline,
-            max_outage=self.max_outage,
-            outage_since=self.outage_since,
-        )
-        await asyncio.sleep(wait.take_over(self.next_look_at, now=time.time()))
-        await self._read_connection(hook, wait)
-        wait.throttle = hook.throttle
-        while True:
-            # The pool of one set of settings; another one when the connection has changed.
-            async with hook.async_transport():
-                settings = hook.settings
-                while settings == hook.settings:
-                    if (step := await self._look(hook, wait, run_id)).is_done:
-                        return WaitEvent(run_id, Outcome.ENDED, "")
-                    await asyncio.sleep(step.sleep)
-
-    async def _read_connection(self, hook: PromptLayerHook, wait: Wait) -> None:
-        tries = 0
-        while True:
-            try:
-                await hook.aget_settings()
-                return
-            except PromptLayerConfigurationError as error:
-                # Airflow calls a connection undefined also where its own server could not be
-                # asked; and the worker has just read this one.
-                tries += 1
-                if tries == _CONNECTION_TRIES:
-                    raise
-                step = wait.after_error(PromptLayerTransientError(str(error)), now=time.time())
-            except PromptLayerError as error:
-                step = wait.after_error(error, now=time.time())
-            self._log_step(step)
-            await asyncio.sleep(step.sleep)
-
-    async def _look(self, hook: PromptLayerHook, wait: Wait, run_id: int) -> Step:
-        await asyncio.sleep(wait.before_look(now=time.time()))
-        try:
-            results = await hook.aget_workflow_results(run_id, return_all_outputs=False)
-            step = wait.after_look(look_at(results), now=time.time())
-        except PromptLayerError as error:
-            step = wait.after_error(error, now=time.time())
-        self._log_step(step)
-        return step
-
-    def _log_step(self, step: Step) -> None:
-        if step.note:
-            (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
+    def subject(self) -> WorkflowRun:
+        """Return the run."""
+        return WorkflowRun(execution_id(self.workflow_version_execution_id))

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_promptlayer.get_provider_info import get_provider_info
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.waiting import PromptLayerWorkflowWaiter
+from airflow_provider_promptlayer.waiting import PromptLayerWaiter
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "example_dags").glob("*.py"))
@@ -84,7 +84,7 @@ def test_what_a_dag_file_imports_is_light(module: str) -> None:
 def test_example_can_be_imported(path: Path) -> None:
     scope: dict[str, Any] = {"__name__": f"example_{path.stem}", "__file__": str(path)}
     exec(compile(path.read_text("utf-8"), str(path), "exec"), scope)
-    operators = [value for value in scope.values() if isinstance(value, PromptLayerWorkflowWaiter)]
+    operators = [value for value in scope.values() if isinstance(value, PromptLayerWaiter)]
     dags = {operator.dag.dag_id for operator in operators}
     mapped = [value for value in scope.values() if type(value).__name__ == "MappedOperator"]
     assert dags | {operator.dag.dag_id for operator in mapped} == {f"promptlayer_{path.stem}"}

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from airflow_provider_promptlayer.api.pace import Pace
-from airflow_provider_promptlayer.api.waiting import Look, Step, Wait
+from airflow_provider_promptlayer.api.waiting import Step, Wait
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
     PromptLayerAuthError,
@@ -25,6 +26,14 @@ from airflow_provider_promptlayer.exceptions import (
 )
 
 START = 1_800_000_000.0
+
+
+@dataclass(frozen=True)
+class Look:
+    is_complete: bool
+    progress: str
+
+
 RUNNING = Look(False, "0 of 2 nodes done")
 DONE = Look(True, "2 of 2 nodes done")
 
