@@ -28,7 +28,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer import compat, xcom
 from airflow_provider_promptlayer.api.events import read_event
 from airflow_provider_promptlayer.api.pace import AIRFLOWS_POKE_INTERVAL, Pace
 from airflow_provider_promptlayer.api.subjects import L, Subject
@@ -341,6 +341,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def _left(self) -> str:
         named = "What it waited for" if self._subject is None else str(self._subject)
         return f"{named} {self.subject_type.when_left}."
+
+    def _push(self, context: Context, key: str, value: Any) -> None:
+        if self.do_xcom_push:
+            xcom.push(context, key, value)
 
     @contextmanager
     def _airflow_errors(self) -> Iterator[None]:

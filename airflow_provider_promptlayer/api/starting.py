@@ -60,32 +60,31 @@ class Phase(StrEnum):
 class Record:
     """What a task remembers of its run across tries.
 
+    :param subject_id: the id of what was started, or None if that is not known yet.
     :param lifecycle: tells the tries that follow each other from those after the task was
         cleared: Airflow raises ``max_tries`` when a task is cleared, and keeps it for a retry.
     """
 
     phase: Phase
     lifecycle: int
-    workflow_version_execution_id: int | None = None
+    subject_id: int | str | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
         return {
             "phase": self.phase.value,
             "lifecycle": self.lifecycle,
-            "workflow_version_execution_id": self.workflow_version_execution_id,
+            "id": self.subject_id,
         }
 
     @classmethod
     def read(cls, payload: Any) -> Record | None:
         """Return the record that ``payload`` is, or None if it is none."""
         try:
-            run_id = payload["workflow_version_execution_id"]
-            return cls(
-                Phase(payload["phase"]),
-                int(payload["lifecycle"]),
-                None if run_id is None else int(run_id),
-            )
+            subject_id = payload["id"]
+            if not isinstance(subject_id, int | str | None):
+                return None
+            return cls(Phase(payload["phase"]), int(payload["lifecycle"]), subject_id)
         except (TypeError, KeyError, ValueError):
             return None
 
@@ -109,7 +108,7 @@ def plan(record: Record | None, lifecycle: int) -> Plan:
     if record is None:
         return Plan.START
     is_retry = record.lifecycle == lifecycle
-    if record.workflow_version_execution_id is None:
+    if record.subject_id is None:
         return Plan.ASK if is_retry else Plan.START
     if record.phase is Phase.DELIVERED and not is_retry:
         return Plan.START

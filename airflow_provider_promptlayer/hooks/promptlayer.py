@@ -148,13 +148,7 @@ class PromptLayerHook(BaseHook):
             workflow_version_number=workflow_version_number,
             return_all_outputs=return_all_outputs,
         )
-        sent = 0
-        while True:
-            try:
-                return self._started(self.call(call))
-            except PromptLayerError as error:
-                sent += 1
-                time.sleep(self._until_resend(error, sent))
+        return self._started(self.start(call))
 
     async def arun_workflow(
         self,
@@ -175,13 +169,7 @@ class PromptLayerHook(BaseHook):
             workflow_version_number=workflow_version_number,
             return_all_outputs=return_all_outputs,
         )
-        sent = 0
-        while True:
-            try:
-                return self._started(await self.acall(call))
-            except PromptLayerError as error:
-                sent += 1
-                await asyncio.sleep(self._until_resend(error, sent))
+        return self._started(await self.astart(call))
 
     def get_workflow_results(
         self, workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
@@ -312,6 +300,30 @@ class PromptLayerHook(BaseHook):
                 raise
             self._say_key_changed(error)
             return await self._acall_once(call)
+
+    def start(self, call: Call[T]) -> T:
+        """Do what :meth:`call` does for a request that starts something.
+
+        It is sent again, a few times and with growing pauses, only when it certainly did not
+        arrive: no connection was made, or the answer was 429 or 503.
+        """
+        sent = 0
+        while True:
+            try:
+                return self.call(call)
+            except PromptLayerError as error:
+                sent += 1
+                time.sleep(self._until_resend(error, sent))
+
+    async def astart(self, call: Call[T]) -> T:
+        """Do what :meth:`start` does, without blocking the event loop."""
+        sent = 0
+        while True:
+            try:
+                return await self.acall(call)
+            except PromptLayerError as error:
+                sent += 1
+                await asyncio.sleep(self._until_resend(error, sent))
 
     def _wait_for(self, subject: Subject[L], wait: Wait) -> L:
         while True:

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import execution_id, mapping
-from airflow_provider_promptlayer.api.starting import Phase, Plan, plan
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun, run_workflow
-from airflow_provider_promptlayer.exceptions import (
-    PromptLayerAnswerTooLargeError,
-    PromptLayerError,
-    PromptLayerInvalidInputError,
-    PromptLayerNotFoundError,
-    PromptLayerRunFailedError,
-    PromptLayerStartUncertainError,
-    PromptLayerTransientError,
-)
-from airflow_provider_promptlayer.memory import RunMemory
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.starting import PromptLayerStarter
 from airflow_provider_promptlayer.workflow_waiting import PromptLayerWorkflowWaiter
 
 if TYPE_CHECKING:
@@ -93,10 +84,6 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
                     + ("; its value is in return_value" if self.return_all_outputs else ""),
                 )
 
-    def _push(self, context: Context, key: str, value: Any) -> None:
-        if self.do_xcom_push:
-            xcom.push(context, key, value)
-
 
 class PromptLayerWorkflowResultsOperator(_PushesOutputs):
     """Wait for a workflow run if it has not ended yet, then push its outputs to XCom.
@@ -141,7 +128,7 @@ class PromptLayerWorkflowResultsOperator(_PushesOutputs):
         return WorkflowRun(execution_id(self.workflow_version_execution_id))
 
 
-class PromptLayerRunWorkflowOperator(_PushesOutputs):
+class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[WorkflowResults]):
     """Start a run of a workflow, wait for it, and push its outputs to XCom.
 
     The run's id is in the log and in XCom (``promptlayer_execution_id``) before anything else can
@@ -200,6 +187,9 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         "metadata": "json",
     }
 
+    id_key = xcom.EXECUTION_ID_KEY
+    how_to_find = "look for it in PromptLayer by its metadata (airflow_run_id, airflow_task_id)"
+
     def __init__(
         self,
         *,
@@ -208,164 +198,38 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs):
         metadata: Mapping[str, Any] | str | XComArg | None = None,
         workflow_label_name: str | XComArg | None = None,
         workflow_version_number: int | str | XComArg | None = None,
-        wait_for_completion: bool = True,
-        reattach: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if self.reschedule and not self.deferrable:
-            raise PromptLayerInvalidInputError(
-                "mode='reschedule' would start a run at each look: use deferrable=True."
-            )
         self.workflow_id_or_name: Any = workflow_id_or_name
         self.input_variables: Any = input_variables
         self.metadata: Any = metadata
         self.workflow_label_name: Any = workflow_label_name
         self.workflow_version_number: Any = workflow_version_number
-        self.wait_for_completion = wait_for_completion
-        self.reattach = reattach
-        self._memory: RunMemory | None = None
 
-    def execute(self, context: Context) -> Any:
-        """Start the run, or find that of an earlier try, and wait for it; raises as the base."""
-        if self.wait_for_completion:
-            return super().execute(context)
-        with self._airflow_errors():
-            run_id = self.identify(context).id
-            self._remember(Phase.DELIVERED, run_id)
-            return run_id
+    def check(self, context: Context) -> None:
+        """Refuse what cannot be sent.
 
-    def identify(self, context: Context) -> WorkflowRun:
-        """Return the run that an earlier try started, or start a new one.
-
-        :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
+        :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
         """
-        self._memory = self._open_memory(context)
-        run_id = self._earlier_run()
-        if run_id is None:
-            run_id = self._start(context)
-        self._subject = run = WorkflowRun(run_id)
-        self._remember(Phase.STARTED, run_id)
-        try:
-            self._push(context, xcom.EXECUTION_ID_KEY, run_id)
-        except Exception:
-            # The run is under way and its id is in the log: failing now would only lose it.
-            self.log.exception("Could not push the id of workflow run %s to XCom.", run_id)
-        return run
+        run_workflow(self.workflow_id_or_name, **self._arguments(context))
 
-    def recall(self, context: Context) -> WorkflowRun | None:
-        """Return the run whose id was pushed when it was started, or None if none was."""
-        run_id: int | None = xcom.pull_own(context, xcom.EXECUTION_ID_KEY)
-        return None if run_id is None else WorkflowRun(run_id)
+    def start(self, context: Context) -> int:
+        """Start a run and return its id."""
+        return self.hook.run_workflow(self.workflow_id_or_name, **self._arguments(context))
 
-    def resume_execution(
-        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
-    ) -> Any:
-        """Come back from the triggerer."""
-        self._memory = self._open_memory(context)
-        return super().resume_execution(next_method, next_kwargs, context)
+    def named(self, subject_id: Any) -> WorkflowRun:
+        """Return the run that has the id."""
+        return WorkflowRun(execution_id(subject_id))
 
-    def deliver(self, context: Context, ending: WorkflowResults) -> Any:
-        """Push the outputs and return them; see the base."""
-        # Before the outputs go out: a try after a crash comes back to this run all the same, and
-        # a task that is cleared because they could not go out is meant to run again.
-        self._remember(Phase.DELIVERED, ending.workflow_version_execution_id)
-        return super().deliver(context, ending)
-
-    def may_retry(self, error: Exception) -> bool:
-        """Return whether a retry can help, and cannot double a run that goes on."""
-        nothing_started = self._subject is None and not self._resumed
-        if nothing_started or self._memory is not None:
-            return super().may_retry(error) or isinstance(error, PromptLayerRunFailedError)
-        return isinstance(error, PromptLayerRunFailedError)
-
-    def _start(self, context: Context) -> int:
-        arguments: dict[str, Any] = {
+    def _arguments(self, context: Context) -> dict[str, Any]:
+        return {
             "input_variables": self.input_variables,
             "metadata": {**_origin(context), **mapping("metadata", self.metadata)},
             "workflow_label_name": self.workflow_label_name,
             "workflow_version_number": self.workflow_version_number,
             "return_all_outputs": self.return_all_outputs,
         }
-        run_workflow(self.workflow_id_or_name, **arguments)  # refuses what cannot be sent
-        if self._memory is not None:
-            # Before the start, so that a crash in the middle of it cannot pass for no start.
-            self._memory.write(Phase.STARTING)
-        try:
-            return self.hook.run_workflow(self.workflow_id_or_name, **arguments)
-        except PromptLayerStartUncertainError:
-            raise
-        except PromptLayerError:
-            self._forget_the_start()  # certainly there was none
-            raise
-
-    def _forget_the_start(self) -> None:
-        if self._memory is None:
-            return
-        try:
-            self._memory.forget()
-        except Exception:
-            self.log.exception("Could not remove the note that a start is being sent.")
-
-    def _earlier_run(self) -> int | None:
-        """Return the run that an earlier try of this task started and that has not failed."""
-        if self._memory is None:
-            return None
-        record = self._memory.read()
-        what = plan(record, self._memory.lifecycle)
-        if what is Plan.ASK:
-            raise PromptLayerStartUncertainError(
-                "An earlier try of this task died while it sent the start, so a run may be going "
-                "on: look for it in PromptLayer by its metadata (airflow_run_id, airflow_task_id), "
-                "then clear this task to start another."
-            )
-        if what is Plan.START or record is None or record.workflow_version_execution_id is None:
-            return None
-        run_id = record.workflow_version_execution_id
-        try:
-            if self.wait_for_completion and self._has_failed(run_id):
-                self.log.info("Workflow run %s of an earlier try has failed.", run_id)
-                return None
-        except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
-            if record.lifecycle == self._memory.lifecycle:
-                raise
-            self.log.warning("%s The task was cleared, so another run is started.", error)
-            return None
-        self.log.info("Going back to workflow run %s, which an earlier try started.", run_id)
-        return run_id
-
-    def _has_failed(self, run_id: int) -> bool:
-        try:
-            results = self.hook.get_workflow_results(run_id)
-        except PromptLayerTransientError:
-            return False  # not known to have failed; the wait will tell
-        if not results.is_complete:
-            return False
-        try:
-            self.judge(results)
-        except PromptLayerRunFailedError:
-            return True
-        return False
-
-    def _open_memory(self, context: Context) -> RunMemory | None:
-        if not self.reattach:
-            return None
-        memory = RunMemory.of(context)
-        if memory is None and self.retries:
-            self.log.info(
-                "This Airflow cannot remember the run across tries (3.3 and later can): a retry "
-                "after a crash starts another run."
-            )
-        return memory
-
-    def _remember(self, phase: Phase, run_id: int) -> None:
-        if self._memory is None:
-            return
-        try:
-            self._memory.write(phase, run_id)
-        except Exception:
-            # As with XCom: the run is under way, and failing now would only lose it.
-            self.log.exception("Could not note workflow run %s for later tries.", run_id)
 
 
 def _origin(context: Context) -> dict[str, str]:

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a task starts something exactly once and waits for it: the base of the operators.
+
+The order of things is what keeps a second run from being started. The note that a start is about
+to be sent is written *before* it is sent, the id is noted and pushed as soon as it is known, and
+an error is only retried where that cannot double what goes on; see :mod:`.api.starting`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_promptlayer import xcom
+from airflow_provider_promptlayer.api.starting import Phase, Plan, plan
+from airflow_provider_promptlayer.api.subjects import L, Subject
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAnswerTooLargeError,
+    PromptLayerError,
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+    PromptLayerRunFailedError,
+    PromptLayerStartUncertainError,
+    PromptLayerTransientError,
+)
+from airflow_provider_promptlayer.memory import RunMemory
+from airflow_provider_promptlayer.waiting import PromptLayerWaiter
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class PromptLayerStarter(PromptLayerWaiter[L]):
+    """Base of everything that starts something and waits for it.
+
+    :param wait_for_completion: False returns the id as soon as there is one.
+    :param reattach: go back to what an earlier try has started (Airflow 3.3 and later).
+    :param kwargs: how to wait, see :class:`.waiting.PromptLayerWaiter`. ``mode="reschedule"`` is
+        refused without ``deferrable``: each look would be another start.
+    """
+
+    id_key: ClassVar[str]
+    """Under which key the id is pushed to XCom."""
+
+    how_to_find: ClassVar[str]
+    """How a person tells whether a start whose answer was lost has arrived."""
+
+    def __init__(
+        self, *, wait_for_completion: bool = True, reattach: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if self.reschedule and not self.deferrable:
+            raise PromptLayerInvalidInputError(
+                "mode='reschedule' would start a run at each look: use deferrable=True."
+            )
+        self.wait_for_completion = wait_for_completion
+        self.reattach = reattach
+        self._memory: RunMemory | None = None
+
+    @abstractmethod
+    def check(self, context: Context) -> None:
+        """Raise for arguments that cannot be sent."""
+
+    @abstractmethod
+    def start(self, context: Context) -> int | str:
+        """Send the start, and return the id of what it has started.
+
+        :raises PromptLayerStartUncertainError: if something may have been started all the same.
+        """
+
+    @abstractmethod
+    def named(self, subject_id: Any) -> Subject[L]:
+        """Return what has the id."""
+
+    def execute(self, context: Context) -> Any:
+        """Start it, or find what an earlier try has started, and wait; raises as the base."""
+        if self.wait_for_completion:
+            return super().execute(context)
+        with self._airflow_errors():
+            subject = self.identify(context)
+            self._remember(Phase.DELIVERED, subject)
+            return subject.id
+
+    def identify(self, context: Context) -> Subject[L]:
+        """Return what an earlier try has started, or start it.
+
+        :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
+        """
+        self._memory = self._open_memory(context)
+        self._subject = subject = self._of_earlier_try() or self._start(context)
+        self._remember(Phase.STARTED, subject)
+        try:
+            self._push(context, self.id_key, subject.id)
+        except Exception:
+            # It is under way and its id is in the log: failing now would only lose it.
+            self.log.exception("Could not push the id of %s to XCom.", subject.name)
+        return subject
+
+    def recall(self, context: Context) -> Subject[L] | None:
+        """Return what has the id that was pushed at the start, or None if none was."""
+        subject_id = xcom.pull_own(context, self.id_key)
+        return None if subject_id is None else self.named(subject_id)
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Come back from the triggerer."""
+        self._memory = self._open_memory(context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def may_retry(self, error: Exception) -> bool:
+        """Return whether a retry can help, and cannot double what goes on."""
+        nothing_started = self._subject is None and not self._resumed
+        if nothing_started or self._memory is not None:
+            return super().may_retry(error) or isinstance(error, PromptLayerRunFailedError)
+        return isinstance(error, PromptLayerRunFailedError)
+
+    def _finish(self, context: Context, ending: L) -> Any:
+        self.record(context, ending)
+        self.judge(ending)
+        if self._subject is not None:
+            # Before the outputs go out: a try after a crash comes back to it all the same, and a
+            # task that is cleared because they could not go out is meant to run again.
+            self._remember(Phase.DELIVERED, self._subject)
+        return self.deliver(context, ending)
+
+    def _start(self, context: Context) -> Subject[L]:
+        self.check(context)
+        if self._memory is not None:
+            # Before the start, so that a crash in the middle of it cannot pass for no start.
+            self._memory.write(Phase.STARTING)
+        try:
+            return self.named(self.start(context))
+        except PromptLayerStartUncertainError:
+            raise
+        except PromptLayerError:
+            self._forget_the_start()  # certainly there was none
+            raise
+
+    def _forget_the_start(self) -> None:
+        if self._memory is None:
+            return
+        try:
+            self._memory.forget()
+        except Exception:
+            self.log.exception("Could not remove the note that a start is being sent.")
+
+    def _of_earlier_try(self) -> Subject[L] | None:
+        """Return what an earlier try of this task has started and has not failed."""
+        if self._memory is None:
+            return None
+        record = self._memory.read()
+        what = plan(record, self._memory.lifecycle)
+        if what is Plan.ASK:
+            raise PromptLayerStartUncertainError(
+                "An earlier try of this task died while it sent the start, so a run may be going "
+                f"on: {self.how_to_find}, then clear this task to start another."
+            )
+        if what is Plan.START or record is None or record.subject_id is None:
+            return None
+        subject = self.named(record.subject_id)
+        try:
+            if self.wait_for_completion and self._has_failed(subject):
+                self.log.info("%s of an earlier try has failed.", subject)
+                return None
+        except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
+            if record.lifecycle == self._memory.lifecycle:
+                raise
+            self.log.warning("%s The task was cleared, so another one is started.", error)
+            return None
+        self.log.info("Going back to %s, which an earlier try started.", subject.name)
+        return subject
+
+    def _has_failed(self, subject: Subject[L]) -> bool:
+        try:
+            look = self.hook.call(subject.read())
+        except PromptLayerTransientError:
+            return False  # not known to have failed; the wait will tell
+        if not look.is_complete:
+            return False
+        try:
+            self.judge(look)
+        except PromptLayerRunFailedError:
+            return True
+        return False
+
+    def _open_memory(self, context: Context) -> RunMemory | None:
+        if not self.reattach:
+            return None
+        memory = RunMemory.of(context)
+        if memory is None and self.retries:
+            self.log.info(
+                "This Airflow cannot remember the run across tries (3.3 and later can): a retry "
+                "after a crash starts another run."
+            )
+        return memory
+
+    def _remember(self, phase: Phase, subject: Subject[L]) -> None:
+        if self._memory is None:
+            return
+        try:
+            self._memory.write(phase, subject.id)
+        except Exception:
+            # As with XCom: it is under way, and failing now would only lose it.
+            self.log.exception("Could not note %s for later tries.", subject.name)
