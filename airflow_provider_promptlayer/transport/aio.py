@@ -2,97 +2,119 @@
 """The asynchronous transport, over aiohttp.
 
 All waits of one event loop that use the same settings share one pool of connections:
-:func:`shared_transport` opens it for the first and closes it after the last.
+:func:`shared_transport` opens it for the first and closes it after the last. It does not linger
+for another wait that may come: that would save one TLS handshake, the price of ten looks.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Final
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request, Response
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
-from airflow_provider_promptlayer.transport.headers import (
-    body_without_secrets,
-    headers_for,
-    too_large,
-    without_secrets,
-)
+from airflow_provider_promptlayer.transport.headers import Secrets, headers_for, too_large
 from airflow_provider_promptlayer.transport.tls import proxy_for, ssl_context
 
 MAX_CONNECTIONS: Final = 100
-"""Connections that one pool keeps open at most; further requests queue."""
+"""Looks that one pool has under way at most; further ones queue, first come, first served."""
 
 _CHUNK = 64 * 1024
 
+_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
+"""What aiohttp raises: a time-out is an OSError, a host that IDNA refuses a ValueError."""
+
+_NEVER_LEFT: Final = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ValueError)
+"""Of these, the ones by which PromptLayer certainly has not seen the request."""
+
 
 class AsyncTransport:
-    """Sends requests over a pool of kept-alive connections, on one event loop."""
+    """Sends requests over a pool of kept-alive connections, on one event loop.
+
+    To make one blocks, for tens of milliseconds: certificates and environment are read.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ssl = ssl_context(settings)
         self._proxy = proxy_for(settings)
-        self._session = self._open()
+        self._secrets = Secrets(settings, self._proxy)
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request) -> Response:
         """Return the whole answer, whatever its status.
 
-        :raises PromptLayerUnreachableError: if there is none within the settings' ``timeout``.
+        :raises PromptLayerUnreachableError: if there is none within the settings' ``timeout``,
+            counted from when it is this request's turn: to queue here is no fault of PromptLayer.
         :raises PromptLayerAnswerTooLargeError: if it is too large.
         """
-        if request.method == "GET":
-            return await self._send(self._session, request)
-        # Never over a kept connection: it may be dead, and then nobody knows whether the request
-        # arrived.
-        async with self._open() as session:
-            return await self._send(session, request)
+        if request.method != "GET":
+            return await self._send_alone(request)
+        async with self._slots:
+            if self._session is None:
+                self._session = self._open()
+            try:
+                return await self._send(self._session, request)
+            except _ERRORS as error:
+                arrived = not isinstance(error, _NEVER_LEFT)
+                raise self._unreachable(request, error, arrived=arrived) from None
 
     async def close(self) -> None:
         """Close the connections, for good."""
-        await self._session.close()
+        if self._session is not None:
+            await self._session.close()
 
-    def _open(self) -> aiohttp.ClientSession:
+    async def _send_alone(self, request: Request) -> Response:
+        """Send over a connection of its own.
+
+        A kept one may be dead, and then nobody knows whether the request arrived. Traced, which
+        would make a look a tenth dearer, because it matters here on which side of the sending a
+        time-out fell.
+        """
+        sending = _Sending()
+        async with self._open(_note_sending()) as session:
+            try:
+                return await self._send(session, request, sending)
+            except _ERRORS as error:
+                raise self._unreachable(request, error, arrived=sending.is_sent) from None
+
+    def _open(self, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._ssl, limit=MAX_CONNECTIONS),
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
-            trace_configs=[_sending()],
+            trace_configs=list(traces),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def _send(self, session: aiohttp.ClientSession, request: Request) -> Response:
-        sending = _Sending()
-        try:
-            async with session.request(
-                request.method,
-                URL(self._settings.base_url + request.path, encoded=True),
-                data=request.body,
-                headers=headers_for(request, self._settings),
-                proxy=self._proxy,
-                allow_redirects=False,
-                trace_request_ctx=sending,
-            ) as answer:
-                return Response(
-                    status=answer.status,
-                    headers={
-                        name.lower(): ", ".join(answer.headers.getall(name))
-                        for name in answer.headers
-                    },
-                    body=body_without_secrets(await self._read(answer, request), self._settings),
-                )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # A time-out is an OSError; a host that IDNA refuses is a ValueError.
-            raise self._unreachable(request, error, arrived=sending.is_sent) from None
+    async def _send(
+        self, session: aiohttp.ClientSession, request: Request, sending: _Sending | None = None
+    ) -> Response:
+        async with session.request(
+            request.method,
+            URL(self._settings.base_url + request.path, encoded=True),
+            data=request.body,
+            headers=headers_for(request, self._settings),
+            proxy=self._proxy,
+            allow_redirects=False,
+            trace_request_ctx=sending,
+        ) as answer:
+            return Response(
+                status=answer.status,
+                headers=_Headers(answer.headers),
+                body=self._secrets.blotted_body(await self._read(answer, request)),
+            )
 
     async def _read(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
         body = bytearray()
@@ -112,8 +134,7 @@ class AsyncTransport:
             reason = f"the proxy answered HTTP {error.status}"
         else:
             # What another library says may quote the proxy's answer, and that the request.
-            said = without_secrets(str(error), self._settings)
-            reason = one_line(said) or type(error).__name__
+            reason = one_line(self._secrets.blotted(str(error))) or type(error).__name__
         return PromptLayerUnreachableError(
             f"Could not {request.purpose}: {reason}.", arrived=arrived
         )
@@ -126,7 +147,7 @@ class _Sending:
     is_sent: bool = False
 
 
-def _sending() -> aiohttp.TraceConfig:
+def _note_sending() -> aiohttp.TraceConfig:
     async def note(_session: object, context: SimpleNamespace, _headers: object) -> None:
         context.trace_request_ctx.is_sent = True
 
@@ -135,10 +156,37 @@ def _sending() -> aiohttp.TraceConfig:
     return trace
 
 
+class _Headers(Mapping[str, str]):
+    """An answer's headers as :class:`Response` wants them, worked out only where they are read."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: CIMultiDictProxy[str]) -> None:
+        self._headers = headers
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._headers.getall(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.lower() for name in self._headers))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 @dataclass(slots=True)
 class _Lease:
-    transport: AsyncTransport
     users: int = 0
+    transport: AsyncTransport | None = None
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def open(self, settings: Settings) -> AsyncTransport:
+        # Each user that finds none opens one, the others wait for their turn: so nobody depends
+        # on the first, who may be cancelled or fail.
+        async with self.opening:
+            if self.transport is None:
+                self.transport = await asyncio.to_thread(AsyncTransport, settings)
+            return self.transport
 
 
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, _Lease]] = WeakKeyDictionary()
@@ -150,12 +198,13 @@ async def shared_transport(settings: Settings) -> AsyncIterator[AsyncTransport]:
     leases = _pools.setdefault(asyncio.get_running_loop(), {})
     lease = leases.get(settings)
     if lease is None:
-        lease = leases[settings] = _Lease(AsyncTransport(settings))
+        lease = leases[settings] = _Lease()
     lease.users += 1
     try:
-        yield lease.transport
+        yield lease.transport or await lease.open(settings)
     finally:
         lease.users -= 1
         if lease.users == 0:
             del leases[settings]
-            await lease.transport.close()
+            if lease.transport is not None:
+                await lease.transport.close()

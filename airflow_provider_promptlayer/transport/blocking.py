@@ -24,10 +24,9 @@ from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.cuttable import CuttableAdapter, Line
 from airflow_provider_promptlayer.transport.headers import (
     API_KEY_HEADER,
-    body_without_secrets,
+    Secrets,
     headers_for,
     too_large,
-    without_secrets,
 )
 from airflow_provider_promptlayer.transport.tls import ca_bundle, check_ca_bundle, proxy_for
 
@@ -47,6 +46,7 @@ class PromptLayerSession(requests.Session):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         proxy = proxy_for(settings)
+        self.secrets = Secrets(settings, proxy)
         self.trust_env = False  # proxies and CA bundle of the environment are read in .tls
         check_ca_bundle(settings)
         self.verify = ca_bundle(settings) or False
@@ -154,7 +154,7 @@ class _Exchange:
                 return Response(
                     status=answer.status_code,
                     headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=body_without_secrets(self._read(answer), self._settings),
+                    body=self._session.secrets.blotted_body(self._read(answer)),
                 )
         except requests.Timeout:
             raise self._unreachable(
@@ -162,7 +162,7 @@ class _Exchange:
             ) from None
         except (urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
             # requests' own errors are OSErrors; a host that IDNA refuses is a UnicodeError.
-            raise self._unreachable(_reason(error, self._settings)) from None
+            raise self._unreachable(_reason(error, self._session.secrets)) from None
 
     def _read(self, answer: requests.Response) -> bytes:
         body = bytearray()
@@ -190,7 +190,7 @@ class _KeyFor(requests.auth.AuthBase):
         return request
 
 
-def _reason(error: BaseException, settings: Settings) -> str:
+def _reason(error: BaseException, secrets: Secrets) -> str:
     """Return the innermost cause in words: the outer ones repeat it with memory addresses.
 
     Without secrets: http.client quotes what it cannot read, and that may be the request.
@@ -198,8 +198,8 @@ def _reason(error: BaseException, settings: Settings) -> str:
     for cause in reversed(_causes(error)):
         if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
             said = cause.strerror or str(cause) or type(cause).__name__
-            return one_line(without_secrets(said, settings))
-    return one_line(without_secrets(f"{type(error).__name__}: {error}", settings))
+            return one_line(secrets.blotted(said))
+    return one_line(secrets.blotted(f"{type(error).__name__}: {error}"))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -10,7 +10,6 @@ from airflow_provider_promptlayer import __version__
 from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.exceptions import PromptLayerAnswerTooLargeError
-from airflow_provider_promptlayer.transport.tls import proxy_for
 
 API_KEY_HEADER = "X-API-KEY"
 _SHORTEST_SECRET = 12
@@ -30,38 +29,44 @@ def headers_for(request: Request, settings: Settings) -> dict[str, str]:
     return headers
 
 
-def without_secrets(text: str, settings: Settings) -> str:
-    """Return a text with the API key and the proxy's credentials blotted out."""
-    for secret in _secrets(settings):
-        text = text.replace(secret, "***")
-    return text
+class Secrets:
+    """The API key and the proxy's credentials, which nothing that is kept or shown may quote.
 
+    Looked for as they are sent: what a proxy gets is its credentials in base64. Not the proxy's
+    password as it is, which is never sent so and may be a word of an output. Slashes also as some
+    servers write them in JSON.
 
-def body_without_secrets(body: bytes, settings: Settings) -> bytes:
-    """Do the same for an answer's body, should a gateway or a proxy quote the request back."""
-    for secret in _secrets(settings):
-        if (found := secret.encode()) in body:
-            body = body.replace(found, b"***")
-    return body
-
-
-def _secrets(settings: Settings) -> tuple[str, ...]:
-    """Return the secrets as they are sent: what a proxy gets is its credentials in base64.
-
-    Not the proxy's password as it is, which is never sent so and may be a word of an output.
-    Slashes also as some servers write them in JSON.
+    :param proxy: what :func:`.proxy_for` says. Asking it goes through the whole environment,
+        which takes as long as a look at a run: made once, not for each answer.
     """
-    # A made-up key of a few letters, as local servers take, is part of innocent words.
-    found = [settings.api_key] if len(settings.api_key) >= _SHORTEST_SECRET else []
-    proxy = urlsplit(proxy_for(settings) or "")
-    if proxy.password is not None:
-        pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password)}"
-        # requests and aiohttp encode it as Latin-1; UTF-8 is for what that does not have.
-        found += [
-            b64encode(pair.encode(encoding, errors="replace")).decode()
-            for encoding in ("latin-1", "utf-8")
-        ]
-    return tuple(dict.fromkeys([*found, *(secret.replace("/", "\\/") for secret in found)]))
+
+    def __init__(self, settings: Settings, proxy: str | None) -> None:
+        # A made-up key of a few letters, as local servers take, is part of innocent words.
+        found = [settings.api_key] if len(settings.api_key) >= _SHORTEST_SECRET else []
+        parts = urlsplit(proxy or "")
+        if parts.password is not None:
+            pair = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+            # requests and aiohttp encode it as Latin-1; UTF-8 is for what that does not have.
+            found += [
+                b64encode(pair.encode(encoding, errors="replace")).decode()
+                for encoding in ("latin-1", "utf-8")
+            ]
+        found += [secret.replace("/", "\\/") for secret in found]
+        self._texts = tuple(dict.fromkeys(found))
+        self._bytes = tuple(text.encode() for text in self._texts)
+
+    def blotted(self, text: str) -> str:
+        """Return a text with the secrets blotted out."""
+        for secret in self._texts:
+            text = text.replace(secret, "***")
+        return text
+
+    def blotted_body(self, body: bytes) -> bytes:
+        """Do the same for an answer's body, should a gateway or a proxy quote the request back."""
+        for secret in self._bytes:
+            if secret in body:
+                body = body.replace(secret, b"***")
+        return body
 
 
 def too_large(request: Request) -> PromptLayerAnswerTooLargeError:

