@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Final
-from urllib.parse import unquote, urlencode
+from urllib.parse import unquote
 
 from airflow_provider_promptlayer.api.arguments import (
     encode,
@@ -212,11 +212,10 @@ def workflow_results(
     :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
     """
     run_id = execution_id(workflow_version_execution_id)
-    query = urlencode(
-        {
-            "workflow_version_execution_id": run_id,
-            "return_all_outputs": "true" if return_all_outputs else "false",
-        }
+    # Put together without urlencode: there is nothing to encode, and this is done for every look.
+    query = (
+        f"workflow_version_execution_id={run_id}"
+        f"&return_all_outputs={'true' if return_all_outputs else 'false'}"
     )
     request = Request(
         method="GET",

@@ -12,6 +12,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import (
@@ -55,6 +57,9 @@ if TYPE_CHECKING:
     from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
 T = TypeVar("T")
+
+_aio: ModuleType | None = None
+"""The asynchronous transport, once it is imported."""
 
 _throttles: dict[Settings, Throttle] = {}
 """Connection → the brake of all waits in this process that use it."""
@@ -262,9 +267,12 @@ class PromptLayerHook(BaseHook):
     @asynccontextmanager
     async def async_transport(self) -> AsyncIterator[AsyncTransport]:
         """Hold the event loop's connection pool open, so that the calls within share it."""
-        from airflow_provider_promptlayer.transport.aio import shared_transport
-
-        async with shared_transport(await self.aget_settings()) as transport:
+        global _aio
+        if _aio is None:  # aiohttp takes tenths of a second to import: not on the event loop
+            _aio = await asyncio.to_thread(
+                import_module, "airflow_provider_promptlayer.transport.aio"
+            )
+        async with _aio.shared_transport(await self.aget_settings()) as transport:
             yield transport
 
     async def aget_settings(self) -> Settings:
@@ -341,7 +349,8 @@ class PromptLayerHook(BaseHook):
     async def _await_for(self, subject: Subject[L], wait: Wait) -> L:
         async with self.async_transport():
             while True:
-                await asyncio.sleep(wait.before_look(now=time.time()))
+                if (hold := wait.before_look(now=time.time())) > 0:
+                    await asyncio.sleep(hold)
                 try:
                     look = await self.acall(subject.read())
                     step = wait.after_look(look, now=time.time())
