@@ -154,7 +154,8 @@ class PromptLayerTrigger(BaseTrigger):
             await asyncio.sleep(step.sleep)
 
     async def _look(self, hook: PromptLayerHook, wait: Wait, subject: Subject[Any]) -> Step:
-        await asyncio.sleep(wait.before_look(now=time.time()))
+        if (hold := wait.before_look(now=time.time())) > 0:
+            await asyncio.sleep(hold)
         try:
             step = wait.after_look(await hook.acall(subject.peek()), now=time.time())
         except PromptLayerError as error:
