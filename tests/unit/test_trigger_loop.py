@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What waits do to the event loop that they share with every other trigger of a triggerer.
+
+Nothing in a trigger's path may block: all that could is made slow here, and then no callback of
+the loop may be. One look-up of the connection for a wait, however often it looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.triggers.base import TriggerEvent
+from support.modes import first_event
+
+from airflow_provider_promptlayer.hooks import promptlayer as hook_module
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Slow, Workflow
+from airflow_provider_promptlayer.transport import aio
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
+
+try:
+    TASK_RUNNER: Any = import_module("airflow.sdk.execution_time.task_runner")
+except ImportError:  # Airflow 2: a trigger has the database at hand
+    TASK_RUNNER = None
+
+ENDED = [Node("Answer", "true", is_output_node=True)]
+ENDLESS = [Node("Answer", duration=math.inf, is_output_node=True)]
+WORKFLOWS = [Workflow("Ended", ENDED), Workflow("Endless", ENDLESS)]
+CONNECTION = "promptlayer_of_the_supervisor"
+NEW_KEY = "pl_the_key_after_this_one"
+
+SLOW = 1.5
+"""Seconds that each thing takes which could block the loop."""
+
+LIMIT = 1.0
+"""Seconds that a callback may take: far more than a busy machine with two cores takes a process
+off its CPU, and far less than any of the slow things."""
+
+
+@pytest.fixture
+def server() -> Iterator[LocalPromptLayer]:
+    with LocalPromptLayer(WORKFLOWS, tls="trusted") as server:
+        yield server
+
+
+def is_lookup(message: Any) -> bool:
+    return type(message).__name__ == "GetConnection"
+
+
+@dataclass
+class Airflow:
+    """Who is asked for a connection: the supervisor of Airflow 3, the database of Airflow 2.
+
+    :param seconds: how long each answer takes.
+    """
+
+    server: LocalPromptLayer
+    seconds: float = 0.0
+    lookups: int = 0
+    on_the_loop: list[str] = field(default_factory=list)
+    """What was asked of it in a way that blocks the thread of the event loop."""
+
+    def send(self, message: Any) -> Any:
+        """Answer as a supervisor, to one who waits for it."""
+        self._note_blocking(type(message).__name__)
+        time.sleep(self.seconds if is_lookup(message) else 0.0)
+        return self._answer(message)
+
+    async def asend(self, message: Any) -> Any:
+        """Answer as a supervisor, to a coroutine."""
+        await asyncio.sleep(self.seconds if is_lookup(message) else 0.0)
+        return self._answer(message)
+
+    def get_connection(self, conn_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Answer as the database."""
+        from airflow.models.connection import Connection
+
+        self._note_blocking("get_connection")
+        time.sleep(self.seconds)
+        self.lookups += 1
+        return Connection(conn_id=conn_id, **self._fields)
+
+    def _answer(self, message: Any) -> Any:
+        from airflow.sdk.execution_time.comms import ConnectionResult
+
+        if not is_lookup(message):
+            return None  # what is to be masked in logs
+        self.lookups += 1
+        return ConnectionResult(conn_id=message.conn_id, **self._fields)
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "conn_type": "promptlayer",
+            "host": self.server.url,
+            "login": None,
+            "port": None,
+            "schema": None,
+            "password": self.server.api_key,
+            "extra": f'{{"verify": "{self.server.ca_file}"}}',
+        }
+
+    def _note_blocking(self, what: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self.on_the_loop.append(what)
+
+
+@pytest.fixture
+def airflow(server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch) -> Airflow:
+    asked = Airflow(server)
+    if TASK_RUNNER is not None:
+        monkeypatch.setattr(TASK_RUNNER, "SUPERVISOR_COMMS", asked, raising=False)
+    else:
+        monkeypatch.setattr(
+            "airflow.secrets.metastore.MetastoreBackend.get_connection",
+            lambda self, *args, **kwargs: asked.get_connection(*args, **kwargs),
+        )
+    return asked
+
+
+def trigger_for(run_id: int, **arguments: Any) -> PromptLayerWorkflowTrigger:
+    return PromptLayerWorkflowTrigger(
+        **{
+            "workflow_version_execution_id": run_id,
+            "promptlayer_conn_id": CONNECTION,
+            "poke_interval": 0.02,
+            "deadline": time.time() + 120,
+            **arguments,
+        }
+    )
+
+
+def payload(event: TriggerEvent) -> dict[str, Any]:
+    found: dict[str, Any] = event.payload
+    return found
+
+
+def start(run_ids: Iterable[int], **arguments: Any) -> list[asyncio.Task[TriggerEvent]]:
+    return [
+        asyncio.create_task(first_event(trigger_for(run_id, **arguments))) for run_id in run_ids
+    ]
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# Look-ups
+
+
+def test_one_look_up_for_a_wait_of_many_looks(airflow: Airflow, server: LocalPromptLayer) -> None:
+    run_ids = [server.start_execution("Endless") for _ in range(3)]
+
+    async def main() -> None:
+        waits = start(run_ids)
+        await asyncio.to_thread(server.wait_for, lambda: server.count("GET") >= 60, 30)
+        await cancel(*waits)
+
+    asyncio.run(main())
+    assert airflow.lookups == len(run_ids)
+    assert airflow.on_the_loop == []
+
+
+def test_one_more_look_up_after_the_key_was_changed(
+    airflow: Airflow, server: LocalPromptLayer
+) -> None:
+    run_id = server.start_execution("Endless")
+
+    async def main() -> None:
+        (wait,) = start([run_id])
+        await asyncio.to_thread(server.wait_for, lambda: server.count("GET") >= 10, 30)
+        server.rotate_key(NEW_KEY)
+        seen = server.count("GET")
+        await asyncio.to_thread(server.wait_for, lambda: server.count("GET") >= seen + 20, 30)
+        await cancel(wait)
+
+    asyncio.run(main())
+    assert airflow.lookups == 2
+    assert airflow.on_the_loop == []
+
+
+# Blocking
+
+
+@pytest.fixture
+def everything_is_slow(
+    airflow: Airflow, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Have each thing that could block the loop do so for long, should it be on the loop."""
+    airflow.seconds = SLOW
+    server.script(Slow(SLOW), times=2)
+    monkeypatch.setattr(hook_module, "_aio", None)  # as in a process that has just started
+    monkeypatch.setattr(hook_module, "import_module", slowed(import_module))
+    for reader in ("ssl_context", "proxy_for"):
+        monkeypatch.setattr(aio, reader, slowed(getattr(aio, reader)))
+    monkeypatch.setattr(socket, "getaddrinfo", slowed(socket.getaddrinfo, unless_numeric))
+
+
+def unless_numeric(*args: Any, **kwargs: Any) -> bool:
+    return bool(kwargs.get("flags", 0) & socket.AI_NUMERICHOST)
+
+
+def slowed(function: Any, unless: Callable[..., bool] = lambda *args, **kwargs: False) -> Any:
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        if not unless(*args, **kwargs):
+            time.sleep(SLOW)
+        return function(*args, **kwargs)
+
+    return slowly
+
+
+def blocked(main: Coroutine[Any, Any, None], caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Run a coroutine in asyncio's debug mode; return what it says of slow callbacks."""
+
+    async def watched() -> None:
+        asyncio.get_running_loop().slow_callback_duration = LIMIT
+        await main
+
+    with caplog.at_level(logging.WARNING, logger="asyncio"):
+        asyncio.run(watched(), debug=True)
+    said = [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+    assert all(" took " in message for message in said), said
+    return said
+
+
+async def some_waits(server: LocalPromptLayer) -> None:
+    ended = [server.start_execution("Ended") for _ in range(5)]
+    endless = [server.start_execution("Endless") for _ in range(5)]
+    waits = start([*ended, *endless])
+    events = await asyncio.gather(*waits[: len(ended)])
+    assert {payload(event)["outcome"] for event in events} == {"ended"}
+    await asyncio.to_thread(server.wait_for, lambda: server.count("GET") >= 50, 60)
+    await cancel(*waits)
+
+
+@pytest.mark.usefixtures("everything_is_slow")
+def test_nothing_blocks_the_loop(
+    server: LocalPromptLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert blocked(some_waits(server), caplog) == []
+
+
+def look_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def aget_settings(self: PromptLayerHook) -> Any:
+        return self.settings
+
+    monkeypatch.setattr(PromptLayerHook, "aget_settings", aget_settings)
+
+
+def open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def to_thread(function: Any, *args: Any) -> Any:
+        return function(*args)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+
+
+@pytest.mark.usefixtures("everything_is_slow")
+@pytest.mark.parametrize(
+    "mistake", [look_up_at_once, open_at_once], ids=lambda mistake: mistake.__name__
+)
+def test_what_blocks_would_be_found(
+    mistake: Callable[[pytest.MonkeyPatch], None],
+    server: LocalPromptLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run_id = server.start_execution("Ended")
+    mistake(monkeypatch)
+
+    async def main() -> None:
+        await first_event(trigger_for(run_id))
+
+    assert blocked(main(), caplog) != []
+
+
+# What is left
+
+
+async def two_thousand_waits(server: LocalPromptLayer) -> None:
+    """Have waits end in every way, at once; leaves the loop with none."""
+    ending = start(server.start_execution("Ended") for _ in range(300))
+    erring = start(range(900_000_000, 900_000_200))
+    never_begun = start(range(1, 301))
+    await cancel(*never_begun)
+    looking = start((server.start_execution("Endless") for _ in range(200)), poke_interval=0.5)
+    asleep = start(range(1, 1001), next_look_at=time.time() + 3600)
+    assert {payload(event)["outcome"] for event in await asyncio.gather(*ending)} == {"ended"}
+    assert {payload(event)["outcome"] for event in await asyncio.gather(*erring)} == {"refused"}
+    await cancel(*looking, *asleep)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not any(aio._pools.values())
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as many as there are, without a Path
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux does")
+def test_ten_thousand_triggers_leave_nothing(
+    airflow: Airflow, server: LocalPromptLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    # What stays for the whole process is imported and opened.
+    asyncio.run(first_event(trigger_for(server.start_execution("Ended"))))
+    files, threads = open_files(), threading.active_count()
+
+    async def main() -> None:
+        for _ in range(5):
+            await two_thousand_waits(server)
+
+    asyncio.run(main())
+    gc.collect()  # what is unclosed warns here, and a warning is an error
+    deadline = time.monotonic() + 20
+    while open_files() > files and time.monotonic() < deadline:
+        time.sleep(0.02)  # the server closes its ends
+    assert open_files() <= files
+    assert threading.active_count() <= threads
+    assert [record.getMessage() for record in caplog.records] == []
