@@ -38,7 +38,8 @@ except ImportError:  # Airflow 2: a trigger has the database at hand
 
 ENDED = [Node("Answer", "true", is_output_node=True)]
 ENDLESS = [Node("Answer", duration=math.inf, is_output_node=True)]
-WORKFLOWS = [Workflow("Ended", ENDED), Workflow("Endless", ENDLESS)]
+LONG = [Node("Answer", "true", duration=12.0, is_output_node=True)]
+WORKFLOWS = [Workflow("Ended", ENDED), Workflow("Long", LONG), Workflow("Endless", ENDLESS)]
 CONNECTION = "promptlayer_of_the_supervisor"
 NEW_KEY = "pl_the_key_after_this_one"
 
@@ -242,13 +243,9 @@ def blocked(main: Coroutine[Any, Any, None], caplog: pytest.LogCaptureFixture) -
 
 
 async def some_waits(server: LocalPromptLayer) -> None:
-    ended = [server.start_execution("Ended") for _ in range(5)]
-    endless = [server.start_execution("Endless") for _ in range(5)]
-    waits = start([*ended, *endless])
-    events = await asyncio.gather(*waits[: len(ended)])
+    run_ids = [server.start_execution(name) for name in ("Ended", "Long") for _ in range(5)]
+    events = await asyncio.gather(*start(run_ids))
     assert {payload(event)["outcome"] for event in events} == {"ended"}
-    await asyncio.to_thread(server.wait_for, lambda: server.count("GET") >= 50, 60)
-    await cancel(*waits)
 
 
 @pytest.mark.usefixtures("everything_is_slow")
