@@ -7,11 +7,11 @@ OLDEST  := 2.11.2
 ALL     := 3.3.2 3.2.2 3.1.8 3.0.6 2.11.2
 LIVE    ?= $(NEWEST)
 BIN      = .venv/airflow-$(NEWEST)/bin
-TYPED    = airflow_provider_promptlayer tests dev
+TYPED    = airflow_provider_promptlayer tests dev benchmarks
 SOURCES  = $(TYPED) example_dags
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-live lint types unit unit-oldest unit-all live wheel clean venv tools
+.PHONY: help demo ui test test-live bench lint types unit unit-oldest unit-all live wheel clean venv tools
 # Airflows side by side would only fight over the processor and mix up their output.
 .NOTPARALLEL:
 
@@ -32,6 +32,10 @@ test-live: venv ## crashes, restarts and secrets on PostgreSQL, and the example 
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live_postgres
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live \
 	  --postgres -k "TestExamples or hostile"
+
+bench: venv ## what waiting costs, against other ways to wait: a table, and build/bench.json
+	@$(PYTHON) dev/make_venv.py $(NEWEST) --bench
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m benchmarks $(BENCH)
 
 lint: tools ## ruff: style and mistakes
 	@$(BIN)/ruff check --quiet $(SOURCES) && $(BIN)/ruff format --quiet --check $(SOURCES) && echo "lint: clean"

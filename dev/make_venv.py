@@ -4,7 +4,7 @@
 Needs nothing but Python's own library and pip. The stamp is written last and holds a digest of
 what the environment was made from: an interrupted or outdated one is made anew, and an
 environment that is right costs milliseconds however often and from however many shells this runs.
-Run as a script: `python dev/make_venv.py VERSION [--tools]`.
+Run as a script: `python dev/make_venv.py VERSION [--tools] [--bench]`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("airflow_version")
     parser.add_argument("--tools", action="store_true", help="also the linter and type checker")
+    parser.add_argument("--bench", action="store_true", help="also what benchmarks compare with")
     options = parser.parse_args()
 
     pins = REQUIREMENTS / f"airflow-{options.airflow_version}.txt"
@@ -50,7 +51,9 @@ def main() -> int:
             _airflow(pip, pins)
             _package(pip)
             if options.tools:
-                _tools(pip)
+                _extra(pip, "tools", "ruff and mypy")
+            if options.bench:
+                _extra(pip, "bench", "what is compared with")
         except subprocess.CalledProcessError as error:
             output = error.output or b""
             print(output.decode() if isinstance(output, bytes) else output, file=sys.stderr)
@@ -132,13 +135,14 @@ def _package(pip: Pip) -> None:
     stamp.write_text(digest)
 
 
-def _tools(pip: Pip) -> None:
+def _extra(pip: Pip, name: str, what: str) -> None:
+    """Install the pins of that name, on top of Airflow's."""
     home = pip.home
-    pins = REQUIREMENTS / "tools.txt"
-    stamp, digest = home / "stamp-tools", _digest(pins)
+    pins = REQUIREMENTS / f"{name}.txt"
+    stamp, digest = home / f"stamp-{name}", _digest(pins)
     if _is_current(stamp, digest):
         return
-    with _Step(f"installing ruff and mypy into {home.relative_to(ROOT)}"):
+    with _Step(f"installing {what} into {home.relative_to(ROOT)}"):
         pip("install", "--no-deps", "-r", str(pins))
     stamp.write_text(digest)
 

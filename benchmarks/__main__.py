@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m benchmarks`: measure, print the table, write the JSON.
+
+The exit code says whether everything was measured, never how fast it was: 0 if so, 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.child import ROOT
+from benchmarks.figures import Figure
+from benchmarks.machine import machine
+from benchmarks.plain import read
+from benchmarks.report import machine_line, payload, table
+from benchmarks.server import running_server
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One module's ``measure()``.
+
+    :param name: that of the module, and of the benchmark for ``--only``.
+    :param title: what is said while it runs.
+    :param needs_server: whether it is handed the address of the server that answers polls.
+    """
+
+    name: str
+    title: str
+    needs_server: bool = False
+
+    def measure(self) -> list[Figure]:
+        """Return the figures; one that says why, if there are none."""
+        try:
+            # Only now, so that one which cannot be imported does not take the others along.
+            measure: Callable[..., Any] = import_module(f"benchmarks.{self.name}").measure
+            if not self.needs_server:
+                return read(measure())
+            with running_server() as address:
+                return read(measure(address))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are wanted
+            return [Figure(self.title, failure=f"{type(error).__name__}: {error}")]
+
+
+BENCHMARKS = (
+    Benchmark("cpu_per_poll", "CPU per poll", needs_server=True),
+    Benchmark("many_waits", "thousands of waits in one loop", needs_server=True),
+    Benchmark("noticing", "noticing the end of a run"),
+    Benchmark("imports", "imports of a DAG file"),
+    Benchmark("large_results", "large results"),
+    Benchmark("live", "waits in a real Airflow"),
+)
+
+
+def main() -> int:
+    """Return the exit code."""
+    names = [benchmark.name for benchmark in BENCHMARKS]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=names, action="append", help="this one; may be repeated")
+    parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", metavar="PATH")
+    options = parser.parse_args()
+
+    found_on = machine()
+    print(machine_line(found_on), flush=True)
+    figures: list[Figure] = []
+    for benchmark in BENCHMARKS:
+        if options.only and benchmark.name not in options.only:
+            continue
+        print(f"measuring {benchmark.title} … ", end="", flush=True)
+        start = time.monotonic()
+        figures += benchmark.measure()
+        print(f"{time.monotonic() - start:.0f} s", flush=True)
+    print(f"\n{table(figures)}\n")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(payload(found_on, figures))
+    print(f"The same, and every round, is in {options.json}")
+    missing = sum(bool(figure.failure) for figure in figures)
+    if missing:
+        print(f"error: {missing} could not be measured, see above", file=sys.stderr)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

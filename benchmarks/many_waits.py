@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Thousands of waits in one event loop: whether looks are on time, what they take, what blocks.
+
+Each wait looks every 10 s. They begin as they do when a triggerer comes back after an hour: all
+are overdue, and are started one by one with a breath in between, as Airflow's
+``TriggerRunner.create_triggers`` does.
+When each look arrives is noted by the server; a look is late by what the gap since the one before
+has over 10 s, which includes the time that an answer takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median, quantiles
+from typing import Any, Final
+
+import psutil
+
+from benchmarks.child import in_child
+from benchmarks.figures import Figure, Goal, Samples
+from benchmarks.server import Address, Control
+
+SIZES: Final = (1_000, 5_000, 10_000)
+INTERVAL: Final = 10.0
+_ROUNDS = 3
+_ROUND_SECONDS = 10.0
+_SETTLED_AFTER = 12.0  # seconds, by when all have looked once
+_TRACED_WAITS = 1_000
+_HEARTBEAT = 0.005
+_HOUR = 3600.0
+_CONNECTION_BYTES = 256 * 1024
+"""What asyncio gives each TLS connection to read into (``SSLProtocol.max_size``)."""
+
+
+def measure(address: Address) -> list[Figure]:
+    """Return the figures of this module: four for each size."""
+    figures = []
+    for size in SIZES:
+        found = in_child(
+            "many_waits.run",
+            address.environment(),
+            address=address.payload(),
+            size=size,
+            rounds=_ROUNDS,
+        )
+        figures += _figures(size, found)
+    figures.append(_traced(address))
+    return figures
+
+
+def _figures(size: int, found: dict[str, Any]) -> list[Figure]:
+    late, looks = found["late"], median(found["looks_per_second"])
+    blocked, steady = found["blocked"], found["blocked_steady"]
+    return [
+        Figure(
+            f"{size:,} waits: a look is late, 99th percentile",
+            "s",
+            Samples.of(late["p99"]),
+            goal=Goal(1.0, "ours"),
+            note=f"half of them {late['p50']:.3f} s, the worst of {late['looks']:,} "
+            f"{late['max']:.3f} s",
+            details=late,
+        ),
+        Figure(
+            f"{size:,} waits: share of one core",
+            "%",
+            Samples.of([100 * share for share in found["cpu_shares"]]),
+            note=f"{looks:.0f} looks/s, {1e6 * median(found['cpu_shares']) / looks:.0f} µs each",
+            details={"looks_per_second": found["looks_per_second"]},
+        ),
+        Figure(
+            f"{size:,} waits: resident memory for each",
+            "kB",
+            Samples.of([found["bytes_per_wait"] / 1e3]),
+            goal=Goal(10.0, "ours"),
+            note=f"{found['connections'] * _CONNECTION_BYTES / size / 1e3:.1f} kB of that are the "
+            f"buffers of {found['connections']} TLS connections, which all waits share",
+            details={"connections": found["connections"]},
+        ),
+        Figure(
+            f"{size:,} waits: longest time the loop was blocked",
+            "ms",
+            Samples.of([1e3 * blocked["seconds"]]),
+            goal=Goal(50.0, "ours"),
+            note=(
+                f"CPU of ours in it {1e3 * blocked['cpu']:.0f} ms, garbage collection "
+                f"{1e3 * blocked['gc']:.0f} ms of that, the rest was other processes' turn; "
+                f"{1e3 * steady['seconds']:.0f} ms once all are under way. A full collection takes "
+                f"{1e3 * found['collection_before']:.0f} ms without a wait, "
+                f"{1e3 * found['collection_after']:.0f} ms with all"
+            ),
+            details={name: found[name] for name in ("blocked", "blocked_steady", "longest_gc")},
+        ),
+    ]
+
+
+def _traced(address: Address) -> Figure:
+    found = in_child(
+        "many_waits.run",
+        address.environment(),
+        address=address.payload(),
+        size=_TRACED_WAITS,
+        rounds=1,
+        traced=True,
+    )
+    return Figure(
+        f"{_TRACED_WAITS:,} waits: memory for each as Python counts it",
+        "kB",
+        Samples.of([found["bytes_per_wait"] / 1e3]),
+        goal=Goal(10.0, "ours"),
+        note="tracemalloc, in a run of its own, without the connections' buffers",
+    )
+
+
+def run(address: dict[str, Any], size: int, rounds: int, traced: bool = False) -> dict[str, Any]:
+    """Wait for ``size`` runs in this process, for so many looks at each; return what was seen."""
+    logging.disable(logging.INFO)  # one line for each wait's first look
+    return asyncio.run(_run(Address(**address), size, rounds, traced))
+
+
+async def _run(address: Address, size: int, rounds: int, traced: bool) -> dict[str, Any]:
+    control = Control(address)
+    async with _warm():
+        control.forget()
+        collection_before = _full_collection()
+        if traced:
+            tracemalloc.start()  # only now: it is to see the waits, not Airflow
+        memory = _memory()
+        with _Collections().watched() as collections:
+            pulse = _Pulse(collections)
+            beat = asyncio.create_task(pulse.beat())
+            start = time.monotonic()
+            tasks = await _start(size)
+            created = time.monotonic()
+            await asyncio.sleep(start + _SETTLED_AFTER - time.monotonic())
+            at_start, pulse.longest = pulse.longest, _Stretch()
+            usage = [await _use(control)]
+            for number in range(1, rounds + 1):
+                end = start + _SETTLED_AFTER + number * _ROUND_SECONDS
+                await asyncio.sleep(end - time.monotonic())
+                usage.append(await _use(control))
+            steady = pulse.longest
+            beat.cancel()
+            used = _memory() - memory
+            connections = _connections()
+            arrivals = control.arrivals()
+            for task in tasks:
+                if task.done():
+                    task.result()
+                    raise RuntimeError("a wait has ended")
+        collection_after = _full_collection()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return {
+        "late": _lateness(arrivals, rounds),
+        "cpu_shares": [(b.cpu - a.cpu) / (b.at - a.at) for a, b in pairwise(usage)],
+        "looks_per_second": [(b.looks - a.looks) / (b.at - a.at) for a, b in pairwise(usage)],
+        "bytes_per_wait": used / size,
+        "connections": connections,
+        "seconds_to_create": created - start,
+        "blocked": max(at_start, steady, key=lambda stretch: stretch.seconds).payload(),
+        "blocked_steady": steady.payload(),
+        "longest_gc": collections.longest,
+        "collection_before": collection_before,
+        "collection_after": collection_after,
+    }
+
+
+@contextlib.asynccontextmanager
+async def _warm() -> AsyncIterator[None]:
+    """Have everything imported and the connection pool open, as in a triggerer that has waits."""
+    from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+
+    hook = PromptLayerHook()
+    async with hook.async_transport():
+        await hook.aget_workflow_results(1, return_all_outputs=False)
+        task = asyncio.create_task(_wait_for(1, None))
+        await asyncio.sleep(3.0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        yield
+
+
+async def _start(size: int) -> list[asyncio.Task[None]]:
+    overdue = time.time() - _HOUR
+    tasks = []
+    for number in range(1, size + 1):
+        # The two breaths that create_triggers takes for each.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(_wait_for(number, overdue)))
+    return tasks
+
+
+async def _wait_for(number: int, next_look_at: float | None) -> None:
+    from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
+
+    trigger = PromptLayerWorkflowTrigger(
+        workflow_version_execution_id=number,
+        poke_interval=INTERVAL,
+        started_at=next_look_at,
+        next_look_at=next_look_at,
+        deadline=time.time() + _HOUR,
+    )
+    async for event in trigger.run():
+        raise RuntimeError(f"the trigger fired: {event}")
+
+
+def _lateness(arrivals: dict[str, list[float]], rounds: int) -> dict[str, Any]:
+    """Return how late looks were, by round: the first, second … gap of each wait."""
+    by_round: list[list[float]] = [[] for _ in range(rounds)]
+    for times in arrivals.values():
+        for late, (first, second) in zip(by_round, pairwise(times), strict=False):
+            late.append(max(0.0, second - first - INTERVAL))
+    every = [late for looks in by_round for late in looks]
+    return {
+        "p99": [quantiles(looks, n=100)[98] for looks in by_round if len(looks) > 1],
+        "p50": median(every),
+        "max": max(every),
+        "looks": len(every),
+    }
+
+
+@dataclass(frozen=True)
+class _Use:
+    """What had been used by a point in time."""
+
+    at: float
+    cpu: float
+    looks: int
+
+
+async def _use(control: Control) -> _Use:
+    looks = await asyncio.to_thread(control.count)
+    return _Use(time.monotonic(), time.process_time(), looks)
+
+
+@dataclass
+class _Collections:
+    """CPU seconds of the garbage collector's pauses."""
+
+    total: float = 0.0
+    longest: float = 0.0
+    _since: float = 0.0
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[_Collections]:
+        gc.callbacks.append(self._note)
+        try:
+            yield self
+        finally:
+            gc.callbacks.remove(self._note)
+
+    def _note(self, phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            self._since = time.process_time()
+        else:
+            pause = time.process_time() - self._since
+            self.total += pause
+            self.longest = max(self.longest, pause)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A time in which the loop did not come round, by the wall clock.
+
+    :param cpu: CPU seconds of this process in it.
+    :param gc: of these, the garbage collector's.
+    """
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+    gc: float = 0.0
+
+    def payload(self) -> dict[str, float]:
+        return {"seconds": self.seconds, "cpu": self.cpu, "gc": self.gc}
+
+
+@dataclass
+class _Pulse:
+    """A task that wants to run every few milliseconds, and notes for how long it could not."""
+
+    collections: _Collections
+    longest: _Stretch = field(default_factory=_Stretch)
+
+    async def beat(self) -> None:
+        while True:
+            due = time.perf_counter() + _HEARTBEAT
+            cpu, collected = time.process_time(), self.collections.total
+            await asyncio.sleep(_HEARTBEAT)
+            late = time.perf_counter() - due
+            if late > self.longest.seconds:
+                self.longest = _Stretch(
+                    late, time.process_time() - cpu, self.collections.total - collected
+                )
+
+
+def _full_collection() -> float:
+    start = time.process_time()
+    gc.collect()
+    return time.process_time() - start
+
+
+def _memory() -> int:
+    if tracemalloc.is_tracing():
+        gc.collect()
+        # Connections are few, whatever the number of waits, and large: see below.
+        buffers = tracemalloc.Filter(inclusive=False, filename_pattern="*/asyncio/sslproto.py")
+        snapshot = tracemalloc.take_snapshot().filter_traces([buffers])
+        return sum(trace.size for trace in snapshot.traces)
+    return int(psutil.Process().memory_info().rss)
+
+
+def _connections() -> int:
+    established = psutil.Process().net_connections("tcp")
+    return sum(one.status == psutil.CONN_ESTABLISHED for one in established) - 1  # the control's

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How soon the end of a run is noticed, and with how many requests; on a simulated clock.
+
+The library's own decision is asked what follows from each look, for thousands of runs of made-up
+length. Compared with looking every 10 s, or every 60 s, from the start of the run.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from airflow_provider_promptlayer.api.pace import Pace
+from airflow_provider_promptlayer.api.waiting import Step, Wait
+from airflow_provider_promptlayer.api.workflows import WorkflowResults
+from benchmarks.figures import Figure, Samples
+
+SHORTEST: Final = 5.0
+LONGEST: Final = 3600.0
+
+_ROUNDS = 7
+_RUNS = 1000
+_UNDER_WAY = WorkflowResults(1, is_complete=False)
+
+Looks = Callable[[int], Iterator[float]]
+"""The seconds after the start at which the run of that number is looked at."""
+
+
+def measure() -> list[Figure]:
+    """Return the figures of this module."""
+    return [
+        _figure(duration, mode, interval)
+        for duration in (_LOG_UNIFORM, _UNIFORM)
+        for mode in (_IN_WORKER, _DEFERRED)
+        for interval in (10.0, 60.0)
+    ]
+
+
+@dataclass(frozen=True)
+class _Durations:
+    name: str
+    draw: Callable[[random.Random], float]
+
+
+@dataclass(frozen=True)
+class _Mode:
+    name: str
+    looks: Looks
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What came of the runs of one round."""
+
+    lateness: list[float]
+    requests: list[int]
+
+
+def _figure(durations: _Durations, mode: _Mode, interval: float) -> Figure:
+    ours = [_round(durations, mode.looks, seed) for seed in range(_ROUNDS)]
+    theirs = [_round(durations, lambda _: _every(interval), seed) for seed in range(_ROUNDS)]
+    late, fixed_late = _medians(ours), _medians(theirs)
+    requests, fixed_requests = _means(ours), _means(theirs)
+    return Figure(
+        f"late, median: runs {durations.name}, {mode.name}",
+        "s",
+        late,
+        f"fixed {interval:g} s",
+        fixed_late,
+        reached=late.median < fixed_late.median and requests.median <= fixed_requests.median,
+        wanted="earlier, no more requests",
+        note=(
+            f"requests {requests.median:.0f} to {fixed_requests.median:.0f}; "
+            f"90th percentile {_ninetieth(ours).median:.1f} s to {_ninetieth(theirs).median:.1f} s"
+        ),
+        details={
+            "requests": requests.payload(),
+            "fixed_requests": fixed_requests.payload(),
+            "p90": _ninetieth(ours).payload(),
+            "fixed_p90": _ninetieth(theirs).payload(),
+        },
+    )
+
+
+def _round(durations: _Durations, looks: Looks, seed: int) -> _Round:
+    draw = random.Random(seed)  # noqa: S311 - the same runs for all
+    found = _Round([], [])
+    for number in range(1, _RUNS + 1):
+        duration = durations.draw(draw)
+        for count, at in enumerate(looks(number), start=1):
+            if at >= duration:
+                found.lateness.append(at - duration)
+                found.requests.append(count)
+                break
+    return found
+
+
+def _medians(rounds: list[_Round]) -> Samples:
+    return Samples.of([statistics.median(one.lateness) for one in rounds])
+
+
+def _ninetieth(rounds: list[_Round]) -> Samples:
+    return Samples.of([statistics.quantiles(one.lateness, n=10)[-1] for one in rounds])
+
+
+def _means(rounds: list[_Round]) -> Samples:
+    return Samples.of([statistics.fmean(one.requests) for one in rounds])
+
+
+def _every(interval: float) -> Iterator[float]:
+    at = 0.0
+    while True:
+        yield at
+        at += interval
+
+
+def _in_worker(number: int) -> Iterator[float]:
+    wait, at = _new_wait(number), 0.0
+    while True:
+        yield at
+        at += _step(wait, at).sleep
+
+
+def _deferred(number: int) -> Iterator[float]:
+    from airflow_provider_promptlayer.waiting import SETTLE_SECONDS
+
+    wait = _new_wait(number)
+    yield 0.0
+    at = wait.hand_over(_step(wait, 0.0), settle=SETTLE_SECONDS, now=0.0)
+    while True:
+        yield at
+        at += _step(wait, at).sleep
+
+
+def _new_wait(number: int) -> Wait:
+    return Wait(f"workflow run {number}", Pace(), started_at=0.0, deadline=None)
+
+
+def _step(wait: Wait, now: float) -> Step:
+    return wait.after_look(_UNDER_WAY, now=now)
+
+
+_LOG_UNIFORM = _Durations(
+    "5 s to 1 h, log-uniform",
+    lambda draw: math.exp(draw.uniform(math.log(SHORTEST), math.log(LONGEST))),
+)
+_UNIFORM = _Durations("5 s to 1 h, uniform", lambda draw: draw.uniform(SHORTEST, LONGEST))
+_IN_WORKER = _Mode("in a worker", _in_worker)
+_DEFERRED = _Mode("deferred", _deferred)
