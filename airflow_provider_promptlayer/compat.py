@@ -9,10 +9,29 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow import __version__ as airflow_version
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 REFUSES_SLASHES_IN_XCOM_KEYS: Final = airflow_version.startswith("3.0.")
 """Whether the execution API knows no route for a key with a slash."""
+
+
+STARTS_IN_TRIGGERER: Final = not airflow_version.startswith(("2.", "3.0.", "3.1.", "3.2."))
+"""Whether a task may begin in the triggerer, which then renders its arguments.
+
+Before, that is switched off (3.1, 3.2), half-done (3.0), or renders nothing (2.11).
+"""
+
+
+def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
+    """Return the task and the key of an XCom that is handed on as it is, else None."""
+    try:
+        from airflow.sdk.definitions.xcom_arg import PlainXComArg
+    except ImportError:
+        from airflow.models.xcom_arg import (  # type: ignore[attr-defined,no-redef]  # Airflow 2
+            PlainXComArg,
+        )
+
+    return (arg.operator, arg.key) if isinstance(arg, PlainXComArg) else None
 
 
 def reschedule_exception(date: datetime.datetime) -> Exception:

@@ -47,7 +47,10 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [f"{_PACKAGE}.triggers.promptlayer"],
+                "python-modules": [
+                    f"{_PACKAGE}.triggers.promptlayer",
+                    f"{_PACKAGE}.triggers.whole_wait",
+                ],
             }
         ],
         "connection-types": [

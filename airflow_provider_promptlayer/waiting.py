@@ -60,7 +60,7 @@ to 3.3.2 at least). A retry would start, and bill, a second run. Schedulers have
 five seconds on a busy machine.
 """
 
-_TIMEOUT_GRACE = datetime.timedelta(minutes=1)
+TIMEOUT_GRACE = datetime.timedelta(minutes=1)
 """How long after the deadline Airflow ends a wait whose triggerer does not."""
 
 
@@ -291,7 +291,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 }
             },
             timeout=datetime.timedelta(seconds=max(deadline, next_look_at) - time.time())
-            + _TIMEOUT_GRACE,
+            + TIMEOUT_GRACE,
         )
 
     def _may_leave(self, wait: Wait) -> bool:
@@ -327,15 +327,18 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     ) -> Wait:
         return Wait(
             subject.name,
-            Pace(
-                self.poke_interval if self._keeps_interval else None,
-                self.exponential_backoff,
-                self.max_wait.total_seconds() if self.max_wait is not None else None,
-            ),
+            self._pace(),
             started_at=started_at,
             deadline=deadline,
             max_outage=self.max_outage,
             outage_since=outage_since,
+        )
+
+    def _pace(self) -> Pace:
+        return Pace(
+            self.poke_interval if self._keeps_interval else None,
+            self.exponential_backoff,
+            self.max_wait.total_seconds() if self.max_wait is not None else None,
         )
 
     def _left(self) -> str:

@@ -19,6 +19,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerEventError,
     PromptLayerOutageError,
     PromptLayerRefusedError,
+    PromptLayerUnknownConnectionError,
     PromptLayerWaitTimeoutError,
 )
 
@@ -38,6 +39,8 @@ class Outcome(StrEnum):
     """PromptLayer refused the question for good."""
     KEY_REFUSED = "key_refused"
     """PromptLayer refused the API key."""
+    NO_CONNECTION = "no_connection"
+    """There is no such Airflow connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ def event_for(subject_id: int | str, error: PromptLayerError) -> WaitEvent:
         outcome = Outcome.OUTAGE
     elif isinstance(error, PromptLayerAuthError):
         outcome = Outcome.KEY_REFUSED
+    elif isinstance(error, PromptLayerUnknownConnectionError):
+        outcome = Outcome.NO_CONNECTION
     else:
         outcome = Outcome.REFUSED
     return WaitEvent(subject_id, outcome, str(error))
@@ -108,4 +113,5 @@ _ERRORS: Final[dict[str, type[PromptLayerError]]] = {
     Outcome.OUTAGE: PromptLayerOutageError,
     Outcome.REFUSED: PromptLayerRefusedError,
     Outcome.KEY_REFUSED: PromptLayerAuthError,
+    Outcome.NO_CONNECTION: PromptLayerUnknownConnectionError,
 }

@@ -105,15 +105,15 @@ class PromptLayerTrigger(BaseTrigger):
         try:
             event = await self._wait(self.subject())
         except PromptLayerError as error:
-            event = event_for([*self.ids().values()][-1], error)
-        yield TriggerEvent(event.payload())  # type: ignore[no-untyped-call]  # Airflow's
+            event = _to_worker(event_for([*self.ids().values()][-1], error))
+        yield event
 
     async def on_kill(self) -> None:
         """Say what becomes of it (Airflow 3.3 and later call this when a user ends the task)."""
         subject = self.subject()
         self.log.warning("The task was ended while it waited. %s %s.", subject, subject.when_left)
 
-    async def _wait(self, subject: Subject[Any]) -> WaitEvent:
+    async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
         hook = PromptLayerHook(self.promptlayer_conn_id)
         wait = Wait(
             subject.name,
@@ -132,8 +132,12 @@ class PromptLayerTrigger(BaseTrigger):
                 settings = hook.settings
                 while settings == hook.settings:
                     if (step := await self._look(hook, wait, subject)).is_done:
-                        return WaitEvent(subject.id, Outcome.ENDED, "")
+                        return await self.ended(hook, subject)
                     await asyncio.sleep(step.sleep)
+
+    async def ended(self, hook: PromptLayerHook, subject: Subject[Any]) -> TriggerEvent:  # noqa: ARG002
+        """Return the event for a subject that has ended: a worker reads how."""
+        return _to_worker(WaitEvent(subject.id, Outcome.ENDED, ""))
 
     async def _read_connection(self, hook: PromptLayerHook, wait: Wait) -> None:
         tries = 0
@@ -166,3 +170,7 @@ class PromptLayerTrigger(BaseTrigger):
     def _log_step(self, step: Step) -> None:
         if step.note:
             (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
+
+
+def _to_worker(event: WaitEvent) -> TriggerEvent:
+    return TriggerEvent(event.payload())  # type: ignore[no-untyped-call]  # Airflow's

@@ -7,6 +7,7 @@ home is in pytest's temporary directory, which keeps the logs of the last three 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def promptlayer() -> Iterator[LocalPromptLayer]:
     """The PromptLayer that `promptlayer_default` leads to in `stack`."""
     slow = Workflow("Slow", [Node("Only", "done", duration=60.0, is_output_node=True)])
-    with LocalPromptLayer([*builtin_workflows(), slow]) as server:
+    broken = Workflow(
+        "Slow and broken",
+        [
+            Node(
+                "Only",
+                duration=60.0,
+                is_output_node=True,
+                status="FAILED",
+                error_message="too tired",
+            )
+        ],
+    )
+    never = Workflow("Never", [Node("Only", duration=math.inf, is_output_node=True)])
+    with LocalPromptLayer([*builtin_workflows(), slow, broken, never]) as server:
         yield server
 
 
@@ -72,5 +86,7 @@ def stack(
         "AIRFLOW_CONN_PROMPTLAYER_RAW": raw_promptlayer.airflow_connection_json,
     }
     home = tmp_path_factory.mktemp("airflow")
+    (callbacks := home / "callbacks").touch()
+    env["PROMPTLAYER_CALLBACKS"] = str(callbacks)
     with AirflowStack(dags_folder, env=env, home=home, database_url=database_url) as running:
         yield running

@@ -22,9 +22,9 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     TaskDeferred,
 )
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_promptlayer.compat import reschedule_exception
+from airflow_provider_promptlayer.compat import STARTS_IN_TRIGGERER, reschedule_exception
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerWaitTimeoutError,
@@ -76,7 +76,11 @@ class Store(dict[str, Any]):
 
 @dataclass
 class Ending:
-    """How a task ended: success, failed, failed for good, timeout or skipped."""
+    """How a task ended: success, failed, failed for good, timeout or skipped.
+
+    :param value: what the task returned. One that ended in the triggerer returns nothing: for it,
+        the run that it waited for.
+    """
 
     kind: str
     message: str = ""
@@ -93,6 +97,13 @@ def run_task(
     visits = 0
     resume: tuple[str, dict[str, Any]] | None = None
     context: Any = {"ti": ti, "run_id": ti.run_id, **context_extra}
+    task = make()
+    if task.start_from_trigger:
+        args = task.start_trigger_args
+        event = asyncio.run(first_event(trigger := started_by_airflow(args)))
+        if isinstance(event, TaskSuccessEvent):
+            return Ending("success", "", trigger.workflow_version_execution_id, ti.xcoms, 0)
+        resume = (args.next_method, {**(args.next_kwargs or {}), "event": event.payload})
     while True:
         visits += 1
         try:
@@ -102,7 +113,11 @@ def run_task(
             else:
                 value = task.resume_execution(resume[0], resume[1], context)
         except TaskDeferred as deferral:
-            event = asyncio.run(first_event(rebuilt(deferral.trigger)))
+            event = asyncio.run(first_event(trigger := rebuilt(deferral.trigger)))
+            if isinstance(event, TaskSuccessEvent):
+                return Ending(
+                    "success", "", trigger.workflow_version_execution_id, ti.xcoms, visits
+                )
             resume = (deferral.method_name, {**(deferral.kwargs or {}), "event": event.payload})
             continue
         except Rescheduled as rescheduled:
@@ -121,12 +136,21 @@ def run_task(
         return Ending("success", "", value, ti.xcoms, visits)
 
 
-def rebuilt(trigger: BaseTrigger) -> BaseTrigger:
+def rebuilt(trigger: BaseTrigger) -> Any:
     """Return the trigger as another process would make it, from what is in the database."""
-    path, kwargs = trigger.serialize()
+    return _made(*trigger.serialize())
+
+
+def started_by_airflow(args: Any) -> Any:
+    """Return the trigger of a task that starts there, as the scheduler and triggerer make it."""
+    trigger = _made(args.trigger_cls, json.loads(json.dumps(args.trigger_kwargs)))
+    trigger.timeout_after = datetime.datetime.now(datetime.UTC) + args.timeout
+    return trigger
+
+
+def _made(path: str, kwargs: dict[str, Any]) -> Any:
     module, name = path.rsplit(".", 1)
-    made: BaseTrigger = getattr(import_module(module), name)(**kwargs)
-    return made
+    return getattr(import_module(module), name)(**kwargs)
 
 
 async def first_event(trigger: BaseTrigger) -> TriggerEvent:
@@ -183,4 +207,12 @@ MODES: dict[str, Callable[..., Ending]] = {
     "poke": _sensor(deferrable=False, mode="poke"),
     "reschedule": _sensor(deferrable=False, mode="reschedule"),
     "deferred": _sensor(deferrable=True),
+    "deferred, ending in the trigger": _sensor(end_from_trigger=True),
 }
+if STARTS_IN_TRIGGERER:
+    MODES |= {
+        "starting in the trigger": _sensor(start_from_trigger=True),
+        "in the trigger alone": _sensor(start_from_trigger=True, end_from_trigger=True),
+    }
+TASK_MODES = [mode for mode in MODES if "hook" not in mode]
+"""Those of tasks, which can be skipped, rescheduled and so on."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from support.modes import MODES, Ending, FakeTaskInstance, Rescheduled, Store, run_task
+from support.modes import MODES, TASK_MODES, Ending, FakeTaskInstance, Rescheduled, Store, run_task
 
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
@@ -126,7 +126,7 @@ class TestNeverEnding:
         assert "running: A" in ending.message
 
     @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
-    @pytest.mark.parametrize("task_mode", ["poke", "reschedule", "deferred"])
+    @pytest.mark.parametrize("task_mode", TASK_MODES)
     def test_times_out_softly(
         self,
         task_mode: str,
@@ -152,7 +152,7 @@ class TestNeverEnding:
 
 
 @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
-@pytest.mark.parametrize("task_mode", ["poke", "reschedule", "deferred"])
+@pytest.mark.parametrize("task_mode", TASK_MODES)
 def test_failed_run_skips_softly(
     task_mode: str, option: str, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
 ) -> None:

@@ -26,6 +26,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerNotFoundError,
     PromptLayerOutageError,
     PromptLayerRefusedError,
+    PromptLayerUnknownConnectionError,
     PromptLayerWaitTimeoutError,
 )
 
@@ -49,6 +50,7 @@ def test_an_ending_comes_through(subject: int | str) -> None:
         (PromptLayerNotFoundError("none", status=404), PromptLayerRefusedError),
         (PromptLayerRefusedError("no", status=422), PromptLayerRefusedError),
         (PromptLayerConfigurationError("conn"), PromptLayerRefusedError),
+        (PromptLayerUnknownConnectionError("none"), PromptLayerUnknownConnectionError),
         (PromptLayerInvalidInputError("id"), PromptLayerRefusedError),
         (PromptLayerAnswerTooLargeError("big"), PromptLayerRefusedError),
     ],
