@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from airflow_provider_promptlayer.api.json_body import loads
+from airflow_provider_promptlayer.api.json_body import LARGE, loads
 from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line, shown
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
@@ -68,6 +68,11 @@ class Response:
         """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
+    @property
+    def is_large(self) -> bool:
+        """Whether reading it takes so long that an event loop should not wait for it."""
+        return len(self.body) > LARGE
+
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
@@ -86,16 +91,20 @@ class Call(Generic[T]):
 
 
 def decode_json(
-    request: Request, response: Response, note: Callable[[str], None] | None = None
+    request: Request,
+    response: Response,
+    note: Callable[[str], None] | None = None,
+    *,
+    outline: bool = False,
 ) -> Any:
     """Return the body as JSON, taking what Python's parser takes (NaN, huge integers).
 
     :param note: told what is not as it was sent, see :func:`.json_body.loads`.
-
+    :param outline: let go of values that are large.
     :raises PromptLayerUnexpectedAnswerError: if the body is no JSON.
     """
     try:
-        return loads(response.body, note=note)
+        return loads(response.body, note=note, outline=outline)
     except ValueError:
         raise unexpected(request, response, "is not JSON") from None
 
@@ -163,7 +172,7 @@ def error_text(response: Response) -> str:
     is given with its field. Anything else is quoted from its beginning.
     """
     try:
-        payload = loads(response.body)
+        payload = loads(response.body, outline=True)
     except ValueError:
         return excerpt(response.body)
     if isinstance(payload, dict):

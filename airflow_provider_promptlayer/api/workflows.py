@@ -197,7 +197,10 @@ def run_workflow(
 
 
 def workflow_results(
-    workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
+    workflow_version_execution_id: int | str,
+    *,
+    return_all_outputs: bool = True,
+    outline: bool = False,
 ) -> Call[WorkflowResults]:
     """``GET /workflow-version-execution-results``: look once at a run.
 
@@ -209,6 +212,7 @@ def workflow_results(
     - 400 or 500 with ``{"success": false, "output": …}``: the run has ended without output.
       PromptLayer announced it in March 2026; it is an ending and not a server error.
 
+    :param outline: let go of values that are large, to learn only how far the run is.
     :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
     """
     run_id = execution_id(workflow_version_execution_id)
@@ -224,7 +228,7 @@ def workflow_results(
     )
 
     def read(response: Response, now: float) -> WorkflowResults:
-        if response.status in (400, 500) and (ended := _ended_without_output(response)):
+        if response.status in (400, 500) and (ended := _ended_without_output(response, outline)):
             return WorkflowResults(
                 run_id,
                 is_complete=True,
@@ -238,7 +242,9 @@ def workflow_results(
         if response.status not in (200, 202):
             raise unexpected(request, response, "has a status that is not documented")
         notes = _Notes()
-        payload = decode_json(request, response, notes if response.status == 200 else None)
+        payload = decode_json(
+            request, response, notes if response.status == 200 else None, outline=outline
+        )
         nodes = _nodes_or_none(payload)
         if response.status == 202:
             return WorkflowResults(run_id, is_complete=False, nodes=nodes or {})
@@ -284,9 +290,12 @@ class WorkflowRun(Subject[WorkflowResults]):
     def peek(self) -> Call[WorkflowResults]:
         """Ask for the main output alone, which is all that the answer to an ended run then holds.
 
-        While the run goes on both questions are answered with the nodes so far.
+        While the run goes on both questions are answered with the nodes so far. Of a large answer
+        nothing is kept but what tells how far the run is.
         """
-        return workflow_results(self.workflow_version_execution_id, return_all_outputs=False)
+        return workflow_results(
+            self.workflow_version_execution_id, return_all_outputs=False, outline=True
+        )
 
 
 def workflow_count() -> Call[int | None]:
@@ -355,9 +364,9 @@ def _start_uncertain(cause: PromptLayerError) -> PromptLayerStartUncertainError:
     )
 
 
-def _ended_without_output(response: Response) -> dict[str, Any] | None:
+def _ended_without_output(response: Response, outline: bool) -> dict[str, Any] | None:
     try:
-        payload = loads(response.body)
+        payload = loads(response.body, outline=outline)
     except ValueError:
         return None
     if isinstance(payload, dict) and payload.get("success") is False and "output" in payload:

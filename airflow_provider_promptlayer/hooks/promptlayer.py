@@ -378,6 +378,8 @@ class PromptLayerHook(BaseHook):
                 response = await transport.send(call.request)
             except PromptLayerUnreachableError as error:
                 raise call.unanswered(error) from None
+            if response.is_large:
+                return await asyncio.to_thread(call.read, response, time.time())
             return call.read(response, time.time())
 
     def _is_news(self, settings: Settings) -> bool:

@@ -20,17 +20,16 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request, Response
+from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
-from airflow_provider_promptlayer.transport.headers import Secrets, headers_for, too_large
+from airflow_provider_promptlayer.transport.body import CHUNK, Body
+from airflow_provider_promptlayer.transport.headers import Secrets, headers_for
 from airflow_provider_promptlayer.transport.tls import proxy_for, ssl_context
 
 MAX_CONNECTIONS: Final = 100
 """Looks that one pool has under way at most; further ones queue, first come, first served."""
-
-_CHUNK = 64 * 1024
 
 _ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
 """What aiohttp raises: a time-out is an OSError, a host that IDNA refuses a ValueError."""
@@ -113,16 +112,14 @@ class AsyncTransport:
             return Response(
                 status=answer.status,
                 headers=_Headers(answer.headers),
-                body=self._secrets.blotted_body(await self._read(answer, request)),
+                body=await self._read(answer, request),
             )
 
     async def _read(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
-        body = bytearray()
-        async for chunk in answer.content.iter_chunked(_CHUNK):
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise too_large(request)
-        return bytes(body)
+        body = Body(request, self._secrets)
+        async for chunk in answer.content.iter_chunked(CHUNK):
+            body.add(chunk)
+        return body.whole()
 
     def _unreachable(
         self, request: Request, error: Exception, *, arrived: bool

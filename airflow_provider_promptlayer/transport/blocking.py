@@ -17,20 +17,19 @@ from typing import Any
 import requests
 import urllib3
 
-from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request, Response
+from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
+from airflow_provider_promptlayer.transport.body import CHUNK, Body
 from airflow_provider_promptlayer.transport.cuttable import CuttableAdapter, Line
 from airflow_provider_promptlayer.transport.headers import (
     API_KEY_HEADER,
     Secrets,
     headers_for,
-    too_large,
 )
 from airflow_provider_promptlayer.transport.tls import ca_bundle, check_ca_bundle, proxy_for
 
-_CHUNK = 64 * 1024
 _CUT_SECONDS = (
     1.0  # for a thread to notice that its connection was cut; a name server is no connection
 )
@@ -154,7 +153,7 @@ class _Exchange:
                 return Response(
                     status=answer.status_code,
                     headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=self._session.secrets.blotted_body(self._read(answer)),
+                    body=self._read(answer),
                 )
         except requests.Timeout:
             raise self._unreachable(
@@ -165,12 +164,10 @@ class _Exchange:
             raise self._unreachable(_reason(error, self._session.secrets)) from None
 
     def _read(self, answer: requests.Response) -> bytes:
-        body = bytearray()
-        for chunk in answer.iter_content(_CHUNK):
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise too_large(self._request)
-        return bytes(body)
+        body = Body(self._request, self._session.secrets)
+        for chunk in answer.iter_content(CHUNK):
+            body.add(chunk)
+        return body.whole()
 
     def _unreachable(self, reason: str) -> PromptLayerUnreachableError:
         return PromptLayerUnreachableError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both transports do with headers and bodies."""
+"""What both transports send with a request, and what nobody may quote of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from base64 import b64encode
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_promptlayer import __version__
-from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request
+from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.api.settings import Settings
-from airflow_provider_promptlayer.exceptions import PromptLayerAnswerTooLargeError
 
 API_KEY_HEADER = "X-API-KEY"
 _SHORTEST_SECRET = 12
@@ -53,25 +52,10 @@ class Secrets:
             ]
         found += [secret.replace("/", "\\/") for secret in found]
         self._texts = tuple(dict.fromkeys(found))
-        self._bytes = tuple(text.encode() for text in self._texts)
+        self.as_bytes = tuple(text.encode() for text in self._texts)
 
     def blotted(self, text: str) -> str:
         """Return a text with the secrets blotted out."""
         for secret in self._texts:
             text = text.replace(secret, "***")
         return text
-
-    def blotted_body(self, body: bytes) -> bytes:
-        """Do the same for an answer's body, should a gateway or a proxy quote the request back."""
-        for secret in self._bytes:
-            if secret in body:
-                body = body.replace(secret, b"***")
-        return body
-
-
-def too_large(request: Request) -> PromptLayerAnswerTooLargeError:
-    """Return the error for an answer of more than :data:`MAX_BODY_BYTES`."""
-    return PromptLayerAnswerTooLargeError(
-        f"Could not {request.purpose}: the answer is larger than "
-        f"{MAX_BODY_BYTES // 2**20} MiB, which is the most that is read."
-    )

@@ -6,19 +6,23 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from typing import Any
 
 import pytest
 
+from airflow_provider_promptlayer.api.http import Call, Request, Response
+from airflow_provider_promptlayer.api.json_body import LARGE
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
+    PromptLayerError,
     PromptLayerNotFoundError,
     PromptLayerRunFailedError,
     PromptLayerStartUncertainError,
     PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> PromptLayerHook:
@@ -246,3 +250,39 @@ def test_unencrypted_key_is_warned_of_but_for_loopback(
 def test_missing_connection() -> None:
     with pytest.raises(PromptLayerConfigurationError, match="no Airflow connection 'nowhere'"):
         _ = PromptLayerHook("nowhere").settings
+
+
+class TestLargeAnswers:
+    """An event loop goes on while a large answer is read."""
+
+    @pytest.mark.parametrize("status", [200, 400, 503])
+    @pytest.mark.parametrize(("size", "on_the_loop"), [(LARGE, True), (LARGE + 1, False)])
+    def test_are_read_off_the_loop(
+        self,
+        promptlayer_connection: str,
+        promptlayer_server: LocalPromptLayer,
+        size: int,
+        on_the_loop: bool,
+        status: int,
+    ) -> None:
+        promptlayer_server.script(Reply(status, b" " * size))
+
+        def read(response: Response, _now: float) -> tuple[int, bool]:
+            return len(response.body), threading.current_thread() is threading.main_thread()
+
+        look = Call(Request("GET", "/x", "look"), read)
+        assert asyncio.run(PromptLayerHook().acall(look)) == (size, on_the_loop)
+
+    @pytest.mark.parametrize("reply", [Reply(400, b"x" * 2_000_000), Reply(200, b"x" * 2_000_000)])
+    def test_mean_the_same_in_both_modes(
+        self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer, reply: Reply
+    ) -> None:
+        promptlayer_server.script(reply, times=None)
+        hook = PromptLayerHook()
+        with pytest.raises(PromptLayerError) as blocking:
+            hook.get_workflow_results(1)
+        hook.close()
+        with pytest.raises(PromptLayerError) as coroutine:
+            asyncio.run(hook.aget_workflow_results(1))
+        assert repr(blocking.value) == repr(coroutine.value)
+        assert len(str(blocking.value)) < 1_000

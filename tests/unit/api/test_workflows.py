@@ -18,6 +18,7 @@ from airflow_provider_promptlayer.api.workflows import (
     NodeResult,
     StartedRun,
     WorkflowResults,
+    WorkflowRun,
     run_workflow,
     workflow_count,
     workflow_results,
@@ -738,3 +739,47 @@ def test_a_count_that_is_not_given(response: Response, error: type[PromptLayerEr
     with pytest.raises(PromptLayerError) as caught:
         workflow_count().read(response, NOW)
     assert type(caught.value) is error
+
+
+# Large answers
+
+
+@pytest.mark.parametrize("status", [200, 202])
+@pytest.mark.parametrize("last", ["SUCCESS", "RUNNING", "QUEUED"])
+def test_a_peek_at_a_large_answer_tells_how_far_the_run_is(status: int, last: str) -> None:
+    large = ["some words"] * 100_000
+    nodes = {
+        "A": node(value=large),
+        "B": node("FAILED", error_message="x" * 900_000),
+        "C": node(last),
+    }
+    peek = WorkflowRun(42).peek().read(answer(status, nodes), NOW)
+    whole = WorkflowRun(42).read().read(answer(status, nodes), NOW)
+    assert (peek.is_complete, whole.is_complete) == (status == 200 and last == "SUCCESS",) * 2
+    if not peek.is_complete:
+        assert peek.progress == whole.progress
+    kept = peek.nodes["A"].value if peek.nodes else peek.final_output["A"]["value"]
+    assert kept == []
+    assert whole.nodes["A"].value == large
+
+
+@pytest.mark.parametrize("output", [["x"] * 200_000, "x" * 900_000, {"a": ["x"] * 200_000}])
+def test_the_main_output_may_be_large(output: Any) -> None:
+    response = answer(200, output)
+    assert WorkflowRun(42).peek().read(response, NOW).is_complete
+    assert look(response, all_outputs=False).final_output == output
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_an_ending_without_output_may_be_large(status: int) -> None:
+    nodes = {"A": node("FAILED", error_message="no"), "B": node(value="x" * 900_000)}
+    response = answer(status, {"success": False, "message": "ended", "output": nodes})
+    assert look(response).nodes["B"].value == "x" * 900_000
+    assert WorkflowRun(42).peek().read(response, NOW).is_complete
+
+
+@pytest.mark.parametrize("said", ["message", "error", "detail"])
+def test_a_large_error_is_quoted_in_brief(said: str) -> None:
+    with pytest.raises(PromptLayerRefusedError, match=f"no such model, {'x' * 50}") as caught:
+        look(answer(422, {"more": ["x"] * 200_000, said: "no such model, " + "x" * 900_000}))
+    assert len(str(caught.value)) < 1_000

@@ -26,7 +26,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerUnreachableError,
 )
-from airflow_provider_promptlayer.transport import aio, blocking
+from airflow_provider_promptlayer.transport import blocking, body
 
 KEY = "pl_geheim_0123456789"
 SHORT = 0.5
@@ -506,8 +506,7 @@ def test_a_kept_connection_that_died_costs_no_look(driver: Any, serve: Any) -> N
 def test_an_answer_that_is_too_large(
     driver: Any, serve: Any, encode: Any, monkeypatch: pytest.MonkeyPatch, threads_end: Any
 ) -> None:
-    for module in (aio, blocking):
-        monkeypatch.setattr(module, "MAX_BODY_BYTES", 200_000)
+    monkeypatch.setattr(body, "MAX_BODY_BYTES", 200_000)
     fits, large = encode(b"x" * 200_000), encode(b"x" * 200_001)
     server = serve(lambda talk: talk.answer(200, *(fits if talk.number == 1 else large)))
     assert len(driver.get(server).body) == 200_000
@@ -520,8 +519,7 @@ def test_an_answer_that_is_too_large(
 def test_an_endless_answer_is_given_up_at_the_limit(
     driver: Any, serve: Any, monkeypatch: pytest.MonkeyPatch, threads_end: Any
 ) -> None:
-    for module in (aio, blocking):
-        monkeypatch.setattr(module, "MAX_BODY_BYTES", 200_000)
+    monkeypatch.setattr(body, "MAX_BODY_BYTES", 200_000)
 
     def flood(talk: Any) -> None:
         talk.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
@@ -558,3 +556,9 @@ def test_reprs_and_headers_hold_no_key(driver: Any, serve: Any) -> None:
 def test_a_key_that_is_quoted_back_is_blotted_out(driver: Any, serve: Any) -> None:
     server = serve(lambda talk: talk.answer(400, f'{{"message": "bad {KEY}"}}'.encode()))
     assert driver.get(server).body == b'{"message": "bad ***"}'
+
+
+def test_a_key_is_blotted_out_wherever_a_large_answer_has_it(driver: Any, serve: Any) -> None:
+    parts = [b"x" * length for length in range(65_000, 65_600, 20)]
+    server = serve(lambda talk: talk.answer(200, KEY.encode().join(parts)))
+    assert driver.get(server).body == b"***".join(parts)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A body comes in by chunks, and goes on without secrets and without copies."""
+
+from __future__ import annotations
+
+import tracemalloc
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from unit.transport.conftest import KEY, settings_for
+
+from airflow_provider_promptlayer.api.http import Request
+from airflow_provider_promptlayer.transport.body import Body
+from airflow_provider_promptlayer.transport.headers import Secrets
+
+PROXY = "http://me:pass@proxy.invalid"
+QUOTED = "bWU6cGFzcw=="  # me:pass, as a proxy is sent it
+PARTS = st.lists(st.sampled_from([KEY, KEY[:9], KEY[9:], QUOTED, QUOTED[:-1], "x", "é" * 40]))
+
+
+def body(key: str, proxy: str | None = None) -> Body:
+    settings = settings_for("https://promptlayer.invalid", api_key=key)
+    return Body(Request("GET", "/x", "look"), Secrets(settings, proxy))
+
+
+@given(PARTS, st.lists(st.integers(0, 500)))
+def test_no_secret_is_left_wherever_the_chunks_end(parts: list[str], ends: list[int]) -> None:
+    sent = "".join(parts)
+    found = body(KEY, PROXY)
+    for start, end in pairwise([0, *sorted(ends), 10_000]):
+        found.add(sent.encode()[start:end])
+    assert found.whole().decode() == sent.replace(KEY, "***").replace(QUOTED, "***")
+
+
+@pytest.mark.parametrize("key", [KEY, "short"])
+def test_a_large_body_is_held_once(key: str) -> None:
+    found = body(key)
+    tracemalloc.start()
+    try:
+        for _ in range(300):
+            found.add(b"x" * 65_536)
+        whole = found.whole()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(whole) == 300 * 65_536
+    assert peak < 1.3 * len(whole)
