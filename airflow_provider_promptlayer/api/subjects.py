@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.http import Call, Response
 
 
 class Look(Protocol):
@@ -27,6 +28,34 @@ class Look(Protocol):
 
 
 L = TypeVar("L", bound=Look)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """As much of a look as a wait needs."""
+
+    is_complete: bool
+    progress: str
+
+
+def glances(call: Call[L]) -> Call[Glance]:
+    """Return a call for one wait that keeps no more of an answer than the wait needs.
+
+    Most looks are answered as the last one was: such an answer is recognised and not read again.
+    """
+    last: tuple[bytes, Glance] | None = None
+
+    def read(response: Response, now: float) -> Glance:
+        nonlocal last
+        digest = blake2b(response.body, digest_size=16, usedforsecurity=False).digest()
+        digest += response.status.to_bytes(2, "big")
+        if last is not None and last[0] == digest:
+            return last[1]
+        look = call.read(response, now)
+        last = (digest, Glance(look.is_complete, look.progress))
+        return last[1]
+
+    return Call(call.request, read, call.unanswered)
 
 
 @dataclass(frozen=True)

@@ -299,10 +299,13 @@ class PromptLayerHook(BaseHook):
             self._say_key_changed(error)
             return self._call_once(call)
 
-    async def acall(self, call: Call[T]) -> T:
-        """Do what :meth:`call` does, without blocking the event loop."""
+    async def acall(self, call: Call[T], over: AsyncTransport | None = None) -> T:
+        """Do what :meth:`call` does, without blocking the event loop.
+
+        :param over: what :meth:`async_transport` lends, where the caller holds it.
+        """
         try:
-            return await self._acall_once(call)
+            return await self._acall_once(call, over)
         except PromptLayerAuthError as error:
             if not self._is_news(await self._aread_connection()):
                 raise
@@ -372,15 +375,17 @@ class PromptLayerHook(BaseHook):
             raise call.unanswered(error) from None
         return call.read(response, time.time())
 
-    async def _acall_once(self, call: Call[T]) -> T:
-        async with self.async_transport() as transport:
-            try:
-                response = await transport.send(call.request)
-            except PromptLayerUnreachableError as error:
-                raise call.unanswered(error) from None
-            if response.is_large:
-                return await asyncio.to_thread(call.read, response, time.time())
-            return call.read(response, time.time())
+    async def _acall_once(self, call: Call[T], over: AsyncTransport | None = None) -> T:
+        if over is None:
+            async with self.async_transport() as transport:
+                return await self._acall_once(call, transport)
+        try:
+            response = await over.send(call.request)
+        except PromptLayerUnreachableError as error:
+            raise call.unanswered(error) from None
+        if response.is_large:
+            return await asyncio.to_thread(call.read, response, time.time())
+        return call.read(response, time.time())
 
     def _is_news(self, settings: Settings) -> bool:
         """Take the connection as it is now, and tell whether it has changed."""

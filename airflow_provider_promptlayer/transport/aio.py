@@ -24,7 +24,7 @@ from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
-from airflow_provider_promptlayer.transport.body import CHUNK, Body
+from airflow_provider_promptlayer.transport.body import Body
 from airflow_provider_promptlayer.transport.headers import Secrets, headers_for
 from airflow_provider_promptlayer.transport.tls import proxy_for, ssl_context
 
@@ -49,6 +49,7 @@ class AsyncTransport:
         self._ssl = ssl_context(settings)
         self._proxy = proxy_for(settings)
         self._secrets = Secrets(settings, self._proxy)
+        self._headers = headers_for(Request("GET", "/", ""), settings)
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._session: aiohttp.ClientSession | None = None
 
@@ -104,7 +105,7 @@ class AsyncTransport:
             request.method,
             URL(self._settings.base_url + request.path, encoded=True),
             data=request.body,
-            headers=headers_for(request, self._settings),
+            headers=self._headers if request.body is None else headers_for(request, self._settings),
             proxy=self._proxy,
             allow_redirects=False,
             trace_request_ctx=sending,
@@ -117,7 +118,7 @@ class AsyncTransport:
 
     async def _read(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
         body = Body(request, self._secrets)
-        async for chunk in answer.content.iter_chunked(CHUNK):
+        while chunk := await answer.content.readany():
             body.add(chunk)
         return body.whole()
 

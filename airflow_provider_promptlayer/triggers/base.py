@@ -17,7 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_promptlayer.api.events import Outcome, WaitEvent, event_for
 from airflow_provider_promptlayer.api.pace import Pace
-from airflow_provider_promptlayer.api.subjects import Subject
+from airflow_provider_promptlayer.api.subjects import Subject, glances
 from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
@@ -126,12 +126,21 @@ class PromptLayerTrigger(BaseTrigger):
         await asyncio.sleep(wait.take_over(self.next_look_at, now=time.time()))
         await self._read_connection(hook, wait)
         wait.throttle = hook.throttle
+        glance = glances(subject.peek())
         while True:
             # The pool of one set of settings; another one when the connection has changed.
-            async with hook.async_transport():
+            async with hook.async_transport() as transport:
                 settings = hook.settings
-                while settings == hook.settings:
-                    if (step := await self._look(hook, wait, subject)).is_done:
+                while settings is hook.settings:
+                    if (hold := wait.before_look(now=time.time())) > 0:
+                        await asyncio.sleep(hold)
+                    try:
+                        look = await hook.acall(glance, transport)
+                        step = wait.after_look(look, now=time.time())
+                    except PromptLayerError as error:
+                        step = wait.after_error(error, now=time.time())
+                    self._log_step(step)
+                    if step.is_done:
                         return await self.ended(hook, subject)
                     await asyncio.sleep(step.sleep)
 
@@ -156,16 +165,6 @@ class PromptLayerTrigger(BaseTrigger):
                 step = wait.after_error(error, now=time.time())
             self._log_step(step)
             await asyncio.sleep(step.sleep)
-
-    async def _look(self, hook: PromptLayerHook, wait: Wait, subject: Subject[Any]) -> Step:
-        if (hold := wait.before_look(now=time.time())) > 0:
-            await asyncio.sleep(hold)
-        try:
-            step = wait.after_look(await hook.acall(subject.peek()), now=time.time())
-        except PromptLayerError as error:
-            step = wait.after_error(error, now=time.time())
-        self._log_step(step)
-        return step
 
     def _log_step(self, step: Step) -> None:
         if step.note:
