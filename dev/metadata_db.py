@@ -48,6 +48,10 @@ class MetadataDb:
             self.rows("SELECT 1 AS one FROM serialized_dag WHERE dag_id = :dag_id", dag_id=dag_id)
         )
 
+    def dag_ids(self) -> set[str]:
+        """Return the DAGs that have been parsed."""
+        return {row["dag_id"] for row in self.rows("SELECT dag_id FROM serialized_dag")}
+
     def import_errors(self) -> dict[str, str]:
         """Return DAG file → traceback."""
         found = self.rows("SELECT filename, stacktrace FROM import_error")
@@ -71,6 +75,20 @@ class MetadataDb:
             run_id=run_id,
         )
         return {(row["task_id"], row["map_index"]): row["state"] for row in found}
+
+    def task_events(self, dag_id: str, run_id: str, task_id: str) -> list[dict[str, Any]]:
+        """Return what Airflow's audit log has about a task: `map_index`, `event`, `dttm`.
+
+        Since Airflow 3, the API server writes one event `running` for each process that reports
+        itself at work on the task, and one with the new state when that reports how it ended.
+        """
+        return self.rows(
+            "SELECT map_index, event, dttm FROM log WHERE dag_id = :dag_id AND run_id = :run_id"
+            " AND task_id = :task_id ORDER BY id",
+            dag_id=dag_id,
+            run_id=run_id,
+            task_id=task_id,
+        )
 
     def occupied_slots(self) -> int:
         """Return how many pool slots are taken by tasks that a worker has or is about to get."""

@@ -16,6 +16,7 @@ import pytest
 
 from dev.airflow_stack import AirflowStack, StackError
 from dev.processes import Components
+from dev.processor_time import seconds_used
 from dev.watchdog import members
 
 # A program that ignores a polite request, and a child of it that has left its process group.
@@ -33,6 +34,18 @@ from pathlib import Path
 from dev.processes import Components
 components = Components({{}}, Path("."), Path(sys.argv[1]))
 print(components.start("stubborn", [sys.executable, "-c", {STUBBORN!r}]).pid, flush=True)
+time.sleep(600)
+"""
+
+# A program with a child that uses half a CPU second and ends; the program may take note of that.
+PARENT = """
+import os, sys, time
+if not (child := os.fork()):
+    while time.process_time() < 0.5:
+        pass
+    os._exit(0)
+os.waitid(os.P_PID, child, os.WEXITED | (0 if sys.argv[1] == "reap" else os.WNOWAIT))
+print("over", flush=True)
 time.sleep(600)
 """
 
@@ -71,6 +84,20 @@ def test_the_watchdog_ends_what_a_killed_owner_leaves(tmp_path: Path) -> None:
         owner.send_signal(signal.SIGKILL)
 
     wait_until(lambda: not members(session))
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="no such books are kept")
+@pytest.mark.parametrize("notice", ["reap", "leave"])
+def test_the_cpu_time_of_ended_children_is_counted(tmp_path: Path, notice: str) -> None:
+    components = Components(os.environ, tmp_path, tmp_path)
+    parents = [
+        components.start(name, [sys.executable, "-c", PARENT, notice]) for name in ("one", "two")
+    ]
+    wait_until(lambda: all("over" in one.log.read_text() for one in parents))
+
+    assert 0.5 <= seconds_used([parents[0].pid]) < 1.0
+    assert 1.0 <= seconds_used([one.pid for one in parents]) < 2.0
+    components.close()
 
 
 def test_a_dead_component_is_reported_with_its_log(stack: AirflowStack) -> None:

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a wait costs a real Airflow: workers started, seconds that one is held, CPU.
+
+    python -m benchmarks.live [--quick]
+
+Against `HttpSensor` with a response check, over TLS, on a local PromptLayer outside of what is
+measured. Worker starts are not sampled: Airflow's API server writes an event for each process that
+reports itself at work on a task, and one when that reports its end. CPU seconds are the kernel's,
+of all processes of all of Airflow's components, less what Airflow uses when it has nothing to do.
+
+Where the CPU cannot keep up, as two processors cannot with 200 waits every 30 s, `HttpSensor` looks
+more rarely than it is told to, and so costs less than it would: starts per wait tell how rarely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypedDict
+
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+from dev.airflow_stack import AirflowStack, StackError, Terminated
+from dev.occupancy import busy_workers
+from dev.processor_time import seconds_used
+
+DAGS = Path(__file__).parent / "dags"
+OUR_OPTIONS = {
+    "promptlayer": "plain",
+    "promptlayer_end": "end_from_trigger",
+    "promptlayer_start_and_end": "start_from_trigger and end_from_trigger",
+}
+GOALS = {"promptlayer": 2, "promptlayer_end": 1, "promptlayer_start_and_end": 0}
+PARALLELISM = 8
+RUN_TIMEOUT = 600.0
+# A contender that would take the benchmark beyond this is left out: seconds.
+BUDGET = 900.0
+
+
+class Figure(TypedDict):
+    """One line of the table. `ratio` is ours / against."""
+
+    name: str
+    unit: str
+    ours: float
+    against: float
+    ratio: float
+    goal: str
+    """At most so many of ours, or empty."""
+    note: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured, in seconds and waits."""
+
+    one_seconds: float
+    many: int
+    many_seconds: float
+    idle_seconds: float
+
+
+FULL = Size(one_seconds=42.0, many=200, many_seconds=120.0, idle_seconds=40.0)
+QUICK = Size(one_seconds=24.0, many=10, many_seconds=60.0, idle_seconds=20.0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the waits of one DAG run took from Airflow."""
+
+    starts: float
+    """Worker processes per wait."""
+    held: float
+    """Seconds per wait between a worker's report that it is at work and that it has left."""
+    cpu: float = 0.0
+    """CPU seconds of the whole Airflow during the DAG run, more than when idle."""
+    seconds: float = 0.0
+    """How long the DAG run took."""
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def measure(*, quick: bool = False, say: Callable[[str], None] = _say_nothing) -> list[Figure]:
+    """Start an Airflow, let it wait in all ways, and compare.
+
+    :param quick: few waits and short runs, to see whether the benchmark itself works.
+    :param say: is told what goes on.
+    :raises StackError: if Airflow does not do what it should.
+    """
+    size = QUICK if quick else FULL
+    workflows = [
+        Workflow(name, [Node("Only", "done", duration=seconds, is_output_node=True)])
+        for name, seconds in (("one", size.one_seconds), ("many", size.many_seconds))
+    ]
+    with (
+        LocalPromptLayer(workflows, tls="trusted") as promptlayer,
+        AirflowStack(DAGS, env=_environment(promptlayer)) as stack,
+    ):
+        bench = _Bench(stack, promptlayer, size, say)
+        return [*bench.worker_figures(), *bench.cpu_figures()]
+
+
+def _environment(promptlayer: LocalPromptLayer) -> dict[str, str]:
+    http = {
+        "conn_type": "http",
+        "host": promptlayer.url,
+        "extra": {"X-API-KEY": promptlayer.api_key, "verify": promptlayer.ca_file},
+    }
+    return {
+        "AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json,
+        "AIRFLOW_CONN_PROMPTLAYER_HTTP": json.dumps(http),
+        "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
+    }
+
+
+class _Bench:
+    def __init__(
+        self,
+        stack: AirflowStack,
+        promptlayer: LocalPromptLayer,
+        size: Size,
+        say: Callable[[str], None],
+    ) -> None:
+        self._stack = stack
+        self._promptlayer = promptlayer
+        self._size = size
+        self._say = say
+        self._start = time.monotonic()
+        stack.wait_for_dag("bench_many_http_reschedule")
+        self._dags = stack.db.dag_ids()
+
+    # --- one wait ---------------------------------------------------------------------------
+
+    def worker_figures(self) -> list[Figure]:
+        """Worker starts per wait, and seconds that it holds a worker."""
+        names = sorted(dag.removeprefix("bench_one_") for dag in self._dags if "_one_" in dag)
+        runs = {}
+        for name in names:
+            conf = {"run": self._promptlayer.start_execution("one")}
+            runs[name] = self._stack.trigger_dag(f"bench_one_{name}", conf=conf)
+        work = {}
+        for name, run_id in runs.items():
+            self._wait_for(f"bench_one_{name}", run_id)
+            work[name] = self._work(f"bench_one_{name}", run_id)
+            self._say(f"one wait, {name}: {work[name]}")
+        poke, reschedule = work["http_poke"], work["http_reschedule"]
+        figures = []
+        for name, options in OUR_OPTIONS.items():
+            if name in work:
+                ours = work[name]
+                note = (
+                    f"one wait of {self._size.one_seconds:.0f} s, every 10 s a look;"
+                    " HttpSensor in reschedule mode, in poke mode "
+                )
+                figures += [
+                    _figure(
+                        f"workers started per wait, {options}",
+                        "",
+                        ours.starts,
+                        reschedule.starts,
+                        goal=str(GOALS[name]),
+                        note=f"{note}{poke.starts:g}",
+                    ),
+                    _figure(
+                        f"seconds that a wait holds a worker, {options}",
+                        "s",
+                        ours.held,
+                        reschedule.held,
+                        note=f"{note}{poke.held:.1f}",
+                    ),
+                ]
+        return figures
+
+    # --- many waits -------------------------------------------------------------------------
+
+    def cpu_figures(self) -> list[Figure]:
+        """CPU seconds of a DAG run with many waits."""
+        self._become_idle()
+        idle = self._idle_rate()
+        against = self._many("http_reschedule", idle)
+        figures = []
+        for name, options in {
+            "promptlayer": "plain, every 30 s",
+            "promptlayer_end": "end_from_trigger, every 30 s",
+            "promptlayer_default": "plain, no poke_interval",
+        }.items():
+            if f"bench_many_{name}" not in self._dags:
+                continue
+            if time.monotonic() - self._start + against.seconds > BUDGET:
+                self._say(f"{name} is left out: there is no time for it on this machine")
+                continue
+            ours = self._many(name, idle)
+            figures.append(
+                _figure(
+                    f"CPU seconds of {self._size.many} mapped waits, {options}",
+                    "s",
+                    ours.cpu,
+                    against.cpu,
+                    note=f"runs of {self._size.many_seconds:.0f} s; HttpSensor in reschedule mode,"
+                    f" at most every 30 s; worker starts per wait {ours.starts:.2f}, its"
+                    f" {against.starts:.2f}; CPU seconds per start {self._per_start(ours):.2f},"
+                    f" its {self._per_start(against):.2f}; the DAG run took {ours.seconds:.0f} s,"
+                    f" its {against.seconds:.0f} s",
+                )
+            )
+        return figures
+
+    def _idle_rate(self) -> float:
+        before, start = self._cpu(), time.monotonic()
+        deadline = start + self._size.idle_seconds
+        self._stack.wait_for(
+            lambda: time.monotonic() > deadline, self._size.idle_seconds + 10, "time to pass"
+        )
+        rate = (self._cpu() - before) / (time.monotonic() - start)
+        self._say(f"idle: {rate:.3f} CPU seconds per second")
+        return rate
+
+    def _many(self, name: str, idle: float) -> Work:
+        dag_id = f"bench_many_{name}"
+        self._become_idle()
+        before, start = self._cpu(), time.monotonic()
+        runs = [self._promptlayer.start_execution("many") for _ in range(self._size.many)]
+        run_id = self._stack.trigger_dag(dag_id, conf={"runs": runs})
+        self._wait_for(dag_id, run_id)
+        seconds = time.monotonic() - start
+        self._become_idle()
+        cpu = self._cpu() - before - idle * (time.monotonic() - start)
+        work = self._work(dag_id, run_id, cpu=cpu, seconds=seconds)
+        self._say(f"{self._size.many} waits, {name}: {work}")
+        return work
+
+    def _per_start(self, work: Work) -> float:
+        return work.cpu / (work.starts * self._size.many)
+
+    # --- watching ---------------------------------------------------------------------------
+
+    def _wait_for(self, dag_id: str, run_id: str) -> None:
+        state = self._stack.wait_for_dag_run(dag_id, run_id, RUN_TIMEOUT)
+        if state != "success":
+            raise StackError(f"the run of {dag_id} ended as {state}")
+
+    def _become_idle(self) -> None:
+        self._stack.wait_for(lambda: busy_workers(self._stack) == 0, 60, "the workers to end")
+
+    def _cpu(self) -> float:
+        return seconds_used([one.pid for one in self._stack.components.running()])
+
+    def _work(self, dag_id: str, run_id: str, cpu: float = 0.0, seconds: float = 0.0) -> Work:
+        starts, held = 0, 0.0
+        waits = sum(task == "wait" for task, _ in self._stack.task_states(dag_id, run_id))
+        at_work_since: dict[int, datetime] = {}
+        for event in self._stack.db.task_events(dag_id, run_id, "wait"):
+            index, when = event["map_index"], datetime.fromisoformat(event["dttm"])
+            if event["event"] == "running":
+                starts += 1
+                at_work_since[index] = when
+            elif index in at_work_since:
+                held += (when - at_work_since.pop(index)).total_seconds()
+        return Work(starts / waits, held / waits, cpu, seconds)
+
+
+def _figure(
+    name: str, unit: str, ours: float, against: float, *, goal: str = "", note: str
+) -> Figure:
+    return Figure(
+        name=name,
+        unit=unit,
+        ours=ours,
+        against=against,
+        ratio=ours / against if against else float("nan"),
+        goal=goal,
+        note=note,
+    )
+
+
+def main() -> int:
+    """Print the figures as lines of JSON; return the exit code: 0, 1, or 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small one, to try")
+    options = parser.parse_args()
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    try:
+        for figure in measure(quick=options.quick, say=say):
+            print(json.dumps(figure), flush=True)
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        return 143 if isinstance(stop, Terminated) else 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
