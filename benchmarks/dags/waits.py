@@ -7,7 +7,6 @@ ask the same question by the same GET, and believe the same answer: HTTP status 
 
 from __future__ import annotations
 
-import inspect
 from datetime import datetime
 from typing import Any
 
@@ -36,25 +35,10 @@ def ended(response: Any) -> bool:
 
 HTTP = {"http_conn_id": "promptlayer_http", "method": "GET", "response_check": ended}
 
-
-def takes(*arguments: str) -> bool:
-    """Tell whether the sensor of this version has all these arguments."""
-    known = {
-        name
-        for base in PromptLayerWorkflowSensor.__mro__
-        for name in inspect.signature(base.__init__).parameters
-    }
-    return known.issuperset(arguments)
-
-
 OPTIONS: dict[str, dict[str, Any]] = {
-    name: arguments
-    for name, arguments in {
-        "promptlayer": {},
-        "promptlayer_end": {"end_from_trigger": True},
-        "promptlayer_start_and_end": {"start_from_trigger": True, "end_from_trigger": True},
-    }.items()
-    if takes(*arguments)
+    "promptlayer": {},
+    "promptlayer_end": {"end_from_trigger": True},
+    "promptlayer_start_and_end": {"start_from_trigger": True, "end_from_trigger": True},
 }
 
 for name, arguments in OPTIONS.items():
@@ -76,24 +60,18 @@ for mode in ("poke", "reschedule"):
             **HTTP,
         )
 
-for name, arguments in {
-    "promptlayer_default": {},
-    **{
-        name: {"poke_interval": MANY_POKE_INTERVAL, **arguments}
-        for name, arguments in OPTIONS.items()
-        # Airflow starts no mapped task in the triggerer.
-        if "start_from_trigger" not in arguments
-    },
-}.items():
+for name, arguments in OPTIONS.items():
+    if "start_from_trigger" in arguments:
+        continue  # Airflow starts no mapped task in the triggerer
     with DAG(dag_id=f"bench_many_{name}", **COMMON):
 
         @task
         def runs(dag_run: Any = None) -> list[int]:
             return list(dag_run.conf["runs"])
 
-        PromptLayerWorkflowSensor.partial(task_id="wait", **arguments).expand(
-            workflow_version_execution_id=runs()
-        )
+        PromptLayerWorkflowSensor.partial(
+            task_id="wait", poke_interval=MANY_POKE_INTERVAL, **arguments
+        ).expand(workflow_version_execution_id=runs())
 
 with DAG(dag_id="bench_many_http_reschedule", **COMMON):
 

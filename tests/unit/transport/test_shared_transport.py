@@ -401,6 +401,7 @@ def test_a_loop_that_ends_with_waits_under_way(
         async with shared_transport(settings) as transport:
             await transport.send(LOOK)
             looked.append(settings)
+            await until(lambda: len(looked) == 4)  # the server answers each of them once
             while True:
                 if between:
                     await asyncio.sleep(3600)
