@@ -8,6 +8,7 @@ to call it. It is plain data, so that another process can make it anew from its 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -43,19 +44,25 @@ def glances(call: Call[L]) -> Call[Glance]:
 
     Most looks are answered as the last one was: such an answer is recognised and not read again.
     """
-    last: tuple[bytes, Glance] | None = None
+    return Call(call.request, _GlanceReader(call.read), call.unanswered)
 
-    def read(response: Response, now: float) -> Glance:
-        nonlocal last
+
+class _GlanceReader:
+    # An object with slots and no closure: there is one for each of thousands of waits.
+    __slots__ = ("_digest", "_glance", "_read")
+
+    def __init__(self, read: Callable[[Response, float], Look]) -> None:
+        self._read = read
+        self._digest = b""
+        self._glance: Glance | None = None
+
+    def __call__(self, response: Response, now: float) -> Glance:
         digest = blake2b(response.body, digest_size=16, usedforsecurity=False).digest()
         digest += response.status.to_bytes(2, "big")
-        if last is not None and last[0] == digest:
-            return last[1]
-        look = call.read(response, now)
-        last = (digest, Glance(look.is_complete, look.progress))
-        return last[1]
-
-    return Call(call.request, read, call.unanswered)
+        if self._glance is None or digest != self._digest:
+            look = self._read(response, now)
+            self._digest, self._glance = digest, Glance(look.is_complete, look.progress)
+        return self._glance
 
 
 @dataclass(frozen=True)

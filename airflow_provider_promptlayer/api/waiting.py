@@ -65,6 +65,19 @@ class Wait:
     :param jitter: returns numbers from 0 to 1.
     """
 
+    __slots__ = (
+        "_failures",
+        "_jitter",
+        "_last",
+        "deadline",
+        "max_outage",
+        "outage_since",
+        "pace",
+        "started_at",
+        "subject",
+        "throttle",
+    )
+
     def __init__(
         self,
         subject: str,

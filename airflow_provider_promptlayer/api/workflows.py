@@ -227,42 +227,52 @@ def workflow_results(
         purpose=f"read the results of workflow run {run_id}",
     )
 
-    def read(response: Response, now: float) -> WorkflowResults:
-        if response.status in (400, 500) and (ended := _ended_without_output(response, outline)):
+    return Call(request, _ReadResults(run_id, request, return_all_outputs, outline))
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadResults:
+    # An object with slots and no closure: there is one for each of thousands of waits.
+    run_id: int
+    request: Request
+    return_all_outputs: bool
+    outline: bool
+
+    def __call__(self, response: Response, now: float) -> WorkflowResults:
+        status = response.status
+        if status in (400, 500) and (ended := _ended_without_output(response, self.outline)):
             return WorkflowResults(
-                run_id,
+                self.run_id,
                 is_complete=True,
                 nodes=_nodes_or_none(ended.get("output")) or {},
                 message=one_line(_text_or_none(ended.get("message")) or "") or None,
             )
         if not response.is_success:
-            raise error_for(request, response, now=now)
-        if response.status == 204 or (response.status == 202 and not response.body.strip()):
-            return WorkflowResults(run_id, is_complete=False)
-        if response.status not in (200, 202):
-            raise unexpected(request, response, "has a status that is not documented")
+            raise error_for(self.request, response, now=now)
+        if status == 204 or (status == 202 and not response.body.strip()):
+            return WorkflowResults(self.run_id, is_complete=False)
+        if status not in (200, 202):
+            raise unexpected(self.request, response, "has a status that is not documented")
         notes = _Notes()
         payload = decode_json(
-            request, response, notes if response.status == 200 else None, outline=outline
+            self.request, response, notes if status == 200 else None, outline=self.outline
         )
         nodes = _nodes_or_none(payload)
-        if response.status == 202:
-            return WorkflowResults(run_id, is_complete=False, nodes=nodes or {})
-        if not return_all_outputs and not _is_unfinished(nodes):
+        if status == 202:
+            return WorkflowResults(self.run_id, is_complete=False, nodes=nodes or {})
+        if not self.return_all_outputs and not _is_unfinished(nodes):
             return WorkflowResults(
-                run_id, is_complete=True, final_output=payload, notes=notes.phrases
+                self.run_id, is_complete=True, final_output=payload, notes=notes.phrases
             )
         if not nodes:  # no workflow is without one
-            raise unexpected(request, response, "is not a map of nodes")
+            raise unexpected(self.request, response, "is not a map of nodes")
         return WorkflowResults(
-            run_id,
+            self.run_id,
             is_complete=not _is_unfinished(nodes),
             nodes=nodes,
             final_output=_main_output(nodes),
             notes=notes.phrases,
         )
-
-    return Call(request, read)
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,7 @@ class PromptLayerHook(BaseHook):
             _aio = await asyncio.to_thread(
                 import_module, "airflow_provider_promptlayer.transport.aio"
             )
-        async with _aio.shared_transport(await self.aget_settings()) as transport:
+        async with _aio.SharedTransport(await self.aget_settings()) as transport:
             yield transport
 
     async def aget_settings(self) -> Settings:

@@ -2,15 +2,14 @@
 """The asynchronous transport, over aiohttp.
 
 All waits of one event loop that use the same settings share one pool of connections:
-:func:`shared_transport` opens it for the first and closes it after the last. It does not linger
+:class:`SharedTransport` opens it for the first and closes it after the last. It does not linger
 for another wait that may come: that would save one TLS handshake, the price of ten looks.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Final
@@ -190,19 +189,33 @@ class _Lease:
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, _Lease]] = WeakKeyDictionary()
 
 
-@asynccontextmanager
-async def shared_transport(settings: Settings) -> AsyncIterator[AsyncTransport]:
-    """Lend the transport that this event loop keeps for ``settings``."""
-    leases = _pools.setdefault(asyncio.get_running_loop(), {})
-    lease = leases.get(settings)
-    if lease is None:
-        lease = leases[settings] = _Lease()
-    lease.users += 1
-    try:
-        yield lease.transport or await lease.open(settings)
-    finally:
-        lease.users -= 1
-        if lease.users == 0:
-            del leases[settings]
-            if lease.transport is not None:
-                await lease.transport.close()
+class SharedTransport:
+    """Lends the transport that this event loop keeps for ``settings``: ``async with`` it.
+
+    No generator, as thousands of waits hold one each.
+    """
+
+    __slots__ = ("_lease", "_leases", "_settings")
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def __aenter__(self) -> AsyncTransport:
+        self._leases = _pools.setdefault(asyncio.get_running_loop(), {})
+        lease = self._leases.get(self._settings)
+        if lease is None:
+            lease = self._leases[self._settings] = _Lease()
+        self._lease = lease
+        lease.users += 1
+        try:
+            return lease.transport or await lease.open(self._settings)
+        except BaseException:
+            await self.__aexit__()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lease.users -= 1
+        if self._lease.users == 0:
+            del self._leases[self._settings]
+            if self._lease.transport is not None:
+                await self._lease.transport.close()

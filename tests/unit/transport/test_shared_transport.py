@@ -20,7 +20,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.transport import aio
-from airflow_provider_promptlayer.transport.aio import AsyncTransport, shared_transport
+from airflow_provider_promptlayer.transport.aio import AsyncTransport, SharedTransport
 from airflow_provider_promptlayer.transport.tls import ssl_context
 
 KEY = "pl_geheim_0123456789"
@@ -56,9 +56,9 @@ def test_users_share_a_transport_and_its_connections(serve: Any) -> None:
     server = serve(keep_alive)
 
     async def main() -> None:
-        async with shared_transport(settings_for(server)) as first:
+        async with SharedTransport(settings_for(server)) as first:
             await first.send(LOOK)
-            async with shared_transport(settings_for(server)) as second:
+            async with SharedTransport(settings_for(server)) as second:
                 assert second is first
                 await second.send(LOOK)
             assert not is_closed(first)
@@ -74,7 +74,7 @@ def test_the_first_may_leave_before_the_second(serve: Any) -> None:
     server = serve(keep_alive)
 
     async def main() -> None:
-        first, second = (shared_transport(settings_for(server)) for _ in range(2))
+        first, second = (SharedTransport(settings_for(server)) for _ in range(2))
         transport = await first.__aenter__()
         assert await second.__aenter__() is transport
         await first.__aexit__(None, None, None)
@@ -89,9 +89,9 @@ def test_after_the_last_there_is_a_new_one(serve: Any) -> None:
     server = serve(keep_alive)
 
     async def main() -> None:
-        async with shared_transport(settings_for(server)) as first:
+        async with SharedTransport(settings_for(server)) as first:
             await first.send(LOOK)
-        async with shared_transport(settings_for(server)) as second:
+        async with SharedTransport(settings_for(server)) as second:
             assert second is not first
             await second.send(LOOK)
 
@@ -107,8 +107,8 @@ def test_other_settings_have_their_own(serve: Any, changes: dict[str, Any]) -> N
 
     async def main() -> None:
         async with (
-            shared_transport(settings_for(server)) as first,
-            shared_transport(settings_for(server, **changes)) as second,
+            SharedTransport(settings_for(server)) as first,
+            SharedTransport(settings_for(server, **changes)) as second,
         ):
             assert first is not second
             await first.send(LOOK)
@@ -125,12 +125,12 @@ def test_another_loop_has_its_own(serve: Any) -> None:
     found = []
 
     async def inner() -> None:
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             found.append(transport)
             await transport.send(LOOK)
 
     async def main() -> None:
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             found.append(transport)
             await transport.send(LOOK)
             await asyncio.to_thread(asyncio.run, inner())
@@ -146,11 +146,11 @@ def test_many_at_once_share_a_bounded_pool(serve: Any) -> None:
     server = serve(keep_alive)
 
     async def look() -> bytes:
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             return (await transport.send(LOOK)).body
 
     async def main() -> None:
-        async with shared_transport(settings_for(server)):
+        async with SharedTransport(settings_for(server)):
             assert await asyncio.gather(*(look() for _ in range(150))) == [b"whole"] * 150
 
     run(main())
@@ -171,7 +171,7 @@ def test_cancellation_while_waiting_closes_the_connection(serve: Any, request_: 
     kept: list[AsyncTransport] = []
 
     async def wait() -> None:
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             kept.append(transport)
             await transport.send(request_)
 
@@ -200,13 +200,13 @@ def test_the_cancellation_of_one_does_not_touch_the_other(serve: Any) -> None:
     server = serve(handle)
 
     async def look() -> bytes:
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             return (await transport.send(LOOK)).body
 
     async def main() -> None:
         first = asyncio.create_task(look())
         assert await asyncio.to_thread(arrived.wait, 10)
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await first
@@ -221,7 +221,7 @@ def test_an_error_inside_closes_too(serve: Any) -> None:
 
     async def main() -> None:
         with pytest.raises(PromptLayerUnreachableError):
-            async with shared_transport(settings_for(server)) as transport:
+            async with SharedTransport(settings_for(server)) as transport:
                 await transport.send(LOOK)
         assert is_closed(transport)
 
@@ -234,7 +234,7 @@ def test_settings_that_cannot_be_used_leave_nothing_behind(serve: Any) -> None:
     async def main() -> None:
         for _ in range(2):
             with pytest.raises(PromptLayerConfigurationError):
-                async with shared_transport(settings_for(server, verify="/no/such/ca.pem")):
+                async with SharedTransport(settings_for(server, verify="/no/such/ca.pem")):
                     pass
 
     run(main())
@@ -244,7 +244,7 @@ def test_tls_connections_are_closed_with_the_pool(serve: Any, certificates: Any)
     server = serve(keep_alive, certificates.server)
 
     async def main() -> None:
-        async with shared_transport(settings_for(server, verify=certificates.ca_file)) as shared:
+        async with SharedTransport(settings_for(server, verify=certificates.ca_file)) as shared:
             await asyncio.gather(*(shared.send(LOOK) for _ in range(5)))
 
     run(main())
@@ -273,7 +273,7 @@ def test_those_that_start_together_open_once_and_not_on_the_loop(
     server = serve(keep_alive)
 
     async def look() -> AsyncTransport:
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             await transport.send(LOOK)
             return transport
 
@@ -292,7 +292,7 @@ def test_whoever_is_cancelled_while_it_opens_the_others_have_it(
     server = serve(keep_alive)
 
     async def look() -> bytes:
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             return (await transport.send(LOOK)).body
 
     async def main() -> None:
@@ -328,7 +328,7 @@ def test_to_queue_for_a_turn_is_no_outage(serve: Any, monkeypatch: pytest.Monkey
     server = serve(slowly)
 
     async def main() -> None:
-        async with shared_transport(settings_for(server, timeout=1.0)) as transport:
+        async with SharedTransport(settings_for(server, timeout=1.0)) as transport:
             answers = await asyncio.gather(*(transport.send(LOOK) for _ in range(10)))
         assert [answer.body for answer in answers] == [b"whole"] * 10
 
@@ -341,7 +341,7 @@ def test_first_come_first_served(serve: Any, monkeypatch: pytest.MonkeyPatch) ->
     paths = [f"/{number}" for number in range(30)]
 
     async def main() -> None:
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             await asyncio.gather(*(transport.send(Request("GET", path, "look")) for path in paths))
 
     run(main())
@@ -362,7 +362,7 @@ def test_who_is_cancelled_in_the_queue_hands_its_turn_on(
     server = serve(handle)
 
     async def main() -> None:
-        async with shared_transport(settings_for(server)) as transport:
+        async with SharedTransport(settings_for(server)) as transport:
             looks = [asyncio.create_task(transport.send(LOOK)) for _ in range(5)]
             assert await asyncio.to_thread(arrived.wait, 10)
             for number in (0, 1, 3):  # one under way, two in the queue
@@ -398,7 +398,7 @@ def test_a_loop_that_ends_with_waits_under_way(
     looked: list[Settings] = []
 
     async def wait(settings: Settings) -> None:
-        async with shared_transport(settings) as transport:
+        async with SharedTransport(settings) as transport:
             await transport.send(LOOK)
             looked.append(settings)
             await until(lambda: len(looked) == 4)  # the server answers each of them once
