@@ -12,13 +12,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_promptlayer.api.reports import Report
+    from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, ScorecardRow
+    from airflow_provider_promptlayer.api.tables import SheetOperations, TableOperation
     from airflow_provider_promptlayer.api.workflows import WorkflowResults
 
 __all__ = [
     "PromptLayerAnswerTooLargeError",
     "PromptLayerAuthError",
     "PromptLayerConfigurationError",
+    "PromptLayerConfirmationNeededError",
     "PromptLayerError",
+    "PromptLayerEvaluationFailedError",
     "PromptLayerEventError",
     "PromptLayerInvalidInputError",
     "PromptLayerNotFoundError",
@@ -77,7 +84,7 @@ class PromptLayerUnknownConnectionError(PromptLayerConfigurationError):
 
 
 class PromptLayerInvalidInputError(PromptLayerError, ValueError):
-    """An argument was refused before anything was sent. Trying again does not help."""
+    """An argument cannot be used, mostly known before anything is sent. Trying again is no help."""
 
 
 class PromptLayerRefusedError(PromptLayerError):
@@ -152,6 +159,42 @@ class PromptLayerRunFailedError(PromptLayerError):
     def __init__(self, message: str, *, results: WorkflowResults) -> None:
         super().__init__(message)
         self.results = results
+
+
+class PromptLayerEvaluationFailedError(PromptLayerError):
+    """An evaluation has ended, and its ending counts as a failure. Looking again never helps.
+
+    :param outcome: what was judged: an operation on a table's cells, the cells of a sheet, the
+        calculation of a scorecard, or a report.
+    :param score: the score that was judged, or None where there is none.
+    :param rows: the worst rows, as far as they were fetched; of a scorecard alone.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        outcome: TableOperation | SheetOperations | ScorecardCalculation | Report,
+        score: float | None = None,
+        rows: Sequence[ScorecardRow] = (),
+    ) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.score = score
+        self.rows = tuple(rows)
+
+
+class PromptLayerConfirmationNeededError(PromptLayerError):
+    """The job is so large that PromptLayer asks first; nothing was started.
+
+    Trying again helps only with the confirmation.
+
+    :param affected_cell_count: the cells that would be calculated.
+    """
+
+    def __init__(self, message: str, *, affected_cell_count: int) -> None:
+        super().__init__(message)
+        self.affected_cell_count = affected_cell_count
 
 
 class PromptLayerWaitTimeoutError(PromptLayerError, TimeoutError):

@@ -17,7 +17,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-promptlayer",
         "name": _INTEGRATION,
-        "description": "Run PromptLayer workflows from DAGs, and wait without holding a worker.",
+        "description": "Run PromptLayer workflows and evaluations without holding a worker.",
         "versions": [__version__],
         "integrations": [
             {

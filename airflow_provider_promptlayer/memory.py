@@ -36,9 +36,11 @@ class RunMemory:
         """Return what an earlier try left, or None."""
         return Record.read(self._store.get(KEY))
 
-    def write(self, phase: Phase, subject_id: int | str | None = None) -> None:
+    def write(
+        self, phase: Phase, subject_id: int | str | None = None, *, is_own: bool = True
+    ) -> None:
         """Note how far the task has come."""
-        self._store.set(KEY, Record(phase, self.lifecycle, subject_id).payload())
+        self._store.set(KEY, Record(phase, self.lifecycle, subject_id, is_own).payload())
 
     def forget(self) -> None:
         """Remove the note."""

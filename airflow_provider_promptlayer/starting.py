@@ -17,6 +17,7 @@ from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
     PromptLayerError,
+    PromptLayerEvaluationFailedError,
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
     PromptLayerRunFailedError,
@@ -42,6 +43,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
     id_key: ClassVar[str]
     """Under which key the id is pushed to XCom."""
 
+    cancels_on_kill = True  # unless it turns out that something else has started it
+
     how_to_find: ClassVar[str]
     """How a person tells whether a start whose answer was lost has arrived."""
 
@@ -62,8 +65,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         """Raise for arguments that cannot be sent."""
 
     @abstractmethod
-    def start(self, context: Context) -> int | str:
-        """Send the start, and return the id of what it has started.
+    def start(self, context: Context) -> int | str | None:
+        """Send the start, and return the id of what it has started; None if nothing is to be done.
 
         :raises PromptLayerStartUncertainError: if something may have been started all the same.
         """
@@ -78,16 +81,21 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             return super().execute(context)
         with self._airflow_errors():
             subject = self.identify(context)
+            if subject is None:
+                return self.without(context)
             self._remember(Phase.DELIVERED, subject)
             return subject.id
 
-    def identify(self, context: Context) -> Subject[L]:
+    def identify(self, context: Context) -> Subject[L] | None:
         """Return what an earlier try has started, or start it.
 
         :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
         """
         self._memory = self._open_memory(context)
         self._subject = subject = self._of_earlier_try() or self._start(context)
+        if subject is None:
+            self._forget_the_start()
+            return None
         self._remember(Phase.STARTED, subject)
         try:
             self._push(context, self.id_key, subject.id)
@@ -112,7 +120,11 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         """Return whether a retry can help, and cannot double what goes on."""
         nothing_started = self._subject is None and not self._resumed
         if nothing_started or self._memory is not None:
-            return super().may_retry(error) or isinstance(error, PromptLayerRunFailedError)
+            return super().may_retry(error) or self.is_accident(error)
+        return self.is_accident(error)
+
+    def is_accident(self, error: Exception) -> bool:
+        """Return whether what was started has failed in a way that another start may not."""
         return isinstance(error, PromptLayerRunFailedError)
 
     def _finish(self, context: Context, ending: L) -> Any:
@@ -124,18 +136,20 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             self._remember(Phase.DELIVERED, self._subject)
         return self.deliver(context, ending)
 
-    def _start(self, context: Context) -> Subject[L]:
+    def _start(self, context: Context) -> Subject[L] | None:
         self.check(context)
+        self.cancels_on_kill = type(self).cancels_on_kill
         if self._memory is not None:
             # Before the start, so that a crash in the middle of it cannot pass for no start.
             self._memory.write(Phase.STARTING)
         try:
-            return self.named(self.start(context))
+            subject_id = self.start(context)
         except PromptLayerStartUncertainError:
             raise
         except PromptLayerError:
             self._forget_the_start()  # certainly there was none
             raise
+        return None if subject_id is None else self.named(subject_id)
 
     def _forget_the_start(self) -> None:
         if self._memory is None:
@@ -159,19 +173,26 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if what is Plan.START or record is None or record.subject_id is None:
             return None
         subject = self.named(record.subject_id)
+        self.cancels_on_kill = record.is_own and type(self).cancels_on_kill
+        is_retry = record.lifecycle == self._memory.lifecycle
         try:
-            if self.wait_for_completion and self._has_failed(subject):
+            if self.wait_for_completion and self._is_to_be_replaced(subject, is_retry=is_retry):
                 self.log.info("%s of an earlier try has failed.", subject)
                 return None
         except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
-            if record.lifecycle == self._memory.lifecycle:
+            if is_retry:
                 raise
             self.log.warning("%s The task was cleared, so another one is started.", error)
             return None
         self.log.info("Going back to %s, which an earlier try started.", subject.name)
         return subject
 
-    def _has_failed(self, subject: Subject[L]) -> bool:
+    def _is_to_be_replaced(self, subject: Subject[L], *, is_retry: bool) -> bool:
+        """Return whether it has failed, and in a way that asks for another.
+
+        A verdict is an answer, which a retry does not ask for again; a person who clears the task
+        does.
+        """
         try:
             look = self.hook.call(subject.read())
         except PromptLayerTransientError:
@@ -180,8 +201,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             return False
         try:
             self.judge(look)
-        except PromptLayerRunFailedError:
-            return True
+        except (PromptLayerRunFailedError, PromptLayerEvaluationFailedError) as error:
+            return self.is_accident(error) or not is_retry
         return False
 
     def _open_memory(self, context: Context) -> RunMemory | None:
@@ -199,7 +220,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if self._memory is None:
             return
         try:
-            self._memory.write(phase, subject.id)
+            self._memory.write(phase, subject.id, is_own=self.cancels_on_kill)
         except Exception:
             # As with XCom: it is under way, and failing now would only lose it.
             self.log.exception("Could not note %s for later tries.", subject.name)

@@ -32,6 +32,7 @@ from airflow_provider_promptlayer import compat, xcom
 from airflow_provider_promptlayer.api.events import read_event
 from airflow_provider_promptlayer.api.pace import AIRFLOWS_POKE_INTERVAL, Pace
 from airflow_provider_promptlayer.api.subjects import L, Subject
+from airflow_provider_promptlayer.api.talks import cancellation
 from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Wait
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
@@ -85,6 +86,9 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     subject_type: ClassVar[type[Subject[Any]]]
     """What kind of thing this waits for."""
 
+    cancels_on_kill: bool = False
+    """Whether the subject is this task's own, and ends with it."""
+
     def __init__(
         self,
         *,
@@ -110,6 +114,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self._subject: Subject[L] | None = None  # once known
         self._outage_memory: OutageMemory | None = None
         self._resumed = False  # whether this process came back to a wait
+        self._is_over = False  # whether the subject was seen to have ended
 
     @cached_property
     def hook(self) -> PromptLayerHook:
@@ -117,8 +122,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return PromptLayerHook(self.promptlayer_conn_id)
 
     @abstractmethod
-    def identify(self, context: Context) -> Subject[L]:
-        """Return what to wait for."""
+    def identify(self, context: Context) -> Subject[L] | None:
+        """Return what to wait for, or None if there is nothing."""
 
     @abstractmethod
     def recall(self, context: Context) -> Subject[L] | None:
@@ -139,6 +144,9 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def deliver(self, context: Context, ending: L) -> Any:
         """Hand on what an ending that counts as a success left; return the task's result."""
 
+    def without(self, context: Context) -> Any:
+        """Return the task's result where there is nothing to wait for."""
+
     def record(self, context: Context, ending: L) -> None:
         """Note what is worth keeping of an ending, whatever it is."""
 
@@ -158,6 +166,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """
         with self._airflow_errors():
             self._subject = subject = self.identify(context)
+            if subject is None:
+                return self.without(context)
             started_at = self._started_at(context)
             if self.reschedule and not self.deferrable:
                 self._outage_memory = OutageMemory.of(context)
@@ -181,7 +191,9 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             if waiting is None or "subject" not in waiting:
                 raise PromptLayerEventError("The task was resumed without its own notes.")
             self._subject = subject = self.subject_type(**waiting["subject"])
+            self.cancels_on_kill = bool(waiting.get("is_own", self.cancels_on_kill))
             read_event(event, subject_id=subject.id)
+            self._is_over = True
             wait = self._new_wait(
                 subject,
                 waiting["started_at"],
@@ -220,6 +232,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """Look once, without waiting; trouble in asking counts as 'not yet'."""
         with self._airflow_errors():
             subject = self._subject or self.identify(context)
+            if subject is None:
+                return PokeReturnValue(is_done=True)
             try:
                 look = self.hook.call(subject.read())
             except PromptLayerTransientError as error:
@@ -228,9 +242,22 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             return PokeReturnValue(is_done=look.is_complete, xcom_value=subject.id)
 
     def on_kill(self) -> None:
-        """Say what becomes of the subject."""
-        if self._subject is not None:
+        """Cancel what this task has started, where PromptLayer can; else say that it goes on."""
+        subject = self._subject
+        if subject is None:
+            return
+        if self._is_over:
+            self.log.warning("The task is being stopped. %s has ended.", subject)
+            return
+        if not self.cancels_on_kill:
             self.log.warning("The task is being stopped. %s", self._left())
+            return
+        try:
+            what_became = self.hook.converse(cancellation(subject), self.hook.call_apart)
+        except Exception:
+            self.log.exception("Could not cancel %s, which goes on at PromptLayer.", subject.name)
+        else:
+            self.log.warning("The task is being stopped. %s %s.", subject, what_became)
 
     def _wait_to_the_end(self, subject: Subject[L], wait: Wait) -> L:
         """Look until the subject has ended; or leave the worker, to come back later."""
@@ -247,6 +274,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 # It was there before the deferral; Airflow says the same when it cannot look.
                 step = wait.after_error(PromptLayerTransientError(str(error)), now=time.time())
             else:
+                self._is_over = step.is_done
                 if step.is_done:
                     return look
             if step.note:
@@ -280,6 +308,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 deadline=deadline,
                 next_look_at=next_look_at,
                 outage_since=outage_there,
+                cancel_on_kill=self.cancels_on_kill,
             ),
             method_name="execute_complete",
             kwargs={
@@ -288,6 +317,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                     "started_at": wait.started_at,
                     "deadline": deadline,
                     "outage_since": outage_here,
+                    "is_own": self.cancels_on_kill,
                 }
             },
             timeout=datetime.timedelta(seconds=max(deadline, next_look_at) - time.time())

@@ -21,6 +21,13 @@ EXECUTION_ID_KEY: Final = "promptlayer_execution_id"
 FINAL_OUTPUT_KEY: Final = "promptlayer_final_output"
 NODE_STATUSES_KEY: Final = "promptlayer_node_statuses"
 RETURN_VALUE_KEY: Final = "return_value"
+OPERATION_ID_KEY: Final = "promptlayer_operation_id"
+CALCULATION_ID_KEY: Final = "promptlayer_calculation_id"
+REPORT_ID_KEY: Final = "promptlayer_report_id"
+SCORE_KEY: Final = "promptlayer_score"
+VERDICT_KEY: Final = "promptlayer_verdict"
+CRITERION_SUMMARIES_KEY: Final = "promptlayer_criterion_summaries"
+DRIFT_SUMMARY_KEY: Final = "promptlayer_drift_summary"
 
 _OWN_KEYS: Final = frozenset(
     {EXECUTION_ID_KEY, FINAL_OUTPUT_KEY, NODE_STATUSES_KEY, RETURN_VALUE_KEY}

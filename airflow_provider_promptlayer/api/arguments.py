@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 from urllib.parse import quote
+from uuid import UUID
 
 from airflow_provider_promptlayer.api.text import one_line, shown
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 
 _DIGITS: Final = re.compile(r"0*[0-9]{1,19}")
 """A 64-bit number; Python refuses to convert thousands of digits."""
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 MAX_ID: Final = 2**63 - 1
 """Execution ids are int64."""
@@ -87,6 +92,147 @@ def positive(name: str, value: Any) -> int:
             f"{name} must be a positive integer, not {_given(value)}."
         )
     return number
+
+
+def uuid(name: str, value: Any) -> str:
+    """Return a UUID that was given as text or as :class:`uuid.UUID`, in its usual form.
+
+    :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
+    """
+    text = str(value).strip() if isinstance(value, (str, UUID)) else ""
+    if not _UUID.fullmatch(text):
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a UUID such as 123e4567-e89b-12d3-a456-426614174000, "
+            f"not {_given(value)}."
+        )
+    return text.lower()
+
+
+def opaque_text(name: str, value: Any) -> str:
+    """Return an id of unknown form as text.
+
+    Digits may come as a number, which a native template makes of them.
+
+    :raises PromptLayerInvalidInputError: if argument ``name`` is no text that a URL can carry.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID:
+        return str(value)
+    if isinstance(value, str) and value.strip() and value.strip() not in (".", ".."):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return value.strip()
+    raise PromptLayerInvalidInputError(f"{name} must be an id as text, not {_given(value)}.")
+
+
+def uuids(name: str, value: Any) -> list[str] | None:
+    """Return a list of UUIDs, see :func:`items`."""
+    found = _some(name, value)
+    return found and [uuid(f"{name}[{number}]", item) for number, item in enumerate(found)]
+
+
+def row_numbers(name: str, value: Any) -> list[int] | None:
+    """Return a list of zero-based row numbers, see :func:`items`."""
+    found = _some(name, value)
+    return found and [row_number(f"{name}[{number}]", item) for number, item in enumerate(found)]
+
+
+def row_number(name: str, value: Any) -> int:
+    """Return a zero-based row number, given as int or as digits in a string.
+
+    :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
+    """
+    number = value
+    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        number = int(value)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_ID:
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a row number, 0 for the first row, not {_given(value)}."
+        )
+    return number
+
+
+def choices(name: str, value: Any, known: Collection[str]) -> list[str] | None:
+    """Return a list of some of the words in ``known``, in any case; it may be empty.
+
+    :raises PromptLayerInvalidInputError: listing the words that there are.
+    """
+    found = items(name, value)
+    words = {word.casefold(): word for word in known}
+    for item in found or ():
+        if not isinstance(item, str) or item.strip().casefold() not in words:
+            raise PromptLayerInvalidInputError(
+                f"{name} must be a list of {', '.join(known)}; {_given(item)} is none of them."
+            )
+    return found and [words[item.strip().casefold()] for item in found]
+
+
+def items(name: str, value: Any) -> list[Any] | None:
+    """Return a list that was given as such, as JSON, or as a template renders one.
+
+    None stays None. A template that renders a list as text gives Python's form of it, with
+    single quotes.
+
+    :raises PromptLayerInvalidInputError: if argument ``name`` is something else. A text is not
+        taken for a list of one: neither is the text ``None``, which is a template gone wrong.
+    """
+    if value is None:
+        return None
+    found = _literal(value) if isinstance(value, str) else value
+    if not isinstance(found, Sequence | set | frozenset) or isinstance(found, str | bytes):
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a list, or a list as JSON, not {_given(value)}."
+        )
+    return sorted(found, key=repr) if isinstance(found, set | frozenset) else list(found)
+
+
+def score(name: str, value: Any, *, highest: float = math.inf) -> float | None:
+    """Return a score to compare with: None, or a number from 0 to ``highest``.
+
+    :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
+    """
+    if value is None:
+        return None
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, (int, float))
+        or not 0 <= number <= highest
+        or number == math.inf
+    ):
+        upto = "" if highest == math.inf else f" to {highest:g}"
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a number from 0{upto}, not {_given(value)}."
+        )
+    return number
+
+
+def _some(name: str, value: Any) -> list[Any] | None:
+    found = items(name, value)
+    if found is not None and not found:
+        raise PromptLayerInvalidInputError(
+            f"{name} is empty, and PromptLayer does not say whether that means none or all: "
+            "give at least one, or leave it out for all."
+        )
+    return found
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def text_values(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -33,6 +33,7 @@ MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 _FIELD_ERRORS_NAMED: Final = 5
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,14 @@ class Call(Generic[T]):
     read: Callable[[Response, float], T]
     unanswered: Callable[[PromptLayerUnreachableError], PromptLayerError] = lambda error: error
 
+    def then(self, make: Callable[[T], U]) -> Call[U]:
+        """Return the same request, with what ``make`` makes of the result as its result."""
+        return Call(
+            self.request,
+            lambda response, now: make(self.read(response, now)),
+            self.unanswered,
+        )
+
 
 def decode_json(
     request: Request,
@@ -121,10 +130,14 @@ def unexpected(
     )
 
 
-def error_for(request: Request, response: Response, *, now: float) -> PromptLayerError:
+def error_for(
+    request: Request, response: Response, *, now: float, hints: Mapping[int, str] | None = None
+) -> PromptLayerError:
     """Return what an answer other than 2xx means.
 
     :param now: the time in seconds since the epoch, to read a ``Retry-After`` that is a date.
+    :param hints: status → what to do about it, where a refusal (4xx) of this request means
+        something else than it does in general, such as a 403 that is not about the key.
     """
     status = response.status
     reason = error_text(response)
@@ -140,6 +153,12 @@ def error_for(request: Request, response: Response, *, now: float) -> PromptLaye
             f"{failed}PromptLayer has trouble (HTTP {status}){_said(reason)}",
             status=status,
             retry_after=retry_after(response.headers, now=now),
+        )
+    if hint := (hints or {}).get(status):
+        refused = PromptLayerNotFoundError if status == 404 else PromptLayerRefusedError
+        return refused(
+            f"{failed}PromptLayer refused the request (HTTP {status}){_said(reason)}. {hint}",
+            status=status,
         )
     if status in (401, 403):
         return PromptLayerAuthError(

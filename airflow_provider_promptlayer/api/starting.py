@@ -63,11 +63,13 @@ class Record:
     :param subject_id: the id of what was started, or None if that is not known yet.
     :param lifecycle: tells the tries that follow each other from those after the task was
         cleared: Airflow raises ``max_tries`` when a task is cleared, and keeps it for a retry.
+    :param is_own: False where something else had started it, so that it must not be cancelled.
     """
 
     phase: Phase
     lifecycle: int
     subject_id: int | str | None = None
+    is_own: bool = True
 
     def payload(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -75,6 +77,7 @@ class Record:
             "phase": self.phase.value,
             "lifecycle": self.lifecycle,
             "id": self.subject_id,
+            "is_own": self.is_own,
         }
 
     @classmethod
@@ -84,7 +87,12 @@ class Record:
             subject_id = payload["id"]
             if not isinstance(subject_id, int | str | None):
                 return None
-            return cls(Phase(payload["phase"]), int(payload["lifecycle"]), subject_id)
+            return cls(
+                Phase(payload["phase"]),
+                int(payload["lifecycle"]),
+                subject_id,
+                bool(payload.get("is_own", True)),
+            )
         except (TypeError, KeyError, ValueError):
             return None
 

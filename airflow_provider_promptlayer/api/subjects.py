@@ -90,5 +90,19 @@ class Subject(ABC, Generic[L]):
         """Return the question with the smallest answer that tells whether it has ended."""
         return self.read()
 
+    def cancel(self) -> Call[bool] | None:
+        """Return the request that ends it, or None where PromptLayer has none.
+
+        The result tells whether there was anything left to end.
+        """
+        return None
+
+    def may_cancel(self) -> Call[bool] | None:
+        """Return the question whether :meth:`cancel` ends nothing but this; None if it never does.
+
+        A no also means that it has ended.
+        """
+        return None
+
     def __str__(self) -> str:
         return self.name[:1].upper() + self.name[1:]

@@ -145,14 +145,19 @@ class Wait:
         """
         note = None
         if self.outage_since is not None:
-            note = f"PromptLayer answers again after {now - self.outage_since:.0f} s."
-            self.outage_since, self._failures = None, 0
+            note = self._answers_again(now)
         elif look.progress != self._last:
             note = f"{self._subject}: {look.progress}."
         self._last = look.progress
         if look.is_complete:
             return Step(is_done=True, note=note)
         return Step(sleep=self._until_next(now), note=note)
+
+    def after_answer(self, *, now: float) -> Step:
+        """Return what follows from an answer that is all that was asked for."""
+        if self.outage_since is None:
+            return Step(is_done=True)
+        return Step(is_done=True, note=self._answers_again(now))
 
     def after_error(self, error: PromptLayerError, *, now: float) -> Step:
         """Return what follows from trouble in asking.
@@ -182,6 +187,11 @@ class Wait:
             self.throttle.hold_for(min(backoff, until_outage), now=now)
         seconds = min(max(self._until_next(now), backoff), until_outage)
         return Step(sleep=self._capped(seconds, now), note=note, is_trouble=True)
+
+    def _answers_again(self, now: float) -> str:
+        lasted = 0.0 if self.outage_since is None else now - self.outage_since
+        self.outage_since, self._failures = None, 0
+        return f"PromptLayer answers again after {lasted:.0f} s."
 
     def _until_next(self, now: float) -> float:
         if self.deadline is not None and now >= self.deadline:

@@ -21,6 +21,7 @@ from airflow_provider_promptlayer.api.arguments import (
     positive,
     text_values,
 )
+from airflow_provider_promptlayer.api.fields import FieldError, Fields
 from airflow_provider_promptlayer.api.http import (
     Call,
     Request,
@@ -30,13 +31,10 @@ from airflow_provider_promptlayer.api.http import (
     unexpected,
 )
 from airflow_provider_promptlayer.api.json_body import loads
+from airflow_provider_promptlayer.api.starts import start
 from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.text import one_line, shown
-from airflow_provider_promptlayer.exceptions import (
-    PromptLayerError,
-    PromptLayerInvalidInputError,
-    PromptLayerStartUncertainError,
-)
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 
 
 class NodeStatus(StrEnum):
@@ -189,10 +187,15 @@ def run_workflow(
         purpose=f"start workflow {shown!r}",
         body=encode("input_variables", body),
     )
-    return Call(
+    return start(
         request,
-        read=lambda response, now: _read_started_run(request, response, now),
-        unanswered=lambda error: _start_uncertain(error) if error.arrived else error,
+        _read_started_run,
+        evidence="workflow_version_execution_id",
+        advice=(
+            "A run may have started all the same, so it was not asked for again: look for it in "
+            "PromptLayer by its metadata (airflow_run_id, airflow_task_id, airflow_try_number) "
+            "before you clear this task."
+        ),
     )
 
 
@@ -342,36 +345,13 @@ class _Notes:
         return tuple(self._phrases)
 
 
-def _read_started_run(request: Request, response: Response, now: float) -> StartedRun:
-    if not response.is_success:
-        error = error_for(request, response, now=now)
-        # A refusal says that nothing was started, and so do 429 and 503, unless they name a run.
-        if response.status in (429, 503) and not _names_a_run(response):
-            raise error
-        if not error.retry_helps:
-            raise error
-        raise _start_uncertain(error)
+def _read_started_run(answer: Fields) -> StartedRun:
     try:
-        payload = loads(response.body)
-        run_id = execution_id(payload["workflow_version_execution_id"])
-        warning = payload.get("warning")
-    except (ValueError, KeyError, TypeError):
-        problem = unexpected(request, response, "has no workflow_version_execution_id")
-        raise _start_uncertain(problem) from None
+        run_id = execution_id(answer.get("workflow_version_execution_id"))
+    except PromptLayerInvalidInputError:
+        raise FieldError("has no workflow_version_execution_id") from None
+    warning = answer.get("warning")
     return StartedRun(run_id, one_line(_text_or_none(warning) or "") if warning else None)
-
-
-def _names_a_run(response: Response) -> bool:
-    return b"workflow_version_execution_id" in response.body
-
-
-def _start_uncertain(cause: PromptLayerError) -> PromptLayerStartUncertainError:
-    return PromptLayerStartUncertainError(
-        f"{str(cause).rstrip('.')}. A run may have started all the same, so it was not asked for "
-        "again: look for it in PromptLayer by its metadata (airflow_run_id, airflow_task_id, "
-        "airflow_try_number) before you clear this task.",
-        status=cause.status,
-    )
 
 
 def _ended_without_output(response: Response, outline: bool) -> dict[str, Any] | None:

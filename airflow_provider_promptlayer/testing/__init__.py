@@ -18,7 +18,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_provider_promptlayer.testing.catalog import UnknownWorkflowError
-    from airflow_provider_promptlayer.testing.definitions import builtin_workflows, load_workflows
+    from airflow_provider_promptlayer.testing.definitions import (
+        Definitions,
+        builtin_workflows,
+        load_definitions,
+        load_workflows,
+    )
+    from airflow_provider_promptlayer.testing.evaluation_definitions import builtin_evaluations
+    from airflow_provider_promptlayer.testing.evaluation_runs import (
+        Calculation,
+        Operation,
+        ReportRun,
+    )
+    from airflow_provider_promptlayer.testing.evaluations import (
+        Column,
+        Criterion,
+        Report,
+        Scorecard,
+        ScoredRow,
+        Sheet,
+        Table,
+    )
     from airflow_provider_promptlayer.testing.executions import Execution
     from airflow_provider_promptlayer.testing.fault_script import Script
     from airflow_provider_promptlayer.testing.faults import (
@@ -38,7 +58,11 @@ if TYPE_CHECKING:
     from airflow_provider_promptlayer.testing.workflows import Node, OnlyIf, Workflow
 
 __all__ = [
+    "Calculation",
     "Close",
+    "Column",
+    "Criterion",
+    "Definitions",
     "Drip",
     "Execution",
     "GoAway",
@@ -46,23 +70,36 @@ __all__ = [
     "LocalPromptLayer",
     "Node",
     "OnlyIf",
+    "Operation",
     "Origin",
     "Raw",
     "RecordedRequest",
     "Reply",
+    "Report",
+    "ReportRun",
     "Reset",
+    "Scorecard",
+    "ScoredRow",
     "Script",
+    "Sheet",
     "Silence",
     "Slow",
+    "Table",
     "Template",
     "UnknownWorkflowError",
     "Workflow",
+    "builtin_evaluations",
     "builtin_workflows",
+    "load_definitions",
     "load_workflows",
 ]
 
 _HOME_OF = {
+    "Calculation": "evaluation_runs",
     "Close": "faults",
+    "Column": "evaluations",
+    "Criterion": "evaluations",
+    "Definitions": "definitions",
     "Drip": "faults",
     "Execution": "executions",
     "GoAway": "faults",
@@ -70,18 +107,27 @@ _HOME_OF = {
     "LocalPromptLayer": "server",
     "Node": "workflows",
     "OnlyIf": "workflows",
+    "Operation": "evaluation_runs",
     "Origin": "server",
     "Raw": "faults",
     "RecordedRequest": "request_log",
     "Reply": "faults",
+    "Report": "evaluations",
+    "ReportRun": "evaluation_runs",
     "Reset": "faults",
+    "Scorecard": "evaluations",
+    "ScoredRow": "evaluations",
     "Script": "fault_script",
+    "Sheet": "evaluations",
     "Silence": "faults",
     "Slow": "faults",
+    "Table": "evaluations",
     "Template": "templates",
     "UnknownWorkflowError": "catalog",
     "Workflow": "workflows",
+    "builtin_evaluations": "evaluation_definitions",
     "builtin_workflows": "definitions",
+    "load_definitions": "definitions",
     "load_workflows": "definitions",
 }
 

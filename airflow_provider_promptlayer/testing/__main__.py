@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from airflow_provider_promptlayer.testing.definitions import load_workflows
+from airflow_provider_promptlayer.testing.definitions import load_definitions
 from airflow_provider_promptlayer.testing.server import LocalPromptLayer
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -30,9 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # in the middle of starting or stopping: it waits for sigwait.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
-        workflows = load_workflows(options.workflows) if options.workflows else None
+        defined = load_definitions(options.workflows) if options.workflows else None
         server = LocalPromptLayer(
-            workflows, api_key=options.api_key, host=options.host, port=options.port
+            defined and defined.workflows,
+            tables=defined and defined.evaluations.tables,
+            reports=defined and defined.evaluations.reports,
+            api_key=options.api_key,
+            host=options.host,
+            port=options.port,
         )
         with server:
             _announce(server)

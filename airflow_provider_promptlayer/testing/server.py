@@ -23,6 +23,14 @@ from airflow_provider_promptlayer.testing.certificates import CertificateKind, C
 from airflow_provider_promptlayer.testing.changes import Changes
 from airflow_provider_promptlayer.testing.connections import Connections
 from airflow_provider_promptlayer.testing.definitions import builtin_workflows
+from airflow_provider_promptlayer.testing.evaluation_definitions import builtin_evaluations
+from airflow_provider_promptlayer.testing.evaluation_runs import (
+    Calculation,
+    EvaluationRuns,
+    Operation,
+    ReportRun,
+)
+from airflow_provider_promptlayer.testing.evaluations import Report, Table
 from airflow_provider_promptlayer.testing.executions import Execution, Executions
 from airflow_provider_promptlayer.testing.fault_script import (
     FaultFunction,
@@ -38,7 +46,10 @@ from airflow_provider_promptlayer.testing.faults import (
 )
 from airflow_provider_promptlayer.testing.http_thread import HttpThread, Outcome
 from airflow_provider_promptlayer.testing.messages import Answer, Request, refusal
+from airflow_provider_promptlayer.testing.report_endpoints import ReportEndpoints
 from airflow_provider_promptlayer.testing.request_log import RecordedRequest, RequestLog
+from airflow_provider_promptlayer.testing.scorecard_endpoints import ScorecardEndpoints
+from airflow_provider_promptlayer.testing.table_endpoints import TableEndpoints
 from airflow_provider_promptlayer.testing.workflow_endpoints import WorkflowEndpoints
 from airflow_provider_promptlayer.testing.workflows import (
     NO_OUTPUT_STATUSES,
@@ -61,15 +72,17 @@ class Origin(NamedTuple):
 class LocalPromptLayer:
     """A PromptLayer of one's own, for the length of a ``with`` or ``async with`` block.
 
-    It answers what PromptLayer's description of August 2026 says about workflows, as strictly, and
-    makes no requests of its own: a ``callback_url`` is accepted (202) and never called. It runs in
-    a thread with an event loop of its own, so blocking code and coroutines can both use it. Every
-    method may be called from any thread. Started again after a stop, it still knows its
-    executions.
+    It answers what PromptLayer's description of August 2026 says about workflows, the operations
+    and scorecards of tables, and reports, as strictly, and makes no requests of its own: a
+    ``callback_url`` is accepted (202) and never called. It runs in a thread with an event loop of
+    its own, so blocking code and coroutines can both use it. Every method may be called from any
+    thread. Started again after a stop, it still knows its executions.
 
     Args:
         workflows: definitions, several of one name being its versions; ``None`` for the built-in
             ones.
+        tables: definitions; ``None`` for the built-in ones.
+        reports: definitions, of pipelines and of final reports; ``None`` for the built-in ones.
         api_key: the key to ask for in ``X-API-KEY``.
         host: a loopback address, or ``"localhost"`` for ``127.0.0.1``.
         port: 0 for any free one, a new one at every start.
@@ -82,7 +95,7 @@ class LocalPromptLayer:
         tls: serve HTTPS with a certificate of this kind, made at every start; ``None`` for HTTP.
 
     Raises:
-        ValueError: the host is not loopback, the key cannot be sent in a header, or the workflows
+        ValueError: the host is not loopback, the key cannot be sent in a header, or the definitions
             contradict each other.
 
     """
@@ -91,6 +104,8 @@ class LocalPromptLayer:
         self,
         workflows: Iterable[Workflow] | None = None,
         *,
+        tables: Iterable[Table] | None = None,
+        reports: Iterable[Report] | None = None,
         api_key: str = "pl_local_key",
         host: str = "127.0.0.1",
         port: int = 0,
@@ -108,10 +123,24 @@ class LocalPromptLayer:
         self._catalog = Catalog(builtin_workflows() if workflows is None else workflows)
         self._clock = clock
         self._executions = Executions(clock)
+        builtin = builtin_evaluations()
+        self._evaluations = EvaluationRuns(
+            builtin.tables if tables is None else tables,
+            builtin.reports if reports is None else reports,
+            clock,
+        )
         self._log = RequestLog(max_requests)
         self._changes = Changes()
         endpoints = WorkflowEndpoints(self._catalog, self._executions, no_output_status)
-        self._api = Api(api_key, endpoints.routes)
+        self._api = Api(
+            api_key,
+            [
+                *endpoints.routes,
+                *TableEndpoints(self._evaluations).routes,
+                *ScorecardEndpoints(self._evaluations).routes,
+                *ReportEndpoints(self._evaluations).routes,
+            ],
+        )
         self._faults = FaultScript()
         self._connections = Connections()
         self._tls = tls
@@ -220,6 +249,21 @@ class LocalPromptLayer:
         return self._executions.snapshot()
 
     @property
+    def operations(self) -> dict[str, Operation]:
+        """A copy of all recalculations of cells, by ``operation_id``."""
+        return dict(self._evaluations.operations)
+
+    @property
+    def calculations(self) -> dict[str, Calculation]:
+        """A copy of all calculations of scorecards, by ``calculation_id``."""
+        return dict(self._evaluations.calculations)
+
+    @property
+    def reports(self) -> dict[int, ReportRun]:
+        """A copy of all final reports, by ``report_id``; those that were defined are among them."""
+        return dict(self._evaluations.reports)
+
+    @property
     def requests(self) -> list[RecordedRequest]:
         """A copy of the latest request records, oldest first, refused requests included."""
         return self._log.latest()
@@ -285,9 +329,10 @@ class LocalPromptLayer:
             execution_id: only questions about this run.
             times: how often to go through the faults; ``None`` for again and again.
             after: how many fitting requests to leave alone first.
-            acted_on: what a POST that meets a fault does. ``False``: nothing, it might as well
-                not have arrived. ``True``: it starts its run, and then the answer meets the fault.
-                A fault that only delays the true answer always acts. Without meaning for a GET.
+            acted_on: what a POST or DELETE that meets a fault does. ``False``: nothing, it might
+                as well not have arrived. ``True``: it starts its run, or cancels, and then the
+                answer meets the fault. A fault that only delays the true answer always acts.
+                Without meaning for a GET.
 
         Returns:
             A handle that tells how often the rule was used, and takes it back.
@@ -399,6 +444,54 @@ class LocalPromptLayer:
         self._changes.announce()
         return execution.id
 
+    def start_operation(self, table_id: str, sheet_id: str) -> str:
+        """Recalculate the stale cells of a sheet without HTTP.
+
+        Returns:
+            the ``operation_id``.
+
+        Raises:
+            LookupError: no such sheet, or no stale cell.
+
+        """
+        table, sheet = self._evaluations.sheet(table_id, sheet_id)
+        operation = self._evaluations.start_operation(table, sheet, confirm=True)
+        if not isinstance(operation, Operation):
+            raise LookupError(f"sheet {sheet.title!r} has no stale cell")
+        self._changes.announce()
+        return operation.id
+
+    def start_calculation(self, table_id: str, sheet_id: str) -> str:
+        """Recalculate the scorecard of a sheet without HTTP.
+
+        Returns:
+            the ``calculation_id``.
+
+        Raises:
+            LookupError: no such sheet, or it has no scorecard.
+
+        """
+        table, sheet = self._evaluations.sheet(table_id, sheet_id)
+        if sheet.scorecard is None:
+            raise LookupError(f"sheet {sheet.title!r} has no scorecard")
+        calculation = self._evaluations.start_calculation(table, sheet, sheet.scorecard)
+        self._changes.announce()
+        return calculation.id
+
+    def start_report(self, report_id: int, name: str) -> int:
+        """Run an evaluation pipeline without HTTP.
+
+        Returns:
+            the ``report_id`` of the final report.
+
+        Raises:
+            LookupError: no such pipeline.
+
+        """
+        run = self._evaluations.start_report(report_id, name)
+        self._changes.announce()
+        return run.id
+
     def wait_for(self, predicate: Callable[[], bool], timeout: float) -> None:
         """Block until ``predicate()`` holds; it is asked at once and after every request.
 
@@ -423,7 +516,8 @@ class LocalPromptLayer:
     def _answer(self, request: Request) -> Outcome:
         arrived_at = self._clock()
         fault, acted_on = self._faults.take(request) or (None, True)
-        if acted_on or request.method != "POST" or (fault and needs_true_answer(fault)):
+        only_asks = request.method not in ("POST", "DELETE")
+        if acted_on or only_asks or (fault and needs_true_answer(fault)):
             answer = self._api.answer(request)
         else:
             answer = _NOT_ACTED_ON

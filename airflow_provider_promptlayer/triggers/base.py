@@ -18,6 +18,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_promptlayer.api.events import Outcome, WaitEvent, event_for
 from airflow_provider_promptlayer.api.pace import Pace
 from airflow_provider_promptlayer.api.subjects import Subject, glances
+from airflow_provider_promptlayer.api.talks import cancellation
 from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
@@ -27,6 +28,7 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 
 _CONNECTION_TRIES = 5
+_KILL_PATIENCE = 15.0
 
 
 class PromptLayerTrigger(BaseTrigger):
@@ -45,6 +47,7 @@ class PromptLayerTrigger(BaseTrigger):
     :param deadline: when it ends without success; None for never.
     :param next_look_at: when to look first; None for as soon as may be.
     :param outage_since: since when PromptLayer is out of reach; None if it is not.
+    :param cancel_on_kill: cancel it when a user ends the task, where PromptLayer can.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class PromptLayerTrigger(BaseTrigger):
         deadline: float | None = None,
         next_look_at: float | None = None,
         outage_since: float | None = None,
+        cancel_on_kill: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.promptlayer_conn_id = promptlayer_conn_id
@@ -70,6 +74,7 @@ class PromptLayerTrigger(BaseTrigger):
         self.deadline = deadline
         self.next_look_at = next_look_at
         self.outage_since = outage_since
+        self.cancel_on_kill = cancel_on_kill
 
     @abstractmethod
     def ids(self) -> dict[str, Any]:
@@ -97,6 +102,7 @@ class PromptLayerTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "next_look_at": self.next_look_at,
                 "outage_since": self.outage_since,
+                "cancel_on_kill": self.cancel_on_kill,
             },
         )
 
@@ -109,9 +115,20 @@ class PromptLayerTrigger(BaseTrigger):
         yield event
 
     async def on_kill(self) -> None:
-        """Say what becomes of it (Airflow 3.3 and later call this when a user ends the task)."""
+        """Cancel it or say that it goes on, when a user ends the task (Airflow 3.3 and later)."""
         subject = self.subject()
-        self.log.warning("The task was ended while it waited. %s %s.", subject, subject.when_left)
+        what_became = subject.when_left
+        if self.cancel_on_kill:
+            hook = PromptLayerHook(self.promptlayer_conn_id)
+            try:
+                what_became = await hook.aconverse(
+                    cancellation(subject),
+                    # Airflow gives it half a minute in all.
+                    lambda call: hook.aask(call, about=subject.name, max_outage=_KILL_PATIENCE),
+                )
+            except Exception as error:  # noqa: BLE001  # whatever it is, a person has to know
+                what_became = f"goes on at PromptLayer, as it could not be cancelled ({error})"
+        self.log.warning("The task was ended while it waited. %s %s.", subject, what_became)
 
     async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
         hook = PromptLayerHook(self.promptlayer_conn_id)

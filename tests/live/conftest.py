@@ -16,9 +16,14 @@ from support.hostile import names_body, values_body
 from support.raw_server import RawPromptLayer
 
 from airflow_provider_promptlayer.testing import (
+    Column,
     LocalPromptLayer,
     Node,
+    Scorecard,
+    Sheet,
+    Table,
     Workflow,
+    builtin_evaluations,
     builtin_workflows,
 )
 from dev.airflow_stack import AirflowStack
@@ -51,7 +56,16 @@ def promptlayer() -> Iterator[LocalPromptLayer]:
         ],
     )
     never = Workflow("Never", [Node("Only", duration=math.inf, is_output_node=True)])
-    with LocalPromptLayer([*builtin_workflows(), slow, broken, never]) as server:
+    endless = Sheet(
+        "Endless",
+        [Column("Answer", cell_duration=math.inf)],
+        id="5c0a1e00-0000-4000-8000-0000000000e1",
+        scorecard=Scorecard("Endless", duration=math.inf),
+    )
+    table = Table("Endless", [endless], id="5c0a1e00-0000-4000-8000-0000000000e0")
+    tables = [*builtin_evaluations().tables, table]
+    workflows = [*builtin_workflows(), slow, broken, never]
+    with LocalPromptLayer(workflows, tables=tables) as server:
         yield server
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 from dev.airflow_stack import AirflowStack
 
 SECONDS = 300.0
+TRIGGERS_ARE_TOLD = hasattr(BaseTrigger, "on_kill")
 
 
 @dataclass
@@ -191,6 +193,108 @@ class TestEndings:
     def test_sensor_is_mapped(self, endings: dict[str, Run]) -> None:
         run = endings["live_mapped"]
         assert run.final["sensor", 0] == run.final["sensor", 1] == "success"
+
+
+GOOD_SHEET = "5c0a1e00-0000-4000-8000-000000000011"
+BAD_SHEET = "5c0a1e00-0000-4000-8000-000000000012"
+NIGHTLY = "promptlayer_nightly_evaluation"
+PROMOTE = "promptlayer_run_evaluate_promote"
+
+
+@pytest.fixture(scope="module")
+def passing(stack: AirflowStack) -> dict[str, Run]:
+    return finish(stack, {NIGHTLY: {}, PROMOTE: {}})
+
+
+@pytest.fixture(scope="module")
+def failing(stack: AirflowStack, passing: dict[str, Run]) -> dict[str, Run]:
+    return finish(stack, {NIGHTLY: {"sheet_id": BAD_SHEET}, PROMOTE: {"sheet_id": BAD_SHEET}})
+
+
+class TestEvaluations:
+    """The example DAGs on a sheet that passes, and on one that does not."""
+
+    def test_a_night_that_passes(
+        self, passing: dict[str, Run], promptlayer: LocalPromptLayer
+    ) -> None:
+        run = passing[NIGHTLY]
+        assert run.state == "success"
+        assert run.final["alert", -1] == "skipped"
+        assert "deferred" in run.seen["gate", -1]
+        xcoms = run.xcoms("gate")
+        assert (xcoms["promptlayer_score"], xcoms["promptlayer_verdict"]) == (0.93, "pass")
+        assert xcoms["promptlayer_drift_summary"] == {"baseline_score": 0.91, "delta": 0.02}
+        calculation = promptlayer.calculations[xcoms["promptlayer_calculation_id"]]
+        assert calculation.sheet_id == GOOD_SHEET
+
+    def test_a_night_that_fails(self, failing: dict[str, Run]) -> None:
+        run = failing[NIGHTLY]
+        assert run.state == "success"  # the alert is its last task, and did its work
+        assert run.final["recalculate", -1] == "success"
+        assert run.final["gate", -1] == "failed"
+        assert "up_for_retry" not in run.seen["gate", -1]
+        log = run.log("gate")
+        assert "the verdict is 'fail', the score 0.41 is below min_score=0.8." in log
+        assert "Failing criteria: 'Cites a source' (fail, 0.2): 2 of 3 rows fail." in log
+        assert "row 1 (error, 0): The cell 'Answer' has failed; row 2 (fail, 0.23)" in log
+        alert = run.log("alert")
+        assert "The nightly evaluation scored 0.41 (fail). Failing: Cites a source" in alert
+
+    def test_promoted(self, passing: dict[str, Run]) -> None:
+        run = passing[PROMOTE]
+        assert run.state == "success"
+        assert "Promoting: the score is 0.93" in run.log("promote")
+
+    def test_not_promoted(self, failing: dict[str, Run]) -> None:
+        run = failing[PROMOTE]
+        assert run.state == "success"
+        assert run.final["gate", -1] == run.final["promote", -1] == "skipped"
+        assert "below min_score=0.8" in run.log("gate")
+
+
+@pytest.mark.skipif(not TRIGGERS_ARE_TOLD, reason="Airflow 3.3 and later tell a trigger")
+def test_ending_a_deferred_task_cancels_what_it_has_started(
+    stack: AirflowStack, promptlayer: LocalPromptLayer
+) -> None:
+    dag = "live_endless_evaluations"
+    run = Run(stack, dag, stack.trigger_dag(dag))
+    tasks = ("cells", "scorecard")
+    stack.wait_for(
+        lambda: run.look() or all("deferred" in run.seen[task, -1] for task in tasks),
+        SECONDS,
+        "both to be deferred",
+    )
+    started: list[Any] = [
+        promptlayer.operations[run.xcoms("cells")["promptlayer_operation_id"]],
+        promptlayer.calculations[run.xcoms("scorecard")["promptlayer_calculation_id"]],
+    ]
+    assert [one.cancelled_at for one in started] == [None, None]
+
+    def looks(one: Any) -> int:
+        return sum(one.id in request.raw_path for request in promptlayer.requests)
+
+    # Airflow forgets a trigger without a word that no triggerer has taken over yet.
+    stack.wait_for(
+        lambda: all(looks(one) >= 2 for one in started), SECONDS, "the triggerer to look"
+    )
+    for task in tasks:
+        path = f"/api/v2/dags/{dag}/dagRuns/{run.run_id}/taskInstances/{task}"
+        stack.api("PATCH", path, {"new_state": "failed"})
+
+    def all_cancelled() -> bool:
+        now: list[Any] = [
+            promptlayer.operations[started[0].id],
+            promptlayer.calculations[started[1].id],
+        ]
+        return all(one.cancelled_at is not None for one in now)
+
+    stack.wait_for(all_cancelled, SECONDS, "the cancellations")
+    stack.wait_for(run.look, SECONDS, "the run to end")
+    assert set(run.final.values()) == {"failed"}
+    assert (
+        len([one for one in promptlayer.operations.values() if one.table_id == started[0].table_id])
+        == 1
+    )
 
 
 def test_killed_triggerer_loses_no_wait(stack: AirflowStack, promptlayer: LocalPromptLayer) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every way of waiting, driven through the public surface to one comparable ending.
 
-A table of cases is run through all of :data:`MODES`, so that no mode can drift from the others.
+A table of cases is run through all of :data:`MODES`, for each of the :data:`.kinds.KINDS` of things
+to wait for, so that no mode can drift from the others.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
+from support.kinds import WORKFLOW_RUN, Kind
 
 Rescheduled: Any = type(reschedule_exception(datetime.datetime.now(datetime.UTC)))
 
@@ -160,53 +161,60 @@ async def first_event(trigger: BaseTrigger) -> TriggerEvent:
     raise AssertionError("the trigger ended without an event")
 
 
-def _sensor(**mode: Any) -> Callable[..., Ending]:
-    def run(run_id: Any, **arguments: Any) -> Ending:
-        return run_task(
-            lambda: PromptLayerWorkflowSensor(
-                task_id="task", workflow_version_execution_id=run_id, **mode, **arguments
-            )
+Way = Callable[..., Ending]
+
+
+def _sensor(**mode: Any) -> Way:
+    def run(subject_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
+        ending = run_task(
+            lambda: kind.sensor(task_id="task", **kind.ids(subject_id), **mode, **arguments)
         )
+        if ending.kind == "success":
+            ending.value = kind.id_of(ending.value)
+        return ending
 
     return run
 
 
-def _hook(run_id: Any, **arguments: Any) -> Ending:
+def _hook(subject_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
     hook = PromptLayerHook()
     try:
-        return _of_hook(lambda: hook.wait_for_workflow_results(run_id, **_hooks(arguments)))
+        wait = getattr(hook, f"wait_for_{kind.waited_for}")
+        return _of_hook(lambda: wait(**kind.ids(subject_id), **_hooks(arguments)), kind)
     finally:
         hook.close()
 
 
-def _async_hook(run_id: Any, **arguments: Any) -> Ending:
-    return _of_hook(
-        lambda: asyncio.run(
-            PromptLayerHook().await_for_workflow_results(run_id, **_hooks(arguments))
-        )
-    )
+def _async_hook(subject_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
+    wait = getattr(PromptLayerHook(), f"await_for_{kind.waited_for}")
+    return _of_hook(lambda: asyncio.run(wait(**kind.ids(subject_id), **_hooks(arguments))), kind)
 
 
 def _hooks(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"timeout": 60.0, **arguments}
 
 
-def _of_hook(call: Callable[[], Any]) -> Ending:
+def _of_hook(call: Callable[[], Any], kind: Kind) -> Ending:
     try:
-        results = call()
+        found = call()
     except PromptLayerWaitTimeoutError as error:
         return Ending("timeout", str(error))
     except PromptLayerError as error:
         return Ending("failed" if error.retry_helps else "failed for good", str(error))
-    return Ending("success", value=results.workflow_version_execution_id)
+    return Ending("success", value=kind.id_of(found))
 
 
-MODES: dict[str, Callable[..., Ending]] = {
+MODES: dict[str, Way] = {
     "hook": _hook,
     "async hook": _async_hook,
     "poke": _sensor(deferrable=False, mode="poke"),
     "reschedule": _sensor(deferrable=False, mode="reschedule"),
     "deferred": _sensor(deferrable=True),
+}
+MODES_OF_ALL_KINDS = list(MODES)
+"""Those that whatever is waited for has; a workflow run has more."""
+
+MODES |= {
     "deferred, ending in the trigger": _sensor(end_from_trigger=True),
 }
 if STARTS_IN_TRIGGERER:

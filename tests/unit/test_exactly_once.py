@@ -326,7 +326,7 @@ class TestResending:
             seen.append(error)
             return 0.0 if sent < 3 else None
 
-        monkeypatch.setattr("airflow_provider_promptlayer.hooks.promptlayer.resend_after", note)
+        monkeypatch.setattr("airflow_provider_promptlayer.hooks.base.resend_after", note)
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             with pytest.raises(PromptLayerUnreachableError):

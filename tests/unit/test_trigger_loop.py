@@ -25,7 +25,7 @@ import pytest
 from airflow.triggers.base import TriggerEvent
 from support.modes import first_event
 
-from airflow_provider_promptlayer.hooks import promptlayer as hook_module
+from airflow_provider_promptlayer.hooks import base as hook_module
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Slow, Workflow
 from airflow_provider_promptlayer.transport import aio

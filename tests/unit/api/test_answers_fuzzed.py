@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.api.answers import OTHER, SHEET, TABLE
 
+from airflow_provider_promptlayer.api import gates, reports, scorecards, tables
 from airflow_provider_promptlayer.api.endings import FailOn, judge
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.workflows import (
@@ -19,13 +21,30 @@ from airflow_provider_promptlayer.api.workflows import (
     workflow_count,
     workflow_results,
 )
-from airflow_provider_promptlayer.exceptions import PromptLayerError, PromptLayerRunFailedError
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerError,
+    PromptLayerEvaluationFailedError,
+    PromptLayerRunFailedError,
+)
 
 CALLS: list[Call[Any]] = [
     run_workflow("Digest"),
     workflow_results(42),
     workflow_results(42, return_all_outputs=False),
     workflow_count(),
+    tables.recalculate_cells(TABLE, SHEET),
+    tables.table_operation(TABLE, SHEET, "op"),
+    tables.cancel_table_operation(TABLE, SHEET, "op"),
+    tables.sheet_operations(TABLE, SHEET),
+    scorecards.recalculate_scorecard(TABLE, SHEET),
+    scorecards.scorecard_calculation(TABLE, SHEET, OTHER),
+    scorecards.cancel_scorecard(TABLE, SHEET),
+    scorecards.scorecard(TABLE, SHEET),
+    scorecards.scorecard_rows(TABLE, SHEET),
+    scorecards.scorecard_row(TABLE, SHEET, 0),
+    reports.run_report(5, "n"),
+    reports.report(5),
+    reports.report_score(5),
 ]
 NASTY = [
     b"",
@@ -93,6 +112,46 @@ BODIES = (
         lambda value: json.dumps(value).encode()
     )
 )
+# Answers of about the right shape: each field may be as it should, or anything.
+NUMBERS = st.integers(-1, 3) | st.just(10**4000) | st.floats() | JSON
+SUMMARY = st.fixed_dictionaries(
+    {},
+    optional={
+        "title": TEXTS | JSON,
+        "verdict": st.sampled_from(["fail", "error", "pass"]) | JSON,
+        "score": NUMBERS,
+        "reason": TEXTS | JSON,
+        "verdict_counts": st.dictionaries(st.sampled_from(["fail", "error"]), NUMBERS) | JSON,
+    },
+)
+SUMMARIES = st.dictionaries(TEXTS, SUMMARY | JSON, max_size=3) | JSON
+JUDGED: dict[str, Any] = {
+    "status": st.sampled_from(["completed", "COMPLETED", "failed", "cancelled", "running"]) | TEXTS,
+    "aggregate_score": NUMBERS,
+    "aggregate_verdict": st.sampled_from(["fail", "error", "pass"]) | JSON,
+    "error_summary": TEXTS | JSON,
+    "row_index": st.integers(0, 3) | st.just(10**4000),
+    "step_results": SUMMARIES,
+}
+EVALUATIONS = st.fixed_dictionaries(
+    {
+        "operation": st.fixed_dictionaries(
+            {"operation_id": TEXTS, "status": JUDGED["status"]}
+            | dict.fromkeys(
+                ("cell_count", "completed_count", "failed_count", "pending_count"), NUMBERS
+            )
+        ),
+        "calculation": st.fixed_dictionaries(
+            {"id": st.just(OTHER), "criterion_summaries": SUMMARIES, **JUDGED}
+        ),
+        "rows": st.lists(st.fixed_dictionaries(JUDGED), max_size=3),
+        "stats": st.fixed_dictionaries(
+            {"status_counts": st.dictionaries(st.sampled_from(["COMPLETED", "FAILED"]), NUMBERS)}
+        ),
+        "score": st.fixed_dictionaries({"overall_score": NUMBERS, "details": SUMMARY}),
+        "status": JUDGED["status"],
+    }
+).map(lambda value: json.dumps(value).encode())
 STATUSES = st.sampled_from([200, 200, 201, 202, 204, 302, 400, 401, 404, 422, 429, 500, 503]) | (
     st.integers(100, 999)
 )
@@ -111,6 +170,12 @@ HEADERS = st.dictionaries(
 @given(st.sampled_from(CALLS), STATUSES, HEADERS, BODIES)
 def test_any_answer(call: Call[Any], status: int, headers: dict[str, str], body: bytes) -> None:
     check(call, Response(status, headers, body))
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(st.sampled_from(CALLS[4:]), EVALUATIONS)
+def test_any_evaluation(call: Call[Any], body: bytes) -> None:
+    check(call, Response(200, {}, body))
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 400, 404, 422, 500, 503])
@@ -136,13 +201,35 @@ def test_nasty_answers(status: int, body: bytes) -> None:
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
 def test_nesting_as_deep_as_the_parser_takes(template: str, brackets: str) -> None:
     # What the parser just takes must not overflow where it is turned into text.
-    opening = "[" if brackets == "[]" else '{"k":'
     for depth in [*range(700, 1010, 3), 5_000]:
-        deep = opening * depth + ("1" if brackets == "{}" else "") + brackets[1] * depth
-        body = (template % deep).encode()
+        body = nested(template, brackets, depth)
         for status in (200, 201, 422, 500):
-            for call in CALLS:
+            for call in CALLS[:4]:
                 check(call, Response(status, {}, body))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        '{"calculation": {"id": "%s", "status": "completed", "criterion_summaries": {"a": %%s}}}',
+        '{"calculation": {"id": "%s", "status": "completed", "drift_summary": {"a": %%s}}}',
+        '{"calculation": {"id": "%s", "status": "completed"}, "status": "COMPLETED", "stats": %%s}',
+        '{"id": "%s", "row_index": 0, "step_results": {"a": {"reason": %%s}}}',
+        '{"id": "%s", "score": {"details": {"columns": [%%s]}}}',
+    ],
+)
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_evaluations_as_deep_as_the_parser_takes(template: str, brackets: str) -> None:
+    for depth in [*range(700, 1010, 31), 5_000]:
+        body = nested(template % OTHER, brackets, depth)
+        for call in CALLS[4:]:
+            check(call, Response(200, {}, body))
+
+
+def nested(template: str, brackets: str, depth: int) -> bytes:
+    opening = "[" if brackets == "[]" else '{"k":'
+    deep = opening * depth + ("1" if brackets == "{}" else "") + brackets[1] * depth
+    return (template % deep).encode()
 
 
 def check(call: Call[Any], response: Response) -> None:
@@ -154,6 +241,17 @@ def check(call: Call[Any], response: Response) -> None:
         assert len(text) < 2000
         text.encode()
         return
+    if isinstance(result, tables.TableOperation | scorecards.ScorecardCalculation | reports.Report):
+        check_evaluation(result)
+    if isinstance(result, scorecards.ScorecardRows):
+        check_failure(
+            gates.judge_scorecard,
+            scorecards.ScorecardCalculation("c", "completed"),
+            rows=gates.worst_rows(result.rows),
+        )
+    if isinstance(result, reports.ReportScore):
+        ended = reports.Report(5, "COMPLETED")
+        check_failure(gates.judge_report, ended, result, min_score=50)
     if isinstance(result, WorkflowResults):
         assert len(result.progress.splitlines()) == 1
         result.progress.encode()
@@ -161,3 +259,27 @@ def check(call: Call[Any], response: Response) -> None:
         for fail_on in ("no_output", "any_node", "never"):
             with contextlib.suppress(PromptLayerRunFailedError):
                 judge(result, fail_on)
+
+
+def check_evaluation(
+    ended: tables.TableOperation | scorecards.ScorecardCalculation | reports.Report,
+) -> None:
+    assert len(ended.progress) < 200
+    assert len(ended.progress.splitlines()) == 1
+    ended.progress.encode()
+    if isinstance(ended, scorecards.ScorecardCalculation):
+        check_failure(gates.judge_scorecard, ended, min_score=0.5)
+        return
+    judge: Any = gates.judge_report if isinstance(ended, reports.Report) else gates.judge_operation
+    for fail_on in ("any_cell", "all_cells", "never"):
+        check_failure(judge, ended, fail_on=fail_on)
+
+
+def check_failure(judge: Any, *arguments: Any, **options: Any) -> None:
+    try:
+        judge(*arguments, **options)
+    except PromptLayerEvaluationFailedError as error:
+        text = str(error)
+        assert len(text.splitlines()) == 1
+        assert len(text) < 20_000
+        text.encode()

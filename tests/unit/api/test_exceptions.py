@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_promptlayer import exceptions
+from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, ScorecardRow
 from airflow_provider_promptlayer.api.workflows import NodeResult, WorkflowResults
 
 CLASSES: list[type[exceptions.PromptLayerError]] = [
@@ -20,6 +21,12 @@ RESULTS = WorkflowResults(42, True, {"n": NodeResult("FAILED", error_message="wh
 EXTRA: dict[str, dict[str, Any]] = {
     "PromptLayerUnreachableError": {"arrived": True},
     "PromptLayerRunFailedError": {"results": RESULTS},
+    "PromptLayerEvaluationFailedError": {
+        "outcome": ScorecardCalculation("c", "completed", criterion_summaries={"a": {}}),
+        "score": 0.5,
+        "rows": [ScorecardRow(3, None, "error", "why")],
+    },
+    "PromptLayerConfirmationNeededError": {"affected_cell_count": 5000},
 }
 
 

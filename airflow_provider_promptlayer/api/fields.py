@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of an answer that is a JSON object, each as the type that it should have.
+
+What a decision hangs on has to be there and of its type; a field of another type is an answer
+that was not understood, never a zero. A number that is none (NaN, ±Infinity) counts as absent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeGuard, TypeVar
+
+from airflow_provider_promptlayer.api.http import (
+    Request,
+    Response,
+    decode_json,
+    error_for,
+    unexpected,
+)
+
+T = TypeVar("T")
+
+
+class FieldError(ValueError):
+    """A field is missing or of another type. The text ends "the answer (HTTP 200) …"."""
+
+
+class Fields:
+    """Reads a JSON object.
+
+    :raises FieldError: from each method, if the field is not as its name says.
+    """
+
+    def __init__(self, value: Any) -> None:
+        if not isinstance(value, dict):
+            raise FieldError("is not a JSON object")
+        self._value: dict[str, Any] = value
+
+    def get(self, name: str) -> Any:
+        """Return whatever is there, or None."""
+        return self._value.get(name)
+
+    def text(self, name: str) -> str:
+        """Return a text that is not empty."""
+        value = self._value.get(name)
+        if not isinstance(value, str) or not value:
+            raise FieldError(f"has no {name}")
+        return value
+
+    def text_or_none(self, name: str) -> str | None:
+        """Return a text, or None for null and where it is missing."""
+        value = self._value.get(name)
+        if value is not None and not isinstance(value, str):
+            raise FieldError(f"has a {name} that is no text")
+        return value
+
+    def count(self, name: str) -> int:
+        """Return an integer of 0 or more."""
+        value = self._value.get(name)
+        if not _is_count(value):
+            raise FieldError(f"has no {name}")
+        return value
+
+    def number_or_none(self, name: str) -> float | None:
+        """Return a finite number; None for null, NaN and ±Infinity, and where it is missing."""
+        value = self._value.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise FieldError(f"has a {name} that is no number")
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    def flag(self, name: str) -> bool:
+        """Return whether a field is true; null, and where it is missing, is no."""
+        return self._value.get(name) is True
+
+    def object(self, name: str) -> Fields:
+        """Return the reader of an object inside."""
+        value = self._value.get(name)
+        if not isinstance(value, dict):
+            raise FieldError(f"has no {name}")
+        return Fields(value)
+
+    def object_or_none(self, name: str) -> Fields | None:
+        """Return the reader of an object inside, or None for null and where it is missing."""
+        return None if self._value.get(name) is None else self.object(name)
+
+    def mapping_or_none(self, name: str) -> dict[str, Any] | None:
+        """Return an object of any keys as it is, or None for null and where it is missing."""
+        fields = self.object_or_none(name)
+        return None if fields is None else fields._value
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Return the integers in an object inside, by their names; empty where it is missing."""
+        found = self.mapping_or_none(name) or {}
+        return {key: value for key, value in found.items() if _is_count(value)}
+
+    def objects(self, name: str) -> Iterator[Fields]:
+        """Return the readers of a list of objects."""
+        value = self._value.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise FieldError(f"has no list of {name}")
+        return map(Fields, value)
+
+
+def read_answer(
+    request: Request,
+    response: Response,
+    now: float,
+    build: Callable[[Fields], T],
+    hints: Mapping[int, str] | None = None,
+) -> T:
+    """Return what ``build`` makes of the JSON object in an answer of 2xx.
+
+    :param hints: see :func:`.http.error_for`.
+    :raises PromptLayerUnexpectedAnswerError: if the object is not as ``build`` wants it.
+    :raises PromptLayerError: what any other status means.
+    """
+    if not response.is_success:
+        raise error_for(request, response, now=now, hints=hints)
+    payload = decode_json(request, response)
+    try:
+        return build(Fields(payload))
+    except FieldError as error:
+        raise unexpected(request, response, str(error)) from None
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

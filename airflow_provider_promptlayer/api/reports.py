@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports, the evaluations of old: running a pipeline, and what the answers say.
+
+An evaluation pipeline is a *blueprint*: it can be run, and has no score of its own. Each run makes
+a *final report* with an id of its own, which has cells and a score, and cannot be run.
+
+Facts are those of PromptLayer's published API description ("Run Full Evaluation", "Get
+Evaluation", "Get Evaluation Score"); what it leaves open is noted where it matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Final
+
+from airflow_provider_promptlayer.api.arguments import MAX_ID, encode, positive
+from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
+from airflow_provider_promptlayer.api.http import Call, Request, Response
+from airflow_provider_promptlayer.api.starts import start
+from airflow_provider_promptlayer.api.subjects import Subject
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+
+MAX_NAME: Final = 255
+"""The most characters that a report's name may have."""
+
+MAX_SCORE: Final = 100.0
+"""The highest ``overall_score``."""
+
+
+class ReportStatus(StrEnum):
+    """The statuses of a report that PromptLayer documents."""
+
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+
+
+@dataclass(frozen=True, slots=True)
+class StartedReport:
+    """The final report that a run makes."""
+
+    report_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one look at a final report has shown.
+
+    :param status: as PromptLayer wrote it; :class:`ReportStatus` has the documented ones. An
+        unknown one counts as final, and not as a success.
+    :param status_counts: status of a cell (``COMPLETED``, ``FAILED``, ``QUEUED``, ``RUNNING``)
+        → number of cells.
+    :param score_calculation_error: why there is no score, or None.
+    """
+
+    report_id: int
+    status: str
+    name: str = field(default="", repr=False)
+    status_counts: Mapping[str, int] = field(default_factory=dict)
+    score_calculation_error: str | None = field(default=None, repr=False)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has ended, well or badly.
+
+        One that calls itself completed while cells are queued or running has not: the other
+        reading would call a run a success too early.
+        """
+        if self.status == ReportStatus.COMPLETED:
+            return self.pending_count == 0
+        return self.status != ReportStatus.RUNNING
+
+    @property
+    def completed_count(self) -> int:
+        """The cells that have a value."""
+        return self.status_counts.get("COMPLETED", 0)
+
+    @property
+    def failed_count(self) -> int:
+        """The cells that ended badly."""
+        return self.status_counts.get("FAILED", 0)
+
+    @property
+    def pending_count(self) -> int:
+        """The cells that have not ended."""
+        return self.status_counts.get("QUEUED", 0) + self.status_counts.get("RUNNING", 0)
+
+    @property
+    def progress(self) -> str:
+        """One line for people: ``"37 of 120 cells done, 2 failed"``."""
+        done = self.completed_count + self.failed_count
+        total = done + self.pending_count
+        if not total or total >= 10**18:
+            return one_line(self.status, 40).lower()
+        return f"{done} of {total} cells done" + (
+            f", {self.failed_count} failed" if self.failed_count else ""
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReportScore:
+    """The score of a final report.
+
+    :param overall_score: 0 to 100, or None.
+    :param score_type: ``single_column``, ``multi_column``, ``custom`` or ``none``.
+    :param details: of a shape that depends on ``score_type``.
+    """
+
+    overall_score: float | None
+    score_type: str
+    has_custom_scoring: bool
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def run_report(
+    report_id: int | str,
+    name: object,
+    *,
+    dataset_id: int | str | None = None,
+    refresh_dataset: bool | None = None,
+) -> Call[StartedReport]:
+    """``POST /reports/{report_id}/run``: run an evaluation pipeline.
+
+    A repeat does harm: it is a second, billed report, of the same name. So an answer that leaves
+    open whether one was started is a :class:`PromptLayerStartUncertainError`.
+
+    :param report_id: the pipeline, which is a blueprint.
+    :param name: of the final report, a text of 1 to 255 characters.
+    :param dataset_id: None for the pipeline's own.
+    :param refresh_dataset: only for dynamic datasets.
+    :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
+    """
+    pipeline = positive("report_id", report_id)
+    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name <= MAX_ID:
+        name = str(name)  # a native template makes a number of digits, such as those of a date
+    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME:
+        raise PromptLayerInvalidInputError(
+            f"name must be a text of 1 to {MAX_NAME} characters, not {one_line(repr(name), 80)}."
+        )
+    body: dict[str, Any] = {"name": name}
+    if dataset_id is not None:
+        body["dataset_id"] = positive("dataset_id", dataset_id)
+    if refresh_dataset is not None:
+        if not isinstance(refresh_dataset, bool):
+            raise PromptLayerInvalidInputError(
+                f"refresh_dataset must be True or False, not {one_line(repr(refresh_dataset), 80)}."
+            )
+        body["refresh_dataset"] = refresh_dataset
+    request = Request(
+        "POST", f"/reports/{pipeline}/run", f"run report {pipeline}", encode("name", body)
+    )
+    return start(
+        request,
+        lambda answer: StartedReport(_id(answer, "report_id")),
+        evidence="report_id",
+        advice=(
+            "A report may have been started all the same, so it was not asked for again: look "
+            f"in PromptLayer for one named {one_line(name, 80)!r} before you clear this task."
+        ),
+        hints={
+            403: (
+                "Only an evaluation pipeline can be run: give its id, not that of a report that "
+                "a run has made. Where refresh_dataset is set, the dataset may not allow it."
+            ),
+            404: "Check report_id and dataset_id, and the workspace of the key.",
+        },
+    )
+
+
+def report(report_id: int | str) -> Call[Report]:
+    """``GET /reports/{report_id}``: look once at a final report.
+
+    The result is an error for a blueprint, which never ends as it never runs.
+
+    :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
+    """
+    number = positive("report_id", report_id)
+    request = Request("GET", f"/reports/{number}", f"look at report {number}")
+
+    def build(answer: Fields) -> Report:
+        fields = answer.object_or_none("report") or Fields({})
+        if fields.flag("is_blueprint"):
+            raise PromptLayerInvalidInputError(
+                f"Report {number} is a blueprint, which has no result of its own: give the id of "
+                "a report that a run of it has made."
+            )
+        stats = answer.object_or_none("stats") or Fields({})
+        return Report(
+            report_id=number,
+            status=answer.text("status"),
+            name=fields.text_or_none("name") or "",
+            status_counts=stats.counts("status_counts"),
+            score_calculation_error=fields.text_or_none("score_calculation_error"),
+        )
+
+    return Call(request, lambda response, now: read_answer(request, response, now, build))
+
+
+def report_score(report_id: int | str) -> Call[ReportScore]:
+    """``GET /reports/{report_id}/score``: the score of a final report.
+
+    :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
+    """
+    number = positive("report_id", report_id)
+    request = Request("GET", f"/reports/{number}/score", f"read the score of report {number}")
+
+    def build(answer: Fields) -> ReportScore:
+        score = answer.object("score")
+        return ReportScore(
+            overall_score=score.number_or_none("overall_score"),
+            score_type=score.text_or_none("score_type") or "none",
+            has_custom_scoring=score.flag("has_custom_scoring"),
+            details=score.mapping_or_none("details") or {},
+        )
+
+    hints = {
+        400: "A blueprint has no score: give the id of a report that a run of it has made.",
+        403: "The report belongs to another workspace than the key.",
+    }
+
+    def read(response: Response, now: float) -> ReportScore:
+        return read_answer(request, response, now, build, hints)
+
+    return Call(request, read)
+
+
+@dataclass(frozen=True)
+class FinalReport(Subject[Report]):
+    """A report that a run has made, as something to wait for."""
+
+    report_id: int
+
+    when_left: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
+
+    @property
+    def id(self) -> int:
+        """The ``report_id``."""
+        return self.report_id
+
+    @property
+    def name(self) -> str:
+        """What messages call the report."""
+        return f"report {self.report_id}"
+
+    def read(self) -> Call[Report]:
+        """Ask for the counts of its cells."""
+        return report(self.report_id)
+
+
+def _id(fields: Fields, name: str) -> int:
+    number = fields.count(name)
+    if not 0 < number <= MAX_ID:
+        raise FieldError(f"has no {name}")
+    return number

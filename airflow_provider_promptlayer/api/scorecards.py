@@ -1,0 +1,461 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scorecards: recalculating that of a sheet, and what the answers say.
+
+Facts are those of PromptLayer's published API description ("Recalculate Table Sheet Scorecard",
+"Get Table Sheet Scorecard Calculation", "Get Table Sheet Scorecard", "List Table Sheet Scorecard
+Rows", "Get Table Sheet Scorecard Row", "Cancel Table Sheet Scorecard"); what it leaves open is
+noted where it matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from airflow_provider_promptlayer.api.arguments import (
+    encode,
+    positive,
+    row_number,
+    row_numbers,
+    uuid,
+    uuids,
+)
+from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
+from airflow_provider_promptlayer.api.http import Call, Request
+from airflow_provider_promptlayer.api.starts import start
+from airflow_provider_promptlayer.api.subjects import Subject
+from airflow_provider_promptlayer.api.tables import sheet_path
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+
+MAX_ROWS: Final = 100
+"""The most rows that PromptLayer puts on a page."""
+
+_NO_SCORECARD: Final = (
+    "Check that the sheet has a scorecard: set one up in PromptLayer; and that row_indices and "
+    "step_ids, where given, are those of the sheet and of its scorecard."
+)
+
+
+class CalculationStatus(StrEnum):
+    """The statuses of a calculation that PromptLayer documents."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Verdict(StrEnum):
+    """The verdicts that PromptLayer documents; it may also have given none yet."""
+
+    PASS = "pass"  # noqa: S105  # no password
+    WARN = "warn"
+    FAIL = "fail"
+    ERROR = "error"
+    SKIPPED = "skipped"
+
+
+_UNFINISHED: Final = frozenset({CalculationStatus.QUEUED, CalculationStatus.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class StartedCalculation:
+    """A calculation that PromptLayer has accepted (202)."""
+
+    calculation_id: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScorecardCalculation:
+    """What one look at a calculation has shown.
+
+    :param status: as PromptLayer wrote it; :class:`CalculationStatus` has the documented ones.
+        An unknown one counts as final, and not as a success.
+    :param score: finite, or None. The description gives no scale: it is that of the scorecard's
+        own thresholds.
+    :param verdict: as PromptLayer wrote it, or None; :class:`Verdict` has the documented ones.
+    :param criterion_summaries: of any shape: the description has an object and no more.
+    :param drift_summary: of any shape, or None.
+    """
+
+    calculation_id: str
+    status: str
+    score: float | None = None
+    verdict: str | None = None
+    criterion_summaries: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    drift_summary: Mapping[str, Any] | None = field(default=None, repr=False)
+    error_summary: str | None = field(default=None, repr=False)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has ended, well or badly."""
+        return self.status not in _UNFINISHED
+
+    @property
+    def progress(self) -> str:
+        """One line for people: ``"running"``, ``"completed, verdict pass, score 0.93"``."""
+        parts = [one_line(self.status, 40)]
+        if self.is_complete and self.verdict is not None:
+            parts.append(f"verdict {one_line(self.verdict, 40)}")
+        if self.is_complete and self.score is not None:
+            parts.append(f"score {show_score(self.score)}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """A sheet's scorecard.
+
+    :param step_titles: id of a step → its title; a criterion is a step.
+    :param latest: the calculation that was started last, or None. A partial one may be on
+        display, so this need not be the one that a person sees.
+    :param scored_rows: of ``total_rows``, where PromptLayer says.
+    """
+
+    scorecard_id: str
+    name: str
+    status: str
+    step_titles: Mapping[str, str]
+    latest: ScorecardCalculation | None
+    scored_rows: int | None = None
+    total_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScorecardRow:
+    """How one row was judged.
+
+    :param row_index: zero-based.
+    :param step_results: from :func:`scorecard_row` alone, and of any shape: the description has
+        an object and no more.
+    """
+
+    row_index: int
+    score: float | None
+    verdict: str | None
+    error_summary: str | None = field(default=None, repr=False)
+    step_results: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScorecardRows:
+    """A page of rows, by row number and not by score.
+
+    :param next_cursor: for the next page, or None after the last.
+    :param verdict_counts: verdict → number of rows.
+    """
+
+    calculation_id: str | None
+    rows: tuple[ScorecardRow, ...]
+    next_cursor: int | None
+    verdict_counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledScorecard:
+    """What a cancellation has done.
+
+    :param calculation_id: what was cancelled, or None.
+    """
+
+    cancelled_count: int
+    calculation_id: str | None
+    message: str
+
+
+def recalculate_scorecard(
+    table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
+) -> Call[StartedCalculation]:
+    """``POST …/scorecard/recalculate``: judge the rows of a sheet anew.
+
+    A repeat does harm: the description lets nothing conclude that a calculation which is under
+    way is joined, so it is a second one, with its own id, and the language models that judge are
+    billed again. So an answer that leaves open whether one was queued is a
+    :class:`PromptLayerStartUncertainError`.
+
+    :param row_indices: zero-based row numbers; None for all.
+    :param step_ids: UUIDs of the criteria; None for all.
+
+    Lists may also be given as text, see :func:`.arguments.items`.
+
+    :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
+    """
+    request = _scorecard_request("recalculate", table_id, sheet_id, row_indices, step_ids)
+    return start(
+        request,
+        lambda answer: StartedCalculation(_uuid(answer, "calculation_id"), answer.text("status")),
+        evidence="calculation_id",
+        advice=(
+            "A calculation may have been queued all the same, so it was not asked for again: "
+            "look at the scorecard in PromptLayer before you clear this task."
+        ),
+        hints={400: _NO_SCORECARD},
+    )
+
+
+def scorecard_calculation(
+    table_id: str, sheet_id: str, calculation_id: str
+) -> Call[ScorecardCalculation]:
+    """``GET …/scorecard/calculations/{calculation_id}``: look once at a calculation.
+
+    :raises PromptLayerInvalidInputError: for an id that is no UUID.
+    """
+    calculation = uuid("calculation_id", calculation_id)
+    request = Request(
+        "GET",
+        f"{sheet_path(table_id, sheet_id)}/scorecard/calculations/{calculation}",
+        f"look at scorecard calculation {calculation}",
+    )
+
+    def build(answer: Fields) -> ScorecardCalculation:
+        # Both summaries are there twice; where the outer one is null, the inner one counts.
+        return _calculation(answer.object("calculation"), answer)
+
+    return Call(request, lambda response, now: read_answer(request, response, now, build))
+
+
+def cancel_scorecard(
+    table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
+) -> Call[CancelledScorecard]:
+    """``POST …/scorecard/cancel``: cancel what is queued or running; a repeat does no harm.
+
+    It takes no calculation: whatever is active on the sheet is cancelled, whoever has started it.
+
+    :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
+    """
+    request = _scorecard_request("cancel", table_id, sheet_id, row_indices, step_ids)
+    return Call(
+        request,
+        lambda response, now: read_answer(
+            request,
+            response,
+            now,
+            lambda answer: CancelledScorecard(
+                answer.count("cancelled_count"),
+                answer.text_or_none("calculation_id"),
+                one_line(answer.text_or_none("message") or ""),
+            ),
+            hints={400: _NO_SCORECARD},
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class SheetCalculation(Subject[ScorecardCalculation]):
+    """The calculation of a sheet's scorecard, as something to wait for."""
+
+    table_id: str
+    sheet_id: str
+    calculation_id: str
+
+    @property
+    def id(self) -> str:
+        """The ``calculation_id``."""
+        return self.calculation_id
+
+    @property
+    def name(self) -> str:
+        """What messages call the calculation."""
+        return f"scorecard calculation {self.calculation_id}"
+
+    def read(self) -> Call[ScorecardCalculation]:
+        """Ask for the status, the score and the verdict."""
+        return scorecard_calculation(self.table_id, self.sheet_id, self.calculation_id)
+
+    def may_cancel(self) -> Call[bool]:
+        """Ask whether it is still the newest one, and has not ended.
+
+        A cancellation ends whatever is being calculated for the sheet, and a newer calculation is
+        somebody else's. That an older one is still under way cannot be asked.
+        """
+
+        def is_newest(card: Scorecard | None) -> bool:
+            latest = card.latest if card else None
+            return (
+                latest is not None
+                and latest.calculation_id == self.calculation_id
+                and not latest.is_complete
+            )
+
+        return scorecard(self.table_id, self.sheet_id).then(is_newest)
+
+    def cancel(self) -> Call[bool]:
+        """Ask to cancel whatever is being calculated, see :func:`cancel_scorecard`."""
+        call = cancel_scorecard(self.table_id, self.sheet_id)
+        return call.then(lambda cancelled: cancelled.cancelled_count > 0)
+
+
+def scorecard(table_id: str, sheet_id: str) -> Call[Scorecard | None]:
+    """``GET …/scorecard``: the scorecard of a sheet, or None where it has none.
+
+    :raises PromptLayerInvalidInputError: for an id that is no UUID.
+    """
+    request = Request(
+        "GET",
+        f"{sheet_path(table_id, sheet_id)}/scorecard",
+        f"read the scorecard of sheet {uuid('sheet_id', sheet_id)}",
+    )
+
+    def build(answer: Fields) -> Scorecard | None:
+        card = answer.object_or_none("scorecard")
+        if card is None:
+            return None
+        latest = answer.object_or_none("latest_calculation")
+        progress = answer.object_or_none("progress") or Fields({})
+        return Scorecard(
+            scorecard_id=card.text("id"),
+            name=card.text_or_none("name") or "",
+            status=card.text("status"),
+            step_titles={
+                step_id: step.text_or_none("title") or step_id
+                for step in card.objects("steps")
+                if (step_id := step.text_or_none("id"))
+            },
+            latest=None if latest is None else _calculation(latest),
+            scored_rows=_count_or_none(progress, "scored_rows"),
+            total_rows=_count_or_none(progress, "total_rows"),
+        )
+
+    return Call(request, lambda response, now: read_answer(request, response, now, build))
+
+
+def scorecard_rows(
+    table_id: str,
+    sheet_id: str,
+    *,
+    calculation_id: str | None = None,
+    verdict: str | None = None,
+    cursor: int | None = None,
+    limit: int = MAX_ROWS,
+) -> Call[ScorecardRows]:
+    """``GET …/scorecard/rows``: a page of rows.
+
+    :param calculation_id: None for the latest.
+    :param verdict: rows of this :class:`Verdict` alone.
+    :param cursor: ``next_cursor`` of the page before.
+    :param limit: rows on the page, 1 to 100.
+    :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
+    """
+    query: dict[str, str | int] = {"limit": positive("limit", limit)}
+    if query["limit"] > MAX_ROWS:  # type: ignore[operator]  # it is the int from above
+        raise PromptLayerInvalidInputError(f"limit must be 1 to {MAX_ROWS}, not {limit}.")
+    if calculation_id is not None:
+        query["calculation_id"] = uuid("calculation_id", calculation_id)
+    if verdict is not None:
+        query["verdict"] = check_verdict("verdict", verdict)
+    if cursor is not None:
+        query["cursor"] = row_number("cursor", cursor)
+    request = Request(
+        "GET",
+        f"{sheet_path(table_id, sheet_id)}/scorecard/rows?{urlencode(query)}",
+        f"list the scorecard rows of sheet {uuid('sheet_id', sheet_id)}",
+    )
+
+    def build(answer: Fields) -> ScorecardRows:
+        following = _count_or_none(answer, "next_cursor")
+        if following is not None and cursor is not None and following <= int(cursor):
+            raise FieldError("has a next_cursor that leads back")
+        return ScorecardRows(
+            answer.text_or_none("calculation_id"),
+            tuple(map(_row, answer.objects("rows"))),
+            following,
+            answer.counts("verdict_counts"),
+        )
+
+    return Call(request, lambda response, now: read_answer(request, response, now, build))
+
+
+def scorecard_row(
+    table_id: str, sheet_id: str, row_index: int, *, calculation_id: str | None = None
+) -> Call[ScorecardRow]:
+    """``GET …/scorecard/rows/{row_index}``: one row with the results of its steps.
+
+    :param calculation_id: None for the latest.
+    :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
+    """
+    row = row_number("row_index", row_index)
+    path = f"{sheet_path(table_id, sheet_id)}/scorecard/rows/{row}"
+    if calculation_id is not None:
+        path += "?" + urlencode({"calculation_id": uuid("calculation_id", calculation_id)})
+    request = Request("GET", path, f"read scorecard row {row}")
+    return Call(request, lambda response, now: read_answer(request, response, now, _row))
+
+
+def check_verdict(name: str, verdict: Any) -> str:
+    """Return a verdict that was given as argument ``name``.
+
+    :raises PromptLayerInvalidInputError: listing those that there are.
+    """
+    known = [each.value for each in Verdict]
+    if verdict not in known:
+        raise PromptLayerInvalidInputError(
+            f"{name} must be one of {', '.join(map(repr, known))}, "
+            f"not {one_line(repr(verdict), 80)}."
+        )
+    return str(verdict)
+
+
+def show_score(score: float) -> str:
+    """Return a score for people, however many digits it has."""
+    return f"{score:.12g}" if abs(score) < 10**300 else "countless"
+
+
+def _scorecard_request(
+    action: str, table_id: str, sheet_id: str, row_indices: Any, step_ids: Any
+) -> Request:
+    body: dict[str, Any] = {}
+    if (rows := row_numbers("row_indices", row_indices)) is not None:
+        body["row_indices"] = rows
+    if (steps := uuids("step_ids", step_ids)) is not None:
+        body["step_ids"] = steps
+    return Request(
+        "POST",
+        f"{sheet_path(table_id, sheet_id)}/scorecard/{action}",
+        f"{action} the scorecard of sheet {uuid('sheet_id', sheet_id)}",
+        encode("step_ids", body),
+    )
+
+
+def _calculation(fields: Fields, outer: Fields | None = None) -> ScorecardCalculation:
+    outer = outer or Fields({})
+
+    def summary(name: str) -> dict[str, Any] | None:
+        found = outer.mapping_or_none(name)
+        return fields.mapping_or_none(name) if found is None else found
+
+    return ScorecardCalculation(
+        calculation_id=_uuid(fields, "id"),
+        status=fields.text("status"),
+        score=fields.number_or_none("aggregate_score"),
+        verdict=fields.text_or_none("aggregate_verdict"),
+        criterion_summaries=summary("criterion_summaries") or {},
+        drift_summary=summary("drift_summary"),
+        error_summary=fields.text_or_none("error_summary"),
+    )
+
+
+def _row(fields: Fields) -> ScorecardRow:
+    return ScorecardRow(
+        row_index=fields.count("row_index"),
+        score=fields.number_or_none("aggregate_score"),
+        verdict=fields.text_or_none("aggregate_verdict"),
+        error_summary=fields.text_or_none("error_summary"),
+        step_results=fields.mapping_or_none("step_results") or {},
+    )
+
+
+def _uuid(fields: Fields, name: str) -> str:
+    try:
+        return uuid(name, fields.text(name))
+    except PromptLayerInvalidInputError:
+        raise FieldError(f"has a {name} that is no UUID") from None
+
+
+def _count_or_none(fields: Fields, name: str) -> int | None:
+    return None if fields.get(name) is None else fields.count(name)

@@ -1,0 +1,436 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every method of the hook stands on: a connection, sending, starting and waiting.
+
+All of it is there twice, blocking and as an ``a…`` coroutine. Both build the same request and
+read the answer with the same function; only the transport differs. aiohttp and requests are
+imported on first use, because DAG files import this module on every parse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowNotFoundException,
+    BaseHook,
+)
+
+from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.pace import Pace
+from airflow_provider_promptlayer.api.settings import Settings, read_connection
+from airflow_provider_promptlayer.api.starting import resend_after
+from airflow_provider_promptlayer.api.subjects import L, Subject
+from airflow_provider_promptlayer.api.talks import R, Talk
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.throttle import Throttle
+from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
+from airflow_provider_promptlayer.api.workflows import workflow_count
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAuthError,
+    PromptLayerConfigurationError,
+    PromptLayerError,
+    PromptLayerNotFoundError,
+    PromptLayerTransientError,
+    PromptLayerUnexpectedAnswerError,
+    PromptLayerUnknownConnectionError,
+    PromptLayerUnreachableError,
+)
+
+if TYPE_CHECKING:
+    import requests
+
+    from airflow_provider_promptlayer.transport.aio import AsyncTransport
+    from airflow_provider_promptlayer.transport.blocking import BlockingTransport
+
+T = TypeVar("T")
+
+_aio: ModuleType | None = None
+"""The asynchronous transport, once it is imported."""
+
+_throttles: dict[Settings, Throttle] = {}
+"""Connection → the brake of all waits in this process that use it."""
+
+
+class PromptLayerConnectionHook(BaseHook):
+    """Send the requests of :mod:`..api` with the key of an Airflow connection.
+
+    :param promptlayer_conn_id: id of an Airflow connection of type ``promptlayer``.
+    """
+
+    conn_name_attr = "promptlayer_conn_id"
+    default_conn_name = "promptlayer_default"
+    conn_type = "promptlayer"
+    hook_name = "PromptLayer"
+
+    def __init__(self, promptlayer_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.promptlayer_conn_id = promptlayer_conn_id
+        self._settings: Settings | None = None
+        self._transport: BlockingTransport | None = None
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the extra fields of the connection form (Airflow 2; 3 reads the provider info)."""
+        from airflow_provider_promptlayer.hooks.connection_form import widgets
+
+        return widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return labels and hidden fields of the connection form."""
+        from airflow_provider_promptlayer.hooks.connection_form import FIELD_BEHAVIOUR
+
+        behaviour: Any = FIELD_BEHAVIOUR
+        return {key.replace("-", "_"): value for key, value in behaviour.items()}
+
+    def get_conn(self) -> requests.Session:
+        """Return a session for calls that this hook has no method for.
+
+        It adds the key to requests to PromptLayer and to no others, and has the connection's TLS
+        and proxy settings. The caller closes it and gives a ``timeout`` to each call.
+        """
+        from airflow_provider_promptlayer.transport.blocking import PromptLayerSession
+
+        return PromptLayerSession(self.settings)
+
+    @property
+    def settings(self) -> Settings:
+        """The connection as read on first use; blocking."""
+        return self._settings or self._adopt(self._read_connection())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Make the cheapest authenticated call, and say who is wrong if it fails.
+
+        :returns: whether it worked, and a line for people.
+        """
+        try:
+            count = self.call(workflow_count())
+        except PromptLayerAuthError as error:
+            return False, f"The host is reachable, but the key is wrong. {error}"
+        except PromptLayerUnreachableError as error:
+            return False, f"The host {self.settings.base_url} is not reachable. {error}"
+        except (PromptLayerNotFoundError, PromptLayerUnexpectedAnswerError) as error:
+            return False, f"{self.settings.base_url} answers, but it is not PromptLayer. {error}"
+        except PromptLayerError as error:
+            return False, str(error)
+        finally:
+            self.close()
+        found = (
+            "" if count is None else f" The key sees {count} workflow{'' if count == 1 else 's'}."
+        )
+        return True, f"PromptLayer answers at {self.settings.base_url}.{found}"
+
+    @asynccontextmanager
+    async def async_transport(self) -> AsyncIterator[AsyncTransport]:
+        """Hold the event loop's connection pool open, so that the calls within share it."""
+        global _aio
+        if _aio is None:  # aiohttp takes tenths of a second to import: not on the event loop
+            _aio = await asyncio.to_thread(
+                import_module, "airflow_provider_promptlayer.transport.aio"
+            )
+        async with _aio.SharedTransport(await self.aget_settings()) as transport:
+            yield transport
+
+    async def aget_settings(self) -> Settings:
+        """Return :attr:`settings`, without blocking the event loop."""
+        return self._settings or self._adopt(await self._aread_connection())
+
+    def close(self) -> None:
+        """Close the blocking connections. The hook can be used again."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def call(self, call: Call[T]) -> T:
+        """Send a request of :mod:`..api` and return what its answer means.
+
+        If the key is refused, the connection is read again: somebody may have changed it.
+        """
+        try:
+            return self._call_once(call)
+        except PromptLayerAuthError as error:
+            self.close()
+            self._transport = None
+            if not self._is_news(self._read_connection()):
+                raise
+            self._say_key_changed(error)
+            return self._call_once(call)
+
+    def call_apart(self, call: Call[T]) -> T:
+        """Do what :meth:`call` does, on a connection of its own and with the key at hand.
+
+        For a signal handler, which may have interrupted another call. It may also have interrupted
+        Airflow's own talk to its supervisor, so the Airflow connection must not be read there.
+        """
+        from airflow_provider_promptlayer.transport.blocking import BlockingTransport
+
+        if self._settings is None:
+            raise PromptLayerConfigurationError("The Airflow connection was not read so far.")
+        transport = BlockingTransport(self._settings)
+        try:
+            return call.read(transport.send(call.request), time.time())
+        finally:
+            transport.close()
+
+    async def acall(self, call: Call[T], over: AsyncTransport | None = None) -> T:
+        """Do what :meth:`call` does, without blocking the event loop.
+
+        :param over: what :meth:`async_transport` lends, where the caller holds it.
+        """
+        try:
+            return await self._acall_once(call, over)
+        except PromptLayerAuthError as error:
+            if not self._is_news(await self._aread_connection()):
+                raise
+            self._say_key_changed(error)
+            return await self._acall_once(call)
+
+    def start(self, call: Call[T]) -> T:
+        """Do what :meth:`call` does for a request that starts something.
+
+        It is sent again, a few times and with growing pauses, only when it certainly did not
+        arrive: no connection was made, or the answer was 429 or 503.
+        """
+        sent = 0
+        while True:
+            try:
+                return self.call(call)
+            except PromptLayerError as error:
+                sent += 1
+                time.sleep(self._until_resend(error, sent))
+
+    async def astart(self, call: Call[T]) -> T:
+        """Do what :meth:`start` does, without blocking the event loop."""
+        sent = 0
+        while True:
+            try:
+                return await self.acall(call)
+            except PromptLayerError as error:
+                sent += 1
+                await asyncio.sleep(self._until_resend(error, sent))
+
+    def ask(self, call: Call[T], *, about: str, max_outage: float = DEFAULT_MAX_OUTAGE) -> T:
+        """Do what :meth:`call` does, riding out trouble as a wait does.
+
+        :param about: what is asked about, for messages.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerOutageError: if it was for longer.
+        """
+        wait = _patience(about, max_outage)
+        while True:
+            try:
+                answer = self.call(call)
+            except PromptLayerTransientError as error:
+                step = wait.after_error(error, now=time.time())
+                self._log_step(step)
+                time.sleep(step.sleep)
+            else:
+                self._log_step(wait.after_answer(now=time.time()))
+                return answer
+
+    async def aask(self, call: Call[T], *, about: str, max_outage: float = DEFAULT_MAX_OUTAGE) -> T:
+        """Do what :meth:`ask` does, without blocking the event loop."""
+        wait = _patience(about, max_outage)
+        while True:
+            try:
+                answer = await self.acall(call)
+            except PromptLayerTransientError as error:
+                step = wait.after_error(error, now=time.time())
+                self._log_step(step)
+                await asyncio.sleep(step.sleep)
+            else:
+                self._log_step(wait.after_answer(now=time.time()))
+                return answer
+
+    @staticmethod
+    def converse(talk: Talk[R], send: Callable[[Call[Any]], Any]) -> R:
+        """Send the calls of a talk, one after the other, and return what it comes to."""
+        try:
+            call = next(talk)
+            while True:
+                try:
+                    answer = send(call)
+                except PromptLayerError as error:
+                    call = talk.throw(error)
+                else:
+                    call = talk.send(answer)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    @staticmethod
+    async def aconverse(talk: Talk[R], send: Callable[[Call[Any]], Awaitable[Any]]) -> R:
+        """Do what :meth:`converse` does, without blocking the event loop."""
+        try:
+            call = next(talk)
+            while True:
+                try:
+                    answer = await send(call)
+                except PromptLayerError as error:
+                    call = talk.throw(error)
+                else:
+                    call = talk.send(answer)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    def _wait_for(
+        self, subject: Subject[L], timeout: float, poke_interval: float | None, max_outage: float
+    ) -> L:
+        wait = self._new_wait(subject, timeout, poke_interval, max_outage)
+        while True:
+            time.sleep(wait.before_look(now=time.time()))
+            try:
+                look = self.call(subject.read())
+                step = wait.after_look(look, now=time.time())
+            except PromptLayerTransientError as error:
+                step = wait.after_error(error, now=time.time())
+            self._log_step(step)
+            if step.is_done:
+                return look
+            time.sleep(step.sleep)
+
+    async def _await_for(
+        self,
+        subject: Subject[L],
+        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
+        poke_interval: float | None,
+        max_outage: float,
+    ) -> L:
+        async with self.async_transport():  # which has read the connection, for the throttle
+            wait = self._new_wait(subject, timeout, poke_interval, max_outage)
+            while True:
+                if (hold := wait.before_look(now=time.time())) > 0:
+                    await asyncio.sleep(hold)
+                try:
+                    look = await self.acall(subject.read())
+                    step = wait.after_look(look, now=time.time())
+                except PromptLayerTransientError as error:
+                    step = wait.after_error(error, now=time.time())
+                self._log_step(step)
+                if step.is_done:
+                    return look
+                await asyncio.sleep(step.sleep)
+
+    def _call_once(self, call: Call[T]) -> T:
+        from airflow_provider_promptlayer.transport.blocking import BlockingTransport
+
+        if self._transport is None:
+            self._transport = BlockingTransport(self.settings)
+        try:
+            response = self._transport.send(call.request)
+        except PromptLayerUnreachableError as error:
+            raise call.unanswered(error) from None
+        return call.read(response, time.time())
+
+    async def _acall_once(self, call: Call[T], over: AsyncTransport | None = None) -> T:
+        if over is None:
+            async with self.async_transport() as transport:
+                return await self._acall_once(call, transport)
+        try:
+            response = await over.send(call.request)
+        except PromptLayerUnreachableError as error:
+            raise call.unanswered(error) from None
+        if response.is_large:
+            return await asyncio.to_thread(call.read, response, time.time())
+        return call.read(response, time.time())
+
+    def _is_news(self, settings: Settings) -> bool:
+        """Take the connection as it is now, and tell whether it has changed."""
+        if settings == self._settings:
+            return False
+        self._adopt(settings)
+        return True
+
+    def _say_key_changed(self, error: PromptLayerAuthError) -> None:
+        self.log.warning(
+            "PromptLayer refused the API key (HTTP %s); the connection %r has changed meanwhile, "
+            "so it is tried again.",
+            error.status,
+            self.promptlayer_conn_id,
+        )
+
+    def _until_resend(self, error: PromptLayerError, sent: int) -> float:
+        seconds = resend_after(error, sent)
+        if seconds is None:
+            raise error
+        self.log.warning("%s Nothing was started; trying again in %.1f s.", error, seconds)
+        return seconds
+
+    def _read_connection(self) -> Settings:
+        try:
+            return read_connection(self.get_connection(self.promptlayer_conn_id))
+        except AirflowNotFoundException:
+            raise self._unknown_connection() from None
+        except AirflowException as error:
+            raise self._unreadable_connection(error) from error
+
+    async def _aread_connection(self) -> Settings:
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        try:
+            return read_connection(await get_async_connection(self.promptlayer_conn_id, type(self)))
+        except AirflowNotFoundException:
+            raise self._unknown_connection() from None
+        except AirflowException as error:
+            raise self._unreadable_connection(error) from error
+
+    def _unreadable_connection(self, error: AirflowException) -> PromptLayerTransientError:
+        return PromptLayerTransientError(
+            f"Could not read the Airflow connection {self.promptlayer_conn_id!r}: "
+            f"{one_line(str(error))}"
+        )
+
+    def _unknown_connection(self) -> PromptLayerUnknownConnectionError:
+        return PromptLayerUnknownConnectionError(
+            f"There is no Airflow connection {self.promptlayer_conn_id!r}: add one of type "
+            "'promptlayer' with the API key as its password, or correct promptlayer_conn_id."
+        )
+
+    def _adopt(self, settings: Settings) -> Settings:
+        if settings.is_cleartext:
+            self.log.warning(
+                "Airflow connection %r sends the API key unencrypted to %s: use https.",
+                self.promptlayer_conn_id,
+                settings.base_url,
+            )
+        if settings.verify is False:
+            self.log.warning(
+                "Airflow connection %r does not verify TLS certificates: anybody on the way can "
+                "read the API key.",
+                self.promptlayer_conn_id,
+            )
+        self._settings = settings
+        return settings
+
+    @property
+    def throttle(self) -> Throttle:
+        """What all waits of this process that use the same connection share."""
+        return _throttles.setdefault(self.settings, Throttle())
+
+    def _new_wait(
+        self, subject: Subject[L], timeout: float, poke_interval: float | None, max_outage: float
+    ) -> Wait:
+        now = time.time()
+        return Wait(
+            subject.name,
+            Pace(poke_interval),
+            started_at=now,
+            deadline=now + timeout,
+            max_outage=max_outage,
+            throttle=self.throttle,
+        )
+
+    def _log_step(self, step: Step) -> None:
+        if step.note:
+            (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
+
+
+def _patience(about: str, max_outage: float) -> Wait:
+    return Wait(about, Pace(0.0), started_at=time.time(), deadline=None, max_outage=max_outage)

@@ -1,0 +1,563 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked of tables, scorecards and reports.
+
+Arguments and results are those of the functions of :mod:`..api.tables`, :mod:`..api.scorecards`
+and :mod:`..api.reports`, which say what they mean. What starts something is sent again only when
+it certainly did not arrive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_promptlayer.api import reports, scorecards, tables
+from airflow_provider_promptlayer.api.arguments import opaque_text, positive, uuid
+from airflow_provider_promptlayer.api.gates import (
+    DEFAULT_FAIL_ON_VERDICT,
+    FailOnCells,
+    check_fail_on_cells,
+    check_fail_on_verdict,
+    check_min_score,
+    judge_operation,
+    judge_report,
+)
+from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.judging import PATIENCE, explained_judgement, score_of
+from airflow_provider_promptlayer.api.talks import Talk
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+
+
+class EvaluationMethods(PromptLayerConnectionHook):
+    """The methods for evaluations of :class:`.promptlayer.PromptLayerHook`."""
+
+    def run_table_operation(
+        self,
+        table_id: str,
+        sheet_id: str,
+        *,
+        column_ids: Any = None,
+        row_ids: Any = None,
+        statuses: Any = None,
+        confirm_large: bool = False,
+    ) -> tables.QueuedOperation | tables.NothingToDo:
+        """Recalculate cells of a sheet, and return without waiting for them.
+
+        :param column_ids: UUIDs of the columns; None for all that are computed.
+        :param row_ids: zero-based row numbers; None for all.
+        :param statuses: which cells, see :class:`.tables.CellStatus`; None for the stale ones,
+            ``[]`` for all.
+        :param confirm_large: start a job that is so large that PromptLayer asks first.
+        :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
+        :raises PromptLayerStartUncertainError: if an operation may have been queued and its id is
+            not known.
+        """
+        talk = self._recalculation(
+            table_id,
+            sheet_id,
+            confirm_large,
+            column_ids=column_ids,
+            row_ids=row_ids,
+            statuses=statuses,
+        )
+        return self.converse(talk, self.start)
+
+    async def arun_table_operation(
+        self,
+        table_id: str,
+        sheet_id: str,
+        *,
+        column_ids: Any = None,
+        row_ids: Any = None,
+        statuses: Any = None,
+        confirm_large: bool = False,
+    ) -> tables.QueuedOperation | tables.NothingToDo:
+        """Do what :meth:`run_table_operation` does, without blocking the event loop."""
+        talk = self._recalculation(
+            table_id,
+            sheet_id,
+            confirm_large,
+            column_ids=column_ids,
+            row_ids=row_ids,
+            statuses=statuses,
+        )
+        return await self.aconverse(talk, self.astart)
+
+    def get_table_operation(
+        self, table_id: str, sheet_id: str, operation_id: str
+    ) -> tables.TableOperation:
+        """Look once at an operation; never waits, and does not judge how it ended."""
+        return self.call(tables.table_operation(table_id, sheet_id, operation_id))
+
+    async def aget_table_operation(
+        self, table_id: str, sheet_id: str, operation_id: str
+    ) -> tables.TableOperation:
+        """Do what :meth:`get_table_operation` does, without blocking the event loop."""
+        return await self.acall(tables.table_operation(table_id, sheet_id, operation_id))
+
+    def get_sheet_operations(self, table_id: str, sheet_id: str) -> tables.SheetOperations:
+        """Return the operations under way on a sheet, and the counts of its cells."""
+        return self.call(tables.sheet_operations(table_id, sheet_id))
+
+    async def aget_sheet_operations(self, table_id: str, sheet_id: str) -> tables.SheetOperations:
+        """Do what :meth:`get_sheet_operations` does, without blocking the event loop."""
+        return await self.acall(tables.sheet_operations(table_id, sheet_id))
+
+    def cancel_table_operation(
+        self, table_id: str, sheet_id: str, operation_id: str
+    ) -> tables.CancelledOperation:
+        """Cancel an operation; harmless where it has ended."""
+        return self.call(tables.cancel_table_operation(table_id, sheet_id, operation_id))
+
+    async def acancel_table_operation(
+        self, table_id: str, sheet_id: str, operation_id: str
+    ) -> tables.CancelledOperation:
+        """Do what :meth:`cancel_table_operation` does, without blocking the event loop."""
+        return await self.acall(tables.cancel_table_operation(table_id, sheet_id, operation_id))
+
+    def wait_for_table_operation(
+        self,
+        table_id: str,
+        sheet_id: str,
+        operation_id: str,
+        *,
+        timeout: float,
+        poke_interval: float | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        fail_on: FailOnCells = "any_cell",
+    ) -> tables.TableOperation:
+        """Wait for an operation to end; for use inside ``@task`` functions. Holds the worker.
+
+        Rides out trouble in asking, as the sensor does.
+
+        :param timeout: seconds to wait at most.
+        :param poke_interval: seconds between two looks; None for a pace that fits the work.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :param fail_on: which failed cells count as a failure, see :data:`.gates.FailOnCells`.
+        :raises PromptLayerEvaluationFailedError: if it ended badly; has the counts.
+        :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
+        :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
+        """
+        subject = _operation(table_id, sheet_id, operation_id)
+        check_fail_on_cells(fail_on)
+        ending = self._wait_for(subject, timeout, poke_interval, max_outage)
+        judge_operation(ending, fail_on)
+        return ending
+
+    async def await_for_table_operation(
+        self,
+        table_id: str,
+        sheet_id: str,
+        operation_id: str,
+        *,
+        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
+        poke_interval: float | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        fail_on: FailOnCells = "any_cell",
+    ) -> tables.TableOperation:
+        """Do what :meth:`wait_for_table_operation` does, without blocking the event loop."""
+        subject = _operation(table_id, sheet_id, operation_id)
+        check_fail_on_cells(fail_on)
+        ending = await self._await_for(subject, timeout, poke_interval, max_outage)
+        judge_operation(ending, fail_on)
+        return ending
+
+    def run_scorecard(
+        self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
+    ) -> str:
+        """Recalculate the scorecard of a sheet, and return without waiting for it.
+
+        :param row_indices: zero-based row numbers; None for all.
+        :param step_ids: UUIDs of the criteria; None for all.
+        :returns: the ``calculation_id``.
+        :raises PromptLayerStartUncertainError: if a calculation may have been queued and its id is
+            not known.
+        """
+        call = scorecards.recalculate_scorecard(
+            table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
+        )
+        return self._calculation_started(self.start(call))
+
+    async def arun_scorecard(
+        self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
+    ) -> str:
+        """Do what :meth:`run_scorecard` does, without blocking the event loop."""
+        call = scorecards.recalculate_scorecard(
+            table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
+        )
+        return self._calculation_started(await self.astart(call))
+
+    def get_scorecard(self, table_id: str, sheet_id: str) -> scorecards.Scorecard | None:
+        """Return the scorecard of a sheet, or None where it has none."""
+        return self.call(scorecards.scorecard(table_id, sheet_id))
+
+    async def aget_scorecard(self, table_id: str, sheet_id: str) -> scorecards.Scorecard | None:
+        """Do what :meth:`get_scorecard` does, without blocking the event loop."""
+        return await self.acall(scorecards.scorecard(table_id, sheet_id))
+
+    def get_scorecard_calculation(
+        self, table_id: str, sheet_id: str, calculation_id: str
+    ) -> scorecards.ScorecardCalculation:
+        """Look once at a calculation; never waits, and does not judge how it ended."""
+        return self.call(scorecards.scorecard_calculation(table_id, sheet_id, calculation_id))
+
+    async def aget_scorecard_calculation(
+        self, table_id: str, sheet_id: str, calculation_id: str
+    ) -> scorecards.ScorecardCalculation:
+        """Do what :meth:`get_scorecard_calculation` does, without blocking the event loop."""
+        return await self.acall(
+            scorecards.scorecard_calculation(table_id, sheet_id, calculation_id)
+        )
+
+    def get_scorecard_rows(
+        self,
+        table_id: str,
+        sheet_id: str,
+        *,
+        calculation_id: str | None = None,
+        verdict: str | None = None,
+        cursor: int | None = None,
+        limit: int = scorecards.MAX_ROWS,
+    ) -> scorecards.ScorecardRows:
+        """Return a page of rows.
+
+        :param calculation_id: None for the latest.
+        :param verdict: rows of this verdict alone.
+        :param cursor: ``next_cursor`` of the page before.
+        :param limit: rows on the page, 1 to 100.
+        """
+        return self.call(
+            scorecards.scorecard_rows(
+                table_id,
+                sheet_id,
+                calculation_id=calculation_id,
+                verdict=verdict,
+                cursor=cursor,
+                limit=limit,
+            )
+        )
+
+    async def aget_scorecard_rows(
+        self,
+        table_id: str,
+        sheet_id: str,
+        *,
+        calculation_id: str | None = None,
+        verdict: str | None = None,
+        cursor: int | None = None,
+        limit: int = scorecards.MAX_ROWS,
+    ) -> scorecards.ScorecardRows:
+        """Do what :meth:`get_scorecard_rows` does, without blocking the event loop."""
+        return await self.acall(
+            scorecards.scorecard_rows(
+                table_id,
+                sheet_id,
+                calculation_id=calculation_id,
+                verdict=verdict,
+                cursor=cursor,
+                limit=limit,
+            )
+        )
+
+    def get_scorecard_row(
+        self, table_id: str, sheet_id: str, row_index: int, *, calculation_id: str | None = None
+    ) -> scorecards.ScorecardRow:
+        """Return one row with the results of its steps.
+
+        :param calculation_id: None for the latest.
+        """
+        return self.call(
+            scorecards.scorecard_row(table_id, sheet_id, row_index, calculation_id=calculation_id)
+        )
+
+    async def aget_scorecard_row(
+        self, table_id: str, sheet_id: str, row_index: int, *, calculation_id: str | None = None
+    ) -> scorecards.ScorecardRow:
+        """Do what :meth:`get_scorecard_row` does, without blocking the event loop."""
+        return await self.acall(
+            scorecards.scorecard_row(table_id, sheet_id, row_index, calculation_id=calculation_id)
+        )
+
+    def cancel_scorecard(
+        self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
+    ) -> scorecards.CancelledScorecard:
+        """Cancel whatever is being calculated for a sheet's scorecard, whoever has started it."""
+        return self.call(
+            scorecards.cancel_scorecard(
+                table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
+            )
+        )
+
+    async def acancel_scorecard(
+        self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
+    ) -> scorecards.CancelledScorecard:
+        """Do what :meth:`cancel_scorecard` does, without blocking the event loop."""
+        return await self.acall(
+            scorecards.cancel_scorecard(
+                table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
+            )
+        )
+
+    def wait_for_scorecard(
+        self,
+        table_id: str,
+        sheet_id: str,
+        calculation_id: str,
+        *,
+        timeout: float,
+        poke_interval: float | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        fail_on_verdict: Sequence[str] | str | None = DEFAULT_FAIL_ON_VERDICT,
+        min_score: float | None = None,
+    ) -> scorecards.ScorecardCalculation:
+        """Wait for a calculation to end, and hold it against the gate. Holds the worker.
+
+        Rides out trouble in asking, as the sensor does.
+
+        :param timeout: seconds to wait at most.
+        :param poke_interval: seconds between two looks; None for a pace that fits the work.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :param fail_on_verdict: the verdicts that fail the gate; ``()`` for none.
+        :param min_score: the score that is needed, on the scorecard's own scale.
+        :raises PromptLayerEvaluationFailedError: if it does not pass; names the failing criteria
+            and the worst rows.
+        :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
+        :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
+        """
+        subject = _calculation(table_id, sheet_id, calculation_id)
+        gate = _gate(fail_on_verdict, min_score)
+        ending = self._wait_for(subject, timeout, poke_interval, max_outage)
+        self.judge_scorecard(subject, ending, **gate)
+        return ending
+
+    async def await_for_scorecard(
+        self,
+        table_id: str,
+        sheet_id: str,
+        calculation_id: str,
+        *,
+        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
+        poke_interval: float | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        fail_on_verdict: Sequence[str] | str | None = DEFAULT_FAIL_ON_VERDICT,
+        min_score: float | None = None,
+    ) -> scorecards.ScorecardCalculation:
+        """Do what :meth:`wait_for_scorecard` does, without blocking the event loop."""
+        subject = _calculation(table_id, sheet_id, calculation_id)
+        gate = _gate(fail_on_verdict, min_score)
+        ending = await self._await_for(subject, timeout, poke_interval, max_outage)
+
+        async def ask(call: Call[Any]) -> Any:
+            return await self.aask(call, about=f"the rows of {subject.name}", max_outage=PATIENCE)
+
+        await self.aconverse(explained_judgement(subject, ending, **gate), ask)
+        return ending
+
+    def judge_scorecard(
+        self,
+        calculation: scorecards.SheetCalculation,
+        ending: scorecards.ScorecardCalculation,
+        *,
+        fail_on_verdict: Sequence[str],
+        min_score: float | None,
+    ) -> None:
+        """Accept the ending of a calculation, or fetch what explains it and raise.
+
+        :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
+        """
+
+        def ask(call: Call[Any]) -> Any:
+            return self.ask(call, about=f"the rows of {calculation.name}", max_outage=PATIENCE)
+
+        self.converse(
+            explained_judgement(
+                calculation, ending, fail_on_verdict=fail_on_verdict, min_score=min_score
+            ),
+            ask,
+        )
+
+    def run_report(
+        self,
+        report_id: int | str,
+        name: str,
+        *,
+        dataset_id: int | str | None = None,
+        refresh_dataset: bool | None = None,
+    ) -> int:
+        """Run an evaluation pipeline of old, and return without waiting for its report.
+
+        :param report_id: the pipeline.
+        :param name: of the report that the run makes.
+        :param dataset_id: None for the pipeline's own.
+        :param refresh_dataset: only for dynamic datasets.
+        :returns: the id of the report that the run makes.
+        :raises PromptLayerStartUncertainError: if a run may have been started and its id is not
+            known.
+        """
+        call = reports.run_report(
+            report_id, name, dataset_id=dataset_id, refresh_dataset=refresh_dataset
+        )
+        return self._report_started(self.start(call))
+
+    async def arun_report(
+        self,
+        report_id: int | str,
+        name: str,
+        *,
+        dataset_id: int | str | None = None,
+        refresh_dataset: bool | None = None,
+    ) -> int:
+        """Do what :meth:`run_report` does, without blocking the event loop."""
+        call = reports.run_report(
+            report_id, name, dataset_id=dataset_id, refresh_dataset=refresh_dataset
+        )
+        return self._report_started(await self.astart(call))
+
+    def get_report(self, report_id: int | str) -> reports.Report:
+        """Look once at a report that a run has made; never waits, and does not judge it."""
+        return self.call(reports.report(report_id))
+
+    async def aget_report(self, report_id: int | str) -> reports.Report:
+        """Do what :meth:`get_report` does, without blocking the event loop."""
+        return await self.acall(reports.report(report_id))
+
+    def get_report_score(self, report_id: int | str) -> reports.ReportScore:
+        """Return the score of a report that a run has made."""
+        return self.call(reports.report_score(report_id))
+
+    async def aget_report_score(self, report_id: int | str) -> reports.ReportScore:
+        """Do what :meth:`get_report_score` does, without blocking the event loop."""
+        return await self.acall(reports.report_score(report_id))
+
+    def wait_for_report(
+        self,
+        report_id: int | str,
+        *,
+        timeout: float,
+        poke_interval: float | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        fail_on: FailOnCells = "all_cells",
+        min_score: float | None = None,
+    ) -> tuple[reports.Report, reports.ReportScore]:
+        """Wait for a report to end, and hold it against the gate. Holds the worker.
+
+        Rides out trouble in asking, as the sensor does.
+
+        :param timeout: seconds to wait at most.
+        :param poke_interval: seconds between two looks; None for a pace that fits the work.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :param fail_on: which failed cells count as a failure, see :data:`.gates.FailOnCells`.
+        :param min_score: the score that is needed, from 0 to 100.
+        :returns: the report and its score.
+        :raises PromptLayerEvaluationFailedError: if it does not pass.
+        :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
+        :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
+        """
+        subject = reports.FinalReport(positive("report_id", report_id))
+        check_fail_on_cells(fail_on)
+        needed = check_min_score(min_score)
+        ending = self._wait_for(subject, timeout, poke_interval, max_outage)
+        score = self.score_of_report(ending, max_outage=max_outage)
+        judge_report(ending, score, fail_on=fail_on, min_score=needed)
+        return ending, score
+
+    async def await_for_report(
+        self,
+        report_id: int | str,
+        *,
+        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
+        poke_interval: float | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        fail_on: FailOnCells = "all_cells",
+        min_score: float | None = None,
+    ) -> tuple[reports.Report, reports.ReportScore]:
+        """Do what :meth:`wait_for_report` does, without blocking the event loop."""
+        subject = reports.FinalReport(positive("report_id", report_id))
+        check_fail_on_cells(fail_on)
+        needed = check_min_score(min_score)
+        ending = await self._await_for(subject, timeout, poke_interval, max_outage)
+
+        async def ask(call: Call[Any]) -> Any:
+            return await self.aask(
+                call, about=f"the score of {subject.name}", max_outage=max_outage
+            )
+
+        score = await self.aconverse(score_of(ending), ask)
+        judge_report(ending, score, fail_on=fail_on, min_score=needed)
+        return ending, score
+
+    def score_of_report(
+        self, ending: reports.Report, *, max_outage: float = DEFAULT_MAX_OUTAGE
+    ) -> reports.ReportScore:
+        """Return the score of a report that has ended; one that has not completed has none.
+
+        Rides out trouble in asking, as a wait does.
+
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        """
+
+        def ask(call: Call[Any]) -> Any:
+            return self.ask(
+                call, about=f"the score of report {ending.report_id}", max_outage=max_outage
+            )
+
+        return self.converse(score_of(ending), ask)
+
+    def _recalculation(
+        self, table_id: str, sheet_id: str, confirm_large: bool, **selection: Any
+    ) -> Talk[tables.QueuedOperation | tables.NothingToDo]:
+        answer = yield tables.recalculate_cells(table_id, sheet_id, **selection)
+        if isinstance(answer, tables.ConfirmationNeeded) and confirm_large:
+            self.log.info(
+                "PromptLayer asks whether to calculate %s cells: yes.",
+                tables.show_count(answer.affected_cell_count),
+            )
+            answer = yield tables.recalculate_cells(
+                table_id, sheet_id, **selection, confirmation_token=answer.confirmation_token
+            )
+        if isinstance(answer, tables.ConfirmationNeeded):
+            raise tables.unconfirmed(answer, was_confirmed=confirm_large)
+        if isinstance(answer, tables.QueuedOperation):
+            self.log.info(
+                "PromptLayer calculates %s cells in operation %s.",
+                tables.show_count(answer.cell_count),
+                one_line(answer.operation_id, 80),
+            )
+        found: tables.QueuedOperation | tables.NothingToDo = answer
+        return found
+
+    def _calculation_started(self, started: scorecards.StartedCalculation) -> str:
+        self.log.info(
+            "PromptLayer calculates the scorecard: calculation %s.", started.calculation_id
+        )
+        return started.calculation_id
+
+    def _report_started(self, started: reports.StartedReport) -> int:
+        self.log.info("PromptLayer started report %s.", started.report_id)
+        return started.report_id
+
+
+def _operation(table_id: str, sheet_id: str, operation_id: str) -> tables.SheetOperation:
+    return tables.SheetOperation(
+        uuid("table_id", table_id),
+        uuid("sheet_id", sheet_id),
+        opaque_text("operation_id", operation_id),
+    )
+
+
+def _calculation(table_id: str, sheet_id: str, calculation_id: str) -> scorecards.SheetCalculation:
+    return scorecards.SheetCalculation(
+        uuid("table_id", table_id),
+        uuid("sheet_id", sheet_id),
+        uuid("calculation_id", calculation_id),
+    )
+
+
+def _gate(fail_on_verdict: Any, min_score: Any) -> dict[str, Any]:
+    return {
+        "fail_on_verdict": check_fail_on_verdict(fail_on_verdict),
+        "min_score": check_min_score(min_score, highest=math.inf),
+    }

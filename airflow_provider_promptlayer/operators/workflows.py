@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators: run a workflow, and fetch what a run left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_promptlayer import xcom
+from airflow_provider_promptlayer.api.arguments import execution_id, mapping
+from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun, run_workflow
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.starting import PromptLayerStarter
+from airflow_provider_promptlayer.workflow_waiting import PromptLayerWorkflowWaiter
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, XComArg
+
+
+class _PushesOutputs(PromptLayerWorkflowWaiter):
+    """What the two operators share: a run's outputs go to XCom."""
+
+    def __init__(
+        self,
+        *,
+        nodes: Sequence[str] | XComArg | None = None,
+        return_all_outputs: bool = True,
+        push_node_xcoms: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("multiple_outputs"):
+            # Airflow would push each node again, and cut or mix up names that cannot be keys.
+            raise PromptLayerInvalidInputError(
+                "multiple_outputs is not taken: every node has an XCom with push_node_xcoms=True."
+            )
+        super().__init__(**kwargs)
+        self.nodes: Any = nodes  # rendered before it is used, as all template fields
+        self.return_all_outputs = return_all_outputs
+        self.push_node_xcoms = push_node_xcoms
+        self._findings = xcom.Findings()
+
+    def record(self, context: Context, ending: WorkflowResults) -> None:
+        """Push the statuses before the ending is judged: an alert task wants those of a failure."""
+        self._push(context, xcom.NODE_STATUSES_KEY, xcom.statuses(ending.nodes))
+
+    def deliver(self, context: Context, ending: WorkflowResults) -> Any:
+        """Push the outputs and return them, all in a form that Airflow can store.
+
+        :raises PromptLayerInvalidInputError: if ``nodes`` names one that the run does not have.
+        """
+        outputs = xcom.storable_outputs(
+            xcom.select(ending, self.nodes), ending.nodes, self._findings
+        )
+        if self.push_node_xcoms:
+            self._push_nodes(context, outputs.by_node)
+        final_output = outputs.final(ending)
+        self._push(context, xcom.FINAL_OUTPUT_KEY, final_output)
+        if outputs.size > xcom.LARGE and self.do_xcom_push and not xcom.has_custom_backend():
+            self.log.info(
+                "The outputs take about %.1f MB in Airflow's metadata database. An object storage "
+                "backend would keep large ones elsewhere: see [core] xcom_backend and "
+                "[common.io] xcom_objectstorage_path, xcom_objectstorage_threshold.",
+                outputs.size / 1e6,
+            )
+        return outputs.by_stored_name if self.return_all_outputs else final_output
+
+    def _finish(self, context: Context, ending: WorkflowResults) -> Any:
+        self._findings = xcom.Findings(ending)
+        try:
+            return super()._finish(context, ending)
+        finally:  # the statuses of a failed run are stored too
+            if self.do_xcom_push:
+                for line in self._findings.lines():
+                    self.log.warning("%s", line)
+
+    def _push_nodes(self, context: Context, outputs: Mapping[str, Any]) -> None:
+        for name, value in outputs.items():
+            if xcom.storable_key(name):
+                self._push(context, name, value)
+            else:
+                self._findings.add(
+                    name,
+                    "has no XCom of its own, because Airflow cannot keep one under that name"
+                    + ("; its value is in return_value" if self.return_all_outputs else ""),
+                )
+
+
+class PromptLayerWorkflowResultsOperator(_PushesOutputs):
+    """Wait for a workflow run if it has not ended yet, then push its outputs to XCom.
+
+    - ``return_value``: ``{node name: value}`` of every node that succeeded; the bare main output
+      with ``return_all_outputs=False``.
+    - one XCom for each of these nodes, under its name: ``op.output["Summarize"]``.
+    - ``promptlayer_final_output``, ``promptlayer_node_statuses``, ``promptlayer_execution_id``.
+
+    Waits as :class:`.PromptLayerWorkflowSensor` does and takes its arguments. A run that has ended
+    cannot get better, so its failure does not use up the task's retries.
+
+    :param workflow_version_execution_id: the run, as int or digits in a string. Templated.
+    :param nodes: push the outputs of these nodes alone. Templated.
+    :param return_all_outputs: False returns the bare main output instead of all of them.
+    :param push_node_xcoms: whether to push one XCom for each node.
+    """
+
+    template_fields: Sequence[str] = (
+        "workflow_version_execution_id",
+        "nodes",
+        "promptlayer_conn_id",
+    )
+
+    def __init__(
+        self, *, workflow_version_execution_id: int | str | XComArg, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workflow_version_execution_id = workflow_version_execution_id
+
+    def identify(self, context: Context) -> WorkflowRun:
+        """Return the run whose id was given.
+
+        :raises PromptLayerInvalidInputError: if it is not a positive integer.
+        """
+        run = self.recall(context)
+        self._push(context, xcom.EXECUTION_ID_KEY, run.id)
+        return run
+
+    def recall(self, context: Context) -> WorkflowRun:  # noqa: ARG002
+        """Return the run whose id was given, which does not change."""
+        return WorkflowRun(execution_id(self.workflow_version_execution_id))
+
+
+class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[WorkflowResults]):
+    """Start a run of a workflow, wait for it, and push its outputs to XCom.
+
+    The run's id is in the log and in XCom (``promptlayer_execution_id``) before anything else can
+    fail. What is pushed at the end is what :class:`PromptLayerWorkflowResultsOperator` pushes.
+
+    **Never two runs where one was meant.** A start is sent again only when it certainly did not
+    arrive. On Airflow 3.3 and later the task notes its run in the task state store (one note for
+    each mapped index, the same for all tries), so a try after a crash, a time-out or an outage goes
+    back to the run that was started, and starts another only if that one has failed. A task that
+    is cleared while its run goes on does the same; one that is cleared after it has succeeded
+    starts a new run. What remains:
+
+    - The worker dies while the start is being sent: the next try fails without starting anything,
+      and says how to look for the run, because nobody can tell whether the start arrived.
+    - The store cannot be written after the start: as on older versions.
+
+    Before Airflow 3.3 there is nowhere to keep the note. Only what cannot double a run is retried
+    there: a start that was refused or did not arrive, and a run that has failed. A run is doubled
+    if retries are allowed and
+
+    - the worker dies, or ``execution_timeout`` strikes, between the start and the end of the wait
+      in the worker (with ``deferrable``, until the deferral; and again while resuming);
+    - Airflow cannot store the task's result at the very end;
+    - on Airflow 2, ``execution_timeout`` passes at any time before the end: it goes on counting
+      while the task is deferred, and fails the task before this operator is asked. Use
+      ``timeout`` instead.
+
+    :param workflow_id_or_name: name or numeric id of the workflow. Templated.
+    :param input_variables: what the workflow takes. Templated.
+    :param metadata: strings to find the run by in PromptLayer; ``airflow_dag_id``,
+        ``airflow_run_id``, ``airflow_task_id``, ``airflow_map_index`` and
+        ``airflow_try_number`` are added where they are not given. Templated.
+    :param workflow_label_name: run the version with this release label. Templated.
+    :param workflow_version_number: run this version; excludes the label. Templated. Without
+        either, the latest version runs.
+    :param wait_for_completion: False returns the run's id as soon as it is started.
+    :param reattach: go back to the run of an earlier try (Airflow 3.3 and later).
+    :param nodes: push the outputs of these nodes alone. Templated.
+    :param return_all_outputs: False returns the bare main output instead of all of them.
+    :param push_node_xcoms: whether to push one XCom for each node.
+    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`. ``mode="reschedule"`` is
+        refused without ``deferrable``: each look would start another run.
+    """
+
+    template_fields: Sequence[str] = (
+        "workflow_id_or_name",
+        "input_variables",
+        "metadata",
+        "workflow_label_name",
+        "workflow_version_number",
+        "nodes",
+        "promptlayer_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "input_variables": "json",
+        "metadata": "json",
+    }
+
+    id_key = xcom.EXECUTION_ID_KEY
+    how_to_find = "look for it in PromptLayer by its metadata (airflow_run_id, airflow_task_id)"
+
+    def __init__(
+        self,
+        *,
+        workflow_id_or_name: int | str | XComArg,
+        input_variables: Mapping[str, Any] | str | XComArg | None = None,
+        metadata: Mapping[str, Any] | str | XComArg | None = None,
+        workflow_label_name: str | XComArg | None = None,
+        workflow_version_number: int | str | XComArg | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workflow_id_or_name: Any = workflow_id_or_name
+        self.input_variables: Any = input_variables
+        self.metadata: Any = metadata
+        self.workflow_label_name: Any = workflow_label_name
+        self.workflow_version_number: Any = workflow_version_number
+
+    def check(self, context: Context) -> None:
+        """Refuse what cannot be sent.
+
+        :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
+        """
+        run_workflow(self.workflow_id_or_name, **self._arguments(context))
+
+    def start(self, context: Context) -> int:
+        """Start a run and return its id."""
+        return self.hook.run_workflow(self.workflow_id_or_name, **self._arguments(context))
+
+    def named(self, subject_id: Any) -> WorkflowRun:
+        """Return the run that has the id."""
+        return WorkflowRun(execution_id(subject_id))
+
+    def _arguments(self, context: Context) -> dict[str, Any]:
+        return {
+            "input_variables": self.input_variables,
+            "metadata": {**_origin(context), **mapping("metadata", self.metadata)},
+            "workflow_label_name": self.workflow_label_name,
+            "workflow_version_number": self.workflow_version_number,
+            "return_all_outputs": self.return_all_outputs,
+        }
+
+
+def _origin(context: Context) -> dict[str, str]:
+    """Return where a run comes from, so that it can be found from either side."""
+    ti = context["ti"]
+    return {
+        "airflow_dag_id": ti.dag_id,
+        "airflow_run_id": ti.run_id,
+        "airflow_task_id": ti.task_id,
+        "airflow_map_index": str(ti.map_index),
+        "airflow_try_number": str(ti.try_number),
+    }

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a workflow over a list of inputs, evaluate, and promote it or leave it as it is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerRunScorecardOperator,
+    PromptLayerRunTableOperator,
+    PromptLayerRunWorkflowOperator,
+)
+
+with DAG(
+    dag_id="promptlayer_run_evaluate_promote",
+    schedule=None,
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    params={
+        "table_id": "5c0a1e00-0000-4000-8000-000000000001",
+        "sheet_id": "5c0a1e00-0000-4000-8000-000000000011",
+        "min_score": 0.8,
+    },
+    tags=["promptlayer", "example"],
+):
+
+    @task
+    def list_topics() -> list[dict[str, str]]:
+        return [{"topic": topic} for topic in ("tea", "coffee")]
+
+    run = PromptLayerRunWorkflowOperator.partial(
+        task_id="run", workflow_id_or_name="Article pipeline", max_active_tis_per_dagrun=16
+    ).expand(input_variables=list_topics())
+
+    evaluate = PromptLayerRunTableOperator(
+        task_id="evaluate",
+        table_id="{{ params.table_id }}",
+        sheet_id="{{ params.sheet_id }}",
+        statuses=["STALE", "FAILED"],
+        fail_on="never",  # the scorecard says what a row without an answer is worth
+    )
+
+    # What does not pass is no failure here: everything downstream is skipped.
+    gate = PromptLayerRunScorecardOperator(
+        task_id="gate",
+        table_id="{{ params.table_id }}",
+        sheet_id="{{ params.sheet_id }}",
+        min_score="{{ params.min_score }}",
+        soft_fail=True,
+    )
+
+    @task
+    def promote(score: float) -> None:
+        # Your own: move the release label of the workflow, merge a change, tell people.
+        print(f"Promoting: the score is {score}.")
+
+    run >> evaluate >> gate
+    promote(gate.output["promptlayer_score"])

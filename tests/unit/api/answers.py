@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers made by hand, for the tests of what they mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.api.http import Call, Response
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerRateLimitError,
+    PromptLayerRefusedError,
+    PromptLayerServerError,
+    PromptLayerStartUncertainError,
+    PromptLayerUnreachableError,
+)
+
+NOW = 1_800_000_000.0
+TABLE = "11111111-1111-4111-8111-111111111111"
+SHEET = "22222222-2222-4222-8222-222222222222"
+OTHER = "33333333-3333-4333-8333-33333333333a"
+
+
+def answer(status: int, body: Any = b"") -> Response:
+    return Response(status, {}, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def body_of(call: Call[Any]) -> Any:
+    assert call.request.body is not None
+    return json.loads(call.request.body)
+
+
+def check_start_rules(call: Call[Any], evidence: str, readable: dict[str, Any]) -> None:
+    """Assert what leaves open whether something was started, and what does not."""
+    for status in (429, 503):
+        error = PromptLayerRateLimitError if status == 429 else PromptLayerServerError
+        with pytest.raises(error):
+            call.read(answer(status, {"message": "no"}), NOW)
+        with pytest.raises(PromptLayerStartUncertainError, match="may have"):
+            call.read(answer(status, {evidence: readable[evidence]}), NOW)
+    for status in (400, 404, 409, 422, 302):
+        with pytest.raises(PromptLayerRefusedError):
+            call.read(answer(status, {"message": "no"}), NOW)
+    for response in (
+        answer(500),
+        answer(502, b"<html>"),
+        answer(408),
+        answer(200),
+        answer(202, b"<html>"),
+        answer(200, []),
+        answer(201, {**readable, evidence: None}),
+        answer(202, {"success": True}),
+        answer(202, b"[" * 100_000),
+    ):
+        with pytest.raises(PromptLayerStartUncertainError, match="before you clear") as caught:
+            call.read(response, NOW)
+        assert caught.value.status == response.status
+        assert not caught.value.retry_helps
+    lost = PromptLayerUnreachableError("lost", arrived=True)
+    assert isinstance(call.unanswered(lost), PromptLayerStartUncertainError)
+    never = PromptLayerUnreachableError("refused", arrived=False)
+    assert call.unanswered(never) is never

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scorecards: the bytes of a request, and what each answer means."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from unit.api.answers import NOW, OTHER, SHEET, TABLE, answer, body_of, check_start_rules
+
+from airflow_provider_promptlayer.api.scorecards import (
+    CancelledScorecard,
+    Scorecard,
+    ScorecardCalculation,
+    ScorecardRow,
+    StartedCalculation,
+    cancel_scorecard,
+    recalculate_scorecard,
+    scorecard,
+    scorecard_calculation,
+    scorecard_row,
+    scorecard_rows,
+)
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerInvalidInputError,
+    PromptLayerRefusedError,
+    PromptLayerUnexpectedAnswerError,
+)
+
+PATH = f"/api/public/v2/tables/{TABLE}/sheets/{SHEET}/scorecard"
+CALCULATION: dict[str, Any] = {
+    "id": OTHER,
+    "status": "completed",
+    "aggregate_score": 0.9,
+    "aggregate_verdict": "pass",
+    "criterion_summaries": {"a": {}},
+}
+
+
+def look(outer: dict[str, Any] | None = None, /, **fields: Any) -> ScorecardCalculation:
+    calculation = {**CALCULATION, **fields}
+    calculation = {name: value for name, value in calculation.items() if value is not ...}
+    body = {
+        "success": True,
+        "criterion_summaries": None,
+        "drift_summary": None,
+        **(outer or {}),
+        "calculation": calculation,
+    }
+    return scorecard_calculation(TABLE, SHEET, OTHER).read(answer(200, body), NOW)
+
+
+def test_a_start() -> None:
+    call = recalculate_scorecard(TABLE, SHEET)
+    assert (call.request.method, call.request.path) == ("POST", f"{PATH}/recalculate")
+    assert body_of(call) == {}
+    call = recalculate_scorecard(TABLE, SHEET, row_indices="[0, 2]", step_ids=[OTHER.upper()])
+    assert body_of(call) == {"row_indices": [0, 2], "step_ids": [OTHER]}
+    body = {"success": True, "calculation_id": OTHER.upper(), "status": "queued", "version": 3}
+    assert call.read(answer(202, body), NOW) == StartedCalculation(OTHER, "queued")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"row_indices": [-1]}, r"row_indices\[0\] must be a row number"),
+        ({"row_indices": []}, "row_indices is empty"),
+        ({"step_ids": ["Polite"]}, r"step_ids\[0\] must be a UUID"),
+        ({"step_ids": "[]"}, "step_ids is empty"),
+    ],
+)
+def test_a_selection_that_is_none(arguments: dict[str, Any], named: str) -> None:
+    for call in (recalculate_scorecard, cancel_scorecard):
+        with pytest.raises(PromptLayerInvalidInputError, match=named):
+            call(TABLE, SHEET, **arguments)
+
+
+def test_what_leaves_open_whether_it_was_queued() -> None:
+    readable = {"calculation_id": OTHER, "status": "queued"}
+    check_start_rules(recalculate_scorecard(TABLE, SHEET), "calculation_id", readable)
+
+
+def test_a_sheet_without_a_scorecard() -> None:
+    call = recalculate_scorecard(TABLE, SHEET)
+    with pytest.raises(PromptLayerRefusedError, match=r"Scorecard is not configured.*set one up"):
+        call.read(answer(400, {"message": "Scorecard is not configured"}), NOW)
+    body = {"success": True, "scorecard": None, "latest_calculation": None}
+    assert scorecard(TABLE, SHEET).read(answer(200, body), NOW) is None
+
+
+def test_a_look() -> None:
+    call = scorecard_calculation(TABLE, SHEET, OTHER)
+    assert (call.request.method, call.request.path) == ("GET", f"{PATH}/calculations/{OTHER}")
+    calculation = look()
+    assert calculation.is_complete
+    assert calculation.progress == "completed, verdict pass, score 0.9"
+    with pytest.raises(PromptLayerInvalidInputError, match="calculation_id must be a UUID"):
+        scorecard_calculation(TABLE, SHEET, "latest")
+
+
+@pytest.mark.parametrize(
+    ("status", "is_complete"),
+    [
+        ("queued", False),
+        ("running", False),
+        ("completed", True),
+        ("failed", True),
+        ("cancelled", True),
+        ("exploded", True),
+    ],
+)
+def test_when_it_has_ended(status: str, is_complete: bool) -> None:
+    calculation = look(status=status)
+    assert calculation.is_complete is is_complete
+    if not is_complete:
+        # What is left of the calculation before it is no news of this one.
+        assert calculation.progress == status
+
+
+def test_what_may_be_null_or_missing() -> None:
+    for nothing in (None, ...):
+        calculation = look(
+            aggregate_score=nothing, aggregate_verdict=nothing, criterion_summaries=nothing
+        )
+        assert (calculation.score, calculation.verdict) == (None, None)
+        assert calculation.criterion_summaries == {}
+        assert calculation.drift_summary is None
+        assert calculation.progress == "completed"
+
+
+def test_the_outer_summaries_count_where_they_are() -> None:
+    calculation = look(
+        {"criterion_summaries": {"b": 1}, "drift_summary": {"d": 2}}, drift_summary={"e": 3}
+    )
+    assert calculation.criterion_summaries == {"b": 1}
+    assert calculation.drift_summary == {"d": 2}
+    assert look(drift_summary={"e": 3}).drift_summary == {"e": 3}
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_no_number_is_none(score: float) -> None:
+    assert look(aggregate_score=score).score is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "x"},
+        {"id": ...},
+        {"status": None},
+        {"status": ""},
+        {"aggregate_score": "0.9"},
+        {"aggregate_score": True},
+        {"aggregate_verdict": 1},
+        {"criterion_summaries": []},
+        {"error_summary": {}},
+    ],
+)
+def test_an_answer_of_another_shape(fields: dict[str, Any]) -> None:
+    with pytest.raises(PromptLayerUnexpectedAnswerError):
+        look(**fields)
+
+
+def test_progress_is_one_line_whatever_comes() -> None:
+    calculation = look(
+        status="do\nne\x1b[2J" * 100, aggregate_verdict="x\n" * 1000, aggregate_score=10**400
+    )
+    assert calculation.progress.isprintable()
+    assert len(calculation.progress) < 200
+
+
+def test_cancelling_says_what_was_cancelled() -> None:
+    call = cancel_scorecard(TABLE, SHEET)
+    assert (call.request.method, call.request.path) == ("POST", f"{PATH}/cancel")
+    assert body_of(call) == {}
+    body = {"message": "ok", "cancelled_count": 2, "calculation_id": None}
+    assert call.read(answer(200, body), NOW) == CancelledScorecard(2, None, "ok")
+    with pytest.raises(PromptLayerRefusedError, match="set one up"):
+        call.read(answer(400, {"message": "no"}), NOW)
+
+
+def test_the_scorecard() -> None:
+    call = scorecard(TABLE, SHEET)
+    assert (call.request.method, call.request.path) == ("GET", PATH)
+    body = {
+        "scorecard": {
+            "id": TABLE,
+            "name": "Quality",
+            "status": "running",
+            "steps": [{"id": OTHER, "title": "Polite"}, {"id": None, "title": "New"}],
+        },
+        "latest_calculation": {**CALCULATION, "status": "running"},
+        "progress": {"scored_rows": 3, "total_rows": 9},
+    }
+    assert call.read(answer(200, body), NOW) == Scorecard(
+        TABLE,
+        "Quality",
+        "running",
+        {OTHER: "Polite"},
+        ScorecardCalculation(OTHER, "running", 0.9, "pass", {"a": {}}),
+        3,
+        9,
+    )
+
+
+def test_a_page_of_rows() -> None:
+    call = scorecard_rows(TABLE, SHEET, calculation_id=OTHER, verdict="fail", cursor=4, limit=2)
+    path, _, query = call.request.path.partition("?")
+    assert path == f"{PATH}/rows"
+    assert parse_qs(query) == {
+        "calculation_id": [OTHER],
+        "verdict": ["fail"],
+        "cursor": ["4"],
+        "limit": ["2"],
+    }
+    row = {"row_index": 5, "aggregate_score": None, "aggregate_verdict": "fail"}
+    body = {
+        "calculation_id": OTHER,
+        "rows": [{**row, "error_summary": "why"}],
+        "next_cursor": 5,
+        "verdict_counts": {"fail": 9, "pass": None},
+    }
+    page = call.read(answer(200, body), NOW)
+    assert page.rows == (ScorecardRow(5, None, "fail", "why"),)
+    assert (page.next_cursor, page.verdict_counts) == (5, {"fail": 9})
+    last = call.read(answer(200, {**body, "rows": [], "next_cursor": None}), NOW)
+    assert (last.rows, last.next_cursor) == ((), None)
+
+
+@pytest.mark.parametrize("following", [4, 3, -1, "5"])
+def test_a_cursor_that_leads_nowhere(following: Any) -> None:
+    call = scorecard_rows(TABLE, SHEET, cursor=4)
+    with pytest.raises(PromptLayerUnexpectedAnswerError, match="next_cursor"):
+        call.read(answer(200, {"rows": [], "next_cursor": following}), NOW)
+
+
+def test_one_row() -> None:
+    call = scorecard_row(TABLE, SHEET, 0, calculation_id=OTHER)
+    assert call.request.path == f"{PATH}/rows/0?calculation_id={OTHER}"
+    row = {"row_index": 0, "aggregate_score": 1, "step_results": {"s": {"verdict": "pass"}}}
+    found = call.read(answer(200, row), NOW)
+    assert found.step_results == {"s": {"verdict": "pass"}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"limit": 0}, "limit must be a positive"),
+        ({"limit": 101}, "limit must be 1 to 100"),
+        ({"cursor": -1}, "cursor must be a row number"),
+        ({"verdict": "bad"}, "verdict must be one of 'pass', 'warn', "),
+        ({"calculation_id": "x"}, "calculation_id must be a UUID"),
+    ],
+)
+def test_a_page_that_is_none(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(PromptLayerInvalidInputError, match=named):
+        scorecard_rows(TABLE, SHEET, **arguments)

@@ -1,0 +1,944 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators for evaluations: started once, gated, cancelled when they are ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+from support.kinds import PIPELINES, REPORTS, SHEETS, TABLE, Fate, new_server, sheet
+from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
+
+from airflow_provider_promptlayer.api import starting, waiting
+from airflow_provider_promptlayer.api.starting import Phase, Record
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerRunReportOperator,
+    PromptLayerRunScorecardOperator,
+    PromptLayerRunTableOperator,
+)
+from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerTableOperationSensor
+from airflow_provider_promptlayer.testing import (
+    Close,
+    Criterion,
+    LocalPromptLayer,
+    Reply,
+    Scorecard,
+    ScoredRow,
+    Sheet,
+    Table,
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What starts an evaluation, and how to see at the server what was started."""
+
+    operator: type
+    arguments: Callable[[Fate], dict[str, Any]]
+    started: Callable[[LocalPromptLayer], dict[Any, Any]]
+    id_key: str
+    id_name: str
+
+
+def _at(fate: Fate) -> dict[str, Any]:
+    return {"table_id": TABLE.id, "sheet_id": SHEETS[fate].id}
+
+
+STARTS = {
+    "table": Start(
+        PromptLayerRunTableOperator,
+        _at,
+        lambda server: server.operations,
+        "promptlayer_operation_id",
+        "operation_id",
+    ),
+    "scorecard": Start(
+        PromptLayerRunScorecardOperator,
+        _at,
+        lambda server: server.calculations,
+        "promptlayer_calculation_id",
+        "calculation_id",
+    ),
+    "report": Start(
+        PromptLayerRunReportOperator,
+        lambda fate: {"report_id": PIPELINES[fate], "name": "nightly"},
+        lambda server: server.reports,
+        "promptlayer_report_id",
+        "report_id",
+    ),
+}
+TABLE_START, SCORECARD, REPORT = STARTS.values()
+
+
+@pytest.fixture(params=list(STARTS))
+def start(request: pytest.FixtureRequest) -> Start:
+    return STARTS[request.param]
+
+
+@pytest.fixture(params=[False, True], ids=["poke", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_MAX_BACKOFF", 0.02)
+    monkeypatch.setattr(starting, "_LONGEST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
+    with new_server() as server:
+        connect(server, monkeypatch)
+        yield server
+
+
+def connect(server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+
+
+def serving(monkeypatch: pytest.MonkeyPatch, only: Sheet) -> LocalPromptLayer:
+    """Return a server, started, of one sheet."""
+    server = LocalPromptLayer(tables=[Table("Table", [only])], reports=REPORTS)
+    server.start()
+    connect(server, monkeypatch)
+    return server
+
+
+def run(
+    start: Start,
+    fate: Fate = "good",
+    store: Store | None = None,
+    *,
+    number: int = 1,
+    max_tries: int = 2,
+    **arguments: Any,
+) -> Ending:
+    extra = {} if store is None else {"task_state_store": store}
+    return run_task(
+        lambda: start.operator(
+            **{
+                "task_id": "task",
+                "poke_interval": 0.05,
+                "retries": 2,
+                **start.arguments(fate),
+                **arguments,
+            }
+        ),
+        FakeTaskInstance(try_number=number, max_tries=max_tries),
+        **extra,
+    )
+
+
+def test_good(start: Start, deferrable: bool, server: LocalPromptLayer) -> None:
+    ending = run(start, deferrable=deferrable)
+    assert ending.kind == "success", ending
+    (its_id,) = start.started(server)
+    assert ending.value[start.id_name] == ending.xcoms[start.id_key] == its_id
+    assert server.count("POST") == 1
+
+
+def test_without_waiting(start: Start, server: LocalPromptLayer) -> None:
+    ending = run(start, "never", wait_for_completion=False)
+    (its_id,) = start.started(server)
+    assert (ending.kind, ending.value) == ("success", its_id)
+    assert ending.xcoms == {start.id_key: its_id}
+
+
+def test_do_xcom_push_false_pushes_nothing(start: Start, server: LocalPromptLayer) -> None:
+    assert run(start, do_xcom_push=False).xcoms == {}
+
+
+class TestExactlyOnce:
+    """Whatever happens, nothing is started, and billed, twice."""
+
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    @pytest.mark.parametrize(
+        "fault", [Close(), Reply(500), Reply(502, "<html>"), Reply(201, "{}"), Reply(200, "<html>")]
+    )
+    def test_a_lost_answer_is_not_asked_for_again(
+        self, start: Start, store: bool, fault: Any, server: LocalPromptLayer
+    ) -> None:
+        server.script(fault, method="POST", acted_on=True)
+        ending = run(start, store=Store() if store else None)
+        assert ending.kind == "failed for good", ending
+        assert "look" in ending.message
+        assert len(start.started(server)) == server.count("POST") == 1
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_what_did_not_arrive_is_sent_again(
+        self, start: Start, status: int, server: LocalPromptLayer
+    ) -> None:
+        server.script(Reply(status, "{}", {"Retry-After": "0"}), method="POST", times=2)
+        assert run(start).kind == "success"
+        assert (len(start.started(server)), server.count("POST")) == (1, 3)
+
+    def test_a_try_that_died_while_sending_starts_nothing(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        store.set("promptlayer_run", Record(Phase.STARTING, 2).payload())
+        ending = run(start, store=store, number=2)
+        assert ending.kind == "failed for good"
+        assert "died while it sent the start" in ending.message
+        assert server.count() == 0
+        assert run(start, store=store, max_tries=5).kind == "success"  # cleared by a person
+
+    def test_a_try_after_a_crash_goes_back(
+        self, start: Start, deferrable: bool, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        first = run(start, store=store, wait_for_completion=False)
+        ending = run(start, store=store, number=2, deferrable=deferrable)
+        assert ending.kind == "success"
+        assert ending.xcoms[start.id_key] == first.value
+        assert server.count("POST") == 1
+
+    def test_clearing_after_success_runs_again(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        run(start, store=store)
+        ending = run(start, store=store, max_tries=3)
+        assert ending.kind == "success"
+        assert server.count("POST") == 2
+
+    def test_a_verdict_is_not_asked_for_again_by_a_retry(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        """A worker that died after the end leaves a note, and a verdict that stands."""
+        store = Store()
+        assert run(start, "bad", store).kind == "failed for good"
+        ending = run(start, "bad", store, number=2)
+        assert ending.kind == "failed for good"
+        assert len(start.started(server)) == server.count("POST") == 1
+
+    def test_clearing_after_a_verdict_asks_for_another(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        run(start, "bad", store)
+        run(start, "bad", store, max_tries=3)
+        assert server.count("POST") == 2
+
+    def test_trouble_while_waiting_may_be_retried_with_a_store_alone(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        server.script(Reply(503), method="GET", times=None)
+        assert run(start, store=Store(), max_outage=0.1).kind == "failed"
+        server.script(Reply(503), method="GET", times=None)
+        assert run(start, "bad", max_outage=0.1).kind == "failed for good"
+
+
+def test_the_score_of_an_earlier_report_is_not_that_of_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store()
+    poor, rich = (replace(REPORTS[0], score=score) for score in (10.0, 90.0))
+    with LocalPromptLayer(reports=[poor, replace(rich, id=2)]) as server:
+        connect(server, monkeypatch)
+        assert run(REPORT, store=store, min_score=50).kind == "failed for good"
+        cleared = run(REPORT, store=store, min_score=50, report_id=2, max_tries=3)
+    assert (cleared.kind, cleared.xcoms["promptlayer_score"]) == ("success", 90.0), cleared
+
+
+class TestTable:
+    """Recalculating cells."""
+
+    def test_nothing_to_do_is_a_success_that_says_so(
+        self, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        run(TABLE_START)
+        ending = run(TABLE_START)
+        assert (ending.kind, ending.value["cell_count"]) == ("success", 0)
+        assert ending.value["operation_id"] is None
+        assert "nothing to do" in log()
+        assert len(server.operations) == 1
+
+    def test_nothing_to_do_is_no_success_where_cells_have_failed(
+        self, server: LocalPromptLayer
+    ) -> None:
+        run(TABLE_START, "bad")
+        ending = run(TABLE_START, "bad")
+        assert ending.kind == "failed for good"
+        assert "statuses=['STALE', 'FAILED']" in ending.message
+        assert run(TABLE_START, "bad", fail_on="never").kind == "success"
+
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    def test_waits_for_cells_that_are_being_calculated(
+        self, server: LocalPromptLayer, store: bool, log: Callable[[], str]
+    ) -> None:
+        operation_id = server.start_operation(TABLE.id, SHEETS["never"].id)
+        ending = run(TABLE_START, "never", Store() if store else None, timeout=0.3)
+        assert ending.kind == "timeout"
+        assert ending.xcoms == {"promptlayer_operation_id": operation_id}
+        assert "something else has started" in log()
+
+    @pytest.mark.parametrize(
+        ("fail_on", "kind"),
+        [("any_cell", "failed for good"), ("all_cells", "success"), ("never", "success")],
+    )
+    def test_failed_cells(
+        self, server: LocalPromptLayer, fail_on: str, kind: str, deferrable: bool
+    ) -> None:
+        ending = run(TABLE_START, "bad", fail_on=fail_on, deferrable=deferrable)
+        assert ending.kind == kind, ending
+        if kind == "success":
+            assert (ending.value["completed_count"], ending.value["failed_count"]) == (2, 1)
+
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    def test_a_retry_takes_up_failed_cells_where_they_are_selected(
+        self, server: LocalPromptLayer, store: bool
+    ) -> None:
+        kept = Store() if store else None
+        statuses = '["STALE", "FAILED"]'
+        assert run(TABLE_START, "bad", kept, statuses=statuses).kind == "failed"
+        assert run(TABLE_START, "bad", kept, statuses=statuses, number=2).kind == "failed"
+        first, second = server.operations.values()
+        assert (len(first.cells), len(second.cells)) == (3, 1)
+
+    def test_a_retry_bills_no_cell_that_has_succeeded(self, server: LocalPromptLayer) -> None:
+        assert run(TABLE_START, "bad", statuses=[]).kind == "failed for good"
+
+    @pytest.mark.parametrize(
+        ("selection", "cells"),
+        [
+            ({"row_ids": "[0, 2]"}, 2),
+            ({"row_ids": (1,)}, 1),
+            ({"column_ids": [SHEETS["good"].columns[1].id]}, 3),
+            ({"statuses": "['FAILED']"}, 0),
+        ],
+    )
+    def test_selection(self, server: LocalPromptLayer, selection: Any, cells: int) -> None:
+        ending = run(TABLE_START, **selection)
+        assert (ending.kind, ending.value["cell_count"]) == ("success", cells), ending
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            ({"table_id": "Support answers"}, "table_id must be a UUID"),
+            ({"sheet_id": ""}, "sheet_id must be a UUID"),
+            ({"row_ids": [-1]}, "row_ids[0] must be a row number"),
+            ({"row_ids": "None"}, "row_ids must be a list"),
+            ({"row_ids": []}, "row_ids is empty"),
+            ({"column_ids": ["x"]}, "column_ids[0] must be a UUID"),
+            ({"statuses": ["OLD"]}, "'OLD' is none of them"),
+        ],
+    )
+    def test_bad_input(self, server: LocalPromptLayer, wrong: dict[str, Any], says: str) -> None:
+        ending = run(TABLE_START, **wrong)
+        assert ending.kind == "failed for good"
+        assert says in ending.message
+        assert server.count() == 0
+
+    def test_a_text_column_is_refused_by_promptlayer(self, server: LocalPromptLayer) -> None:
+        ending = run(TABLE_START, column_ids=[SHEETS["good"].columns[0].id])
+        assert ending.kind == "failed for good"
+        assert "Text columns cannot be recalculated" in ending.message
+
+    def test_an_unknown_table(self, server: LocalPromptLayer) -> None:
+        ending = run(TABLE_START, table_id=SHEETS["good"].id)
+        assert ending.kind == "failed for good"
+        assert "Check table_id, sheet_id" in ending.message
+
+
+class TestLargeTable:
+    """PromptLayer asks before it calculates many cells."""
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
+        server = serving(monkeypatch, sheet("good", confirm_above=2))
+        yield server
+        server.stop()
+
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    def test_is_not_started_unless_confirmed(self, server: LocalPromptLayer, store: bool) -> None:
+        kept = Store() if store else None
+        ending = run(TABLE_START, store=kept)
+        assert ending.kind == "failed for good"
+        assert "covers 3 cells" in ending.message
+        assert "confirm_large=True" in ending.message
+        assert server.operations == {}
+        assert not kept
+
+    def test_is_confirmed(self, server: LocalPromptLayer) -> None:
+        ending = run(TABLE_START, confirm_large=True)
+        assert (ending.kind, ending.value["cell_count"]) == ("success", 3)
+        assert server.count("POST") == 2
+
+    def test_is_not_confirmed_for_ever(self, server: LocalPromptLayer) -> None:
+        asks = {
+            "success": False,
+            "requires_confirmation": True,
+            "confirmation_token": "t",
+            "affected_cell_count": 3,
+        }
+        server.script(Reply.of_json(asks), method="POST", times=None)
+        ending = run(TABLE_START, confirm_large=True)
+        assert ending.kind == "failed for good"
+        assert "although one was sent" in ending.message
+        assert server.count("POST") == 2
+
+    def test_a_lost_answer_to_the_confirmation(self, server: LocalPromptLayer) -> None:
+        server.script(Close(), method="POST", acted_on=True, after=1)
+        ending = run(TABLE_START, confirm_large=True, store=Store())
+        assert ending.kind == "failed for good"
+        assert len(server.operations) == 1
+        assert server.count("POST") == 2
+
+
+class TestGate:
+    """The gate of a scorecard."""
+
+    MESSAGE = (
+        "the verdict is 'fail'. Failing criteria: 'Cites a source' (fail, 0.2): 1 of 3 fails. "
+        "Worst rows: row 1 (fail, 0.1): 'Cites a source': The link leads nowhere."
+    )
+
+    def test_names_criteria_and_rows(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        ending = run(SCORECARD, "bad", deferrable=deferrable)
+        assert ending.kind == "failed for good"
+        assert ending.message.endswith(self.MESSAGE)
+
+    def test_pushes_what_an_alert_wants(self, server: LocalPromptLayer) -> None:
+        xcoms = run(SCORECARD, "bad").xcoms
+        (calculation_id,) = server.calculations
+        assert xcoms.pop("promptlayer_criterion_summaries")
+        assert xcoms == {
+            "promptlayer_calculation_id": calculation_id,
+            "promptlayer_score": 0.4,
+            "promptlayer_verdict": "fail",
+            "promptlayer_drift_summary": {"delta": 0.1},
+        }
+
+    @pytest.mark.parametrize(
+        ("fate", "gate", "kind"),
+        [
+            ("bad", {}, "failed for good"),
+            ("bad", {"soft_fail": True}, "skipped"),
+            ("bad", {"fail_on_verdict": ()}, "success"),
+            ("bad", {"fail_on_verdict": None}, "success"),
+            ("bad", {"fail_on_verdict": ["error"]}, "success"),
+            ("bad", {"fail_on_verdict": (), "min_score": 0.4}, "success"),
+            ("bad", {"fail_on_verdict": (), "min_score": "0.41"}, "failed for good"),
+            ("good", {"fail_on_verdict": "pass"}, "failed for good"),
+            ("good", {"min_score": 0.9}, "success"),
+            ("good", {"min_score": 0.91}, "failed for good"),
+        ],
+    )
+    def test_gate(
+        self, server: LocalPromptLayer, fate: Fate, gate: dict[str, Any], kind: str
+    ) -> None:
+        assert run(SCORECARD, fate, **gate).kind == kind
+
+    def test_a_low_score_names_rows_whatever_their_verdict(self, server: LocalPromptLayer) -> None:
+        message = run(SCORECARD, min_score=0.95).message
+        assert "the score 0.9 is below min_score=0.95" in message
+        assert "row 2 (pass, 0.9)" in message
+
+    @pytest.mark.parametrize(
+        ("path", "kept"),
+        [
+            ("/scorecard", ["'Cites a source' (fail"]),
+            ("/scorecard/rows", ["'Cites a source' (fail"]),
+            ("/scorecard/rows/1", ["'Cites a source' (fail", "row 1 (fail, 0.1)"]),
+        ],
+    )
+    @pytest.mark.parametrize("status", [404, 503])
+    def test_trouble_in_explaining_changes_no_verdict(
+        self,
+        server: LocalPromptLayer,
+        path: str,
+        kept: list[str],
+        status: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_promptlayer.hooks.evaluations.PATIENCE", 0.1)
+
+        def fault(request: Any) -> Reply | None:
+            return Reply(status) if request.raw_path.partition("?")[0].endswith(path) else None
+
+        server.script(fault, times=None)
+        ending = run(SCORECARD, "bad")
+        assert ending.kind == "failed for good"
+        assert "the verdict is 'fail'" in ending.message
+        for part in kept:
+            assert part in ending.message
+        assert "There is more to know" in ending.message
+        assert f"HTTP {status}" in ending.message
+        assert ending.xcoms["promptlayer_score"] == 0.4
+
+    def test_a_blip_in_explaining_loses_nothing(self, server: LocalPromptLayer) -> None:
+        hits: list[str] = []
+
+        def fault(request: Any) -> Reply | None:
+            if "/scorecard/calculations/" in request.raw_path or request.method != "GET":
+                return None
+            hits.append(request.raw_path)
+            return Reply(503) if hits.count(request.raw_path) == 1 else None
+
+        server.script(fault, times=None)
+        assert run(SCORECARD, "bad").message.endswith(self.MESSAGE)
+
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    def test_what_did_not_come_to_an_end_may_be_retried(
+        self, store: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept = Store() if store else None
+        card = Scorecard("Quality", status="failed", error_summary="No model.", score=None)
+        server = serving(monkeypatch, sheet("good", scorecard=card))
+        ending = run(SCORECARD, store=kept)
+        assert ending.kind == "failed", ending
+        assert "'failed'" in ending.message
+        assert "No model." in ending.message
+        run(SCORECARD, store=kept, number=2)
+        assert server.count("POST", "/api") == 2
+        server.stop()
+
+    @pytest.mark.parametrize("score", [None, 0.5])
+    def test_completed_without_a_verdict_is_neither_passed_nor_retried(
+        self, score: float | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        card = Scorecard("Quality", verdict=None, score=score)
+        server = serving(monkeypatch, sheet("good", scorecard=card))
+        ending = run(SCORECARD, store=Store())
+        assert ending.kind == "failed for good"
+        assert "gave no verdict" in ending.message
+        server.stop()
+
+    def test_a_sheet_without_scorecard(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = serving(monkeypatch, sheet("good", scorecard=None))
+        ending = run(SCORECARD)
+        assert ending.kind == "failed for good"
+        assert "Scorecard is not configured" in ending.message
+        assert "set one up" in ending.message
+        server.stop()
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            ({"row_indices": [-1]}, "row_indices[0] must be a row number"),
+            ({"step_ids": ["polite"]}, "step_ids[0] must be a UUID"),
+            ({"fail_on_verdict": "bad"}, "fail_on_verdict must be"),
+            ({"fail_on_verdict": ["fail", "bad"]}, "fail_on_verdict must be one of"),
+            ({"min_score": "high"}, "min_score must be a number"),
+            ({"row_indices": [99]}, "Check that the sheet has a scorecard"),
+        ],
+    )
+    def test_bad_input(self, server: LocalPromptLayer, wrong: dict[str, Any], says: str) -> None:
+        ending = run(SCORECARD, **wrong)
+        assert ending.kind == "failed for good"
+        assert says in ending.message
+        assert server.calculations == {}
+
+
+class TestManyRows:
+    """The rows come page by page."""
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
+        rows = [
+            ScoredRow("fail" if row % 2 else "pass", 1 - row / 1000, error_summary=f"e{row}")
+            for row in range(450)
+        ]
+        rows[3] = ScoredRow("error", None, error_summary="no answer")
+        card = Scorecard("Quality", [], rows, verdict="fail", score=0.5)
+        server = serving(monkeypatch, sheet("good", row_count=450, scorecard=card))
+        yield server
+        server.stop()
+
+    def test_the_worst_of_all_pages_are_named(self, server: LocalPromptLayer) -> None:
+        message = run(SCORECARD).message
+        worst = message.partition("Worst rows: ")[2]
+        assert worst == (
+            "row 3 (error): no answer; row 449 (fail, 0.551): e449; row 447 (fail, 0.553): e447; "
+            "row 445 (fail, 0.555): e445; row 443 (fail, 0.557): e443."
+        )
+        looks, cards, rows = 1, 1, 5
+        assert server.count("GET") - looks - cards - rows == 1 + 3  # pages of errors, of failures
+
+    def test_pages_that_cannot_be_had(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_promptlayer.hooks.evaluations.PATIENCE", 0.1)
+
+        def fault(request: Any) -> Reply | None:
+            return Reply(500) if "cursor" in request.query else None
+
+        server.script(fault, times=None)
+        message = run(SCORECARD).message
+        assert "row 3 (error)" in message
+        assert "There is more to know" in message
+
+
+def test_foreign_text_cannot_forge_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    nasty = "a\n[2026-01-01] INFO - all good \x1b[31m\u202e{{ 1 }}" + "x" * 5000
+    card = Scorecard(
+        nasty,
+        [Criterion(nasty, verdict="fail", error_summary=nasty)],
+        [ScoredRow("fail", 0.0, error_summary=nasty, reasons={nasty: nasty})],
+        verdict="fail",
+        error_summary=nasty,
+        drift_summary={nasty: "\x00", "n": math.pi},
+    )
+    server = serving(monkeypatch, sheet("good", scorecard=card))
+    ending = run(SCORECARD)
+    assert ending.kind == "failed for good"
+    assert ending.message.isprintable()
+    assert len(ending.message) < 4000
+    assert "\x00" not in json.dumps(ending.xcoms["promptlayer_drift_summary"])
+    server.stop()
+
+
+class TestReport:
+    """Running a pipeline of old."""
+
+    def test_score_and_counts(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        ending = run(REPORT, min_score=90, deferrable=deferrable)
+        assert ending.kind == "success", ending
+        assert ending.xcoms["promptlayer_score"] == ending.value["score"] == 90.0
+        assert (ending.value["completed_count"], ending.value["failed_count"]) == (4, 0)
+
+    def test_below_the_score(self, server: LocalPromptLayer) -> None:
+        ending = run(REPORT, min_score=90.5, store=Store())
+        assert ending.kind == "failed for good"
+        assert "the score 90 is below min_score=90.5" in ending.message
+        assert "'Is polite' 90" in ending.message
+        assert ending.xcoms["promptlayer_score"] == 90.0
+
+    def test_an_ending_that_nobody_knows_is_retried_and_not_scored(
+        self, server: LocalPromptLayer
+    ) -> None:
+        body = {"success": True, "status": "EXPLODED", "report": {}, "stats": {"status_counts": {}}}
+        server.script(Reply.of_json(body), method="GET", times=None)
+        ending = run(REPORT, min_score=1, store=Store())
+        assert ending.kind == "failed", ending
+        assert "it ended as 'EXPLODED'" in ending.message
+
+    @pytest.mark.parametrize(
+        ("wrong", "says"),
+        [
+            ({"report_id": "x"}, "report_id must be a positive integer"),
+            ({"name": " "}, "name must be a text"),
+            ({"min_score": 100.5}, "min_score must be a number from 0 to 100"),
+            ({"dataset_id": "x"}, "dataset_id must be a positive integer"),
+            ({"report_id": 4711}, "Check report_id"),
+            ({"refresh_dataset": True}, "Dataset refresh is not allowed"),
+        ],
+    )
+    def test_bad_input(self, server: LocalPromptLayer, wrong: dict[str, Any], says: str) -> None:
+        ending = run(REPORT, **wrong)
+        assert ending.kind == "failed for good"
+        assert says in ending.message
+        assert server.reports == {}
+
+    def test_a_report_that_a_run_has_made_cannot_be_run(self, server: LocalPromptLayer) -> None:
+        ending = run(REPORT, report_id=server.start_report(1, "r"))
+        assert ending.kind == "failed for good"
+        assert "Only an evaluation pipeline can be run" in ending.message
+
+
+@pytest.fixture
+def log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Return what was logged; Airflow 3 logs to the standard output, Airflow 2 does not."""
+    caplog.set_level("INFO")
+    return lambda: caplog.text or capsys.readouterr().out
+
+
+def is_cancelled(server: LocalPromptLayer) -> bool:
+    started: list[Any] = [*server.operations.values(), *server.calculations.values()]
+    (only,) = started
+    return only.cancelled_at is not None
+
+
+@pytest.mark.parametrize("name", ["table", "scorecard"])
+class TestKilled:
+    """A task that is ended ends what it has started, and nothing else."""
+
+    @staticmethod
+    def deferred(operator: Any, **context: Any) -> Any:
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute({"ti": FakeTaskInstance(), "run_id": "r", **context})
+        return deferral.value
+
+    @staticmethod
+    def operator(name: str, **arguments: Any) -> Any:
+        start = STARTS[name]
+        return start.operator(
+            **{"task_id": "t", "poke_interval": 0.05, **start.arguments("never"), **arguments}
+        )
+
+    def start_elsewhere(self, name: str, server: LocalPromptLayer) -> str:
+        begin = server.start_operation if name == "table" else server.start_calculation
+        return begin(TABLE.id, SHEETS["never"].id)
+
+    def test_in_the_worker(
+        self, name: str, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        operator = self.operator(name)
+        self.deferred(operator)
+        operator.on_kill()
+        assert is_cancelled(server)
+        assert "was cancelled" in log()
+
+    def test_in_the_triggerer(
+        self, name: str, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        asyncio.run(rebuilt(self.deferred(self.operator(name)).trigger).on_kill())
+        assert is_cancelled(server)
+        assert "was cancelled" in log()
+
+    def test_a_blip_does_not_keep_the_triggerer_from_it(
+        self, name: str, server: LocalPromptLayer
+    ) -> None:
+        trigger = rebuilt(self.deferred(self.operator(name)).trigger)
+        server.script(Reply(503), times=2)
+        asyncio.run(trigger.on_kill())
+        assert is_cancelled(server)
+
+    @pytest.mark.parametrize("place", ["worker", "triggerer"])
+    def test_what_cannot_be_cancelled_is_said_to_go_on(
+        self, name: str, place: str, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        operator = self.operator(name)
+        trigger = rebuilt(self.deferred(operator).trigger)
+        server.script(Reply(400, "{}"), times=None)
+        if place == "worker":
+            operator.on_kill()
+        else:
+            asyncio.run(trigger.on_kill())
+        assert "goes on at PromptLayer" in log()
+        assert not is_cancelled(server)
+
+    def test_a_signal_handler_reads_no_connection(
+        self, name: str, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow's own lock may be held by what the signal has interrupted."""
+        operator = self.operator(name)
+        self.deferred(operator)
+        monkeypatch.setattr(
+            type(operator.hook), "get_connection", lambda *_: pytest.fail("would hang")
+        )
+        operator.on_kill()
+        assert is_cancelled(server)
+
+    def test_a_sensor_cancels_nothing(
+        self, name: str, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        from support.kinds import KINDS
+
+        kind = KINDS["table operation" if name == "table" else "scorecard calculation"]
+        sensor = kind.sensor(task_id="t", **kind.ids(kind.start(server, "never")))
+        trigger = rebuilt(self.deferred(sensor).trigger)
+        sensor.on_kill()
+        asyncio.run(trigger.on_kill())
+        assert not is_cancelled(server)
+        assert log().count("goes on at PromptLayer") == 2
+
+    def test_what_has_ended_is_left_alone(self, name: str, server: LocalPromptLayer) -> None:
+        """Something else may be under way on the same sheet by then."""
+        operator = self.operator(name, **STARTS[name].arguments("good"), deferrable=False)
+        operator.execute({"ti": FakeTaskInstance(), "run_id": "r"})
+        before = server.count()
+        operator.on_kill()
+        assert server.count() == before
+
+    def test_a_retry_still_cancels_its_own(self, name: str, server: LocalPromptLayer) -> None:
+        store = Store()
+        self.deferred(self.operator(name), task_state_store=store)
+        second = self.operator(name)
+        self.deferred(second, task_state_store=store)
+        second.on_kill()
+        assert is_cancelled(server)
+
+    def test_is_started_anew_after_it_was_cancelled(
+        self, name: str, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        operator = self.operator(name)
+        self.deferred(operator, task_state_store=store)
+        operator.on_kill()
+        self.deferred(self.operator(name), task_state_store=store)
+        assert len(STARTS[name].started(server)) == 2
+
+
+@pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+@pytest.mark.parametrize("name", ["table", "scorecard"])
+def test_what_somebody_cancelled_meanwhile_may_be_retried(
+    name: str, store: bool, server: LocalPromptLayer
+) -> None:
+    def cancel() -> None:
+        hook = PromptLayerHook()
+        if name == "table":
+            hook.cancel_table_operation(*_at("never").values(), *server.operations)
+        else:
+            hook.cancel_scorecard(*_at("never").values())
+        hook.close()
+
+    def when_looked_at() -> None:
+        server.wait_for(lambda: server.count("GET") > 0, 10)
+        cancel()
+
+    somebody = threading.Thread(target=when_looked_at)
+    somebody.start()
+    ending = run(STARTS[name], "never", Store() if store else None, timeout=20)
+    somebody.join()
+    assert ending.kind == "failed", ending
+    assert "cancelled" in ending.message
+
+
+class TestKilledButNotItsOwn:
+    """What something else has started, or what cannot be cancelled alone."""
+
+    def test_an_operation_that_was_joined(self, server: LocalPromptLayer) -> None:
+        server.start_operation(TABLE.id, SHEETS["never"].id)
+        store = Store()
+        for _ in range(2):  # the second is a retry, which has it from the store
+            operator = TestKilled.operator("table")
+            trigger = TestKilled.deferred(operator, task_state_store=store).trigger
+            operator.on_kill()
+            asyncio.run(rebuilt(trigger).on_kill())
+        assert not is_cancelled(server)
+        assert server.count("DELETE") == 0
+
+    def test_an_operation_that_was_joined_and_is_deferred_again(
+        self, server: LocalPromptLayer
+    ) -> None:
+        operation_id = server.start_operation(TABLE.id, SHEETS["never"].id)
+        deferral = TestKilled.deferred(TestKilled.operator("table"))
+        event = {"version": 1, "id": operation_id, "outcome": "ended", "message": ""}
+        resumed = TestKilled.operator("table")
+        with pytest.raises(TaskDeferred) as again:  # it has not ended after all
+            resumed.resume_execution(
+                "execute_complete", {**deferral.kwargs, "event": event}, {"ti": FakeTaskInstance()}
+            )
+        resumed.on_kill()
+        asyncio.run(rebuilt(again.value.trigger).on_kill())
+        assert not is_cancelled(server)
+
+    def test_a_calculation_that_a_newer_one_followed(
+        self, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        operator = TestKilled.operator("scorecard")
+        trigger = TestKilled.deferred(operator).trigger
+        server.start_calculation(TABLE.id, SHEETS["never"].id)
+        operator.on_kill()
+        asyncio.run(rebuilt(trigger).on_kill())
+        assert all(one.cancelled_at is None for one in server.calculations.values())
+        assert log().count("would be cancelled with it") == 2
+
+    def test_a_report_goes_on(self, server: LocalPromptLayer, log: Callable[[], str]) -> None:
+        operator = TestKilled.operator("report")
+        trigger = TestKilled.deferred(operator).trigger
+        before = server.count()
+        operator.on_kill()
+        asyncio.run(rebuilt(trigger).on_kill())
+        assert server.count() == before
+        assert log().count("which cannot cancel it") == 2
+
+
+class TestInADag:
+    """Templates, mapping and default arguments."""
+
+    @pytest.mark.parametrize("native", [False, True])
+    def test_templates(self, native: bool, server: LocalPromptLayer) -> None:
+        with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
+            table = PromptLayerRunTableOperator(
+                task_id="table",
+                table_id="{{ table }}",
+                sheet_id="{{ sheet }}",
+                row_ids="{{ rows }}",
+                column_ids=["{{ column }}"],
+                statuses="{{ statuses }}",
+                deferrable=False,
+                poke_interval=0.05,
+            )
+            card = PromptLayerRunScorecardOperator(
+                task_id="card",
+                table_id="{{ table }}",
+                sheet_id="{{ sheet }}",
+                row_indices="{{ rows }}",
+                fail_on_verdict="{{ verdicts }}",
+                min_score="{{ score }}",
+                deferrable=False,
+                poke_interval=0.05,
+            )
+            report = PromptLayerRunReportOperator(
+                task_id="report",
+                report_id="{{ number }}",
+                name="{{ ds_nodash }}",
+                min_score="{{ score }}",
+                deferrable=False,
+                poke_interval=0.05,
+            )
+            sensor = PromptLayerTableOperationSensor(
+                task_id="sensor",
+                table_id="{{ table }}",
+                sheet_id="{{ sheet }}",
+                operation_id="{{ number }}",
+            )
+        context: Any = {
+            "table": TABLE.id,
+            "sheet": SHEETS["good"].id,
+            "rows": [0, 2],
+            "column": SHEETS["good"].columns[1].id,
+            "statuses": ["STALE", "FAILED"],
+            "verdicts": ["fail"],
+            "score": 0.5,
+            "number": 1,
+            "ds_nodash": "20260101",
+            "ti": FakeTaskInstance(),
+        }
+        for operator in (table, card, report, sensor):
+            operator.render_template_fields(context, dag.get_template_env())
+        assert table.execute(context)["cell_count"] == 2
+        assert card.execute(context)["verdict"] == "pass"
+        assert report.execute(context)["score"] == 90.0
+        (made,) = server.reports.values()
+        assert made.name == "20260101"
+        assert sensor.identify(context).operation_id == "1"
+
+    def test_partial_and_default_args(self) -> None:
+        with DAG(
+            dag_id="d",
+            schedule=None,
+            default_args={"retries": 3, "promptlayer_conn_id": "other", "fail_on": "never"},
+        ):
+            mapped = PromptLayerRunTableOperator.partial(
+                task_id="mapped", table_id=TABLE.id, confirm_large=True
+            ).expand(sheet_id=[one.id for one in SHEETS.values()])
+            plain = PromptLayerRunScorecardOperator(
+                task_id="plain", table_id=TABLE.id, sheet_id=mapped.output
+            )
+        assert mapped.operator_class is PromptLayerRunTableOperator
+        assert mapped.partial_kwargs["confirm_large"] is True
+        assert plain.promptlayer_conn_id == "other"
+        assert plain.retries == 3
+
+    def test_gates_that_come_from_a_template_are_not_refused_at_parse_time(self) -> None:
+        with DAG(dag_id="d", schedule=None):
+            first = PromptLayerRunTableOperator(task_id="a", **_at("good"))
+            PromptLayerRunScorecardOperator(
+                task_id="b", **_at("good"), fail_on_verdict=first.output, min_score="{{ x }}"
+            )
+
+    @pytest.mark.parametrize("name", ["table", "report"])
+    def test_unknown_fail_on_is_refused_at_parse_time(self, name: str) -> None:
+        start = STARTS[name]
+        with pytest.raises(PromptLayerInvalidInputError, match="'any_cell', 'all_cells', 'never'"):
+            start.operator(task_id="t", **start.arguments("good"), fail_on="any_node")
+
+    def test_mode_reschedule_is_refused(self, start: Start) -> None:
+        with pytest.raises(PromptLayerInvalidInputError, match="at each look"):
+            start.operator(
+                task_id="t", **start.arguments("good"), mode="reschedule", deferrable=False
+            )

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook's methods for evaluations, each with its twin."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.kinds import SHEETS, TABLE, new_server, sheet
+
+from airflow_provider_promptlayer.api.tables import NothingToDo, QueuedOperation
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerConfirmationNeededError,
+    PromptLayerEvaluationFailedError,
+    PromptLayerStartUncertainError,
+)
+from airflow_provider_promptlayer.hooks.evaluations import EvaluationMethods
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply, Table
+
+Ask = Callable[..., Any]
+GOOD, BAD, NEVER = ((TABLE.id, SHEETS[fate].id) for fate in ("good", "bad", "never"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
+    with new_server() as server:
+        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+        yield server
+
+
+@pytest.fixture(params=["blocking", "async"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Call a method of the hook, or its twin."""
+
+    def ask(name: str, *args: Any, **kwargs: Any) -> Any:
+        hook = PromptLayerHook()
+        if request.param == "async":
+            return asyncio.run(getattr(hook, f"a{name}")(*args, **kwargs))
+        try:
+            return getattr(hook, name)(*args, **kwargs)
+        finally:
+            hook.close()
+
+    return ask
+
+
+def test_every_method_has_a_twin_of_the_same_arguments() -> None:
+    names = [name for name in vars(EvaluationMethods) if not name.startswith(("_", "a"))]
+    names = [name for name in names if name not in ("judge_scorecard", "score_of_report")]
+    assert len(names) == 16
+    for name in names:
+        method, twin = (getattr(EvaluationMethods, prefix + name) for prefix in ("", "a"))
+        assert inspect.iscoroutinefunction(twin)
+        assert inspect.signature(method) == inspect.signature(twin), name
+
+
+def test_table(ask: Ask, server: LocalPromptLayer) -> None:
+    started = ask("run_table_operation", *NEVER)
+    assert started == QueuedOperation(started.operation_id, 3)
+    assert ask("run_table_operation", *NEVER) == NothingToDo()
+    look = ask("get_table_operation", *NEVER, started.operation_id)
+    assert (look.cell_count, look.pending_count) == (3, 3)
+    (active,) = ask("get_sheet_operations", *NEVER).active_operations
+    assert active.operation_id == started.operation_id
+    assert ask("cancel_table_operation", *NEVER, started.operation_id).cancelled_cell_count == 3
+    assert ask("cancel_table_operation", *NEVER, started.operation_id).cancelled_cell_count == 0
+    done = ask("run_table_operation", *GOOD, row_ids=[0])
+    assert ask("wait_for_table_operation", *GOOD, done.operation_id, timeout=5).completed_count == 1
+
+
+def test_large_table(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = sheet("good", confirm_above=2)
+    with LocalPromptLayer(tables=[Table("Table", [large])]) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+        with pytest.raises(PromptLayerConfirmationNeededError) as needed:
+            ask("run_table_operation", *GOOD)
+        assert needed.value.affected_cell_count == 3
+        assert ask("run_table_operation", *GOOD, confirm_large=True).cell_count == 3
+
+
+def test_scorecard(ask: Ask, server: LocalPromptLayer) -> None:
+    calculation_id = ask("run_scorecard", *BAD, row_indices=[0, 1])
+    look = ask("get_scorecard_calculation", *BAD, calculation_id)
+    assert (look.status, look.score, look.verdict) == ("completed", 0.4, "fail")
+    card = ask("get_scorecard", *BAD)
+    assert (card.name, card.latest.calculation_id) == ("Quality", calculation_id)
+    page = ask("get_scorecard_rows", *BAD, calculation_id=calculation_id, limit=1)
+    assert ([row.row_index for row in page.rows], page.next_cursor) == ([0], 0)
+    page = ask("get_scorecard_rows", *BAD, verdict="fail", cursor=0)
+    assert ([row.row_index for row in page.rows], page.next_cursor) == ([1], None)
+    assert ask("get_scorecard_row", *BAD, 1).step_results
+    with pytest.raises(PromptLayerEvaluationFailedError, match="The link leads nowhere") as failed:
+        ask("wait_for_scorecard", *BAD, calculation_id, timeout=5)
+    assert failed.value.score == 0.4
+    assert [row.row_index for row in failed.value.rows] == [1]
+    passed = ask("wait_for_scorecard", *BAD, calculation_id, timeout=5, fail_on_verdict=())
+    assert passed == look
+    ask("run_scorecard", *NEVER)
+    assert ask("cancel_scorecard", *NEVER).cancelled_count == 1
+
+
+def test_report(ask: Ask, server: LocalPromptLayer) -> None:
+    report_id = ask("run_report", 1, "nightly")
+    assert ask("get_report", report_id).completed_count == 4
+    assert ask("get_report_score", report_id).overall_score == 90.0
+    report, score = ask("wait_for_report", report_id, timeout=5, min_score=90)
+    assert (report.report_id, score.overall_score) == (report_id, 90.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("run_table_operation", GOOD), ("run_scorecard", GOOD), ("run_report", (1, "nightly"))],
+)
+def test_starts_are_sent_again_only_if_they_did_not_arrive(
+    ask: Ask, name: str, args: tuple[Any, ...], server: LocalPromptLayer
+) -> None:
+    server.script(Reply(429, "{}", {"Retry-After": "0"}), method="POST")
+    ask(name, *args)
+    assert server.count("POST") == 2
+    server.script(Close(), method="POST", acted_on=True)
+    with pytest.raises(PromptLayerStartUncertainError):
+        ask(name, *args)
+    assert server.count("POST") == 3
