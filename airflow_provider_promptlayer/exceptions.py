@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PromptLayerAnswerTooLargeError",
     "PromptLayerAuthError",
+    "PromptLayerBatchFailedError",
     "PromptLayerConfigurationError",
     "PromptLayerConfirmationNeededError",
     "PromptLayerError",
@@ -159,6 +160,19 @@ class PromptLayerRunFailedError(PromptLayerError):
     def __init__(self, message: str, *, results: WorkflowResults) -> None:
         super().__init__(message)
         self.results = results
+
+
+class PromptLayerBatchFailedError(PromptLayerError):
+    """Too few runs of a batch have succeeded. Looking again never helps.
+
+    Trying again helps where it starts those anew that failed.
+
+    :param errors: what went wrong with each input, in their order; None where nothing did.
+    """
+
+    def __init__(self, message: str, *, errors: Sequence[str | None]) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
 
 
 class PromptLayerEvaluationFailedError(PromptLayerError):

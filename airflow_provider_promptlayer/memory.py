@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_promptlayer.api.batches import Batch, Note, Stage
 from airflow_provider_promptlayer.api.starting import Phase, Record
 
 if TYPE_CHECKING:
@@ -45,6 +47,107 @@ class RunMemory:
     def forget(self) -> None:
         """Remove the note."""
         self._store.delete(KEY)
+
+
+class BatchMemory:
+    """What a task remembers of a batch: a page of notes for each hundred inputs, and a head.
+
+    With one record for all, a thousand starts would write a thousand lists of a thousand runs. A
+    page is written before each start, and holds the ids so far as well: one write says both.
+
+    :param store: ``context["task_state_store"]``.
+    :param lifecycle: the task instance's ``max_tries``, see :class:`.api.starting.Record`.
+    """
+
+    PAGE: Final = 100
+    _HEAD: Final = "promptlayer_batch"
+
+    def __init__(self, store: Any, lifecycle: int) -> None:
+        self._store = store
+        self._lifecycle = lifecycle
+        self._dirty: set[int] = set()
+
+    @classmethod
+    def of(cls, context: Context) -> BatchMemory | None:
+        """Return the memory of the running task, or None where Airflow has none."""
+        values: Any = context
+        store = values.get("task_state_store")
+        return None if store is None else cls(store, int(values["ti"].max_tries or 0))
+
+    def open(self, fingerprints: Sequence[str]) -> Batch:
+        """Return what this try makes of what earlier ones have left; see :meth:`Batch.take_over`.
+
+        What was left before the task was cleared is written anew as this lifecycle's, and the head
+        after it, so that a crash in between leaves pages that are read as what they are.
+        """
+        head = self._read(self._HEAD)
+        lives: list[Any] = [self._lifecycle]
+        if head and not head.get("is_delivered"):
+            lives.append(head.get("lifecycle"))
+        notes: list[Note | None] = []
+        for first in range(0, len(fingerprints), self.PAGE):
+            page = self._read(self._key(first))
+            size = min(self.PAGE, len(fingerprints) - first)
+            if page.get("lifecycle") in lives:
+                is_of_retry = page.get("lifecycle") == self._lifecycle
+                notes += _notes(page, size, is_of_retry=is_of_retry)
+            else:
+                notes += [None] * size
+        batch = Batch.take_over(notes, fingerprints)
+        if head.get("lifecycle") != self._lifecycle:
+            self.write(batch, *(range(len(batch)) if head else ()))
+            self._write_head(is_delivered=False)
+        return batch
+
+    def mark(self, *changed: int) -> None:
+        """Let the next write take these inputs along."""
+        self._dirty.update(index // self.PAGE * self.PAGE for index in changed)
+
+    def write(self, batch: Batch, *changed: int) -> None:
+        """Note where these inputs are, and those that were marked."""
+        self.mark(*changed)
+        for first in sorted(self._dirty):
+            page = slice(first, first + self.PAGE)
+            self._store.set(
+                self._key(first),
+                {
+                    "lifecycle": self._lifecycle,
+                    "inputs": [each.fingerprint for each in batch.inputs[page]],
+                    "runs": [
+                        "starting"
+                        if each.stage in (Stage.STARTING, Stage.UNCERTAIN)
+                        else each.run_id
+                        for each in batch.inputs[page]
+                    ],
+                },
+            )
+            self._dirty.discard(first)
+
+    def deliver(self) -> None:
+        """Note that the results were handed on: a task that is cleared now starts all anew."""
+        self._write_head(is_delivered=True)
+
+    def _write_head(self, *, is_delivered: bool) -> None:
+        self._store.set(self._HEAD, {"lifecycle": self._lifecycle, "is_delivered": is_delivered})
+
+    def _read(self, key: str) -> dict[str, Any]:
+        found = self._store.get(key)
+        return found if isinstance(found, dict) else {}
+
+    def _key(self, first: int) -> str:
+        return f"{self._HEAD}_{first}"
+
+
+def _notes(page: dict[str, Any], size: int, *, is_of_retry: bool) -> list[Note | None]:
+    """Return the notes of a page; whatever is none is no note."""
+    runs, inputs = page.get("runs"), page.get("inputs")
+    if not isinstance(runs, list) or not isinstance(inputs, list):
+        return [None] * size
+    notes: list[Note | None] = [
+        None if run is None else Note(str(text), run if isinstance(run, int) else None, is_of_retry)
+        for run, text in zip(runs[:size], inputs[:size], strict=False)
+    ]
+    return notes + [None] * (size - len(notes))
 
 
 class OutageMemory:

@@ -144,6 +144,14 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def deliver(self, context: Context, ending: L) -> Any:
         """Hand on what an ending that counts as a success left; return the task's result."""
 
+    def look(self, subject: Subject[L]) -> L:
+        """Look once."""
+        return self.hook.call(subject.read())
+
+    def notes(self) -> dict[str, Any]:
+        """Return what this task has to find again, as JSON, when it comes back from a deferral."""
+        return {}
+
     def without(self, context: Context) -> Any:
         """Return the task's result where there is nothing to wait for."""
 
@@ -235,7 +243,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             if subject is None:
                 return PokeReturnValue(is_done=True)
             try:
-                look = self.hook.call(subject.read())
+                look = self.look(subject)
             except PromptLayerTransientError as error:
                 self.log.warning("%s", error)
                 return PokeReturnValue(is_done=False)
@@ -264,7 +272,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         while True:
             time.sleep(wait.before_look(now=time.time()))
             try:
-                look = self.hook.call(subject.read())
+                look = self.look(subject)
                 step = wait.after_look(look, now=time.time())
             except PromptLayerTransientError as error:
                 step = wait.after_error(error, now=time.time())
@@ -318,6 +326,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                     "deadline": deadline,
                     "outage_since": outage_here,
                     "is_own": self.cancels_on_kill,
+                    **self.notes(),
                 }
             },
             timeout=datetime.timedelta(seconds=max(deadline, next_look_at) - time.time())

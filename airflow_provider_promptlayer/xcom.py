@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 EXECUTION_ID_KEY: Final = "promptlayer_execution_id"
+EXECUTION_IDS_KEY: Final = "promptlayer_execution_ids"
+ERRORS_KEY: Final = "promptlayer_errors"
 FINAL_OUTPUT_KEY: Final = "promptlayer_final_output"
 NODE_STATUSES_KEY: Final = "promptlayer_node_statuses"
 RETURN_VALUE_KEY: Final = "return_value"
@@ -170,6 +172,17 @@ class Findings:
         if self._notes:
             lines.insert(0, f"Read from PromptLayer's answer: {'; '.join(self._notes)}.")
         return lines
+
+
+def size_hint(size: int) -> str | None:
+    """Return a line for outputs of so many bytes that Airflow's database is no place for them."""
+    if size <= LARGE or has_custom_backend():
+        return None
+    return (
+        f"The outputs take about {size / 1e6:.1f} MB in Airflow's metadata database. An object "
+        "storage backend would keep large ones elsewhere: see [core] xcom_backend and "
+        "[common.io] xcom_objectstorage_path, xcom_objectstorage_threshold."
+    )
 
 
 def has_custom_backend() -> bool:

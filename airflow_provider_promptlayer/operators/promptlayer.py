@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every operator, as DAG files import them."""
 
+from airflow_provider_promptlayer.operators.batches import PromptLayerRunWorkflowBatchOperator
 from airflow_provider_promptlayer.operators.evaluations import (
     PromptLayerRunReportOperator,
     PromptLayerRunScorecardOperator,
@@ -15,6 +16,7 @@ __all__ = [
     "PromptLayerRunReportOperator",
     "PromptLayerRunScorecardOperator",
     "PromptLayerRunTableOperator",
+    "PromptLayerRunWorkflowBatchOperator",
     "PromptLayerRunWorkflowOperator",
     "PromptLayerWorkflowResultsOperator",
 ]

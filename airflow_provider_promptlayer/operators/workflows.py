@@ -55,13 +55,8 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
             self._push_nodes(context, outputs.by_node)
         final_output = outputs.final(ending)
         self._push(context, xcom.FINAL_OUTPUT_KEY, final_output)
-        if outputs.size > xcom.LARGE and self.do_xcom_push and not xcom.has_custom_backend():
-            self.log.info(
-                "The outputs take about %.1f MB in Airflow's metadata database. An object storage "
-                "backend would keep large ones elsewhere: see [core] xcom_backend and "
-                "[common.io] xcom_objectstorage_path, xcom_objectstorage_threshold.",
-                outputs.size / 1e6,
-            )
+        if self.do_xcom_push and (hint := xcom.size_hint(outputs.size)):
+            self.log.info("%s", hint)
         return outputs.by_stored_name if self.return_all_outputs else final_output
 
     def _finish(self, context: Context, ending: WorkflowResults) -> Any:
@@ -225,14 +220,14 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
     def _arguments(self, context: Context) -> dict[str, Any]:
         return {
             "input_variables": self.input_variables,
-            "metadata": {**_origin(context), **mapping("metadata", self.metadata)},
+            "metadata": {**origin(context), **mapping("metadata", self.metadata)},
             "workflow_label_name": self.workflow_label_name,
             "workflow_version_number": self.workflow_version_number,
             "return_all_outputs": self.return_all_outputs,
         }
 
 
-def _origin(context: Context) -> dict[str, str]:
+def origin(context: Context) -> dict[str, str]:
     """Return where a run comes from, so that it can be found from either side."""
     ti = context["ti"]
     return {

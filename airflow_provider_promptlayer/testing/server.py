@@ -61,12 +61,16 @@ _NOT_ACTED_ON = refusal(503, "Service unavailable").answer
 
 
 class Origin(NamedTuple):
-    """The task that asked for a run, as its metadata has it; "" for what is not there."""
+    """The task that asked for a run, as its metadata has it; "" for what is not there.
+
+    And of a batch, for which of its inputs.
+    """
 
     airflow_dag_id: str
     airflow_run_id: str
     airflow_task_id: str
     airflow_map_index: str
+    airflow_batch_index: str = ""
 
 
 class LocalPromptLayer:

@@ -111,7 +111,7 @@ class PromptLayerTrigger(BaseTrigger):
         try:
             event = await self._wait(self.subject())
         except PromptLayerError as error:
-            event = _to_worker(event_for([*self.ids().values()][-1], error))
+            event = to_worker(event_for([*self.ids().values()][-1], error))
         yield event
 
     async def on_kill(self) -> None:
@@ -131,17 +131,20 @@ class PromptLayerTrigger(BaseTrigger):
         self.log.warning("The task was ended while it waited. %s %s.", subject, what_became)
 
     async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
+        wait = self._new_wait(subject)
+        hook = await self._begin(wait)
+        await self._until_ended(hook, wait, subject)
+        return await self.ended(hook, subject)
+
+    async def _begin(self, wait: Wait) -> PromptLayerHook:
+        """Let pass what time has to pass before the first look, and read the connection."""
         hook = PromptLayerHook(self.promptlayer_conn_id)
-        wait = Wait(
-            subject.name,
-            Pace(self.poke_interval, self.exponential_backoff, self.max_wait),
-            started_at=self.started_at,
-            deadline=self.deadline,
-            max_outage=self.max_outage,
-            outage_since=self.outage_since,
-        )
         await asyncio.sleep(wait.take_over(self.next_look_at, now=time.time()))
         await self._read_connection(hook, wait)
+        return hook
+
+    async def _until_ended(self, hook: PromptLayerHook, wait: Wait, subject: Subject[Any]) -> None:
+        """Look until one thing has ended."""
         wait.throttle = hook.throttle
         glance = glances(subject.peek())
         while True:
@@ -158,12 +161,22 @@ class PromptLayerTrigger(BaseTrigger):
                         step = wait.after_error(error, now=time.time())
                     self._log_step(step)
                     if step.is_done:
-                        return await self.ended(hook, subject)
+                        return
                     await asyncio.sleep(step.sleep)
 
     async def ended(self, hook: PromptLayerHook, subject: Subject[Any]) -> TriggerEvent:  # noqa: ARG002
         """Return the event for a subject that has ended: a worker reads how."""
-        return _to_worker(WaitEvent(subject.id, Outcome.ENDED, ""))
+        return to_worker(WaitEvent(subject.id, Outcome.ENDED, ""))
+
+    def _new_wait(self, subject: Subject[Any]) -> Wait:
+        return Wait(
+            subject.name,
+            Pace(self.poke_interval, self.exponential_backoff, self.max_wait),
+            started_at=self.started_at,
+            deadline=self.deadline,
+            max_outage=self.max_outage,
+            outage_since=self.outage_since,
+        )
 
     async def _read_connection(self, hook: PromptLayerHook, wait: Wait) -> None:
         tries = 0
@@ -188,5 +201,6 @@ class PromptLayerTrigger(BaseTrigger):
             (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
 
 
-def _to_worker(event: WaitEvent) -> TriggerEvent:
+def to_worker(event: WaitEvent) -> TriggerEvent:
+    """Return the event of Airflow that carries ours to a worker."""
     return TriggerEvent(event.payload())  # type: ignore[no-untyped-call]  # Airflow's

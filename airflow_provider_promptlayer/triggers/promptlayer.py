@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every trigger."""
 
+from airflow_provider_promptlayer.triggers.batches import PromptLayerWorkflowBatchTrigger
 from airflow_provider_promptlayer.triggers.evaluations import (
     PromptLayerReportTrigger,
     PromptLayerScorecardTrigger,
@@ -12,5 +13,6 @@ __all__ = [
     "PromptLayerReportTrigger",
     "PromptLayerScorecardTrigger",
     "PromptLayerTableOperationTrigger",
+    "PromptLayerWorkflowBatchTrigger",
     "PromptLayerWorkflowTrigger",
 ]

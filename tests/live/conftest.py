@@ -63,8 +63,12 @@ def promptlayer() -> Iterator[LocalPromptLayer]:
         scorecard=Scorecard("Endless", duration=math.inf),
     )
     table = Table("Endless", [endless], id="5c0a1e00-0000-4000-8000-0000000000e0")
+    brief = Workflow(
+        "Brief wait",
+        [Node("Only", lambda inputs, _: inputs["ticket"], duration=15.0, is_output_node=True)],
+    )
     tables = [*builtin_evaluations().tables, table]
-    workflows = [*builtin_workflows(), slow, broken, never]
+    workflows = [*builtin_workflows(), slow, broken, never, brief]
     with LocalPromptLayer(workflows, tables=tables) as server:
         yield server
 

@@ -69,6 +69,7 @@ def examples(stack: AirflowStack, promptlayer: LocalPromptLayer) -> dict[str, Ru
             "promptlayer_run_and_use_output": {"input_variables": {"topic": "snow"}},
             "promptlayer_wait_for_execution": {"workflow_version_execution_id": started},
             "promptlayer_fan_out": {},
+            "promptlayer_batch": {},
             "promptlayer_branch_on_output": {},
         },
     )
@@ -109,6 +110,13 @@ class TestExamples:
         assert [key for key in run.final if key[0] == "write_articles"] == [
             ("write_articles", index) for index in range(3)
         ]
+        assert run.xcoms("gather")["return_value"] == [
+            f"In short: {topic} is old and in fashion." for topic in ("tea", "coffee", "water")
+        ]
+
+    def test_batch(self, examples: dict[str, Run]) -> None:
+        run = examples["promptlayer_batch"]
+        assert run.state == "success"
         assert run.xcoms("gather")["return_value"] == [
             f"In short: {topic} is old and in fashion." for topic in ("tea", "coffee", "water")
         ]

@@ -329,13 +329,15 @@ class TestStarting:
         post(server, origin)
         post(server, {**origin, "airflow_try_number": "2"})
         post(server, {**origin, "airflow_map_index": "3"})
+        post(server, {**origin, "airflow_batch_index": "7"})
         post(server)
         server.start_execution("W", metadata=origin)
         counts = server.posts_by_origin()
         assert counts == {
-            ("d", "r", "t", "-1"): 2,
-            ("d", "r", "t", "3"): 1,
-            ("", "", "", ""): 1,
+            ("d", "r", "t", "-1", ""): 2,
+            ("d", "r", "t", "3", ""): 1,
+            ("d", "r", "t", "-1", "7"): 1,
+            ("", "", "", "", ""): 1,
         }
         assert max(counts).airflow_task_id == "t"
 

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wait for a batch in the triggerer: one trigger, however many runs.
+
+Not every run has to be looked at all the time. As long as more runs than may be left are known to
+go on, the others cannot end the wait, so they are looked at when one of these has ended. A batch
+of a thousand runs asks as often as some twenty waits do, and once for each of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_promptlayer.api.batches import WorkflowRuns
+from airflow_provider_promptlayer.api.events import Outcome, WaitEvent
+from airflow_provider_promptlayer.api.subjects import Subject
+from airflow_provider_promptlayer.api.waiting import Step
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAnswerTooLargeError,
+    PromptLayerNotFoundError,
+    PromptLayerWaitTimeoutError,
+)
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, to_worker
+
+_WATCHERS: Final = 20
+"""How many runs are watched beyond those that may be left: so many at a time are caught up with."""
+
+_BETWEEN_TROUBLES: Final = 60.0
+"""Seconds between two lines about trouble, which all the runs have at the same time."""
+
+
+class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
+    """Wait in the triggerer until at most ``until`` of some workflow runs are left.
+
+    A run that PromptLayer does not know, or whose answer is too large, counts as one that has
+    ended: the worker finds out.
+
+    :param workflow_version_execution_ids: the runs.
+    :param until: how many may be left.
+    :param batch_id: what the event calls them.
+    :param kwargs: how to wait, see :class:`.base.PromptLayerTrigger`.
+    """
+
+    def __init__(
+        self,
+        *,
+        workflow_version_execution_ids: Sequence[int],
+        until: int,
+        batch_id: str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workflow_version_execution_ids = list(workflow_version_execution_ids)
+        self.until = until
+        self.batch_id = batch_id
+        self._troubled_at = 0.0
+
+    def ids(self) -> dict[str, Any]:
+        """Return the runs' ids, and what the event calls them."""
+        return {
+            "workflow_version_execution_ids": self.workflow_version_execution_ids,
+            "until": self.until,
+            "batch_id": self.batch_id,
+        }
+
+    def subject(self) -> WorkflowRuns:
+        """Return the runs."""
+        return WorkflowRuns(self.workflow_version_execution_ids, self.until)
+
+    async def on_kill(self) -> None:
+        """Say which runs go on, when a user ends the task (Airflow 3.3 and later)."""
+        self.log.warning(
+            "The task was ended while it waited. %s %s: %s.",
+            self.subject(),
+            WorkflowRuns.when_left,
+            ", ".join(map(str, self.workflow_version_execution_ids)),
+        )
+
+    async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
+        runs = deque(self.subject().runs)
+        wait = self._new_wait(subject)
+        hook = await self._begin(wait)
+        self.outage_since = wait.outage_since
+        if len(runs) > self.until:
+            await self._until_few_are_left(hook, runs)
+        return to_worker(WaitEvent(self.batch_id, Outcome.ENDED, ""))
+
+    async def _until_few_are_left(self, hook: PromptLayerHook, runs: deque[WorkflowRun]) -> None:
+        """Watch as many runs at a time as it takes; each watcher goes on to the next run."""
+        progress = _Progress(total=len(runs), until=self.until)
+
+        async def watch() -> None:
+            first = True
+            while runs:
+                run = runs.popleft()
+                wait = self._new_wait(run)
+                if first:  # not all at the same moment
+                    await asyncio.sleep(wait.take_over(None, now=time.time()))
+                    first = False
+                try:
+                    await self._until_ended(hook, wait, run)
+                except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
+                    self.log.warning("%s", error)
+                except PromptLayerWaitTimeoutError as error:
+                    progress.add_late(error)
+                    continue
+                self.outage_since = None  # PromptLayer has answered
+                if note := progress.add_ended():
+                    self.log.info("%s", note)
+
+        watchers = [
+            asyncio.create_task(progress.follow(watch()))
+            for _ in range(min(self.until + _WATCHERS, len(runs)))
+        ]
+        try:
+            await progress.few_are_left
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+
+    def _log_step(self, step: Step) -> None:
+        # What each run says of itself is too much of a thousand.
+        if step.note and step.is_trouble and time.time() - self._troubled_at > _BETWEEN_TROUBLES:
+            self._troubled_at = time.time()
+            super()._log_step(step)
+
+
+class _Progress:
+    """What the watchers have found together.
+
+    :param total: how many runs there are.
+    :param until: how many may be left.
+    """
+
+    def __init__(self, total: int, until: int) -> None:
+        self.few_are_left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._total = self._unfinished = total
+        self._until = until
+        self._late = 0
+
+    async def follow(self, watch: Coroutine[Any, Any, None]) -> None:
+        """Let a watcher work; whatever it raises ends the wait."""
+        try:
+            await watch
+        except Exception as error:  # noqa: BLE001
+            if not self.few_are_left.done():
+                self.few_are_left.set_exception(error)
+
+    def add_ended(self) -> str | None:
+        """Count a run that has ended; return a line at each tenth of them."""
+        self._unfinished -= 1
+        if self._unfinished <= self._until and not self.few_are_left.done():
+            self.few_are_left.set_result(None)
+        ended = self._total - self._unfinished
+        if ended * 10 // self._total == (ended - 1) * 10 // self._total:
+            return None
+        return f"{ended} of {self._total} runs have ended."
+
+    def add_late(self, error: PromptLayerWaitTimeoutError) -> None:
+        """Count a run that goes on although the time is up: certainly one of those left.
+
+        :raises PromptLayerWaitTimeoutError: if more are left than may be.
+        """
+        self._late += 1
+        if self._late > self._until:
+            raise PromptLayerWaitTimeoutError(
+                f"{error} {self._total - self._unfinished} of {self._total} runs of the batch were "
+                "seen to have ended."
+            )

@@ -1,0 +1,832 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many runs as one task: each input once, every result in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
+
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerRunWorkflowBatchOperator,
+)
+from airflow_provider_promptlayer.testing import (
+    Close,
+    Huge,
+    LocalPromptLayer,
+    Node,
+    Reply,
+    Workflow,
+)
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowBatchTrigger
+
+SLOW = 0.4
+"""Seconds that a run of "Slow" takes."""
+
+
+def echo(inputs: Any, _: Any) -> Any:
+    if inputs.get("n") in inputs.get("broken", ()):
+        raise ValueError("broken")
+    return inputs.get("n")
+
+
+@pytest.fixture
+def promptlayer_workflows() -> list[Workflow]:
+    return [
+        Workflow("Echo", [Node("Answer", echo, is_output_node=True)]),
+        Workflow("Slow", [Node("Answer", echo, duration=SLOW, is_output_node=True)]),
+        Workflow("Slower", [Node("Answer", duration=2.0, is_output_node=True)]),
+        Workflow("Endless", [Node("Answer", duration=1e9, is_output_node=True)]),
+        Workflow("Broken", [Node("Answer", status="FAILED", is_output_node=True)]),
+    ]
+
+
+@pytest.fixture
+def server(promptlayer_connection: str, promptlayer_server: LocalPromptLayer) -> LocalPromptLayer:
+    return promptlayer_server
+
+
+@pytest.fixture(params=[False, True], ids=["poke", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def numbered(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"n": index, **more} for index in range(count)]
+
+
+def answers(*values: Any) -> list[Any]:
+    return [None if value is None else {"Answer": value} for value in values]
+
+
+def run(
+    inputs: Any = None,
+    ti: FakeTaskInstance | None = None,
+    store: Store | None = None,
+    operator: type[PromptLayerRunWorkflowBatchOperator] = PromptLayerRunWorkflowBatchOperator,
+    **arguments: Any,
+) -> Ending:
+    extra = {} if store is None else {"task_state_store": store}
+    return run_task(
+        lambda: operator(
+            **{
+                "task_id": "task",
+                "workflow_id_or_name": "Echo",
+                "inputs": numbered(5) if inputs is None else inputs,
+                "poke_interval": 0.05,
+                "retries": 2,
+                **arguments,
+            }
+        ),
+        ti,
+        **extra,
+    )
+
+
+def starts(server: LocalPromptLayer) -> Counter[int]:
+    """Return how often each input was started."""
+    return Counter(
+        {
+            int(origin.airflow_batch_index): count
+            for origin, count in server.posts_by_origin().items()
+        }
+    )
+
+
+def each_once(count: int) -> Counter[int]:
+    return Counter(range(count))
+
+
+class TestResults:
+    @pytest.mark.parametrize("workflow", ["Echo", "Slow"])
+    def test_are_in_the_order_of_the_inputs(
+        self, server: LocalPromptLayer, deferrable: bool, workflow: str
+    ) -> None:
+        ending = run(workflow_id_or_name=workflow, deferrable=deferrable)
+        assert ending.value == answers(0, 1, 2, 3, 4)
+        assert ending.xcoms == {
+            "promptlayer_execution_ids": [1, 2, 3, 4, 5],
+            "promptlayer_errors": [None] * 5,
+        }
+        assert ending.worker_visits == (2 if deferrable and workflow == "Slow" else 1)
+        assert starts(server) == each_once(5)
+
+    def test_are_fetched_once(self, server: LocalPromptLayer) -> None:
+        """And the worker does not ask about all of the runs before it leaves them."""
+
+        def operator() -> PromptLayerRunWorkflowBatchOperator:
+            return PromptLayerRunWorkflowBatchOperator(
+                task_id="task",
+                workflow_id_or_name="Slow",
+                inputs=numbered(30),
+                poke_interval=0.1,
+            )
+
+        context: Any = {"ti": FakeTaskInstance()}
+        with pytest.raises(TaskDeferred) as deferred:
+            operator().execute(context)
+        assert server.count("GET") == 1
+        event = asyncio.run(first_event(rebuilt(deferred.value.trigger)))
+        before = server.count("GET")
+        kwargs = {**(deferred.value.kwargs or {}), "event": event.payload}
+        operator().resume_execution(deferred.value.method_name, kwargs, context)
+        assert server.count("GET") == before + 30
+
+    def test_bare_main_outputs(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        assert run(return_all_outputs=False, deferrable=deferrable).value == [0, 1, 2, 3, 4]
+
+    def test_of_some_nodes(self, server: LocalPromptLayer) -> None:
+        assert run(numbered(2), nodes=["Answer"]).value == answers(0, 1)
+        ending = run(numbered(2), nodes=["Anwser"])
+        assert ending.kind == "failed for good"
+        assert "has no node 'Anwser'" in ending.message
+
+    def test_are_storable(self, server: LocalPromptLayer) -> None:
+        assert run([{"n": "a\0b"}, {"n": 2**70}], return_all_outputs=False).value == [
+            "a\ufffdb",
+            str(2**70),
+        ]
+
+    def test_without_inputs(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        ending = run([], deferrable=deferrable)
+        assert (ending.kind, ending.value) == ("success", [])
+        assert ending.xcoms == {"promptlayer_execution_ids": [], "promptlayer_errors": []}
+        assert server.count() == 0
+
+    def test_nothing_is_pushed_where_xcom_is_off(self, server: LocalPromptLayer) -> None:
+        assert run(do_xcom_push=False).xcoms == {}
+
+    def test_every_run_has_its_origin(self, server: LocalPromptLayer) -> None:
+        run(
+            numbered(2),
+            FakeTaskInstance(try_number=3, map_index=4),
+            metadata={"team": "tea", "airflow_dag_id": "mine"},
+        )
+        assert [dict(one.metadata) for one in server.executions.values()] == [
+            {
+                "airflow_batch_index": str(index),
+                "airflow_dag_id": "mine",
+                "airflow_run_id": "manual__1",
+                "airflow_task_id": "task",
+                "airflow_map_index": "4",
+                "airflow_try_number": "3",
+                "team": "tea",
+            }
+            for index in range(2)
+        ]
+        assert set(server.posts_by_origin().values()) == {1}
+
+
+class Lazy(Sequence[Any]):
+    """What Airflow hands over for the XComs of a mapped task."""
+
+    def __init__(self, *items: Any) -> None:
+        self._items = items
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class TestInputs:
+    @pytest.mark.parametrize(
+        "inputs",
+        [
+            numbered(2),
+            tuple(numbered(2)),
+            Lazy(*numbered(2)),
+            json.dumps(numbered(2)),
+            str(numbered(2)),
+        ],
+        ids=["list", "tuple", "lazy", "JSON", "template"],
+    )
+    def test_of_many_kinds(self, server: LocalPromptLayer, inputs: Any) -> None:
+        assert run(inputs).value == answers(0, 1)
+
+    @pytest.mark.parametrize("inputs", ["None", 5, {"n": 1}, [1], ["n"], [{1: 2}], "[1"])
+    def test_that_are_none(self, server: LocalPromptLayer, inputs: Any) -> None:
+        ending = run(inputs)
+        assert ending.kind == "failed for good"
+        assert "inputs" in ending.message
+        assert server.count() == 0
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"workflow_id_or_name": " "},
+            {"metadata": {"a": []}},
+            {"workflow_label_name": "x", "workflow_version_number": 1},
+            {"inputs": [{"n": 1}, {"n": object()}]},
+        ],
+    )
+    def test_all_are_checked_before_the_first_start(
+        self, server: LocalPromptLayer, arguments: dict[str, Any]
+    ) -> None:
+        assert run(**arguments).kind == "failed for good"
+        assert server.count() == 0
+
+    def test_one_that_cannot_be_sent_fails_alone_where_that_is_allowed(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        inputs = [{"n": 0}, {"n": object()}, {"n": 2}]
+        ending = run(inputs, min_success_rate=0.6, deferrable=deferrable)
+        assert ending.value == answers(0, None, 2)
+        assert ending.xcoms["promptlayer_execution_ids"] == [1, None, 2]
+        assert "inputs[1] cannot be sent as JSON" in ending.xcoms["promptlayer_errors"][1]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"max_active_runs": 0},
+            {"max_active_runs": True},
+            {"max_active_runs": 1.5},
+            {"min_success_rate": 1.1},
+            {"min_success_rate": -1},
+            {"min_success_rate": "most"},
+            {"fail_on": "sometimes"},
+            {"multiple_outputs": True},
+            {"deferrable": False, "mode": "reschedule"},
+        ],
+    )
+    def test_arguments_that_make_no_sense(self, arguments: dict[str, Any]) -> None:
+        with pytest.raises(PromptLayerInvalidInputError):
+            PromptLayerRunWorkflowBatchOperator(
+                task_id="t", workflow_id_or_name="Echo", inputs=[], **arguments
+            )
+
+
+class TestSuccessRate:
+    def test_too_few_successes(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        inputs = numbered(4, broken=[1, 3])
+        ending = run(inputs, deferrable=deferrable, min_success_rate=0.75)
+        assert ending.kind == "failed for good"  # without notes a retry would double the good ones
+        assert ending.message.startswith(
+            "2 of 4 inputs succeeded, and min_success_rate=0.75 asks for 3. "
+            "input 1: Workflow run 2 has failed: no output node succeeded. 'Answer' (FAILED)"
+        )
+        assert ending.xcoms["return_value"] == answers(0, None, 2, None)
+        assert ending.xcoms["promptlayer_execution_ids"] == [1, 2, 3, 4]
+        errors = ending.xcoms["promptlayer_errors"]
+        assert [error is None for error in errors] == [True, False, True, False]
+        assert "Workflow run 4 has failed" in errors[3]
+
+    def test_enough_successes(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        ending = run(numbered(4, broken=[1, 3]), deferrable=deferrable, min_success_rate=0.5)
+        assert (ending.kind, ending.value) == ("success", answers(0, None, 2, None))
+
+    def test_by_fail_on(self, server: LocalPromptLayer) -> None:
+        ending = run(numbered(2, broken=[1]), fail_on="never")
+        assert ending.value == [{"Answer": 0}, {}]
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    def test_softly(self, server: LocalPromptLayer, option: str) -> None:
+        softly: dict[str, Any] = {option: True}
+        ending = run(numbered(2, broken=[1]), **softly)
+        assert ending.kind == "skipped"
+        assert "1 of 2 inputs succeeded" in ending.message
+
+    def test_where_nothing_can_be_doubled_it_is_tried_again(self, server: LocalPromptLayer) -> None:
+        assert run(numbered(2), workflow_id_or_name="Broken").kind == "failed"
+
+
+class TestMaxActiveRuns:
+    @pytest.mark.parametrize(
+        ("places", "deferrals"), [(None, 1), (12, 1), (99, 1), (4, 6), (1, 12)]
+    )
+    def test_is_kept_to(
+        self, server: LocalPromptLayer, deferrable: bool, places: int | None, deferrals: int
+    ) -> None:
+        ending = run(
+            numbered(8),
+            workflow_id_or_name="Slow",
+            max_active_runs=places,
+            deferrable=deferrable,
+        )
+        assert ending.value == answers(*range(8))
+        assert starts(server) == each_once(8)
+        moments = [one.started_at for one in server.executions.values()]
+        busiest = max(
+            sum(start <= moment < start + SLOW for start in moments) for moment in moments
+        )
+        assert busiest <= (places or 8)
+        # Runs may end while others are started, so that fewer waits are needed.
+        assert (
+            1 < ending.worker_visits <= 1 + deferrals if deferrable else ending.worker_visits == 1
+        )
+        if deferrals == 1 and deferrable:
+            assert ending.worker_visits == 2
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("status", [400, 413, 422])
+    def test_of_one_input_leave_the_others(
+        self, server: LocalPromptLayer, deferrable: bool, status: int
+    ) -> None:
+        server.script(Reply.of_json({"message": "bad tea"}, status), method="POST", after=1)
+        ending = run(numbered(4), min_success_rate=0.75, deferrable=deferrable)
+        assert ending.value == answers(0, None, 2, 3)
+        assert "bad tea" in ending.xcoms["promptlayer_errors"][1]
+        assert starts(server) == Counter([0, 2, 3])
+
+    @pytest.mark.parametrize("store", [None, Store()])
+    def test_are_no_reason_to_try_again(
+        self, server: LocalPromptLayer, store: Store | None
+    ) -> None:
+        server.script(Reply(422), method="POST")
+        assert run(numbered(2), store=store).kind == "failed for good"
+
+    @pytest.mark.parametrize(
+        ("status", "says"), [(401, "API key"), (404, "no such thing"), (302, "redirect")]
+    )
+    def test_of_all_end_the_task_at_once(
+        self, server: LocalPromptLayer, status: int, says: str
+    ) -> None:
+        server.script(Reply(status), method="POST", after=2, times=None)
+        ending = run(numbered(9), store=(store := Store()))
+        assert ending.kind == ("failed" if status == 401 else "failed for good")
+        assert says in ending.message
+        assert "2 runs that were started go on" in ending.message
+        assert ending.xcoms["promptlayer_execution_ids"] == [1, 2, *[None] * 7]
+        server.clear_scripts()
+        assert run(numbered(9), FakeTaskInstance(try_number=2), store).value == answers(*range(9))
+        assert starts(server) == each_once(9)
+
+    def test_of_the_first_leave_nothing_behind(self, server: LocalPromptLayer) -> None:
+        ending = run(workflow_id_or_name="Ecko")
+        assert ending.kind == "failed for good"
+        assert "go on" not in ending.message
+        assert server.count("POST") == 1
+
+
+class TestLostAnswers:
+    def test_fail_that_input_alone(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        server.script(Close(), method="POST", after=1, acted_on=True)
+        ending = run(numbered(4), min_success_rate=0.75, deferrable=deferrable)
+        assert ending.value == answers(0, None, 2, 3)
+        assert ending.xcoms["promptlayer_execution_ids"] == [1, None, 3, 4]
+        assert "airflow_batch_index=1" in ending.xcoms["promptlayer_errors"][1]
+        assert starts(server) == each_once(4)
+
+    def test_an_answer_that_is_too_large_to_be_read_is_one(self, server: LocalPromptLayer) -> None:
+        server.script(Huge(10**9), method="POST", after=1, acted_on=True)
+        ending = run(numbered(3), min_success_rate=0.6)
+        assert ending.value == answers(0, None, 2)
+        assert "airflow_batch_index=1" in ending.xcoms["promptlayer_errors"][1]
+
+    def test_are_not_sent_again_before_the_task_is_cleared(self, server: LocalPromptLayer) -> None:
+        server.script(Reply(500), method="POST", after=1)
+        store = Store()
+        assert run(numbered(3), store=store).kind == "failed for good"
+        again = run(numbered(3), FakeTaskInstance(try_number=2), store)
+        assert again.kind == "failed for good"
+        assert "airflow_batch_index=1" in again.message
+        assert starts(server) == Counter([0, 2])
+        cleared = run(numbered(3), FakeTaskInstance(try_number=3, max_tries=3), store)
+        assert cleared.value == answers(0, 1, 2)
+        assert starts(server) == each_once(3)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_promptlayer.api.starting._LONGEST_PAUSE", 0.01)
+
+
+class TestTrouble:
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_a_start_that_certainly_did_not_arrive_is_sent_again(
+        self, server: LocalPromptLayer, no_pauses: None, status: int
+    ) -> None:
+        server.script(Reply(status, headers={"Retry-After": "1"}), method="POST", after=1, times=2)
+        assert run(numbered(3)).value == answers(0, 1, 2)
+        assert starts(server) == each_once(3)
+
+    def test_no_more_starts_for_the_moment_waits_for_what_goes_on(
+        self, server: LocalPromptLayer, no_pauses: None, deferrable: bool
+    ) -> None:
+        server.script(Reply(429, headers={"Retry-After": "1"}), method="POST", after=2, times=5)
+        ending = run(numbered(5), workflow_id_or_name="Slow", deferrable=deferrable)
+        assert ending.value == answers(0, 1, 2, 3, 4)
+        assert ending.worker_visits == (3 if deferrable else 1)
+        assert starts(server) == each_once(5)
+
+    @pytest.mark.parametrize("store", [None, Store()])
+    def test_no_start_at_all_may_be_tried_again(
+        self, server: LocalPromptLayer, no_pauses: None, store: Store | None
+    ) -> None:
+        server.script(Reply(429, headers={"Retry-After": "1"}), method="POST", times=None)
+        ending = run(numbered(3), store=store)
+        assert ending.kind == "failed"
+        assert "429" in ending.message
+        server.clear_scripts()
+        assert run(numbered(3), FakeTaskInstance(try_number=2), store).kind == "success"
+        assert starts(server) == each_once(3)
+
+    @pytest.mark.parametrize("status", [429, 500, 502])
+    def test_a_blip_in_waiting_is_none(
+        self, server: LocalPromptLayer, deferrable: bool, status: int
+    ) -> None:
+        server.script(Reply(status), method="GET", after=1, times=1)
+        server.script(Reply(status), method="GET", after=4, times=1)
+        ending = run(numbered(4), workflow_id_or_name="Slow", deferrable=deferrable)
+        assert ending.value == answers(0, 1, 2, 3)
+        assert ending.worker_visits <= 2
+
+    @pytest.mark.parametrize(("store", "kind"), [(Store(), "failed"), (None, "failed for good")])
+    def test_an_outage_may_be_retried_where_the_runs_are_noted(
+        self, server: LocalPromptLayer, deferrable: bool, store: Store | None, kind: str
+    ) -> None:
+        if store is not None:
+            store.clear()
+        server.script(Reply(502), method="GET", times=None)
+        ending = run(
+            numbered(3),
+            store=store,
+            workflow_id_or_name="Slow",
+            deferrable=deferrable,
+            max_outage=0.3,
+        )
+        assert ending.kind == kind, ending
+        assert "longer than max_outage" in ending.message
+        assert ending.xcoms["promptlayer_execution_ids"] == [1, 2, 3]
+        server.clear_scripts()
+        if store is not None:
+            assert run(numbered(3), FakeTaskInstance(try_number=2), store).kind == "success"
+            assert starts(server) == each_once(3)
+
+    def test_a_run_that_is_gone_is_one_failure(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        server.script(Reply(404), method="GET", execution_id=2, times=None)
+        ending = run(
+            numbered(3),
+            workflow_id_or_name="Slow",
+            deferrable=deferrable,
+            min_success_rate=0.6,
+        )
+        assert ending.value == answers(0, None, 2)
+        assert "404" in ending.xcoms["promptlayer_errors"][1]
+
+    def test_a_run_that_was_said_to_have_ended_too_early(self, server: LocalPromptLayer) -> None:
+        """PromptLayer's status code has been wrong for a moment; the results tell."""
+        server.script(Reply(200, '"early"'), method="GET", execution_id=2)
+        assert run(numbered(3), workflow_id_or_name="Slow").value == answers(0, 1, 2)
+
+    def test_the_time_is_up(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        ending = run(numbered(3), workflow_id_or_name="Endless", deferrable=deferrable, timeout=0.5)
+        assert ending.kind == "timeout"
+        assert "id not end within 0 s" in ending.message.replace("within 1 s", "within 0 s")
+        assert ending.xcoms["promptlayer_execution_ids"] == [1, 2, 3]
+
+    def test_the_time_is_up_while_inputs_are_left(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        ending = run(
+            numbered(9),
+            workflow_id_or_name="Slow",
+            max_active_runs=2,
+            deferrable=deferrable,
+            timeout=1.0,
+        )
+        assert ending.kind == "timeout"
+        assert sum(starts(server).values()) < 9
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    def test_the_time_is_up_softly(self, server: LocalPromptLayer, option: str) -> None:
+        softly: dict[str, Any] = {option: True}
+        ending = run(numbered(2), workflow_id_or_name="Endless", timeout=0.3, **softly)
+        assert ending.kind == "skipped"
+
+
+class Died(BaseException):
+    """The worker is no more."""
+
+
+class DyingStore(Store):
+    """Dies before or after the write of that number."""
+
+    def __init__(self, *, at: int, after: bool) -> None:
+        super().__init__()
+        self.at = at
+        self.after = after
+        self.writes = 0
+
+    def set(self, key: str, value: Any) -> None:
+        self.writes += 1
+        if self.writes == self.at and not self.after:
+            raise Died
+        super().set(key, value)
+        if self.writes == self.at and self.after:
+            raise Died
+
+
+@contextmanager
+def dying_around_the_start(index: int, *, after: bool) -> Iterator[None]:
+    run_workflow = PromptLayerHook.run_workflow
+
+    def run_it(self: PromptLayerHook, *args: Any, **kwargs: Any) -> int:
+        is_it = kwargs["metadata"]["airflow_batch_index"] == str(index)
+        if is_it and not after:
+            raise Died
+        run_id = run_workflow(self, *args, **kwargs)
+        if is_it:
+            raise Died
+        return run_id
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PromptLayerHook, "run_workflow", run_it)
+        # Whoever is killed cleans nothing up.
+        patch.setattr(PromptLayerRunWorkflowBatchOperator, "_keep", lambda *_: None)
+        yield
+
+
+class TestCrashes:
+    """With a task state store, as on Airflow 3.3 and later."""
+
+    @pytest.mark.parametrize("after", [False, True])
+    def test_around_a_start(self, server: LocalPromptLayer, deferrable: bool, after: bool) -> None:
+        """Nobody can tell whether it arrived: that input fails, the others come to their end."""
+        store = Store()
+        with dying_around_the_start(2, after=after), pytest.raises(Died):
+            run(numbered(5), store=store)
+        ending = run(
+            numbered(5),
+            FakeTaskInstance(try_number=2),
+            store,
+            min_success_rate=0.8,
+            deferrable=deferrable,
+        )
+        assert ending.value == answers(0, 1, None, 3, 4)
+        assert "airflow_batch_index=2" in ending.xcoms["promptlayer_errors"][2]
+        assert starts(server) == each_once(5) - (Counter() if after else Counter([2]))
+
+    @pytest.mark.parametrize("after", [False, True])
+    @pytest.mark.parametrize("write", range(1, 9))
+    def test_around_a_note(self, server: LocalPromptLayer, write: int, after: bool) -> None:
+        store = DyingStore(at=write, after=after)
+        with pytest.raises(Died):  # the head, five starts, the last id, the delivery
+            run(numbered(5), store=store)
+        ending = run(numbered(5), FakeTaskInstance(try_number=2), store, min_success_rate=0.8)
+        assert ending.kind == "success"
+        assert max(starts(server).values()) == 1
+        lost = [index for index, value in enumerate(ending.value) if value is None]
+        assert len(lost) <= 1
+        for index in {*range(5)} - {*lost}:
+            assert starts(server)[index] == 1
+
+    def test_while_resuming(self, server: LocalPromptLayer) -> None:
+        class DiesResuming(PromptLayerRunWorkflowBatchOperator):
+            def execute_complete(self, *_: Any, **__: Any) -> Any:
+                raise Died
+
+        store = Store()
+        with pytest.raises(Died):
+            run(numbered(3), store=store, workflow_id_or_name="Slow", operator=DiesResuming)
+        assert run(numbered(3), FakeTaskInstance(try_number=2), store).value == answers(0, 1, 2)
+        assert starts(server) == each_once(3)
+
+    def test_a_retry_starts_only_what_has_failed(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        store = Store()
+        first = run(numbered(4, broken=[1, 3]), store=store, deferrable=deferrable)
+        assert first.kind == "failed"
+        second = run(numbered(4), FakeTaskInstance(try_number=2), store, deferrable=deferrable)
+        assert second.value == answers(0, 1, 2, 3)
+        assert second.xcoms["promptlayer_execution_ids"] == [1, 6, 3, 5]
+        assert starts(server) == Counter([0, 1, 1, 2, 3, 3])
+
+    def test_a_retry_after_delivery_starts_nothing(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        first = run(store=store)
+        assert run(None, FakeTaskInstance(try_number=2), store).value == first.value
+        assert starts(server) == each_once(5)
+
+    def test_clearing_after_success_starts_all_anew(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        run(store=store)
+        ti = FakeTaskInstance(try_number=2, max_tries=3)
+        assert run(None, ti, store).xcoms["promptlayer_execution_ids"] == [6, 7, 8, 9, 10]
+        run(None, FakeTaskInstance(try_number=3, max_tries=3), store)
+        assert server.count("POST") == 10
+
+    def test_clearing_while_it_goes_on_goes_back(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        run(numbered(3), store=store, workflow_id_or_name="Slow", timeout=0.2)
+        cleared = FakeTaskInstance(try_number=2, max_tries=3)
+        assert run(numbered(3), cleared, store).value == answers(0, 1, 2)
+        assert starts(server) == each_once(3)
+
+    def test_clearing_with_other_inputs_goes_back_to_the_same_ones_alone(
+        self, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        run(numbered(3), store=store, workflow_id_or_name="Slow", timeout=0.2)
+        cleared = FakeTaskInstance(try_number=2, max_tries=3)
+        ending = run([{"n": 0}, {"n": 7}, {"n": 2}, {"n": 8}], cleared, store)
+        assert ending.value == answers(0, 7, 2, 8)
+        assert starts(server) == Counter([0, 1, 1, 2, 3])
+
+    def test_clearing_where_a_run_is_gone_starts_another(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        server.script(Reply(404), method="GET", execution_id=2, times=None)
+        assert run(numbered(3), store=store).kind == "failed for good"
+        assert run(numbered(3), FakeTaskInstance(try_number=2), store).kind == "failed for good"
+        cleared = FakeTaskInstance(try_number=3, max_tries=3)
+        assert run(numbered(3), cleared, store).value == answers(0, 1, 2)
+        assert starts(server) == Counter([0, 1, 1, 2])
+
+    def test_more_than_a_page(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        with dying_around_the_start(230, after=True), pytest.raises(Died):
+            run(numbered(250), store=store)
+        ending = run(numbered(250), FakeTaskInstance(try_number=2), store, min_success_rate=0.99)
+        assert ending.value == answers(*[n if n != 230 else None for n in range(250)])
+        assert starts(server) == each_once(250)
+        assert max(len(json.dumps(value)) for value in store.values()) < 5_000
+
+    def test_reattach_false_starts_anew(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        run(numbered(2), store=store, reattach=False)
+        assert store == {}
+
+
+class TestAStoreInTrouble:
+    def test_nothing_is_sent_without_a_note(self, server: LocalPromptLayer) -> None:
+        class Full(Store):
+            def set(self, *_: Any) -> None:
+                raise ConnectionError("the API server is away")
+
+        with pytest.raises(ConnectionError):
+            run(store=Full())
+        assert server.count() == 0
+
+    def test_waits_for_what_goes_on_and_then_tries_again(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        class Away(Store):
+            writes = 0
+
+            def set(self, key: str, value: Any) -> None:
+                self.writes += 1
+                if self.writes in (4, 5):
+                    raise ConnectionError("the API server is away")
+                super().set(key, value)
+
+        store = Away()
+        ending = run(numbered(4), store=store, workflow_id_or_name="Slow", deferrable=deferrable)
+        assert ending.value == answers(0, 1, 2, 3)
+        assert starts(server) == each_once(4)
+
+
+def test_without_a_store_the_worker_says_so(
+    server: LocalPromptLayer, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run(numbered(1))
+    assert "cannot remember the runs across tries" in capsys.readouterr().out + caplog.text
+
+
+class TestKilled:
+    def test_in_the_worker(
+        self,
+        server: LocalPromptLayer,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        operator = PromptLayerRunWorkflowBatchOperator(
+            task_id="t", workflow_id_or_name="Slow", inputs=numbered(3)
+        )
+        operator.on_kill()  # before anything was started
+        with dying_around_the_start(2, after=True), pytest.raises(Died):
+            operator.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+        operator.on_kill()
+        said = capsys.readouterr().out + caplog.text
+        assert "cannot cancel them: 1, 2." in said
+        assert "The start of input 2 was being sent" in said
+
+    def test_in_the_triggerer(
+        self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        trigger = PromptLayerWorkflowBatchTrigger(
+            workflow_version_execution_ids=[7, 8], until=0, batch_id="b"
+        )
+        asyncio.run(trigger.on_kill())
+        said = capsys.readouterr().out + caplog.text
+        assert "Batch of 2 workflow runs goes on" in said
+        assert "7, 8" in said
+
+
+class TestTrigger:
+    @staticmethod
+    def fire(run_ids: Sequence[int], until: int = 0, **how: Any) -> dict[str, Any]:
+        trigger = PromptLayerWorkflowBatchTrigger(
+            workflow_version_execution_ids=run_ids,
+            until=until,
+            batch_id="b",
+            **{"poke_interval": 0.1, "deadline": time.time() + 20, **how},
+        )
+
+        async def first() -> Any:
+            async with asyncio.timeout(15):
+                return await first_event(rebuilt(trigger))
+
+        payload: dict[str, Any] = asyncio.run(first()).payload
+        return payload
+
+    def test_asks_rarely_about_many(self, server: LocalPromptLayer) -> None:
+        """While one goes on, the others do not matter."""
+        event = self.fire([server.start_execution("Slower") for _ in range(200)])
+        assert event == {"version": 1, "id": "b", "outcome": "ended", "message": ""}
+        asked = Counter(
+            request.query["workflow_version_execution_id"] for request in server.requests
+        )
+        assert len(asked) == 200
+        assert sum(asked.values()) <= 200 + 20 * 20  # and not 200 * 20
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_fires_when_few_are_left(self, server: LocalPromptLayer, first: bool) -> None:
+        endless = [server.start_execution("Endless") for _ in range(30)]
+        ended = [server.start_execution("Echo", {"n": 1}) for _ in range(30)]
+        runs = endless + ended if first else ended + endless
+        assert self.fire(runs, until=30)["outcome"] == "ended"
+
+    def test_times_out_when_more_are_left(self, server: LocalPromptLayer) -> None:
+        runs = [server.start_execution("Endless") for _ in range(4)]
+        event = self.fire([*runs, server.start_execution("Echo")], 3, deadline=time.time() + 0.5)
+        assert event["outcome"] == "timed_out"
+        assert "1 of 5 runs" in event["message"]
+
+    def test_a_deadline_does_not_matter_to_those_that_may_be_left(
+        self, server: LocalPromptLayer
+    ) -> None:
+        runs = [server.start_execution("Endless") for _ in range(4)]
+        event = self.fire([*runs, server.start_execution("Echo")], 4, deadline=time.time() - 1)
+        assert event["outcome"] == "ended"
+
+    def test_an_id_that_is_none(self, server: LocalPromptLayer) -> None:
+        assert self.fire([1, 0])["outcome"] == "refused"
+
+    def test_an_outage_is_one(self, server: LocalPromptLayer) -> None:
+        runs = [server.start_execution("Slow") for _ in range(40)]
+        server.script(Reply(502), times=None)
+        assert self.fire(runs, max_outage=0.3)["outcome"] == "outage"
+
+    def test_an_outage_that_is_over_does_not_count_for_the_runs_after_it(
+        self, server: LocalPromptLayer
+    ) -> None:
+        runs = [server.start_execution("Echo") for _ in range(60)]
+        server.script(Reply(502), execution_id=runs[50], times=1)
+        assert self.fire(runs, outage_since=time.time() - 100, max_outage=50)["outcome"] == "ended"
+
+    def test_the_key_is_refused(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runs = [server.start_execution("Slow") for _ in range(3)]
+        server.rotate_key("pl_other")
+        assert self.fire(runs)["outcome"] == "key_refused"
+
+
+def test_a_deferral_that_airflow_ends_names_the_runs(server: LocalPromptLayer) -> None:
+    class Resumed(PromptLayerRunWorkflowBatchOperator):
+        def execute(self, context: Any) -> Any:
+            return self.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+
+    ti = FakeTaskInstance(xcoms={"promptlayer_execution_ids": [7, None, 8]})
+    ending = run(ti=ti, operator=Resumed)
+    assert ending.kind == "timeout"
+    assert "Batch of 2 workflow runs goes on" in ending.message
+    assert run(operator=Resumed).kind == "timeout"
+
+
+@pytest.mark.parametrize(("store", "kind"), [(Store(), "failed"), (None, "failed for good")])
+def test_an_event_that_is_none(server: LocalPromptLayer, store: Store | None, kind: str) -> None:
+    class Resumed(PromptLayerRunWorkflowBatchOperator):
+        def execute(self, context: Any) -> Any:
+            return self.resume_execution("execute_complete", {"event": {}}, context)
+
+    assert run(operator=Resumed, store=store).kind == kind
+
+
+def test_in_a_dag_with_default_args_partial_and_expand() -> None:
+    with DAG(
+        "d", schedule=None, default_args={"promptlayer_conn_id": "other", "max_active_runs": 7}
+    ):
+        plain = PromptLayerRunWorkflowBatchOperator(
+            task_id="plain", workflow_id_or_name="Echo", inputs=[]
+        )
+        mapped = PromptLayerRunWorkflowBatchOperator.partial(
+            task_id="mapped", workflow_id_or_name="Echo"
+        ).expand(inputs=[[{"n": 1}], [{"n": 2}]])
+    assert (plain.promptlayer_conn_id, plain.max_active_runs) == ("other", 7)
+    assert mapped.task_id == "mapped"
