@@ -130,6 +130,9 @@ class PromptLayerUnexpectedAnswerError(PromptLayerTransientError):
 class PromptLayerAnswerTooLargeError(PromptLayerError):
     """The answer is larger than this provider reads. Trying again does not help."""
 
+    arrived: ClassVar[bool] = True
+    """Whether PromptLayer may have seen the request."""
+
 
 class PromptLayerUnreachableError(PromptLayerTransientError):
     """There was no whole answer: refused, reset, DNS, TLS, time-out. Trying again can help.

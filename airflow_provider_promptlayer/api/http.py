@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.json_body import LARGE, loads
 from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line, shown
 from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAnswerTooLargeError,
     PromptLayerAuthError,
     PromptLayerError,
     PromptLayerNotFoundError,
@@ -33,6 +34,9 @@ MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 _FIELD_ERRORS_NAMED: Final = 5
 
 T = TypeVar("T")
+
+Unanswered: TypeAlias = PromptLayerUnreachableError | PromptLayerAnswerTooLargeError
+"""What a transport raises where it got no whole answer."""
 U = TypeVar("U")
 
 
@@ -88,7 +92,7 @@ class Call(Generic[T]):
 
     request: Request
     read: Callable[[Response, float], T]
-    unanswered: Callable[[PromptLayerUnreachableError], PromptLayerError] = lambda error: error
+    unanswered: Callable[[Unanswered], PromptLayerError] = lambda error: error
 
     def then(self, make: Callable[[T], U]) -> Call[U]:
         """Return the same request, with what ``make`` makes of the result as its result."""

@@ -33,6 +33,7 @@ from airflow_provider_promptlayer.api.throttle import Throttle
 from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
 from airflow_provider_promptlayer.api.workflows import workflow_count
 from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAnswerTooLargeError,
     PromptLayerAuthError,
     PromptLayerConfigurationError,
     PromptLayerError,
@@ -53,6 +54,9 @@ T = TypeVar("T")
 
 _aio: ModuleType | None = None
 """The asynchronous transport, once it is imported."""
+
+_known_settings: dict[Settings, Settings] = {}
+"""The settings that this process has read, each once."""
 
 _throttles: dict[Settings, Throttle] = {}
 """Connection → the brake of all waits in this process that use it."""
@@ -325,7 +329,7 @@ class PromptLayerConnectionHook(BaseHook):
             self._transport = BlockingTransport(self.settings)
         try:
             response = self._transport.send(call.request)
-        except PromptLayerUnreachableError as error:
+        except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
         return call.read(response, time.time())
 
@@ -335,7 +339,7 @@ class PromptLayerConnectionHook(BaseHook):
                 return await self._acall_once(call, transport)
         try:
             response = await over.send(call.request)
-        except PromptLayerUnreachableError as error:
+        except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
         if response.is_large:
             return await asyncio.to_thread(call.read, response, time.time())
@@ -406,8 +410,9 @@ class PromptLayerConnectionHook(BaseHook):
                 "read the API key.",
                 self.promptlayer_conn_id,
             )
-        self._settings = settings
-        return settings
+        # One object for all hooks: there is a hook for each of thousands of waits.
+        self._settings = _known_settings.setdefault(settings, settings)
+        return self._settings
 
     @property
     def throttle(self) -> Throttle:

@@ -288,6 +288,17 @@ class TestResending:
             assert start(server.url) == 7
         assert server.starts == 2
 
+    def test_an_answer_that_is_too_large_leaves_it_open(
+        self, start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_promptlayer.transport.body.MAX_BODY_BYTES", 1000)
+        with (
+            Script(http("201 Created", "x" * 1001), ACCEPTED) as server,
+            pytest.raises(PromptLayerStartUncertainError, match="larger than"),
+        ):
+            start(server.url)
+        assert server.starts == 1
+
     @pytest.mark.parametrize(
         "first",
         [
