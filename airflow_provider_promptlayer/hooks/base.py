@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -131,16 +131,9 @@ class PromptLayerConnectionHook(BaseHook):
         )
         return True, f"PromptLayer answers at {self.settings.base_url}.{found}"
 
-    @asynccontextmanager
-    async def async_transport(self) -> AsyncIterator[AsyncTransport]:
+    def async_transport(self) -> AbstractAsyncContextManager[AsyncTransport]:
         """Hold the event loop's connection pool open, so that the calls within share it."""
-        global _aio
-        if _aio is None:  # aiohttp takes tenths of a second to import: not on the event loop
-            _aio = await asyncio.to_thread(
-                import_module, "airflow_provider_promptlayer.transport.aio"
-            )
-        async with _aio.SharedTransport(await self.aget_settings()) as transport:
-            yield transport
+        return _Lent(self)
 
     async def aget_settings(self) -> Settings:
         """Return :attr:`settings`, without blocking the event loop."""
@@ -439,3 +432,25 @@ class PromptLayerConnectionHook(BaseHook):
 
 def _patience(about: str, max_outage: float) -> Wait:
     return Wait(about, Pace(0.0), started_at=time.time(), deadline=None, max_outage=max_outage)
+
+
+class _Lent:
+    """The pool of a hook's settings, lent. No generator, as thousands of waits hold one each."""
+
+    __slots__ = ("_hook", "_shared")
+
+    def __init__(self, hook: PromptLayerConnectionHook) -> None:
+        self._hook = hook
+
+    async def __aenter__(self) -> AsyncTransport:
+        global _aio
+        if _aio is None:  # aiohttp takes tenths of a second to import: not on the event loop
+            _aio = await asyncio.to_thread(
+                import_module, "airflow_provider_promptlayer.transport.aio"
+            )
+        self._shared = _aio.SharedTransport(await self._hook.aget_settings())
+        transport: AsyncTransport = await self._shared.__aenter__()
+        return transport
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._shared.__aexit__()
