@@ -34,10 +34,10 @@ MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 _FIELD_ERRORS_NAMED: Final = 5
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 Unanswered: TypeAlias = PromptLayerUnreachableError | PromptLayerAnswerTooLargeError
 """What a transport raises where it got no whole answer."""
-U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
