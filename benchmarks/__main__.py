@@ -56,6 +56,7 @@ BENCHMARKS = (
     Benchmark("imports", "imports of a DAG file"),
     Benchmark("large_results", "large results"),
     Benchmark("live", "waits in a real Airflow"),
+    Benchmark("batch", "a batch in a real Airflow"),
 )
 
 

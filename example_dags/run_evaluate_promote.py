@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
-    PromptLayerRunWorkflowOperator,
+    PromptLayerRunWorkflowBatchOperator,
 )
 
 with DAG(
@@ -31,9 +31,10 @@ with DAG(
     def list_topics() -> list[dict[str, str]]:
         return [{"topic": topic} for topic in ("tea", "coffee")]
 
-    run = PromptLayerRunWorkflowOperator.partial(
-        task_id="run", workflow_id_or_name="Article pipeline", max_active_tis_per_dagrun=16
-    ).expand(input_variables=list_topics())
+    # One task for all of them: a thousand mapped ones would be two thousand workers.
+    run = PromptLayerRunWorkflowBatchOperator(
+        task_id="run", workflow_id_or_name="Article pipeline", inputs=list_topics()
+    )
 
     evaluate = PromptLayerRunTableOperator(
         task_id="evaluate",
