@@ -15,6 +15,9 @@ REFUSES_SLASHES_IN_XCOM_KEYS: Final = airflow_version.startswith("3.0.")
 """Whether the execution API knows no route for a key with a slash."""
 
 
+EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED: Final = airflow_version.startswith("2.")
+"""Whether ``execution_timeout`` counts from a task's first leg on; later, each leg has its own."""
+
 STARTS_IN_TRIGGERER: Final = not airflow_version.startswith(("2.", "3.0.", "3.1.", "3.2."))
 """Whether a task may begin in the triggerer, which then renders its arguments.
 

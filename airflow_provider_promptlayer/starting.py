@@ -8,10 +8,12 @@ an error is only retried where that cannot double what goes on; see :mod:`.api.s
 
 from __future__ import annotations
 
+import datetime
+import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_promptlayer import xcom
+from airflow_provider_promptlayer import compat, xcom
 from airflow_provider_promptlayer.api.starting import Phase, Plan, plan
 from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.exceptions import (
@@ -29,6 +31,9 @@ from airflow_provider_promptlayer.waiting import PromptLayerWaiter
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+_AHEAD_OF_EXECUTION_TIMEOUT = 60.0
+"""Seconds that a task needs to come back from the triggerer and to hand on its outputs."""
 
 
 class PromptLayerStarter(PromptLayerWaiter[L]):
@@ -75,17 +80,6 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
     def named(self, subject_id: Any) -> Subject[L]:
         """Return what has the id."""
 
-    def execute(self, context: Context) -> Any:
-        """Start it, or find what an earlier try has started, and wait; raises as the base."""
-        if self.wait_for_completion:
-            return super().execute(context)
-        with self._airflow_errors():
-            subject = self.identify(context)
-            if subject is None:
-                return self.without(context)
-            self._remember(Phase.DELIVERED, subject)
-            return subject.id
-
     def identify(self, context: Context) -> Subject[L] | None:
         """Return what an earlier try has started, or start it.
 
@@ -126,6 +120,24 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
     def is_accident(self, error: Exception) -> bool:
         """Return whether what was started has failed in a way that another start may not."""
         return isinstance(error, PromptLayerRunFailedError)
+
+    def _must_end_by(self, context: Context) -> float:
+        # execution_timeout fails the task from outside, and the retry would start another run:
+        # where it counts on through the wait and nothing is remembered, end the wait before it.
+        counts = compat.EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED or not self.deferrable
+        if self.execution_timeout is None or self._memory is not None or not counts:
+            return super()._must_end_by(context)
+        began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
+        allowed = self.execution_timeout.total_seconds()
+        ahead = min(_AHEAD_OF_EXECUTION_TIMEOUT, allowed / 4)
+        return (time.time() if began is None else began.timestamp()) + allowed - ahead
+
+    # Not in execute: Airflow 2 takes a call of the base's for one from outside of the task.
+    def _go_on(self, context: Context, subject: Subject[L]) -> Any:
+        if self.wait_for_completion:
+            return super()._go_on(context, subject)
+        self._remember(Phase.DELIVERED, subject)
+        return subject.id
 
     def _finish(self, context: Context, ending: L) -> Any:
         self.record(context, ending)

@@ -11,6 +11,7 @@ in every mode.
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -176,16 +177,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             self._subject = subject = self.identify(context)
             if subject is None:
                 return self.without(context)
-            started_at = self._started_at(context)
-            if self.reschedule and not self.deferrable:
-                self._outage_memory = OutageMemory.of(context)
-            wait = self._new_wait(
-                subject,
-                started_at,
-                deadline=started_at + self.timeout,
-                outage_since=self._outage_memory.read() if self._outage_memory else None,
-            )
-            return self._finish(context, self._wait_to_the_end(subject, wait))
+            return self._go_on(context, subject)
 
     def execute_complete(
         self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
@@ -196,7 +188,9 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         :param waiting: what this task left for itself when it deferred.
         """
         with self._airflow_errors():
-            if waiting is None or "subject" not in waiting:
+            if waiting is None:
+                waiting = self._notes_from_elsewhere(context)
+            if "subject" not in waiting:
                 raise PromptLayerEventError("The task was resumed without its own notes.")
             self._subject = subject = self.subject_type(**waiting["subject"])
             self.cancels_on_kill = bool(waiting.get("is_own", self.cancels_on_kill))
@@ -205,8 +199,13 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             wait = self._new_wait(
                 subject,
                 waiting["started_at"],
+                deadline=waiting["deadline"],
                 # It has ended in time: a blip in fetching what it left is no time-out.
-                deadline=max(waiting["deadline"], time.time() + self.max_outage),
+                grace=max(
+                    0.0,
+                    min(time.time() + self.max_outage, self._must_end_by(context))
+                    - waiting["deadline"],
+                ),
                 outage_since=waiting["outage_since"],
             )
             return self._finish(context, self._wait_to_the_end(subject, wait))
@@ -267,6 +266,42 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         else:
             self.log.warning("The task is being stopped. %s %s.", subject, what_became)
 
+    def _go_on(self, context: Context, subject: Subject[L]) -> Any:
+        """Do what is to be done once it is known what to wait for: wait, and hand on."""
+        started_at = self._started_at(context)
+        if self.reschedule and not self.deferrable:
+            self._outage_memory = OutageMemory.of(context)
+        wait = self._new_wait(
+            subject,
+            started_at,
+            deadline=min(started_at + self.timeout, self._must_end_by(context)),
+            outage_since=self._outage_memory.read() if self._outage_memory else None,
+        )
+        return self._finish(context, self._wait_to_the_end(subject, wait))
+
+    def _notes_from_elsewhere(self, context: Context) -> dict[str, Any]:
+        """Return the notes of a task whose own were not handed back to it.
+
+        ``dag.test()`` and ``airflow tasks test`` resume a task with the event alone. What there is
+        to wait for is known without them, or in XCom; each deferral is a wait of its own there.
+
+        :raises PromptLayerEventError: if it is not known.
+        """
+        subject = self.recall(context)
+        if subject is None:
+            raise PromptLayerEventError("The task was resumed without its own notes.")
+        now = time.time()
+        return {
+            "subject": asdict(subject),
+            "started_at": now,
+            "deadline": min(now + self.timeout, self._must_end_by(context)),
+            "outage_since": None,
+        }
+
+    def _must_end_by(self, context: Context) -> float:  # noqa: ARG002
+        """Return when the wait has to be over, whatever its ``timeout``, since the epoch."""
+        return math.inf
+
     def _wait_to_the_end(self, subject: Subject[L], wait: Wait) -> L:
         """Look until the subject has ended; or leave the worker, to come back later."""
         while True:
@@ -299,6 +334,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
     def _defer(self, subject: Subject[L], wait: Wait, *, next_look_at: float) -> NoReturn:
         deadline = wait.started_at + self.timeout if wait.deadline is None else wait.deadline
+        last_deadline = deadline + wait.grace
         # The triggerer goes on with an outage that the worker has met. One met after it had
         # ended, in fetching what the triggerer never asks for, is counted from visit to visit.
         outage_there, outage_here = (
@@ -313,7 +349,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 max_wait=wait.pace.max_wait,
                 max_outage=wait.max_outage,
                 started_at=wait.started_at,
-                deadline=deadline,
+                deadline=last_deadline,
                 next_look_at=next_look_at,
                 outage_since=outage_there,
                 cancel_on_kill=self.cancels_on_kill,
@@ -329,7 +365,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                     **self.notes(),
                 }
             },
-            timeout=datetime.timedelta(seconds=max(deadline, next_look_at) - time.time())
+            timeout=datetime.timedelta(seconds=max(last_deadline, next_look_at) - time.time())
             + TIMEOUT_GRACE,
         )
 
@@ -362,6 +398,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         started_at: float,
         *,
         deadline: float,
+        grace: float = 0.0,
         outage_since: float | None = None,
     ) -> Wait:
         return Wait(
@@ -369,6 +406,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             self._pace(),
             started_at=started_at,
             deadline=deadline,
+            grace=grace,
             max_outage=self.max_outage,
             outage_since=outage_since,
         )

@@ -191,6 +191,8 @@ class _Reader:
             if scanned is None:
                 return key, False
             members, end = scanned
+            if not members:  # a bracket straight after a comma
+                raise self._error("Expecting value")
             if isinstance(holder, list):
                 holder.extend(members)
             else:

@@ -21,17 +21,21 @@ class Throttle:
     """
 
     def __init__(self, *, jitter: Callable[[], float] = random.random) -> None:
+        self._since = 0.0
         self._until = 0.0
         self._jitter = jitter
 
     def hold_for(self, seconds: float, *, now: float) -> None:
         """Keep everybody from asking for so many seconds."""
-        self._until = max(self._until, now + seconds)
+        held = self._until if now >= self._since else 0.0  # else the clock was set back
+        self._since, self._until = now, max(held, now + seconds)
 
     def delay(self, *, now: float) -> float:
         """Return the seconds for which to hold a look; 0 if there is no need to.
 
         Each caller gets some more than the others, so that they do not all come back at once.
         """
+        if now < self._since:
+            return 0.0  # the clock was set back: held until then, nobody would ask for as long
         remaining = self._until - now
         return remaining * (1.0 + _SPREAD * self._jitter()) if remaining > 0 else 0.0

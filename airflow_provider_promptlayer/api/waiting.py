@@ -59,6 +59,8 @@ class Wait:
     :param started_at: when the wait began, in seconds since the epoch.
     :param deadline: when it ends without success, in seconds since the epoch; None for a caller
         that keeps the time itself.
+    :param grace: seconds after the deadline in which trouble in asking is still ridden out, for
+        what is thought to have ended in time. An answer that it goes on ends the wait then.
     :param max_outage: seconds for which PromptLayer may be out of reach.
     :param outage_since: when an outage began that is still going on, or None.
     :param throttle: what all waits on one connection share.
@@ -70,6 +72,7 @@ class Wait:
         "_jitter",
         "_last",
         "deadline",
+        "grace",
         "max_outage",
         "outage_since",
         "pace",
@@ -85,6 +88,7 @@ class Wait:
         *,
         started_at: float,
         deadline: float | None,
+        grace: float = 0.0,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         outage_since: float | None = None,
         throttle: Throttle | None = None,
@@ -94,6 +98,7 @@ class Wait:
         self.pace = pace
         self.started_at = started_at
         self.deadline = deadline
+        self.grace = grace
         self.max_outage = max_outage
         self.outage_since = outage_since
         self.throttle = throttle or Throttle()
@@ -151,7 +156,7 @@ class Wait:
         self._last = look.progress
         if look.is_complete:
             return Step(is_done=True, note=note)
-        return Step(sleep=self._until_next(now), note=note)
+        return Step(sleep=self._until_next(now, self.deadline), note=note)
 
     def after_answer(self, *, now: float) -> Step:
         """Return what follows from an answer that is all that was asked for."""
@@ -185,7 +190,7 @@ class Wait:
         until_outage = self.outage_since + self.max_outage - now
         if isinstance(error, PromptLayerRateLimitError):
             self.throttle.hold_for(min(backoff, until_outage), now=now)
-        seconds = min(max(self._until_next(now), backoff), until_outage)
+        seconds = min(max(self._until_next(now, self._last_deadline), backoff), until_outage)
         return Step(sleep=self._capped(seconds, now), note=note, is_trouble=True)
 
     def _answers_again(self, now: float) -> str:
@@ -193,10 +198,10 @@ class Wait:
         self.outage_since, self._failures = None, 0
         return f"PromptLayer answers again after {lasted:.0f} s."
 
-    def _until_next(self, now: float) -> float:
-        if self.deadline is not None and now >= self.deadline:
+    def _until_next(self, now: float, deadline: float | None) -> float:
+        if deadline is not None and now >= deadline:
             raise PromptLayerWaitTimeoutError(
-                f"{self._subject} did not end within {self.deadline - self.started_at:.0f} s "
+                f"{self._subject} did not end within {deadline - self.started_at:.0f} s "
                 f"(last seen: {self._last}). It goes on at PromptLayer."
             )
         return self._capped(self._interval(now), now)
@@ -205,12 +210,17 @@ class Wait:
         return self.pace.interval(now - self.started_at, seed=self._seed)
 
     def _capped(self, seconds: float, now: float) -> float:
-        remaining = math.inf if self.deadline is None else self.deadline - now
+        deadline = self._last_deadline
+        remaining = math.inf if deadline is None else deadline - now
         return max(0.0, min(seconds, remaining))
 
     def _backoff(self) -> float:
         longest = min(_MAX_BACKOFF, 2.0 ** min(self._failures, 10))
         return longest * (0.5 + 0.5 * self._jitter())
+
+    @property
+    def _last_deadline(self) -> float | None:
+        return None if self.deadline is None else self.deadline + self.grace
 
     @property
     def _seed(self) -> str:

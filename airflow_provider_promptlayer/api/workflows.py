@@ -211,7 +211,9 @@ def workflow_results(
     - 200 with a map of nodes: the run has ended, unless a node is still QUEUED or RUNNING
       (PromptLayer's release notes of March 2026 tell of a moment in which the status is wrong).
     - 200 where only the main output was asked for: the body is that output, any JSON value. One
-      that is a map with an unfinished node is taken for the moment described above.
+      that is a map with an unfinished node is taken for the moment described above, but for an
+      outline, after which somebody asks for everything: a run whose output looks like that would
+      else never end.
     - 400 or 500 with ``{"success": false, "output": …}``: the run has ended without output.
       PromptLayer announced it in March 2026; it is an ending and not a server error.
 
@@ -263,7 +265,7 @@ class _ReadResults:
         nodes = _nodes_or_none(payload)
         if status == 202:
             return WorkflowResults(self.run_id, is_complete=False, nodes=nodes or {})
-        if not self.return_all_outputs and not _is_unfinished(nodes):
+        if not self.return_all_outputs and (self.outline or not _is_unfinished(nodes)):
             return WorkflowResults(
                 self.run_id, is_complete=True, final_output=payload, notes=notes.phrases
             )

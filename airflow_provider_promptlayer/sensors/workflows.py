@@ -8,10 +8,11 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_promptlayer import compat
 from airflow_provider_promptlayer.api.arguments import execution_id
+from airflow_provider_promptlayer.api.events import Outcome, WaitEvent
 from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
@@ -22,6 +23,9 @@ from airflow_provider_promptlayer.workflow_waiting import PromptLayerWorkflowWai
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.triggers.base import BaseTrigger, StartTriggerArgs
+
+_RENDERED_THERE: Final = ("workflow_version_execution_id", "promptlayer_conn_id")
+"""The templated arguments of the trigger; a subclass may have template fields besides."""
 
 
 class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
@@ -68,10 +72,7 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
     :raises PromptLayerInvalidInputError: if the triggerer cannot do what these two options ask.
     """
 
-    template_fields: Sequence[str] = (
-        "workflow_version_execution_id",
-        "promptlayer_conn_id",
-    )
+    template_fields: Sequence[str] = _RENDERED_THERE
 
     def __init__(
         self,
@@ -124,12 +125,12 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
         return StartTriggerArgs(
             trigger_cls="airflow_provider_promptlayer.triggers.whole_wait.PromptLayerWholeWaitTrigger",
             trigger_kwargs={
-                **{name: for_triggerer(name, getattr(self, name)) for name in self.template_fields},
+                **{name: for_triggerer(name, getattr(self, name)) for name in _RENDERED_THERE},
                 "poke_interval": pace.poke_interval,
                 "exponential_backoff": pace.exponential_backoff,
                 "max_wait": pace.max_wait,
                 "max_outage": self.max_outage,
-                "end_from_trigger": self.end_from_trigger,
+                "end_from_trigger": self._ends_there(),
                 "fail_on": self.fail_on,
                 "timeout": self.timeout,
                 "airflow_timeout": ends_after.total_seconds(),
@@ -154,11 +155,29 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
             }
             return self.execute_complete(context, event, notes)
 
+    def execute_complete(
+        self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
+    ) -> Any:
+        """Go on after the triggerer has fired; raises what :meth:`execute` raises.
+
+        :param event: the trigger's event; from ``dag.test()`` also the name of the state in which
+            the trigger has ended the task, as that resumes a task whatever its trigger fired.
+        :param waiting: what this task left for itself when it deferred.
+        """
+        if self.end_from_trigger and event == "success":
+            with self._airflow_errors():
+                event = WaitEvent(self.identify(context).id, Outcome.ENDED, "").payload()
+        return super().execute_complete(context, event, waiting)
+
     def trigger(self, subject: Subject[WorkflowResults], **how: Any) -> BaseTrigger:
         """Return the trigger that waits for a run, and may end the task."""
         return super().trigger(
-            subject, end_from_trigger=self.end_from_trigger, fail_on=self.fail_on, **how
+            subject, end_from_trigger=self._ends_there(), fail_on=self.fail_on, **how
         )
+
+    def _ends_there(self) -> bool:
+        # The triggerer judges by fail_on: of a subclass that judges by more, a worker has to.
+        return self.end_from_trigger and type(self).judge is PromptLayerWorkflowWaiter.judge
 
     def identify(self, context: Context) -> WorkflowRun:  # noqa: ARG002
         """Return the run whose id was given.

@@ -30,6 +30,9 @@ from airflow_provider_promptlayer.transport.tls import proxy_for, ssl_context
 MAX_CONNECTIONS: Final = 100
 """Looks that one pool has under way at most; further ones queue, first come, first served."""
 
+_LONGEST_LINE: Final = 65_536
+"""Bytes that a line of an answer's head may have: as many as the other transport takes."""
+
 _ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
 """What aiohttp raises: a time-out is an OSError, a host that IDNA refuses a ValueError."""
 
@@ -95,6 +98,8 @@ class AsyncTransport:
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
             trace_configs=list(traces),
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=_LONGEST_LINE,
+            max_field_size=_LONGEST_LINE,
         )
 
     async def _send(
@@ -126,9 +131,12 @@ class AsyncTransport:
     ) -> PromptLayerUnreachableError:
         if isinstance(error, TimeoutError):
             reason = f"no whole answer within {self._settings.timeout:g} s"
-        elif isinstance(error, aiohttp.ClientResponseError):
+        elif isinstance(error, aiohttp.ClientHttpProxyError):
             # Its own text quotes the proxy's URL, and with it the proxy's password.
             reason = f"the proxy answered HTTP {error.status}"
+        elif isinstance(error, aiohttp.ClientResponseError):
+            said = one_line(self._secrets.blotted(error.message))
+            reason = f"the answer is no HTTP that can be read ({said})"
         else:
             # What another library says may quote the proxy's answer, and that the request.
             reason = one_line(self._secrets.blotted(str(error))) or type(error).__name__

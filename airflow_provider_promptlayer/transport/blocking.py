@@ -150,6 +150,9 @@ class _Exchange:
                 allow_redirects=False,
                 stream=True,
             ) as answer:
+                if answer.status_code < 200:
+                    # http.client takes it for the answer, and the answer for that to the next one.
+                    raise self._unreachable(f"an interim answer (HTTP {answer.status_code})")
                 return Response(
                     status=answer.status_code,
                     headers={name.lower(): value for name, value in answer.headers.items()},

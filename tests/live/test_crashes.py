@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workers that die: how many runs PromptLayer saw, and how the task ended."""
+"""Workers that die, and waits that Airflow would cut short.
+
+How many runs PromptLayer saw, and how the task ended.
+"""
 
 from __future__ import annotations
 
@@ -46,3 +49,11 @@ def test_killed_after_the_id_was_noted(
     """The next try waits for the same run."""
     states, starts = ended
     assert (states[moment], starts[moment]) == ("success", 1 if REMEMBERS else 2)
+
+
+def test_execution_timeout_starts_no_second_run(
+    ended: tuple[dict[str, str], Counter[str]],
+) -> None:
+    """On Airflow 2 it counts while a task is deferred; the wait ends before it, without a retry."""
+    states, starts = ended
+    assert (states["overdue"], starts["overdue"]) == ("failed", 1)

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from support.modes import Ending, FakeTaskInstance, Store, run_task
 
+from airflow_provider_promptlayer import compat
 from airflow_provider_promptlayer.api import starting
 from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
 from airflow_provider_promptlayer.exceptions import (
@@ -435,3 +439,69 @@ def test_clearing_after_the_outputs_could_not_go_out_runs_again(server: LocalPro
     assert attempt(store, nodes=["Sumarize"]).kind == "failed for good"
     assert attempt(store, max_tries=3).kind == "success"
     assert server.count("POST") == 2
+
+
+class TestExecutionTimeout:
+    """It fails a task from outside, and the retry would start another run."""
+
+    def deadline(self, counts: bool, allowed: float, **extra: Any) -> float:
+        """Return how long after its beginning the task gives up in the triggerer."""
+        ti = FakeTaskInstance()
+        began = datetime.datetime.now(datetime.UTC)
+        ti.start_date = began  # type: ignore[attr-defined]
+        context: Any = {"ti": ti, "run_id": ti.run_id, **extra}
+        operator = PromptLayerRunWorkflowOperator(
+            task_id="task",
+            workflow_id_or_name="Slow",
+            timeout=10_000.0,
+            execution_timeout=datetime.timedelta(seconds=allowed),
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compat, "EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED", counts)
+            with pytest.raises(TaskDeferred) as deferral:
+                operator.execute(context)
+        kwargs = deferral.value.trigger.serialize()[1]
+        return float(kwargs["deadline"]) - began.timestamp()
+
+    @pytest.mark.parametrize(("allowed", "waits"), [(1000.0, 940.0), (80.0, 60.0)])
+    def test_the_wait_ends_before_it_where_it_counts(
+        self, allowed: float, waits: float, server: LocalPromptLayer
+    ) -> None:
+        assert self.deadline(True, allowed) == pytest.approx(waits, abs=5.0)
+
+    def test_and_nowhere_else(self, server: LocalPromptLayer) -> None:
+        assert self.deadline(False, 1000.0) == pytest.approx(10_000.0, abs=5.0)
+        assert self.deadline(True, 1000.0, task_state_store=Store()) == pytest.approx(
+            10_000.0, abs=5.0
+        )
+
+    def test_a_wait_in_the_worker_ends_before_it_everywhere(self, server: LocalPromptLayer) -> None:
+        ending = attempt(
+            None,
+            workflow_id_or_name="Slow",
+            deferrable=False,
+            execution_timeout=datetime.timedelta(seconds=0.8),
+        )
+        assert ending.kind == "timeout"
+
+
+def test_airflow_is_told_of_one_call_of_execute(
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 2 takes the call of a base's ``execute`` for one from outside of the task."""
+    safeguard: Any = import_module(BaseOperator.__module__).ExecutorSafeguard
+    monkeypatch.setattr(safeguard, "test_mode", False)
+    operator = PromptLayerRunWorkflowOperator(
+        task_id="task",
+        workflow_id_or_name="Digest",
+        deferrable=False,
+        allow_nested_operators=False,
+    )
+    if hasattr(safeguard, "sentinel_value"):  # Airflow 3
+        sentinel = safeguard.sentinel_value
+    else:
+        sentinel = import_module("airflow.models.base")._sentinel
+    ti = FakeTaskInstance()
+    context: Any = {"ti": ti, "run_id": ti.run_id}
+    outputs = operator.execute(context, **{"PromptLayerRunWorkflowOperator__sentinel": sentinel})
+    assert outputs == {"Answer": "long"}

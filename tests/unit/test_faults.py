@@ -24,6 +24,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from support.modes import MODES, TASK_MODES, Ending, FakeTaskInstance, first_event, rebuilt
 
 from airflow_provider_promptlayer.api import waiting
+from airflow_provider_promptlayer.api.throttle import Throttle
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import (
     Close,
@@ -468,6 +469,16 @@ def test_waits_on_one_connection_slow_down_together(server: LocalPromptLayer) ->
     later = [record for record in server.requests if record.arrived_at > refused.arrived_at + 0.1]
     # The last look at the deadline is all that is left.
     assert len(later) <= len(run_ids)
+
+
+def test_a_brake_is_let_go_where_the_clock_is_set_back() -> None:
+    """Else every wait of the process would hold still for as long as it was set back."""
+    brake = Throttle(jitter=lambda: 0.0)
+    brake.hold_for(60.0, now=100_000.0)
+    assert brake.delay(now=100_010.0) == 50.0
+    assert brake.delay(now=10_000.0) == 0.0
+    brake.hold_for(30.0, now=10_000.0)
+    assert brake.delay(now=10_010.0) == 20.0
 
 
 def trigger_for(run_id: int, **arguments: Any) -> PromptLayerWorkflowTrigger:

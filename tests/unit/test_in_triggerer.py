@@ -18,11 +18,18 @@ from typing import Any
 
 import jinja2
 import pytest
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred, task, task_group
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowFailException,
+    TaskDeferred,
+    task,
+    task_group,
+)
 from airflow.triggers.base import TaskSuccessEvent
 from support.modes import FakeTaskInstance, first_event, rebuilt, run_task, started_by_airflow
 
 from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
@@ -146,6 +153,30 @@ class TestEnd:
         event = self.event(server, "Good", ENDED, Reply(503))
         assert not isinstance(event, TaskSuccessEvent)
         assert event.payload["outcome"] == "ended"
+
+    @pytest.mark.parametrize("start", [False, pytest.param(True, marks=needs_start)])
+    def test_is_left_to_a_subclass_that_judges_by_more(
+        self, start: bool, server: LocalPromptLayer
+    ) -> None:
+        class Exacting(PromptLayerWorkflowSensor):
+            def judge(self, ending: WorkflowResults) -> None:
+                super().judge(ending)
+                if ending.final_output != "perfect":
+                    raise AirflowFailException("could be better")
+
+        run_id = server.start_execution("Good")
+        server.script(RUNNING, times=1)
+        ending = run_task(
+            lambda: Exacting(
+                task_id="exacting",
+                dag=DAG("e", schedule=None, start_date=datetime.datetime(2026, 1, 1)),
+                workflow_version_execution_id=run_id,
+                poke_interval=0.05,
+                start_from_trigger=start,
+                end_from_trigger=True,
+            )
+        )
+        assert (ending.kind, ending.message) == ("failed for good", "could be better")
 
     def test_is_not_called_a_success_where_a_node_still_runs(
         self, server: LocalPromptLayer
@@ -320,6 +351,19 @@ class TestStart:
         assert read.start_trigger_args.timeout == args.timeout
         plain = DagSerialization.from_dict(data).get_task("start")
         assert not plain.start_from_trigger
+
+    def test_a_subclass_may_have_more_template_fields(self) -> None:
+        class Regional(PromptLayerWorkflowSensor):
+            template_fields = (*PromptLayerWorkflowSensor.template_fields, "region")
+
+            def __init__(self, *, region: str, **kwargs: Any) -> None:
+                super().__init__(**kwargs)
+                self.region = region
+
+        sensor = Regional(
+            task_id="task", workflow_version_execution_id=7, region="eu", start_from_trigger=True
+        )
+        assert started_by_airflow(sensor.start_trigger_args).workflow_version_execution_id == 7
 
     def test_every_task_has_arguments_of_its_own(self) -> None:
         one, other = make(1, start_from_trigger=True)(), make(2, start_from_trigger=True)()

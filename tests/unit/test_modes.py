@@ -3,17 +3,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
-from support.modes import MODES, TASK_MODES, Ending, FakeTaskInstance, Rescheduled, Store, run_task
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    TaskDeferred,
+)
+from support.modes import (
+    MODES,
+    TASK_MODES,
+    Ending,
+    FakeTaskInstance,
+    Rescheduled,
+    Store,
+    first_event,
+    rebuilt,
+    run_task,
+)
 
+from airflow_provider_promptlayer.api.events import Outcome, WaitEvent
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 
@@ -64,6 +83,11 @@ CASES = {
         "no_output",
         "failed for good",
         ("'Answer'", "CANCELLED"),
+    ),
+    "output that looks like nodes that run": Case(
+        (Node("Answer", {"job": {"status": "RUNNING"}}, duration=0.3, is_output_node=True),),
+        "no_output",
+        "success",
     ),
     "nodes take a while": Case(
         (
@@ -138,6 +162,26 @@ class TestNeverEnding:
         ending = wait(task_mode, run_id, timeout=0.5, **{option: True})
         assert ending.kind == "skipped"
         assert option in ending.message
+
+    def test_times_out_also_where_it_seemed_to_have_ended(
+        self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+    ) -> None:
+        """Else the worker and the triggerer hand it to and fro for ever."""
+        run_id = promptlayer_server.start_execution("W")
+        sensor = PromptLayerWorkflowSensor(task_id="t", workflow_version_execution_id=run_id)
+        waiting = {
+            "subject": {"workflow_version_execution_id": run_id},
+            "started_at": time.time() - 20.0,
+            "deadline": time.time() - 10.0,
+            "outage_since": None,
+        }
+        ended = WaitEvent(run_id, Outcome.ENDED, "").payload()
+        with pytest.raises(AirflowSensorTimeout, match="within 10 s"):
+            sensor.resume_execution(
+                "execute_complete",
+                {"event": ended, "waiting": waiting},
+                {"ti": FakeTaskInstance()},  # type: ignore[typeddict-item]
+            )
 
     @pytest.mark.parametrize(("task_mode", "visits"), [("poke", 1), ("deferred", 2)])
     def test_worker_visits(
@@ -321,3 +365,76 @@ class TestOutageBetweenReschedules:
         run_task(self.sensor, FakeTaskInstance(try_number=1), task_state_store=store)
         ending = run_task(self.sensor, FakeTaskInstance(try_number=2), task_state_store=store)
         assert ending.worker_visits > 1
+
+
+class TestResumedWithTheEventAlone:
+    """As ``dag.test()`` and ``airflow tasks test`` do, on every Airflow."""
+
+    @pytest.fixture
+    def promptlayer_workflows(self) -> list[Workflow]:
+        return [
+            Workflow("Good", [Node("A", "yes", duration=0.3, is_output_node=True)]),
+            Workflow("Bad", [Node("A", status="FAILED", duration=0.3, is_output_node=True)]),
+        ]
+
+    @staticmethod
+    def run(make: Callable[[], Any]) -> Any:
+        context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
+        with pytest.raises(TaskDeferred) as deferral:
+            make().execute(context)
+        event = asyncio.run(first_event(rebuilt(deferral.value.trigger)))
+        return make().resume_execution(
+            deferral.value.method_name, {"event": event.payload}, context
+        )
+
+    @pytest.mark.parametrize("end_from_trigger", [False, True])
+    def test_the_sensor(
+        self,
+        end_from_trigger: bool,
+        promptlayer_connection: str,
+        promptlayer_server: LocalPromptLayer,
+    ) -> None:
+        def make() -> PromptLayerWorkflowSensor:
+            return PromptLayerWorkflowSensor(
+                task_id="task",
+                workflow_version_execution_id=run_id,
+                poke_interval=0.05,
+                end_from_trigger=end_from_trigger,
+            )
+
+        run_id = promptlayer_server.start_execution("Good")
+        assert self.run(make) == run_id
+        run_id = promptlayer_server.start_execution("Bad")
+        with pytest.raises(AirflowFailException, match="no output node"):
+            self.run(make)
+
+    def test_the_run_operator(
+        self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+    ) -> None:
+        outputs = self.run(
+            lambda: PromptLayerRunWorkflowOperator(
+                task_id="task", workflow_id_or_name="Good", poke_interval=0.05
+            )
+        )
+        assert outputs == {"A": "yes"}
+        assert len(promptlayer_server.executions) == 1
+
+    @pytest.mark.parametrize("option", [{}, {"end_from_trigger": True}])
+    def test_what_a_trigger_called_a_success_is_judged_all_the_same(
+        self,
+        option: dict[str, Any],
+        promptlayer_connection: str,
+        promptlayer_server: LocalPromptLayer,
+    ) -> None:
+        run_id = promptlayer_server.start_execution("Bad")
+        sensor = PromptLayerWorkflowSensor(
+            task_id="task",
+            workflow_version_execution_id=run_id,
+            poke_interval=0.05,
+            deferrable=True,
+            **option,
+        )
+        context: Any = {"ti": FakeTaskInstance()}
+        time.sleep(0.4)  # the run takes 0.3 s
+        with pytest.raises(AirflowException, match=r"no output node|no event"):
+            sensor.resume_execution("execute_complete", {"event": "success"}, context)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks whose process is killed in the middle of their first try."""
+"""Tasks whose process is killed in the middle of their first try, or that take too long."""
 
 from __future__ import annotations
 
@@ -57,3 +57,12 @@ with DAG(dag_id="live_crashes", schedule=None, start_date=datetime(2026, 1, 1), 
             retries=2,
             retry_delay=timedelta(seconds=1),
         )
+    PromptLayerRunWorkflowOperator(
+        task_id="overdue",
+        workflow_id_or_name="Never",
+        poke_interval=timedelta(seconds=5),
+        execution_timeout=timedelta(seconds=80),
+        timeout=timedelta(seconds=100),  # ends it where execution_timeout does not count
+        retries=2,
+        retry_delay=timedelta(seconds=1),
+    )

@@ -73,6 +73,8 @@ def test_reads_what_python_writes(
 
 @given(st.text('[]{},:"ab\\u0d8 \n-+.eE019truefalsnINy', max_size=30), WINDOWS)
 @example("[1,]", 1)
+@example("[[[1],],2]", 2)
+@example('{"b":[[1],],"c":"d,"}', 5)
 @example("[,1]", 9)
 @example("[1,,2]", 9)
 @example('{"a":1,}', 1)

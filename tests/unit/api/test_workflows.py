@@ -755,7 +755,9 @@ def test_a_peek_at_a_large_answer_tells_how_far_the_run_is(status: int, last: st
     }
     peek = WorkflowRun(42).peek().read(answer(status, nodes), NOW)
     whole = WorkflowRun(42).read().read(answer(status, nodes), NOW)
-    assert (peek.is_complete, whole.is_complete) == (status == 200 and last == "SUCCESS",) * 2
+    assert whole.is_complete == (status == 200 and last == "SUCCESS")
+    # At 200 this may as well be the main output of a run that has ended: the whole look will tell.
+    assert peek.is_complete == (status == 200)
     if not peek.is_complete:
         assert peek.progress == whole.progress
     kept = peek.nodes["A"].value if peek.nodes else peek.final_output["A"]["value"]
