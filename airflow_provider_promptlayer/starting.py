@@ -9,6 +9,7 @@ an error is only retried where that cannot double what goes on; see :mod:`.api.s
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -124,13 +125,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
     def _must_end_by(self, context: Context) -> float:
         # execution_timeout fails the task from outside, and the retry would start another run:
         # where it counts on through the wait and nothing is remembered, end the wait before it.
-        counts = compat.EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED or not self.deferrable
-        if self.execution_timeout is None or self._memory is not None or not counts:
-            return super()._must_end_by(context)
-        began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
-        allowed = self.execution_timeout.total_seconds()
-        ahead = min(_AHEAD_OF_EXECUTION_TIMEOUT, allowed / 4)
-        return (time.time() if began is None else began.timestamp()) + allowed - ahead
+        return math.inf if self._memory is not None else ahead_of_execution_timeout(self, context)
 
     # Not in execute: Airflow 2 takes a call of the base's for one from outside of the task.
     def _go_on(self, context: Context, subject: Subject[L]) -> Any:
@@ -236,3 +231,17 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         except Exception:
             # As with XCom: it is under way, and failing now would only lose it.
             self.log.exception("Could not note %s for later tries.", subject.name)
+
+
+def ahead_of_execution_timeout(operator: PromptLayerWaiter[Any], context: Context) -> float:
+    """Return when a wait is to end so that ``execution_timeout`` does not end it, since the epoch.
+
+    Infinite where there is none, or where it does not count while the task is deferred.
+    """
+    counts = compat.EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED or not operator.deferrable
+    if operator.execution_timeout is None or not counts:
+        return math.inf
+    began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
+    allowed = operator.execution_timeout.total_seconds()
+    ahead = min(_AHEAD_OF_EXECUTION_TIMEOUT, allowed / 4)
+    return (time.time() if began is None else began.timestamp()) + allowed - ahead

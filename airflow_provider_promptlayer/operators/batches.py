@@ -40,6 +40,7 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.memory import BatchMemory
 from airflow_provider_promptlayer.operators.workflows import origin
+from airflow_provider_promptlayer.starting import ahead_of_execution_timeout
 from airflow_provider_promptlayer.waiting import PromptLayerWaiter
 
 if TYPE_CHECKING:
@@ -189,6 +190,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             self._began_at = time.time()
             self._deadline = self._began_at + self.timeout
             self.identify(context)
+            if self._memory is None:  # else a retry goes back to the runs
+                self._deadline = min(self._deadline, ahead_of_execution_timeout(self, context))
             return self._to_the_end(context)
 
     def execute_complete(
@@ -200,12 +203,17 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         :param waiting: what this task left for itself when it deferred.
         """
         with self._airflow_errors():
-            if waiting is None or "batch" not in waiting:
+            has_notes = waiting is not None
+            if waiting is None:
+                waiting = self._notes_from_elsewhere(context)
+            if "batch" not in waiting:
                 raise PromptLayerEventError("The task was resumed without its own notes.")
             self._began_at, self._deadline = waiting["started_at"], waiting["deadline"]
             batch = self._batch = Batch.read(waiting["batch"])
             subject = self._subject = WorkflowRuns(**waiting["subject"])
-            read_event(event, subject_id=subject.id)
+            # Without notes it is not known which of the runs were still going on.
+            is_any = not has_notes and isinstance(event, dict)
+            read_event(event, subject_id=str(event.get("id")) if is_any else subject.id)
             if subject.until == 0:
                 batch.end_all()  # if one has not, reading it will tell
             return self._to_the_end(context, outage_since=waiting["outage_since"])
@@ -236,6 +244,18 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             self.log.info("Going back to %s runs of an earlier try.", len(batch.going))
             self._keep(context)
         return WorkflowRuns(batch.going) if batch.going else None
+
+    def _notes_from_elsewhere(self, context: Context) -> dict[str, Any]:
+        # See the base. Inputs without a run may have been left or refused: nobody can tell here.
+        pushed = xcom.pull_own(context, xcom.EXECUTION_IDS_KEY)
+        if not pushed or None in pushed:
+            raise PromptLayerEventError("The task was resumed without its own notes.")
+        notes = super()._notes_from_elsewhere(context)
+        batch = Batch.take_over([None] * len(pushed), self._check(context)[0])
+        for index, run_id in enumerate(pushed):
+            batch.starting(index)
+            batch.started(index, run_id)
+        return {**notes, "batch": batch.payload()}
 
     def recall(self, context: Context) -> WorkflowRuns | None:
         """Return the runs whose ids were pushed before the task left the worker."""

@@ -147,9 +147,9 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
     - the worker dies, or ``execution_timeout`` strikes, between the start and the end of the wait
       in the worker (with ``deferrable``, until the deferral; and again while resuming);
     - Airflow cannot store the task's result at the very end;
-    - on Airflow 2, ``execution_timeout`` passes at any time before the end: it goes on counting
-      while the task is deferred, and fails the task before this operator is asked. Use
-      ``timeout`` instead.
+    - on Airflow 2, ``execution_timeout`` passes while no triggerer is there. It goes on counting
+      while the task is deferred, and so the wait ends a minute before it (or a quarter of it),
+      without a retry; only where no triggerer ends it, Airflow fails the task itself.
 
     :param workflow_id_or_name: name or numeric id of the workflow. Templated.
     :param input_variables: what the workflow takes. Templated.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
 
+from airflow_provider_promptlayer import compat
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import (
@@ -830,3 +832,40 @@ def test_in_a_dag_with_default_args_partial_and_expand() -> None:
         ).expand(inputs=[[{"n": 1}], [{"n": 2}]])
     assert (plain.promptlayer_conn_id, plain.max_active_runs) == ("other", 7)
     assert mapped.task_id == "mapped"
+
+
+class TestWithoutNotes:
+    def test_resumed_with_the_event_alone(self, server: LocalPromptLayer) -> None:
+        """As ``dag.test()`` and ``airflow tasks test`` do, on every Airflow."""
+
+        def make() -> PromptLayerRunWorkflowBatchOperator:
+            return PromptLayerRunWorkflowBatchOperator(
+                task_id="task", workflow_id_or_name="Slow", inputs=numbered(3), poke_interval=0.05
+            )
+
+        context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
+        with pytest.raises(TaskDeferred) as deferral:
+            make().execute(context)
+        event = asyncio.run(first_event(rebuilt(deferral.value.trigger)))
+        resumed = make().resume_execution("execute_complete", {"event": event.payload}, context)
+        assert resumed == answers(0, 1, 2)
+        assert starts(server) == each_once(3)
+
+    @pytest.mark.parametrize(("counts", "waits"), [(True, 940.0), (False, 10_000.0)])
+    def test_the_wait_ends_before_an_execution_timeout_that_counts(
+        self, counts: bool, waits: float, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(compat, "EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED", counts)
+        operator = PromptLayerRunWorkflowBatchOperator(
+            task_id="task",
+            workflow_id_or_name="Slow",
+            inputs=numbered(1),
+            timeout=10_000.0,
+            execution_timeout=datetime.timedelta(seconds=1000),
+        )
+        context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
+        began = time.time()
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute(context)
+        deadline = deferral.value.trigger.serialize()[1]["deadline"]
+        assert deadline - began == pytest.approx(waits, abs=5.0)
