@@ -43,6 +43,11 @@ class Pace:
     exponential_backoff: bool = False
     max_wait: float | None = None
 
+    @property
+    def fits_the_work(self) -> bool:
+        """Whether the interval is chosen here, and not by the user."""
+        return self.poke_interval is None and not self.exponential_backoff
+
     def interval(self, elapsed: float, *, seed: str) -> float:
         """Return the seconds until the next look.
 

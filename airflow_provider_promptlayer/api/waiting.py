@@ -190,7 +190,10 @@ class Wait:
         until_outage = self.outage_since + self.max_outage - now
         if isinstance(error, PromptLayerRateLimitError):
             self.throttle.hold_for(min(backoff, until_outage), now=now)
-        seconds = min(max(self._until_next(now, self._last_deadline), backoff), until_outage)
+        interval = self._until_next(now, self._last_deadline)
+        if self.pace.fits_the_work:  # what asked for a long interval was not the trouble
+            interval = min(interval, SHORTEST_INTERVAL)
+        seconds = min(max(interval, backoff), until_outage)
         return Step(sleep=self._capped(seconds, now), note=note, is_trouble=True)
 
     def _answers_again(self, now: float) -> str:

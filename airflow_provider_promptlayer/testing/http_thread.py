@@ -28,6 +28,7 @@ from airflow_provider_promptlayer.testing.messages import Request
 
 # Enough for thousands of pollers that connect at the same moment.
 _BACKLOG = 4096
+_TURNS_OF_AN_ACCEPT = 5
 _SECONDS_FOR_OPEN_REQUESTS = 1.0
 _SECONDS_FOR_A_CALL = 10.0
 
@@ -143,9 +144,11 @@ class HttpThread:
         finally:
             self._connections.end_waiting()
             await self._runner.cleanup()
-            # What is closed by now reports so in the loop's next turn. What is left has something
-            # to send that its client does not read.
-            await asyncio.sleep(0)
+            # What is closed by now reports so in the loop's next turn, and what was accepted at
+            # the last moment is known some turns later. What is left then has something to send
+            # that its client does not read, or has just come.
+            for _ in range(_TURNS_OF_AN_ACCEPT):
+                await asyncio.sleep(0)
             self._connections.reset()
             await asyncio.sleep(0)
             if self._reserved is not None:

@@ -241,6 +241,16 @@ def test_trouble_backs_off_and_never_looks_more_often_than_asked() -> None:
     assert sleeps[-1] == 60.0
 
 
+def test_after_a_blip_a_long_wait_looks_again_soon() -> None:
+    wait = wait_for(Pace(), deadline=None)
+    now = START + 3600
+    assert wait.after_look(RUNNING, now=now).sleep >= 48.0
+    sleeps = [wait.after_error(PromptLayerServerError("HTTP 502"), now=now).sleep for _ in range(7)]
+    assert sleeps == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    asked = PromptLayerRateLimitError("HTTP 429", retry_after=0.0)
+    assert wait.after_error(asked, now=now).sleep >= 1.6
+
+
 @pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
 def test_the_backoff_is_jittered(jitter: float) -> None:
     wait = wait_for(Pace(1.0), jitter=lambda: jitter)
