@@ -14,27 +14,15 @@ def read(found: Any) -> list[Figure]:
     """Return the figures that ``found`` describes.
 
     :param found: what a ``measure()`` returned: figures, or mappings with ``name``, ``ours``,
-        ``against`` (numbers), ``goal`` and ``note``; or what was read → the numbers of
-        :mod:`.large_results`.
+        ``against`` (numbers), ``goal`` and ``note``; or such mappings by name, of large results.
     :raises TypeError: if it is anything else.
     """
     if isinstance(found, Mapping):
-        return [_large_result(str(name), numbers) for name, numbers in found.items()]
+        found = [
+            {"name": f"50 MB, {name}", "against_name": "json.loads alone", **values}
+            for name, values in found.items()
+        ]
     return [value if isinstance(value, Figure) else _figure(value) for value in found]
-
-
-def _large_result(name: str, numbers: Mapping[str, float]) -> Figure:
-    return Figure(
-        f"50 MB, {name}: longest time the loop was blocked",
-        "ms",
-        Samples.of([numbers["longest_block_ms"]]),
-        "json.loads alone",
-        Samples.of([1e3 * numbers["plain_parse_seconds"]]),
-        note=f"{numbers['idle_block_ms']:.0f} ms when idle; memory at most "
-        f"{numbers['peak_over_size']:.1f} × the size, "
-        f"json.loads {numbers['plain_peak_over_size']:.1f} ×",
-        details=dict(numbers),
-    )
 
 
 def _figure(value: Any) -> Figure:
@@ -64,6 +52,6 @@ def _samples(value: Any) -> Samples | None:
 
 def _number_or_none(text: str) -> float | None:
     try:
-        return float(text)
+        return float(text.removeprefix("≤"))
     except ValueError:
         return None

@@ -36,6 +36,14 @@ def test_the_median_decides_whether_a_goal_is_reached(goal, reached):
     assert Figure("f", ours=OURS, theirs=THEIRS, goal=goal).is_reached is reached
 
 
+def test_figures_by_name_are_those_of_large_results():
+    numbers = {"ours": 21.0, "against": 197.0, "unit": "ms", "goal": "≤ 50", "note": "idle"}
+    (figure,) = read({"few strings: longest block": numbers})
+    assert figure.name == "50 MB, few strings: longest block"
+    assert figure.is_reached
+    assert figure.against == "json.loads alone"
+
+
 def test_there_is_no_ratio_to_nothing():
     figure = Figure("f", ours=OURS, theirs=Samples.of([0, 0, 0]))
     assert figure.ratio is None
