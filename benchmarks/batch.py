@@ -9,8 +9,6 @@ wait without a worker, and return the outputs. What is counted is what :mod:`.li
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +17,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
-from dev.airflow_stack import AirflowStack, StackError, Terminated
+from benchmarks.alone import run
+from dev.airflow_stack import AirflowStack, StackError
 from dev.occupancy import busy_workers
 from dev.processor_time import seconds_used
 
@@ -169,26 +168,5 @@ class _Bench:
         return seconds_used([one.pid for one in self._stack.components.running()])
 
 
-def main() -> int:
-    """Print the figures as lines of JSON; return the exit code: 0, 1, or 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.batch", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small one, to try")
-    options = parser.parse_args()
-    start = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
-
-    try:
-        for figure in measure(quick=options.quick, say=say):
-            print(json.dumps(figure), flush=True)
-    except StackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        return 143 if isinstance(stop, Terminated) else 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("python -m benchmarks.batch", __doc__, measure))

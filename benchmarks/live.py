@@ -14,7 +14,6 @@ more rarely than it is told to, and so costs less than it would: starts per wait
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -25,7 +24,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
-from dev.airflow_stack import AirflowStack, StackError, Terminated
+from benchmarks.alone import run
+from dev.airflow_stack import AirflowStack, StackError
 from dev.occupancy import busy_workers
 from dev.processor_time import seconds_used
 
@@ -285,26 +285,5 @@ def _figure(
     )
 
 
-def main() -> int:
-    """Print the figures as lines of JSON; return the exit code: 0, 1, or 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small one, to try")
-    options = parser.parse_args()
-    start = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
-
-    try:
-        for figure in measure(quick=options.quick, say=say):
-            print(json.dumps(figure), flush=True)
-    except StackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        return 143 if isinstance(stop, Terminated) else 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("python -m benchmarks.live", __doc__, measure))
