@@ -429,7 +429,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             memory.mark(index)  # what becomes of it goes along with the next note
         try:
             batch.started(index, self.hook.run_workflow(self.workflow_id_or_name, **arguments))
-        except (PromptLayerStartUncertainError, PromptLayerAnswerTooLargeError) as error:
+        except PromptLayerStartUncertainError as error:
             batch.uncertain(index, str(error))
         except PromptLayerRefusedError as error:
             if error.status not in _ABOUT_THE_INPUT:
