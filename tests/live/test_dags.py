@@ -81,7 +81,7 @@ class TestExamples:
     ) -> None:
         run = examples["promptlayer_run_and_use_output"]
         assert run.state == "success"
-        assert "deferred" in run.seen["write_article", -1]
+        assert "Pausing task as DEFERRED" in run.log("write_article")
         xcoms = run.xcoms("write_article")
         assert xcoms["Summarize"] == "In short: snow is old and in fashion."
         assert xcoms["return_value"]["Translate"] == xcoms["promptlayer_final_output"]
@@ -228,7 +228,7 @@ class TestEvaluations:
         run = passing[NIGHTLY]
         assert run.state == "success"
         assert run.final["alert", -1] == "skipped"
-        assert "deferred" in run.seen["gate", -1]
+        assert "Pausing task as DEFERRED" in run.log("gate")
         xcoms = run.xcoms("gate")
         assert (xcoms["promptlayer_score"], xcoms["promptlayer_verdict"]) == (0.93, "pass")
         assert xcoms["promptlayer_drift_summary"] == {"baseline_score": 0.91, "delta": 0.02}

@@ -46,6 +46,9 @@ WORKFLOWS = [
     Workflow("Never done", [Node("Answer", duration=math.inf, is_output_node=True)]),
 ]
 REQUEST_TIMEOUT = 0.4
+PATIENCE = 20.0
+"""Seconds that nothing here takes, however busy the machine is; all that must not be waited for
+takes longer."""
 POKE_INTERVAL = 0.02
 BACKOFF = 0.02
 HTML = {"Content-Type": "text/html"}
@@ -144,10 +147,10 @@ TROUBLE: dict[str, Fault] = {
 }
 
 UNANSWERED: dict[str, Fault] = {
-    "no answer": Silence(5),
-    "late": Slow(5),
-    "dripping body": Drip(REQUEST_TIMEOUT / 4, seconds=5),
-    "dripping headers": Drip(REQUEST_TIMEOUT / 4, headers_too=True, seconds=5),
+    "no answer": Silence(),
+    "late": Slow(2 * PATIENCE),
+    "dripping body": Drip(REQUEST_TIMEOUT / 4, seconds=2 * PATIENCE),
+    "dripping headers": Drip(REQUEST_TIMEOUT / 4, headers_too=True, seconds=2 * PATIENCE),
 }
 
 NOT_YET: dict[str, Fault] = {
@@ -181,7 +184,7 @@ def test_no_request_takes_longer_than_the_timeout(
     ending = wait(mode, run_id)
     took = time.monotonic() - started
     assert (ending.kind, ending.value) == ("success", run_id), ending
-    assert REQUEST_TIMEOUT <= took < 5 * REQUEST_TIMEOUT
+    assert REQUEST_TIMEOUT <= took < PATIENCE
     assert [record.fault for record in server.requests[:2]] == [fault, None]
 
 
@@ -233,7 +236,7 @@ def test_retry_after_is_kept(
     server.script(Reply(429, "{}", {"Retry-After": form(1)}))
     assert wait(mode, run_id).kind == "success"
     refused, answered = server.requests[:2]
-    assert 0.95 <= answered.arrived_at - refused.arrived_at < 2.5
+    assert answered.arrived_at - refused.arrived_at >= 0.95
 
 
 @pytest.mark.parametrize("header", ["3600", "1e300", "Wed, 21 Oct 2037 07:28:00 GMT", "9" * 400])
@@ -245,7 +248,7 @@ def test_retry_after_is_capped_by_the_time_that_is_left(
     started = time.monotonic()
     ending = wait(mode, run_id, timeout=0.2)
     assert ending.kind == "timeout", ending
-    assert time.monotonic() - started < 1.2
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_a_refused_connection_is_ridden_out(mode: str, server: LocalPromptLayer) -> None:
@@ -346,7 +349,7 @@ class TestOutage:
 class TestTimeoutWhileAway:
     """The time is up while PromptLayer is out of reach."""
 
-    @pytest.mark.parametrize("fault", [None, Silence(5), Reply(503)], ids=repr)
+    @pytest.mark.parametrize("fault", [None, Silence(), Reply(503)], ids=repr)
     def test_on_time(self, mode: str, fault: Fault | None, server: LocalPromptLayer) -> None:
         run_id = server.start_execution("Never done")
         if fault is None:
@@ -357,7 +360,7 @@ class TestTimeoutWhileAway:
         ending = wait(mode, run_id, timeout=0.5)
         assert ending.kind == "timeout", ending
         assert str(run_id) in ending.message
-        assert 0.45 <= time.monotonic() - started < 0.5 + REQUEST_TIMEOUT + 0.8
+        assert 0.45 <= time.monotonic() - started < PATIENCE
 
     @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
     @pytest.mark.parametrize("mode", TASK_MODES)
@@ -453,7 +456,7 @@ def test_trouble_does_not_forget_the_deadline(mode: str, server: LocalPromptLaye
     server.script(Reply(503), Reply(204), times=None)
     started = time.monotonic()
     assert wait(mode, run_id, timeout=0.6).kind == "timeout"
-    assert 0.55 <= time.monotonic() - started < 2
+    assert 0.55 <= time.monotonic() - started < PATIENCE
 
 
 def test_waits_on_one_connection_slow_down_together(server: LocalPromptLayer) -> None:
@@ -466,9 +469,9 @@ def test_waits_on_one_connection_slow_down_together(server: LocalPromptLayer) ->
 
     asyncio.run(all_wait())
     (refused,) = [record for record in server.requests if record.status == 429]
-    later = [record for record in server.requests if record.arrived_at > refused.arrived_at + 0.1]
-    # The last look at the deadline is all that is left.
-    assert len(later) <= len(run_ids)
+    later = [record for record in server.requests if record.arrived_at > refused.arrived_at]
+    # What was under way at that moment, and the last look at the deadline, is all that is left.
+    assert len(later) <= 2 * len(run_ids)
 
 
 def test_a_brake_is_let_go_where_the_clock_is_set_back() -> None:
@@ -497,9 +500,9 @@ def test_a_wait_that_is_taken_over_keeps_its_deadline(server: LocalPromptLayer) 
 
     with pytest.raises(TimeoutError):
         asyncio.run(killed())
-    event = asyncio.run(first_event(rebuilt(trigger)))
+    event = asyncio.run(asyncio.wait_for(first_event(rebuilt(trigger)), PATIENCE))
     assert event.payload["outcome"] == "timed_out"
-    assert 0.75 <= time.time() - started < 2
+    assert time.time() - started >= 0.75
 
 
 EVENT = {"version": 1, "id": 1, "outcome": "ended", "message": ""}

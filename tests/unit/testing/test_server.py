@@ -72,7 +72,7 @@ def threads():
     return {thread for thread in threading.enumerate() if thread.name == "local-promptlayer"}
 
 
-def test_a_stop_leaves_nothing_behind_and_is_quick():
+def test_a_stop_leaves_nothing_behind():
     before = threads()
     with LocalPromptLayer() as server:
         assert len(threads() - before) == 1
@@ -81,9 +81,7 @@ def test_a_stop_leaves_nothing_behind_and_is_quick():
         with socket.create_connection(address) as idle:
             idle.sendall(b"GET /workflows HTTP/1.1\r\nHost: x\r\n\r\n")
             assert idle.recv(12) == b"HTTP/1.1 401"
-            started = time.monotonic()
             server.stop()
-            assert time.monotonic() - started < 0.9
             assert threads() == before
             while idle.recv(4096):
                 pass  # What was under way still arrives; then the connection ends.
