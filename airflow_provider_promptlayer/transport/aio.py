@@ -26,9 +26,7 @@ from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.body import Body
 from airflow_provider_promptlayer.transport.headers import Secrets, headers_for
 from airflow_provider_promptlayer.transport.tls import proxy_for, ssl_context
-
-MAX_CONNECTIONS: Final = 100
-"""Looks that one pool has under way at most; further ones queue, first come, first served."""
+from airflow_provider_promptlayer.transport.turns import Turns
 
 _LONGEST_LINE: Final = 65_536
 """Bytes that a line of an answer's head may have: as many as the other transport takes."""
@@ -52,7 +50,7 @@ class AsyncTransport:
         self._proxy = proxy_for(settings)
         self._secrets = Secrets(settings, self._proxy)
         self._headers = headers_for(Request("GET", "/", ""), settings)
-        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._turns = Turns()
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request) -> Response:
@@ -64,7 +62,7 @@ class AsyncTransport:
         """
         if request.method != "GET":
             return await self._send_alone(request)
-        async with self._slots:
+        async with self._turns:
             if self._session is None:
                 self._session = self._open()
             try:
@@ -94,7 +92,8 @@ class AsyncTransport:
 
     def _open(self, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=MAX_CONNECTIONS),
+            # Without a limit of its own, where to queue would count towards the time-out.
+            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0),
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
             trace_configs=list(traces),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -19,9 +19,10 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerUnreachableError,
 )
-from airflow_provider_promptlayer.transport import aio
+from airflow_provider_promptlayer.transport import aio, turns
 from airflow_provider_promptlayer.transport.aio import AsyncTransport, SharedTransport
 from airflow_provider_promptlayer.transport.tls import ssl_context
+from airflow_provider_promptlayer.transport.turns import FEW, MOST, Turns
 
 KEY = "pl_geheim_0123456789"
 LOOK = Request("GET", "/look", "look")
@@ -142,20 +143,70 @@ def test_another_loop_has_its_own(serve: Any) -> None:
     assert server.connections == 2
 
 
-def test_many_at_once_share_a_bounded_pool(serve: Any) -> None:
-    server = serve(keep_alive)
-
+async def many_looks(server: Any) -> None:
     async def look() -> bytes:
         async with SharedTransport(settings_for(server)) as transport:
             return (await transport.send(LOOK)).body
 
+    async with SharedTransport(settings_for(server)):
+        assert await asyncio.gather(*(look() for _ in range(150))) == [b"whole"] * 150
+
+
+def test_many_at_once_share_few_connections(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_PATIENCE", 60.0)  # however slow the machine is
+    server = serve(keep_alive)
+    run(many_looks(server))
+    assert len(server.requests) == 150
+    assert server.connections <= FEW
+
+
+def test_slow_answers_get_more_connections_but_not_one_each(serve: Any) -> None:
+    all_there = threading.Barrier(MOST + 1)
+    under_way = threading.Semaphore(MOST)
+
+    def handle(talk: Any) -> bool:
+        assert under_way.acquire(blocking=False)
+        if not may_go_on.is_set():
+            all_there.wait(20)
+            assert may_go_on.wait(20)
+        under_way.release()
+        return keep_alive(talk)
+
+    may_go_on = threading.Event()
+    server = serve(handle)
+
     async def main() -> None:
-        async with SharedTransport(settings_for(server)):
-            assert await asyncio.gather(*(look() for _ in range(150))) == [b"whole"] * 150
+        looks = asyncio.create_task(many_looks(server))
+        await asyncio.to_thread(all_there.wait, 20)  # as many as may be are under way
+        await asyncio.sleep(3 * turns._PATIENCE)  # and no more come, however long they queue
+        may_go_on.set()
+        await looks
 
     run(main())
     assert len(server.requests) == 150
-    assert server.connections <= 100
+    assert server.connections <= MOST
+
+
+def test_turns_stay_few_where_nobody_queues_for_long() -> None:
+    async def main() -> None:
+        few = Turns(2, 10)
+        under_way = most = 0
+
+        async def turn() -> None:
+            nonlocal under_way, most
+            async with few:
+                under_way += 1
+                most = max(most, under_way)
+                await asyncio.sleep(0)
+                under_way -= 1
+
+        # For far longer than patience lasts; but the queue is empty after each round.
+        end = time.monotonic() + 3 * turns._PATIENCE
+        while time.monotonic() < end:
+            await asyncio.gather(*(turn() for _ in range(5)))
+        assert most == 2
+
+    run(main())
 
 
 @pytest.mark.parametrize("request_", [LOOK, Request("POST", "/x", "start", b"{}")], ids=str)
@@ -315,7 +366,7 @@ def test_whoever_is_cancelled_while_it_opens_the_others_have_it(
 
 
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(aio, "Turns", lambda: Turns(1, 1))
 
 
 def test_to_queue_for_a_turn_is_no_outage(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
