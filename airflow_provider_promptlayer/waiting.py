@@ -39,6 +39,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
     PromptLayerError,
     PromptLayerEventError,
+    PromptLayerInvalidInputError,
     PromptLayerTransientError,
     PromptLayerUnknownConnectionError,
     PromptLayerWaitTimeoutError,
@@ -112,6 +113,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             if isinstance(max_outage, datetime.timedelta)
             else float(max_outage)
         )
+        if not 0 <= self.max_outage < math.inf:  # Airflow 3 hands on no such number to a trigger
+            raise PromptLayerInvalidInputError(
+                f"max_outage must be a number of seconds, 0 or more, not {max_outage!r}."
+            )
         self._subject: Subject[L] | None = None  # once known
         self._outage_memory: OutageMemory | None = None
         self._resumed = False  # whether this process came back to a wait

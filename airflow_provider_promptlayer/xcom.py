@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer.api.arguments import texts
 from airflow_provider_promptlayer.api.storable import renamed, storable, storable_text
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import NodeResult, WorkflowResults
@@ -53,12 +54,13 @@ _UNFIT: Final = re.compile(
 def select(results: WorkflowResults, nodes: Iterable[str] | str | None) -> dict[str, Any]:
     """Return the outputs of the named nodes, or all of them.
 
+    :param nodes: see :func:`.arguments.texts`.
     :raises PromptLayerInvalidInputError: for a node that the run does not have, listing those
         that it has.
     """
-    if nodes is None:
+    names = texts("nodes", nodes)
+    if names is None:
         return results.outputs
-    names = [nodes] if isinstance(nodes, str) else list(nodes)
     if missing := [name for name in names if name not in results.nodes]:
         raise PromptLayerInvalidInputError(
             f"Workflow run {results.workflow_version_execution_id} has no node "

@@ -188,6 +188,27 @@ def items(name: str, value: Any) -> list[Any] | None:
     return sorted(found, key=repr) if isinstance(found, set | frozenset) else list(found)
 
 
+def texts(name: str, value: Any) -> list[str] | None:
+    """Return a list of texts that was given as such, or as one text alone.
+
+    None stays None. A text that is a list of texts, as JSON or as a template renders one, counts
+    as that list.
+
+    :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
+    """
+    if isinstance(value, str):
+        rendered = _literal(value)
+        found: Any = rendered if isinstance(rendered, list) and rendered else [value]
+    else:
+        found = items(name, value)
+    for item in found or ():
+        if not isinstance(item, str):
+            raise PromptLayerInvalidInputError(
+                f"{name} must be a list of texts; {_given(item)} is none."
+            )
+    return found and list(found)
+
+
 def score(name: str, value: Any, *, highest: float = math.inf) -> float | None:
     """Return a score to compare with: None, or a number from 0 to ``highest``.
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_promptlayer import xcom
-from airflow_provider_promptlayer.api.arguments import encode, items, mapping
+from airflow_provider_promptlayer.api.arguments import encode, items, mapping, texts
 from airflow_provider_promptlayer.api.batches import (
     Await,
     Batch,
@@ -32,6 +32,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerEventError,
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
+    PromptLayerOutageError,
     PromptLayerRefusedError,
     PromptLayerRunFailedError,
     PromptLayerStartUncertainError,
@@ -52,6 +53,9 @@ _ABOUT_THE_INPUT: Final = frozenset({400, 413, 422})
 
 _TROUBLES: Final = 3
 """How many runs that could not be asked about end a look: it is no use to ask about the rest."""
+
+_PATIENCE: Final = 60.0
+"""Seconds for which a run is asked about in vain, once another one could not be read."""
 
 _FINDINGS_NAMED: Final = 20
 
@@ -172,6 +176,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         self._outputs: dict[int, Any] = {}  # of the inputs that succeeded
         self._failures: dict[int, str] = {}  # of the inputs whose run is no success
         self._another_helps: set[int] = set()  # those of them for which another run may be one
+        self._unread: set[int] = set()  # those of them whose run could not be asked about
+        self._doubted: set[int] = set()  # inputs whose run was said to have ended, and goes on
         self._size = 0
         self._findings: list[str] = []
 
@@ -274,7 +280,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         go_on, answers, troubles = 0, 0, []
         for index in going:
             try:
-                look = self.hook.call(batch.run(index).peek())
+                run = batch.run(index)
+                look = self.hook.call(run.read() if index in self._doubted else run.peek())
             except PromptLayerTransientError as error:
                 troubles.append(error)
                 go_on += 1
@@ -339,7 +346,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             if not_to_be_doubled:
                 return False
         if batch is not None and isinstance(error, PromptLayerBatchFailedError):
-            attainable = len(self._outputs) + len(self._another_helps)
+            attainable = len(self._outputs) + len(self._another_helps) + len(self._unread)
             return attainable >= needed(len(batch), self.min_success_rate)
         return super().may_retry(error)
 
@@ -361,6 +368,9 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     # --- starting -----------------------------------------------------------------------------
 
     def _to_the_end(self, context: Context, outage_since: float | None = None) -> list[Any]:
+        # New ones: an operator that dag.test() runs twice is copied, and copies share what it has.
+        self._outputs, self._failures, self._findings, self._size = {}, {}, [], 0
+        self._another_helps, self._unread, self._doubted = set(), set(), set()
         may_start = True
         while True:
             step = self.batch.plan(self.max_active_runs, may_start=may_start)
@@ -381,7 +391,12 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         wait = self._new_wait(
             subject, self._began_at, deadline=self._deadline, outage_since=outage_since
         )
-        self._wait_to_the_end(subject, wait)
+        try:
+            self._wait_to_the_end(subject, wait)
+        except PromptLayerOutageError:
+            if until or not self.batch.count(Stage.ENDED):
+                raise
+            self.batch.end_all()  # it may be of one run alone: reading them tells
 
     def _start_some(self, context: Context) -> bool:
         """Start what may be started now; return False if that met trouble that may pass.
@@ -478,10 +493,11 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             argument cannot be sent.
         """
         run_workflow(self.workflow_id_or_name, **{**self._common(context), "input_variables": {}})
+        texts("nodes", self.nodes)
         fingerprints, unfit = [], {}
         for index, each in enumerate(self._inputs):
             try:
-                fingerprints.append(fingerprint(encode(f"inputs[{index}]", each)))
+                fingerprints.append(self._fingerprint(index, each))
             except PromptLayerInvalidInputError as error:
                 fingerprints.append("")
                 unfit[index] = str(error)
@@ -491,6 +507,12 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 f"started: {next(iter(unfit.values()))}"
             )
         return fingerprints, unfit
+
+    def _fingerprint(self, index: int, variables: dict[str, Any]) -> str:
+        """Return what tells the run of an input from that of another, or of another workflow."""
+        of = [self.workflow_id_or_name, self.workflow_label_name, self.workflow_version_number]
+        asked = {"of": [None if one is None else str(one) for one in of], "inputs": variables}
+        return fingerprint(encode(f"inputs[{index}]", asked))
 
     def _arguments(self, context: Context, index: int) -> dict[str, Any]:
         """Return the arguments of one start.
@@ -503,6 +525,12 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             raise PromptLayerInvalidInputError(
                 f"There are {len(inputs)} inputs now and there were {len(self.batch)} when the "
                 "batch began, so no more of them are started."
+            )
+        now, begun = self._fingerprint(index, inputs[index]), self.batch.inputs
+        if now != begun[index].fingerprint and any(each.fingerprint == now for each in begun):
+            raise PromptLayerInvalidInputError(
+                f"The inputs have moved since the batch began: inputs[{index}] was at another "
+                "place, and would be run twice. No more of them are started."
             )
         common = self._common(context)
         common["metadata"] = {"airflow_batch_index": str(index), **common["metadata"]}
@@ -520,7 +548,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
 
     def _collect(self) -> bool:
         """Read each run that has ended, once; return False if some have to be waited for."""
-        batch = self.batch
+        batch, unread, answers = self.batch, dict[int, PromptLayerOutageError](), 0
         for index in batch.at(Stage.ENDED):
             if index in self._outputs or index in self._failures:
                 continue
@@ -529,13 +557,21 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 results = self.hook.ask(
                     batch.run(index).read(),
                     about=batch.run(index).name,
-                    max_outage=self.max_outage,
+                    # Whether one run alone cannot be read, the next ones tell soon.
+                    max_outage=min(self.max_outage, _PATIENCE) if unread else self.max_outage,
                 )
+                answers += 1
                 if not results.is_complete:
                     batch.goes_on(index)
+                    self._doubted.add(index)  # else the next look says so again, at once
                     continue
                 judge(results, self.fail_on)
                 self._outputs[index] = self._output(results)
+                continue
+            except PromptLayerOutageError as error:
+                unread[index] = error
+                if len(unread) == _TROUBLES and not answers:
+                    raise
                 continue
             except PromptLayerRunFailedError as error:
                 problem, another_helps = str(error), True
@@ -549,6 +585,10 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             self._failures[index] = problem
             if another_helps:
                 self._another_helps.add(index)
+        if unread and not answers:
+            raise next(iter(unread.values()))
+        self._failures.update({index: str(error) for index, error in unread.items()})
+        self._unread.update(unread)
         return not batch.count(Stage.GOING, Stage.LEFT)
 
     def _output(self, results: WorkflowResults) -> Any:

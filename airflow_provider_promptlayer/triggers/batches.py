@@ -24,6 +24,7 @@ from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
     PromptLayerNotFoundError,
+    PromptLayerOutageError,
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
@@ -60,7 +61,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         self.workflow_version_execution_ids = list(workflow_version_execution_ids)
         self.until = until
         self.batch_id = batch_id
-        self._troubled_at = 0.0
+        self._troubled_at = self._answered_at = 0.0
 
     def ids(self) -> dict[str, Any]:
         """Return the runs' ids, and what the event calls them."""
@@ -108,6 +109,10 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
                     await self._until_ended(hook, wait, run)
                 except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
                     self.log.warning("%s", error)
+                except PromptLayerOutageError as error:
+                    if self._answered_at < time.time() - self.max_outage:
+                        raise
+                    self.log.warning("%s", error)  # it alone: the worker finds out
                 except PromptLayerWaitTimeoutError as error:
                     progress.add_late(error)
                     continue
@@ -127,6 +132,8 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
             await asyncio.gather(*watchers, return_exceptions=True)
 
     def _log_step(self, step: Step) -> None:
+        if not step.is_trouble:
+            self._answered_at = time.time()
         # What each run says of itself is too much of a thousand.
         if step.note and step.is_trouble and time.time() - self._troubled_at > _BETWEEN_TROUBLES:
             self._troubled_at = time.time()

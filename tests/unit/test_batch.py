@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
 import json
 import time
@@ -144,6 +145,17 @@ class TestResults:
         operator().resume_execution(deferred.value.method_name, kwargs, context)
         assert server.count("GET") == before + 30
 
+    def test_of_a_copy_are_its_own(self, server: LocalPromptLayer) -> None:
+        """As ``dag.test()`` copies an operator for each time that it runs."""
+        original = PromptLayerRunWorkflowBatchOperator(
+            task_id="task", workflow_id_or_name="Echo", inputs=[], deferrable=False
+        )
+        for n in (1, 2):
+            task = copy.copy(original)
+            task.inputs = [{"n": n}]
+            context: Any = {"ti": FakeTaskInstance()}
+            assert task.execute(context) == answers(n)
+
     def test_bare_main_outputs(self, server: LocalPromptLayer, deferrable: bool) -> None:
         assert run(return_all_outputs=False, deferrable=deferrable).value == [0, 1, 2, 3, 4]
 
@@ -152,6 +164,13 @@ class TestResults:
         ending = run(numbered(2), nodes=["Anwser"])
         assert ending.kind == "failed for good"
         assert "has no node 'Anwser'" in ending.message
+
+    @pytest.mark.parametrize("nodes", [3, True, ["Answer", 3], {"Answer": 1}])
+    def test_of_what_is_no_list_of_nodes(self, server: LocalPromptLayer, nodes: Any) -> None:
+        ending = run(numbered(2), nodes=nodes)
+        assert ending.kind == "failed for good"
+        assert "nodes must be a list" in ending.message
+        assert server.count() == 0  # nothing was billed
 
     def test_are_storable(self, server: LocalPromptLayer) -> None:
         assert run([{"n": "a\0b"}, {"n": 2**70}], return_all_outputs=False).value == [
@@ -303,7 +322,41 @@ class TestSuccessRate:
         assert run(numbered(2), workflow_id_or_name="Broken").kind == "failed"
 
 
+@pytest.mark.parametrize("max_outage", [-1, float("inf"), float("nan")])
+def test_max_outage_that_a_trigger_cannot_be_handed(max_outage: float) -> None:
+    with pytest.raises(PromptLayerInvalidInputError, match="max_outage must be"):
+        run(max_outage=max_outage)
+
+
 class TestMaxActiveRuns:
+    @staticmethod
+    def run_while_inputs_change(later: list[dict[str, Any]]) -> Ending:
+        """Run two of four inputs at a time; a template renders others from the second visit on."""
+        made: list[PromptLayerRunWorkflowBatchOperator] = []
+
+        def make() -> PromptLayerRunWorkflowBatchOperator:
+            task = PromptLayerRunWorkflowBatchOperator(
+                task_id="task",
+                workflow_id_or_name="Slow",
+                inputs=numbered(4) if len(made) < 2 else later,
+                max_active_runs=2,
+                poke_interval=0.05,
+            )
+            made.append(task)
+            return task
+
+        return run_task(make)
+
+    def test_inputs_that_have_moved_are_not_started(self, server: LocalPromptLayer) -> None:
+        ending = self.run_while_inputs_change(numbered(4)[::-1])
+        assert ending.kind == "failed for good"
+        assert "The inputs have moved" in ending.message
+        assert starts(server) == each_once(2)
+
+    def test_inputs_that_tell_the_time_are_started(self, server: LocalPromptLayer) -> None:
+        ending = self.run_while_inputs_change([{"n": n} for n in (10, 11, 12, 13)])
+        assert ending.value == answers(0, 1, 12, 13)
+
     @pytest.mark.parametrize(
         ("places", "deferrals"), [(None, 1), (12, 1), (99, 1), (4, 6), (1, 12)]
     )
@@ -485,6 +538,48 @@ class TestTrouble:
         server.script(Reply(200, '"early"'), method="GET", execution_id=2)
         assert run(numbered(3), workflow_id_or_name="Slow").value == answers(0, 1, 2)
 
+    def test_a_run_that_goes_on_after_all_is_waited_for(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        def early(request: Any) -> Reply | None:
+            is_peek = request.query.get("return_all_outputs") == "false"
+            return Reply(200, '"early"') if is_peek else None
+
+        server.script(early, method="GET", execution_id=1, times=None)
+        ending = run(
+            numbered(1),
+            workflow_id_or_name="Endless",
+            deferrable=deferrable,
+            timeout=0.5,
+            poke_interval=0.2,
+        )
+        assert ending.kind == "timeout"
+        assert server.count("GET") < 20
+
+    def test_a_run_that_cannot_be_asked_about_is_one_failure(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        server.script(Reply(502), method="GET", execution_id=2, times=None)
+        ending = run(
+            numbered(3),
+            workflow_id_or_name="Slow",
+            deferrable=deferrable,
+            min_success_rate=0.6,
+            max_outage=0.8,
+        )
+        assert ending.value == answers(0, None, 2), ending
+        assert "502" in ending.xcoms["promptlayer_errors"][1]
+
+    def test_a_run_that_could_not_be_asked_about_is_asked_about_by_a_retry(
+        self, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        server.script(Reply(502), method="GET", execution_id=2, times=None)
+        assert run(numbered(3), store=store, max_outage=0.5).kind == "failed"
+        server.clear_scripts()
+        assert run(numbered(3), FakeTaskInstance(try_number=2), store).value == answers(0, 1, 2)
+        assert starts(server) == each_once(3)
+
     def test_the_time_is_up(self, server: LocalPromptLayer, deferrable: bool) -> None:
         ending = run(numbered(3), workflow_id_or_name="Endless", deferrable=deferrable, timeout=0.5)
         assert ending.kind == "timeout"
@@ -627,8 +722,16 @@ class TestCrashes:
         store = Store()
         run(numbered(3), store=store, workflow_id_or_name="Slow", timeout=0.2)
         cleared = FakeTaskInstance(try_number=2, max_tries=3)
-        assert run(numbered(3), cleared, store).value == answers(0, 1, 2)
+        ending = run(numbered(3), cleared, store, workflow_id_or_name="Slow")
+        assert ending.value == answers(0, 1, 2)
         assert starts(server) == each_once(3)
+
+    def test_clearing_with_another_workflow_starts_all_anew(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        run(numbered(3), store=store, workflow_id_or_name="Endless", timeout=0.2)
+        cleared = FakeTaskInstance(try_number=2, max_tries=3)
+        assert run(numbered(3), cleared, store).value == answers(0, 1, 2)
+        assert server.count("POST") == 6
 
     def test_clearing_with_other_inputs_goes_back_to_the_same_ones_alone(
         self, server: LocalPromptLayer
@@ -636,7 +739,8 @@ class TestCrashes:
         store = Store()
         run(numbered(3), store=store, workflow_id_or_name="Slow", timeout=0.2)
         cleared = FakeTaskInstance(try_number=2, max_tries=3)
-        ending = run([{"n": 0}, {"n": 7}, {"n": 2}, {"n": 8}], cleared, store)
+        others = [{"n": 0}, {"n": 7}, {"n": 2}, {"n": 8}]
+        ending = run(others, cleared, store, workflow_id_or_name="Slow")
         assert ending.value == answers(0, 7, 2, 8)
         assert starts(server) == Counter([0, 1, 1, 2, 3])
 
