@@ -39,10 +39,19 @@ class RunMemory:
         return Record.read(self._store.get(KEY))
 
     def write(
-        self, phase: Phase, subject_id: int | str | None = None, *, is_own: bool = True
+        self,
+        phase: Phase,
+        subject_id: int | str | None = None,
+        *,
+        is_own: bool = True,
+        asked: str | None = None,
     ) -> None:
         """Note how far the task has come."""
-        self._store.set(KEY, Record(phase, self.lifecycle, subject_id, is_own).payload())
+        self.put_back(Record(phase, self.lifecycle, subject_id, is_own, asked))
+
+    def put_back(self, record: Record) -> None:
+        """Note what was noted before."""
+        self._store.set(KEY, record.payload())
 
     def forget(self) -> None:
         """Remove the note."""

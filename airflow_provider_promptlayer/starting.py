@@ -15,7 +15,9 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import compat, xcom
-from airflow_provider_promptlayer.api.starting import Phase, Plan, plan
+from airflow_provider_promptlayer.api.arguments import encode
+from airflow_provider_promptlayer.api.batches import fingerprint
+from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
 from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
@@ -65,10 +67,16 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self.wait_for_completion = wait_for_completion
         self.reattach = reattach
         self._memory: RunMemory | None = None
+        # What an earlier try had started, where that is to be replaced, and how it has failed.
+        self._replaced: tuple[Record, PromptLayerError] | None = None
 
     @abstractmethod
     def check(self, context: Context) -> None:
         """Raise for arguments that cannot be sent."""
+
+    @abstractmethod
+    def asks(self) -> dict[str, Any]:
+        """Return what tells this start from one for something else, as JSON."""
 
     @abstractmethod
     def start(self, context: Context) -> int | str | None:
@@ -162,7 +170,10 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if self._memory is None:
             return
         try:
-            self._memory.forget()
+            if self._replaced is None:
+                self._memory.forget()
+            else:  # nothing has taken its place
+                self._memory.put_back(self._replaced[0])
         except Exception:
             self.log.exception("Could not remove the note that a start is being sent.")
 
@@ -171,7 +182,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if self._memory is None:
             return None
         record = self._memory.read()
-        what = plan(record, self._memory.lifecycle)
+        what = plan(record, self._memory.lifecycle, self._asked)
         if what is Plan.ASK:
             raise PromptLayerStartUncertainError(
                 "An earlier try of this task died while it sent the start, so a run may be going "
@@ -183,7 +194,11 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self.cancels_on_kill = record.is_own and type(self).cancels_on_kill
         is_retry = record.lifecycle == self._memory.lifecycle
         try:
-            if self.wait_for_completion and self._is_to_be_replaced(subject, is_retry=is_retry):
+            failure = (
+                self._failure(subject, is_retry=is_retry) if self.wait_for_completion else None
+            )
+            if failure is not None:
+                self._replaced = record, failure
                 self.log.info("%s of an earlier try has failed.", subject)
                 return None
         except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
@@ -194,8 +209,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self.log.info("Going back to %s, which an earlier try started.", subject.name)
         return subject
 
-    def _is_to_be_replaced(self, subject: Subject[L], *, is_retry: bool) -> bool:
-        """Return whether it has failed, and in a way that asks for another.
+    def _failure(self, subject: Subject[L], *, is_retry: bool) -> PromptLayerError | None:
+        """Return how it has failed, if it has, and in a way that asks for another.
 
         A verdict is an answer, which a retry does not ask for again; a person who clears the task
         does.
@@ -203,14 +218,21 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         try:
             look = self.hook.call(subject.read())
         except PromptLayerTransientError:
-            return False  # not known to have failed; the wait will tell
+            return None  # not known to have failed; the wait will tell
         if not look.is_complete:
-            return False
+            return None
         try:
             self.judge(look)
         except (PromptLayerRunFailedError, PromptLayerEvaluationFailedError) as error:
-            return self.is_accident(error) or not is_retry
-        return False
+            return error if self.is_accident(error) or not is_retry else None
+        return None
+
+    @property
+    def _asked(self) -> str:
+        try:
+            return fingerprint(encode("what is asked", self.asks()))
+        except PromptLayerInvalidInputError:
+            return "unfit"  # so nothing was started by it
 
     def _open_memory(self, context: Context) -> RunMemory | None:
         if not self.reattach:
@@ -227,7 +249,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if self._memory is None:
             return
         try:
-            self._memory.write(phase, subject.id, is_own=self.cancels_on_kill)
+            self._memory.write(phase, subject.id, is_own=self.cancels_on_kill, asked=self._asked)
         except Exception:
             # As with XCom: it is under way, and failing now would only lose it.
             self.log.exception("Could not note %s for later tries.", subject.name)

@@ -118,8 +118,10 @@ def judge_operation(operation: TableOperation, fail_on: FailOnCells) -> None:
     if operation.is_cancelled:
         problem = "it was cancelled"
     elif fail_on != "never":
+        # Cells that are neither done nor pending were not calculated either.
+        left = max(operation.pending_count, operation.cell_count - operation.done_count)
         problem = _problem_of_cells(
-            operation.completed_count, operation.failed_count, operation.pending_count, fail_on
+            operation.completed_count, operation.failed_count, left, fail_on
         )
         if problem is None and operation.status.strip().lower() == "failed":
             problem = "PromptLayer calls it failed"

@@ -250,7 +250,7 @@ class FinalReport(Subject[Report]):
 
 
 def _id(fields: Fields, name: str) -> int:
-    number = fields.count(name)
-    if not 0 < number <= MAX_ID:
-        raise FieldError(f"has no {name}")
-    return number
+    try:  # digits as text are a number too: of what is billed already, no id is thrown away
+        return positive(name, fields.get(name))
+    except PromptLayerInvalidInputError:
+        raise FieldError(f"has no {name}") from None

@@ -64,12 +64,14 @@ class Record:
     :param lifecycle: tells the tries that follow each other from those after the task was
         cleared: Airflow raises ``max_tries`` when a task is cleared, and keeps it for a retry.
     :param is_own: False where something else had started it, so that it must not be cancelled.
+    :param asked: tells what was asked for from something else, or None if that was not noted.
     """
 
     phase: Phase
     lifecycle: int
     subject_id: int | str | None = None
     is_own: bool = True
+    asked: str | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -78,13 +80,14 @@ class Record:
             "lifecycle": self.lifecycle,
             "id": self.subject_id,
             "is_own": self.is_own,
+            "asked": self.asked,
         }
 
     @classmethod
     def read(cls, payload: Any) -> Record | None:
         """Return the record that ``payload`` is, or None if it is none."""
         try:
-            subject_id = payload["id"]
+            subject_id, asked = payload["id"], payload.get("asked")
             if not isinstance(subject_id, int | str | None):
                 return None
             return cls(
@@ -92,6 +95,7 @@ class Record:
                 int(payload["lifecycle"]),
                 subject_id,
                 bool(payload.get("is_own", True)),
+                asked if isinstance(asked, str) else None,
             )
         except (TypeError, KeyError, ValueError):
             return None
@@ -107,17 +111,21 @@ class Plan(StrEnum):
     """An earlier try died while it sent the start: only a person can tell whether it arrived."""
 
 
-def plan(record: Record | None, lifecycle: int) -> Plan:
+def plan(record: Record | None, lifecycle: int, asked: str | None = None) -> Plan:
     """Return what to do, given what an earlier try has left behind.
 
     A task that is cleared after it has delivered is meant to run again; one that is cleared
-    while its run goes on is meant to wait for it again.
+    while its run goes on is meant to wait for it again, unless it asks for something else now.
+
+    :param asked: what is asked for now, see :class:`Record`.
     """
     if record is None:
         return Plan.START
     is_retry = record.lifecycle == lifecycle
     if record.subject_id is None:
         return Plan.ASK if is_retry else Plan.START
-    if record.phase is Phase.DELIVERED and not is_retry:
+    if is_retry:
+        return Plan.ATTACH
+    if record.phase is Phase.DELIVERED or (record.asked and asked and record.asked != asked):
         return Plan.START
     return Plan.ATTACH

@@ -27,7 +27,10 @@ from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.starts import start
 from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.exceptions import PromptLayerConfirmationNeededError
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerConfirmationNeededError,
+    PromptLayerInvalidInputError,
+)
 
 _FINAL: Final = frozenset({"completed", "failed", "cancelled", "canceled"})
 """Statuses that end an operation, in lower case.
@@ -353,15 +356,22 @@ def _read_answer(answer: Fields) -> OperationAnswer:
             one_line(answer.text_or_none("message") or ""),
         )
     if answer.get("operation_id") is not None:
-        return QueuedOperation(answer.text("operation_id"), answer.count("cell_count"))
+        return QueuedOperation(_operation_id(answer), answer.count("cell_count"))
     if answer.count("cell_count") == 0:
         return NothingToDo()
     raise FieldError("has no operation_id")
 
 
+def _operation_id(fields: Fields) -> str:
+    try:  # a number is an id too: of what is billed already, none is thrown away
+        return opaque_text("operation_id", fields.get("operation_id"))
+    except PromptLayerInvalidInputError:
+        raise FieldError("has no operation_id") from None
+
+
 def _operation(fields: Fields) -> TableOperation:
     return TableOperation(
-        operation_id=fields.text("operation_id"),
+        operation_id=_operation_id(fields),
         status=fields.text("status"),
         cell_count=fields.count("cell_count"),
         completed_count=fields.count("completed_count"),

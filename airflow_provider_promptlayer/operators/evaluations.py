@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import choices
 from airflow_provider_promptlayer.api.gates import judge_sheet
-from airflow_provider_promptlayer.api.reports import Report, ReportStatus, run_report
+from airflow_provider_promptlayer.api.reports import Report, run_report
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
     ScorecardCalculation,
@@ -18,9 +18,11 @@ from airflow_provider_promptlayer.api.scorecards import (
 from airflow_provider_promptlayer.api.tables import (
     CellStatus,
     NothingToDo,
+    SheetOperations,
     TableOperation,
     recalculate_cells,
     sheet_operations,
+    show_count,
 )
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.evaluation_waiting import (
@@ -96,6 +98,10 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         """
         recalculate_cells(self.table_id, self.sheet_id, **self._selection())
 
+    def asks(self) -> dict[str, Any]:
+        """Return the sheet and the selection."""
+        return {"sheet": [str(self.table_id), str(self.sheet_id)], **self._selection()}
+
     def start(self, context: Context) -> str | None:  # noqa: ARG002
         """Queue the recalculation, and return its id, or None if there is nothing to do.
 
@@ -154,8 +160,32 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
             return largest.operation_id
         if self.column_ids is None and self.row_ids is None:
             judge_sheet(sheet, self.fail_on)
+        elif not self._takes_up_failed_cells():
+            self._judge_selection(sheet)
         self.log.info("There is nothing to do: no cell of the selection has to be calculated.")
         return None
+
+    def _judge_selection(self, sheet: SheetOperations) -> None:
+        """Refuse to call cells good that an earlier try of this task has seen fail.
+
+        Which cells of a sheet have failed, PromptLayer does not say.
+        """
+        if not (failed := sheet.status_counts.get(CellStatus.FAILED, 0)):
+            return
+        failure = self._replaced[1] if self._replaced else None
+        if isinstance(failure, PromptLayerEvaluationFailedError):
+            ending = failure.outcome
+            if isinstance(ending, TableOperation) and not ending.is_cancelled:
+                raise failure
+        self.log.warning(
+            "%s cells of the sheet have failed before, and PromptLayer does not say whether they "
+            "are of the selection: statuses=['STALE', 'FAILED'] calculates them again.",
+            show_count(failed),
+        )
+
+    def _takes_up_failed_cells(self) -> bool:
+        statuses = choices("statuses", self.statuses, list(CellStatus))
+        return statuses is not None and (not statuses or CellStatus.FAILED in statuses)
 
     def _selection(self) -> dict[str, Any]:
         return {
@@ -225,16 +255,23 @@ class PromptLayerRunScorecardOperator(
         self._gate()
         recalculate_scorecard(self.table_id, self.sheet_id, **self._selection())
 
+    def asks(self) -> dict[str, Any]:
+        """Return the sheet and the selection."""
+        return {"sheet": [str(self.table_id), str(self.sheet_id)], **self._selection()}
+
     def start(self, context: Context) -> str:  # noqa: ARG002
         """Queue the calculation and return its id."""
         return self.hook.run_scorecard(self.table_id, self.sheet_id, **self._selection())
 
     def is_accident(self, error: Exception) -> bool:
-        """Return whether it was not calculated to the end. A verdict is an answer."""
+        """Return whether it was not calculated to the end. A verdict is an answer.
+
+        Of a status that nobody knows, nobody knows either whether the calculation still goes on.
+        """
         return (
             isinstance(error, PromptLayerEvaluationFailedError)
             and isinstance(error.outcome, ScorecardCalculation)
-            and error.outcome.status != CalculationStatus.COMPLETED
+            and error.outcome.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
         )
 
     def _selection(self) -> dict[str, Any]:
@@ -245,7 +282,8 @@ class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerStarter[R
     """Run an evaluation pipeline of old, wait for its report, and gate on the score.
 
     Pushed to XCom: ``promptlayer_report_id``, the id of the report that the run makes, as soon as
-    it is known, and ``promptlayer_score``. Reports cannot be cancelled.
+    it is known, and ``promptlayer_score``. Reports cannot be cancelled. A gate that fails uses up
+    no retries, and neither does a status that nobody knows: the report may still go on.
 
     A lost answer, a crash and a retry start nothing twice, see
     :class:`.PromptLayerRunWorkflowOperator`.
@@ -296,17 +334,13 @@ class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerStarter[R
         self.named(self.report_id)
         run_report(self.report_id, self.name, **self._dataset())
 
+    def asks(self) -> dict[str, Any]:
+        """Return the pipeline and the data."""
+        return {"pipeline": str(self.report_id), **self._dataset()}
+
     def start(self, context: Context) -> int:  # noqa: ARG002
         """Start the run and return the id of the report that it makes."""
         return self.hook.run_report(self.report_id, self.name, **self._dataset())
-
-    def is_accident(self, error: Exception) -> bool:
-        """Return whether it ended in a way that is no result. A score is an answer."""
-        return (
-            isinstance(error, PromptLayerEvaluationFailedError)
-            and isinstance(error.outcome, Report)
-            and error.outcome.status != ReportStatus.COMPLETED
-        )
 
     def _dataset(self) -> dict[str, Any]:
         return {"dataset_id": self.dataset_id, "refresh_dataset": self.refresh_dataset}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import xcom
-from airflow_provider_promptlayer.api.arguments import execution_id, mapping
+from airflow_provider_promptlayer.api.arguments import execution_id, mapping, texts
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun, run_workflow
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.starting import PromptLayerStarter
@@ -112,8 +112,9 @@ class PromptLayerWorkflowResultsOperator(_PushesOutputs):
     def identify(self, context: Context) -> WorkflowRun:
         """Return the run whose id was given.
 
-        :raises PromptLayerInvalidInputError: if it is not a positive integer.
+        :raises PromptLayerInvalidInputError: if it is not a positive integer, or ``nodes`` no list.
         """
+        texts("nodes", self.nodes)
         run = self.recall(context)
         self._push(context, xcom.EXECUTION_ID_KEY, run.id)
         return run
@@ -133,8 +134,9 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
     arrive. On Airflow 3.3 and later the task notes its run in the task state store (one note for
     each mapped index, the same for all tries), so a try after a crash, a time-out or an outage goes
     back to the run that was started, and starts another only if that one has failed. A task that
-    is cleared while its run goes on does the same; one that is cleared after it has succeeded
-    starts a new run. What remains:
+    is cleared while its run goes on does the same, unless it asks for another workflow or has
+    another input by then; one that is cleared after it has succeeded starts a new run. What
+    remains:
 
     - The worker dies while the start is being sent: the next try fails without starting anything,
       and says how to look for the run, because nobody can tell whether the start arrived.
@@ -208,6 +210,16 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
         :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
         """
         run_workflow(self.workflow_id_or_name, **self._arguments(context))
+        texts("nodes", self.nodes)
+
+    def asks(self) -> dict[str, Any]:
+        """Return the workflow, its version and the input."""
+        return {
+            "workflow": str(self.workflow_id_or_name),
+            "label": self.workflow_label_name,
+            "version": str(self.workflow_version_number),
+            "input_variables": self.input_variables,
+        }
 
     def start(self, context: Context) -> int:
         """Start a run and return its id."""

@@ -273,6 +273,28 @@ class TestTable:
         assert "statuses=['STALE', 'FAILED']" in ending.message
         assert run(TABLE_START, "bad", fail_on="never").kind == "success"
 
+    @pytest.mark.parametrize(
+        "selection", [{"column_ids": [SHEETS["bad"].columns[1].id]}, {"row_ids": [0, 1, 2]}]
+    )
+    def test_clearing_makes_no_success_of_failed_cells(
+        self, server: LocalPromptLayer, selection: dict[str, Any]
+    ) -> None:
+        store = Store()
+        for number in (1, 2, 3):
+            ending = run(
+                TABLE_START, "bad", store, number=number, max_tries=1 + number, **selection
+            )
+            assert ending.kind == "failed for good", ending
+            assert "1 failed" in ending.message
+        assert len(server.operations) == 1
+
+    def test_without_notes_failed_cells_are_told_of(
+        self, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        run(TABLE_START, "bad", row_ids=[0, 1, 2])
+        assert run(TABLE_START, "bad", row_ids=[0, 1, 2]).value["cell_count"] == 0
+        assert "1 cells of the sheet have failed before" in log()
+
     @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
     def test_waits_for_cells_that_are_being_calculated(
         self, server: LocalPromptLayer, store: bool, log: Callable[[], str]
@@ -504,6 +526,28 @@ class TestGate:
         assert server.count("POST", "/api") == 2
         server.stop()
 
+    def test_clearing_asks_for_another_verdict_also_after_trouble(
+        self, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        assert run(SCORECARD, "bad", store).kind == "failed for good"
+        server.script(Reply(503), method="POST", times=None)
+        ending = run(SCORECARD, "bad", store, number=2, max_tries=3, max_outage=0.2)
+        assert ending.kind == "failed"
+        server.clear_scripts()
+        run(SCORECARD, "bad", store, number=3, max_tries=3)
+        assert len(server.calculations) == 2
+
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    def test_what_may_still_go_on_is_not_started_again(
+        self, store: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        card = Scorecard("Quality", status="QUEUED", score=None)
+        server = serving(monkeypatch, sheet("good", scorecard=card))
+        assert run(SCORECARD, store=Store() if store else None).kind == "failed for good"
+        assert server.count("POST", "/api") == 1
+        server.stop()
+
     @pytest.mark.parametrize("score", [None, 0.5])
     def test_completed_without_a_verdict_is_neither_passed_nor_retried(
         self, score: float | None, monkeypatch: pytest.MonkeyPatch
@@ -615,13 +659,14 @@ class TestReport:
         assert "'Is polite' 90" in ending.message
         assert ending.xcoms["promptlayer_score"] == 90.0
 
-    def test_an_ending_that_nobody_knows_is_retried_and_not_scored(
+    def test_an_ending_that_nobody_knows_is_neither_retried_nor_scored(
         self, server: LocalPromptLayer
     ) -> None:
         body = {"success": True, "status": "EXPLODED", "report": {}, "stats": {"status_counts": {}}}
         server.script(Reply.of_json(body), method="GET", times=None)
         ending = run(REPORT, min_score=1, store=Store())
-        assert ending.kind == "failed", ending
+        assert ending.kind == "failed for good", ending
+        assert server.count("POST", "/reports") == 1
         assert "it ended as 'EXPLODED'" in ending.message
 
     @pytest.mark.parametrize(

@@ -82,10 +82,13 @@ STARTED = Record(Phase.STARTED, 2, 7)
         (Record(Phase.DELIVERED, 2, 7), 5, Plan.START),  # cleared to run again
         (Record(Phase.STARTING, 2), 2, Plan.ASK),
         (Record(Phase.STARTING, 2), 5, Plan.START),  # somebody has looked, and cleared it
+        (Record(Phase.STARTED, 2, 7, asked="this"), 5, Plan.ATTACH),
+        (Record(Phase.STARTED, 2, 7, asked="that"), 5, Plan.START),  # cleared, and changed
+        (Record(Phase.STARTED, 2, 7, asked="that"), 2, Plan.ATTACH),  # a retry bills nothing twice
     ],
 )
 def test_plan(record: Record | None, lifecycle: int, expected: Plan) -> None:
-    assert plan(record, lifecycle) is expected
+    assert plan(record, lifecycle, "this") is expected
 
 
 @pytest.mark.parametrize("payload", [None, 5, {}, {"phase": "x"}, {"phase": "started"}, "started"])
@@ -134,6 +137,16 @@ class TestReattach:
         attempt(store)
         attempt(store, number=2, max_tries=3)
         assert server.count("POST") == 2
+
+    @pytest.mark.parametrize(("variables", "runs"), [({"day": 1}, 1), ({"day": 2}, 2)])
+    def test_clearing_while_it_goes_on(
+        self, server: LocalPromptLayer, variables: dict[str, int], runs: int
+    ) -> None:
+        store = Store()
+        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
+        assert attempt(store, input_variables={"day": 1}, timeout=0.2, **slow).kind == "timeout"
+        ending = attempt(store, input_variables=variables, number=2, max_tries=3, **slow)
+        assert ending.xcoms["promptlayer_execution_id"] == server.count("POST") == runs
 
     def test_without_waiting_the_same_id_is_returned(self, server: LocalPromptLayer) -> None:
         store = Store()

@@ -114,7 +114,10 @@ def test_do_xcom_push_false_pushes_nothing(obtain: Callable[..., Ending], deferr
     assert obtain(deferrable=deferrable, do_xcom_push=False).xcoms == {}
 
 
-@pytest.mark.parametrize("nodes", [["Answer"], ("Answer",), "Answer", ["Answer", "Escalate"]])
+@pytest.mark.parametrize(
+    "nodes",
+    [["Answer"], ("Answer",), "Answer", ["Answer", "Escalate"], '["Answer"]', "['Answer']"],
+)
 def test_chosen_nodes(obtain: Callable[..., Ending], nodes: Any) -> None:
     ending = obtain(nodes=nodes)
     assert ending.value == {"Answer": "long"}
@@ -263,6 +266,7 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
     "inputs are text": ({"input_variables": "topic"}, "input_variables must be a mapping"),
     "inputs that are no JSON": ({"input_variables": {"t": object()}}, "cannot be sent as JSON"),
     "inputs that are NaN": ({"input_variables": {"t": float("nan")}}, "cannot be sent as JSON"),
+    "nodes that are none": ({"nodes": 3}, "nodes must be a list"),
     "metadata is text": ({"metadata": "m"}, "metadata must be a mapping"),
     "metadata that nests": ({"metadata": {"m": {}}}, "metadata['m'] must be a string"),
     "version that is no number": (

@@ -51,6 +51,8 @@ def text_of(judge: Callable[..., None], *arguments: Any, **options: Any) -> str:
         ("completed", 0, 3, 0, False, False, True),
         ("completed", 2, 0, 1, False, True, True),
         ("completed", 0, 0, 3, False, False, True),
+        ("completed", 2, 0, 0, False, True, True),  # one is nowhere
+        ("completed", 0, 0, 0, False, False, True),
         ("failed", 3, 0, 0, False, False, True),
         ("cancelled", 3, 0, 0, False, False, False),
         ("Canceled", 0, 0, 3, False, False, False),

@@ -41,7 +41,9 @@ def test_a_start() -> None:
     assert body_of(call) == {"name": "Nightly"}
     call = run_report(5, "x" * 255, dataset_id="7", refresh_dataset=False)
     assert body_of(call) == {"name": "x" * 255, "dataset_id": 7, "refresh_dataset": False}
-    assert call.read(answer(201, {"success": True, "report_id": 9}), NOW) == StartedReport(9)
+    for report_id in (9, "9"):
+        body = {"success": True, "report_id": report_id}
+        assert call.read(answer(201, body), NOW) == StartedReport(9)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_what_leaves_open_whether_it_was_started() -> None:
         run_report(5, "Nightly").read(answer(500), NOW)
 
 
-@pytest.mark.parametrize("report_id", [0, -1, "9", True, 2**63, 10**4000])
+@pytest.mark.parametrize("report_id", [0, -1, "x", "", None, True, 2**63, 10**4000])
 def test_an_id_that_is_none_leaves_it_open(report_id: Any) -> None:
     with pytest.raises(Exception, match=r"has no report_id.*may have been started"):
         run_report(5, "n").read(answer(201, {"report_id": report_id}), NOW)

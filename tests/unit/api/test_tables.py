@@ -138,6 +138,7 @@ def test_an_operation_was_queued() -> None:
     body = {"success": True, "operation_id": "op-1", "cell_count": 120, "cells": []}
     start = recalculate_cells(TABLE, SHEET)
     assert start.read(answer(202, body), NOW) == QueuedOperation("op-1", 120)
+    assert start.read(answer(202, {**body, "operation_id": 7}), NOW) == QueuedOperation("7", 120)
 
 
 def test_there_is_nothing_to_do() -> None:
