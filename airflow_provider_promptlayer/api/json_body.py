@@ -19,9 +19,9 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None, outline: bo
     An integer of more digits than Python converts (4,300) is returned as the text of its digits,
     and of a key that occurs twice in an object the last value counts, as in every JSON parser.
 
-    Documents nested deeper than Python's parser goes (about 1,000 levels, depending on the
-    version and on who calls) are read all the same, and without touching the recursion limit,
-    which belongs to the whole interpreter.
+    Documents nested deeper than Python's parser goes (from 1,000 levels to tens of thousands,
+    depending on the version and on who calls) are read all the same, and without touching the
+    recursion limit, which belongs to the whole interpreter.
 
     :param note: told, in a phrase, each of these two things. Looking for them makes parsing
         about a third slower.
@@ -31,9 +31,12 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None, outline: bo
     if len(body) <= LARGE:
         hook = None if note is None else json_steps.unique_keys(note)
         try:
-            return json.loads(body, object_pairs_hook=hook)
+            value = json.loads(body, object_pairs_hook=hook)
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise
         except (RecursionError, ValueError):
             pass  # too deep, or with an integer of thousands of digits
+        else:
+            json_steps.refuse_too_deep(value, body.count(b"[") + body.count(b"{"))
+            return value
     return json_steps.loads(body, note=note, outline=outline)

@@ -160,13 +160,42 @@ def test_reads_deep_documents(opening: str, depth: int) -> None:
     [
         nested(json_steps.MAX_DEPTH + 1),
         nested(json_steps.MAX_DEPTH - 100, core=f"1,{' ' * 3 * json_steps.WINDOW}{nested(101)}, 2"),
+        f"[{nested(json_steps.MAX_DEPTH)}, 2, {' ' * json_body.LARGE} 3]",
+        nested(json_steps.MAX_DEPTH + 1, '{"k":'),
+        nested(25_000),  # which Python 3.14 takes
+        nested(100_000, '{"k":'),
         nested(1_000_000),
     ],
-    ids=["just", "in a row", "far"],
+    ids=["just", "in a row", "beside others", "objects", "further", "far objects", "far"],
 )
 def test_refuses_what_is_too_deep(text: str) -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
         json_body.loads(text.encode())
+
+
+def test_brackets_in_a_string_are_no_depth() -> None:
+    value = ["[{" * json_steps.MAX_DEPTH, [[]] * json_steps.MAX_DEPTH]
+    assert json_body.loads(json.dumps(value).encode()) == value
+
+
+def test_the_c_parser_is_not_tried_at_every_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    scanner = json_steps._scanner
+
+    def counting(**hooks: Any) -> Callable[[str, int], Any]:
+        scan = scanner(**hooks)
+
+        def call(text: str, at: int) -> Any:
+            if text[at] in "[{":
+                tried.append(at)
+            return scan(text, at)
+
+        return call
+
+    monkeypatch.setattr(json_steps, "_scanner", counting)
+    body = nested(900, core="1, " * json_body.LARGE + "1").encode()
+    json_body.loads(body)
+    assert 0 < len(tried) < 150  # each costs up to a window
 
 
 def test_reads_what_follows_something_deep() -> None:

@@ -161,7 +161,7 @@ def test_all_mistakes_are_reported_at_once(serve):
     [
         (b"{", 1),
         (b"{'a': 1}", 1),
-        (b'{"a": 1,}', 8),
+        (b'{"a": 1,', 8),
         (b"\xff\xfe\xfd", 0),
         (b"[" * 100_000, 0),
         (b'{"input_variables": {"n": ' + b"9" * 5000 + b"}}", 0),
