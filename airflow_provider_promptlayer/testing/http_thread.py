@@ -78,6 +78,7 @@ class HttpThread:
         # Of these two one is there: the site while it listens, the socket while it is away.
         self._site: web.SockSite | None = None
         self._reserved: socket.socket | None = None
+        self._listener: socket.socket | None = None  # the site's
 
     @property
     def port(self) -> int:
@@ -143,12 +144,11 @@ class HttpThread:
             await self._stop.wait()
         finally:
             self._connections.end_waiting()
+            await self._accept_no_more()
             await self._runner.cleanup()
-            # What is closed by now reports so in the loop's next turn, and what was accepted at
-            # the last moment is known some turns later. What is left then has something to send
-            # that its client does not read, or has just come.
-            for _ in range(_TURNS_OF_AN_ACCEPT):
-                await asyncio.sleep(0)
+            # What is closed by now reports so in the loop's next turn. What is left then has
+            # something to send that its client does not read.
+            await asyncio.sleep(0)
             self._connections.reset()
             await asyncio.sleep(0)
             if self._reserved is not None:
@@ -157,6 +157,7 @@ class HttpThread:
     async def _go_away(self) -> None:
         if self._site is not None:
             site, self._site = self._site, None
+            await self._accept_no_more()
             await site.stop()
             # Bound without listening: connections are refused, and nobody else gets the port.
             self._reserved = _bound(self._host, self.port)
@@ -168,7 +169,18 @@ class HttpThread:
                 self._runner, self._reserved, ssl_context=self._tls, backlog=_BACKLOG
             )
             await site.start()
-            self._site, self._reserved = site, None
+            self._site, self._listener, self._reserved = site, self._reserved, None
+
+    async def _accept_no_more(self) -> None:
+        """Let what was accepted at the last moment become known.
+
+        asyncio loses, unclosed, what it has accepted in the turn before its server is closed.
+        """
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener = None
+            for _ in range(_TURNS_OF_AN_ACCEPT):
+                await asyncio.sleep(0)
 
     async def _drop_connections(self) -> None:
         self._connections.reset()

@@ -72,6 +72,17 @@ def threads():
     return {thread for thread in threading.enumerate() if thread.name == "local-promptlayer"}
 
 
+@pytest.mark.parametrize("end", ["stop", "go_away"])
+def test_a_client_that_comes_at_the_last_moment_leaves_nothing_behind(end):
+    for _ in range(20):
+        with LocalPromptLayer() as server:
+            address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+            with socket.create_connection(address):
+                getattr(server, end)()
+        assert server.open_connections == 0
+    gc.collect()  # what is unclosed warns here, and a warning is an error
+
+
 def test_a_stop_leaves_nothing_behind():
     before = threads()
     with LocalPromptLayer() as server:
