@@ -15,7 +15,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import compat, xcom
-from airflow_provider_promptlayer.api.arguments import encode
+from airflow_provider_promptlayer.api.arguments import canonical
 from airflow_provider_promptlayer.api.batches import fingerprint
 from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
 from airflow_provider_promptlayer.api.subjects import L, Subject
@@ -67,8 +67,10 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self.wait_for_completion = wait_for_completion
         self.reattach = reattach
         self._memory: RunMemory | None = None
-        # What an earlier try had started, where that is to be replaced, and how it has failed.
-        self._replaced: tuple[Record, PromptLayerError] | None = None
+        # What an earlier try had started, where that is to be replaced, and how it has failed; None
+        # if it may go on, and something else is asked for now.
+        self._replaced: tuple[Record, PromptLayerError | None] | None = None
+        self._asked_then: str | None = None  # by the earlier try that is gone back to
 
     @abstractmethod
     def check(self, context: Context) -> None:
@@ -189,6 +191,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
                 f"on: {self.how_to_find}, then clear this task to start another."
             )
         if what is Plan.START or record is None or record.subject_id is None:
+            if record is not None and record.phase is Phase.STARTED:
+                self._replaced = record, None
             return None
         subject = self.named(record.subject_id)
         self.cancels_on_kill = record.is_own and type(self).cancels_on_kill
@@ -206,6 +210,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
                 raise
             self.log.warning("%s The task was cleared, so another one is started.", error)
             return None
+        self._asked_then = record.asked
         self.log.info("Going back to %s, which an earlier try started.", subject.name)
         return subject
 
@@ -230,9 +235,9 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
     @property
     def _asked(self) -> str:
         try:
-            return fingerprint(encode("what is asked", self.asks()))
+            return fingerprint(canonical("what is asked", self.asks()))
         except PromptLayerInvalidInputError:
-            return "unfit"  # so nothing was started by it
+            return "unfit"  # to be started, as the start will say
 
     def _open_memory(self, context: Context) -> RunMemory | None:
         if not self.reattach:
@@ -249,7 +254,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if self._memory is None:
             return
         try:
-            self._memory.write(phase, subject.id, is_own=self.cancels_on_kill, asked=self._asked)
+            asked = self._asked_then or self._asked
+            self._memory.write(phase, subject.id, is_own=self.cancels_on_kill, asked=asked)
         except Exception:
             # As with XCom: it is under way, and failing now would only lose it.
             self.log.exception("Could not note %s for later tries.", subject.name)

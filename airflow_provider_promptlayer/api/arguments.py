@@ -284,6 +284,14 @@ def encode(name: str, body: dict[str, Any]) -> bytes:
         ) from None
 
 
+def canonical(name: str, body: dict[str, Any]) -> bytes:
+    """Return ``body`` as JSON that is the same for every order of its keys.
+
+    :raises PromptLayerInvalidInputError: as :func:`encode`.
+    """
+    return json.dumps(json.loads(encode(name, body)), sort_keys=True).encode()
+
+
 def _plain(value: Any) -> Any:
     """Turn what Airflow hands to a task, such as a lazy sequence of XComs, into plain JSON."""
     if isinstance(value, Mapping):

@@ -130,6 +130,7 @@ class Batch:
             if note is not None and note.run_id is not None:
                 if note.is_of_retry:
                     each.stage, each.starter = Stage.GOING, Starter.EARLIER_TRY
+                    each.fingerprint = note.fingerprint  # of what it was started for
                 elif note.fingerprint == now:
                     each.stage, each.starter = Stage.GOING, Starter.BEFORE_CLEAR
                 if each.stage is Stage.GOING:

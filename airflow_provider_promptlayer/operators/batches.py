@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_promptlayer import xcom
-from airflow_provider_promptlayer.api.arguments import encode, items, mapping, texts
+from airflow_provider_promptlayer.api.arguments import canonical, items, mapping, texts
 from airflow_provider_promptlayer.api.batches import (
     Await,
     Batch,
@@ -178,6 +178,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         self._another_helps: set[int] = set()  # those of them for which another run may be one
         self._unread: set[int] = set()  # those of them whose run could not be asked about
         self._doubted: set[int] = set()  # inputs whose run was said to have ended, and goes on
+        self._is_doubtful = False  # whether an outage was met that may be of one run alone
         self._size = 0
         self._findings: list[str] = []
 
@@ -219,7 +220,12 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             subject = self._subject = WorkflowRuns(**waiting["subject"])
             # Without notes it is not known which of the runs were still going on.
             is_any = not has_notes and isinstance(event, dict)
-            read_event(event, subject_id=str(event.get("id")) if is_any else subject.id)
+            try:
+                read_event(event, subject_id=str(event.get("id")) if is_any else subject.id)
+            except PromptLayerOutageError:
+                if subject.until or len(batch.going) + batch.count(Stage.ENDED) < 2:
+                    raise
+                self._is_doubtful = True  # it may be of one run alone: reading them tells
             if subject.until == 0:
                 batch.end_all()  # if one has not, reading it will tell
             return self._to_the_end(context, outage_since=waiting["outage_since"])
@@ -248,6 +254,16 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 batch.refused(index, unfit[index])
         if batch.going:
             self.log.info("Going back to %s runs of an earlier try.", len(batch.going))
+            others = [
+                i for i in batch.at(Stage.GOING) if batch.inputs[i].fingerprint != fingerprints[i]
+            ]
+            if others:
+                self.log.warning(
+                    "%s of them were started for another input than there is now, the first for "
+                    "inputs[%s]. A retry keeps them; clear the task to start anew.",
+                    len(others),
+                    others[0],
+                )
             self._keep(context)
         return WorkflowRuns(batch.going) if batch.going else None
 
@@ -292,7 +308,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 go_on += not look.is_complete
                 if look.is_complete:
                     batch.ended(index)
-            if go_on > until or len(troubles) == _TROUBLES:
+            if (answers and go_on > until) or len(troubles) == _TROUBLES:
                 break
         if troubles and not answers:
             raise troubles[-1]
@@ -396,6 +412,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         except PromptLayerOutageError:
             if until or not self.batch.count(Stage.ENDED):
                 raise
+            self._is_doubtful = True
             self.batch.end_all()  # it may be of one run alone: reading them tells
 
     def _start_some(self, context: Context) -> bool:
@@ -512,7 +529,15 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         """Return what tells the run of an input from that of another, or of another workflow."""
         of = [self.workflow_id_or_name, self.workflow_label_name, self.workflow_version_number]
         asked = {"of": [None if one is None else str(one) for one in of], "inputs": variables}
-        return fingerprint(encode(f"inputs[{index}]", asked))
+        return fingerprint(canonical(f"inputs[{index}]", asked))
+
+    @cached_property
+    def _begun_with(self) -> dict[str, list[int]]:
+        """At which places an input was when this visit of a worker began, by fingerprint."""
+        places: dict[str, list[int]] = {}
+        for index, each in enumerate(self.batch.inputs):
+            places.setdefault(each.fingerprint, []).append(index)
+        return places
 
     def _arguments(self, context: Context, index: int) -> dict[str, Any]:
         """Return the arguments of one start.
@@ -526,12 +551,13 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 f"There are {len(inputs)} inputs now and there were {len(self.batch)} when the "
                 "batch began, so no more of them are started."
             )
-        now, begun = self._fingerprint(index, inputs[index]), self.batch.inputs
-        if now != begun[index].fingerprint and any(each.fingerprint == now for each in begun):
+        now = self._fingerprint(index, inputs[index])
+        if any(self._fingerprint(i, inputs[i]) != now for i in self._begun_with.get(now, ())):
             raise PromptLayerInvalidInputError(
                 f"The inputs have moved since the batch began: inputs[{index}] was at another "
                 "place, and would be run twice. No more of them are started."
             )
+        self.batch.inputs[index].fingerprint = now  # of a template that tells the time, say
         common = self._common(context)
         common["metadata"] = {"airflow_batch_index": str(index), **common["metadata"]}
         return {**common, "input_variables": inputs[index]}
@@ -549,6 +575,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     def _collect(self) -> bool:
         """Read each run that has ended, once; return False if some have to be waited for."""
         batch, unread, answers = self.batch, dict[int, PromptLayerOutageError](), 0
+        patience = min(self.max_outage, _PATIENCE)
         for index in batch.at(Stage.ENDED):
             if index in self._outputs or index in self._failures:
                 continue
@@ -558,7 +585,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                     batch.run(index).read(),
                     about=batch.run(index).name,
                     # Whether one run alone cannot be read, the next ones tell soon.
-                    max_outage=min(self.max_outage, _PATIENCE) if unread else self.max_outage,
+                    max_outage=patience if unread or self._is_doubtful else self.max_outage,
                 )
                 answers += 1
                 if not results.is_complete:
@@ -570,7 +597,11 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 continue
             except PromptLayerOutageError as error:
                 unread[index] = error
-                if len(unread) == _TROUBLES and not answers:
+                if self._outputs:  # what was read can be read again, unless it is an outage of all
+                    good = batch.run(next(iter(self._outputs)))
+                    self.hook.ask(good.peek(), about=good.name, max_outage=patience)
+                    answers += 1
+                elif len(unread) == _TROUBLES and not answers:
                     raise
                 continue
             except PromptLayerRunFailedError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import choices
 from airflow_provider_promptlayer.api.gates import judge_sheet
+from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.api.reports import Report, run_report
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
@@ -100,7 +101,8 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
 
     def asks(self) -> dict[str, Any]:
         """Return the sheet and the selection."""
-        return {"sheet": [str(self.table_id), str(self.sheet_id)], **self._selection()}
+        call = recalculate_cells(self.table_id, self.sheet_id, **self._selection())
+        return _sent(call.request)
 
     def start(self, context: Context) -> str | None:  # noqa: ARG002
         """Queue the recalculation, and return its id, or None if there is nothing to do.
@@ -257,7 +259,8 @@ class PromptLayerRunScorecardOperator(
 
     def asks(self) -> dict[str, Any]:
         """Return the sheet and the selection."""
-        return {"sheet": [str(self.table_id), str(self.sheet_id)], **self._selection()}
+        call = recalculate_scorecard(self.table_id, self.sheet_id, **self._selection())
+        return _sent(call.request)
 
     def start(self, context: Context) -> str:  # noqa: ARG002
         """Queue the calculation and return its id."""
@@ -335,8 +338,8 @@ class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerStarter[R
         run_report(self.report_id, self.name, **self._dataset())
 
     def asks(self) -> dict[str, Any]:
-        """Return the pipeline and the data."""
-        return {"pipeline": str(self.report_id), **self._dataset()}
+        """Return the pipeline and the data. A name may tell the time, and asks for nothing else."""
+        return _sent(run_report(self.report_id, "any", **self._dataset()).request)
 
     def start(self, context: Context) -> int:  # noqa: ARG002
         """Start the run and return the id of the report that it makes."""
@@ -344,3 +347,8 @@ class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerStarter[R
 
     def _dataset(self) -> dict[str, Any]:
         return {"dataset_id": self.dataset_id, "refresh_dataset": self.refresh_dataset}
+
+
+def _sent(request: Request) -> dict[str, str]:
+    """Return what a request asks for, however its arguments were written."""
+    return {"path": request.path, "body": (request.body or b"").decode()}

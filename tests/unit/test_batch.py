@@ -18,7 +18,10 @@ from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
 
 from airflow_provider_promptlayer import compat
-from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerInvalidInputError,
+    PromptLayerTransientError,
+)
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunWorkflowBatchOperator,
@@ -556,19 +559,77 @@ class TestTrouble:
         assert ending.kind == "timeout"
         assert server.count("GET") < 20
 
+    @pytest.mark.parametrize(
+        ("max_active_runs", "broken"),
+        # With one at a time, an outage of the first one is all that is known.
+        [(None, 0), (None, 1), (None, 2), (1, 1), (1, 2)],
+    )
     def test_a_run_that_cannot_be_asked_about_is_one_failure(
-        self, server: LocalPromptLayer, deferrable: bool
+        self,
+        server: LocalPromptLayer,
+        deferrable: bool,
+        max_active_runs: int | None,
+        broken: int,
     ) -> None:
-        server.script(Reply(502), method="GET", execution_id=2, times=None)
+        server.script(Reply(502), method="GET", execution_id=broken + 1, times=None)
         ending = run(
             numbered(3),
             workflow_id_or_name="Slow",
             deferrable=deferrable,
             min_success_rate=0.6,
+            max_active_runs=max_active_runs,
             max_outage=0.8,
         )
+        assert ending.value == answers(*(None if n == broken else n for n in range(3))), ending
+        assert "502" in ending.xcoms["promptlayer_errors"][broken]
+
+    def test_a_run_that_cannot_be_read_long_after_the_others_is_one_failure(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        first = time.monotonic()
+
+        def gone_later(request: Any) -> Reply:
+            return Reply(202, "{}") if time.monotonic() < first + 1.5 else Reply(502)
+
+        server.script(gone_later, method="GET", execution_id=2, times=None)
+        ending = run(numbered(3), deferrable=deferrable, min_success_rate=0.6, max_outage=0.5)
         assert ending.value == answers(0, None, 2), ending
-        assert "502" in ending.xcoms["promptlayer_errors"][1]
+
+    def test_an_outage_of_all_is_none_of_single_runs(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        server.script(Reply(502), method="GET", times=None)
+        ending = run(
+            numbered(5),
+            deferrable=deferrable,
+            min_success_rate=0.0,
+            max_outage=0.3,
+            store=Store(),
+        )
+        assert ending.kind == "failed", ending
+        assert "could not be asked" in ending.message
+
+    def test_an_outage_of_all_while_they_are_read_is_none_of_single_runs(
+        self, server: LocalPromptLayer
+    ) -> None:
+        whole: list[Any] = []
+
+        def away_after_the_first(request: Any) -> Reply | None:
+            if request.query.get("return_all_outputs") == "true":
+                whole.append(request)
+            return Reply(502) if len(whole) > 1 else None
+
+        server.script(away_after_the_first, method="GET", times=None)
+        ending = run(
+            numbered(12),
+            deferrable=False,
+            min_success_rate=0.0,
+            max_outage=0.3,
+            store=Store(),
+        )
+        assert ending.kind == "failed", ending
+        assert "promptlayer_errors" not in ending.xcoms
+        server.clear_scripts()
 
     def test_a_run_that_could_not_be_asked_about_is_asked_about_by_a_retry(
         self, server: LocalPromptLayer
@@ -732,6 +793,41 @@ class TestCrashes:
         cleared = FakeTaskInstance(try_number=2, max_tries=3)
         assert run(numbered(3), cleared, store).value == answers(0, 1, 2)
         assert server.count("POST") == 6
+
+    def test_clearing_with_keys_in_another_order_goes_back(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
+        run([{"n": 0, "m": 1}], store=store, timeout=0.1, **slow)
+        cleared = FakeTaskInstance(try_number=2, max_tries=3)
+        assert run([{"m": 1, "n": 0}], cleared, store, **slow).value == answers(0)
+        assert server.count("POST") == 1
+
+    def test_clearing_after_a_retry_with_another_input_starts_anew(
+        self, server: LocalPromptLayer, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The retry keeps the run of the old input, and says so; it is not taken for the new."""
+        store = Store()
+        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
+        run([{"n": 1}], store=store, timeout=0.1, **slow)
+        run([{"n": 2}], FakeTaskInstance(try_number=2), store, timeout=0.05, **slow)
+        cleared = FakeTaskInstance(try_number=3, max_tries=3)
+        assert run([{"n": 2}], cleared, store, **slow).value == answers(2)
+        assert server.count("POST") == 2
+
+    def test_a_retry_does_not_start_what_has_moved(self, server: LocalPromptLayer) -> None:
+        class Interrupted(PromptLayerRunWorkflowBatchOperator):
+            def _start(self, context: Any, index: int) -> None:
+                if index:
+                    raise PromptLayerTransientError("Interrupted.")
+                super()._start(context, index)
+
+        store = Store()
+        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
+        run(numbered(2), None, store, Interrupted, timeout=0.1, **slow)
+        ending = run(numbered(2)[::-1], FakeTaskInstance(try_number=2), store, **slow)
+        assert ending.kind == "failed for good"
+        assert "The inputs have moved" in ending.message
+        assert server.count("POST") == 1
 
     def test_clearing_with_other_inputs_goes_back_to_the_same_ones_alone(
         self, server: LocalPromptLayer

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
@@ -287,6 +288,22 @@ class TestTable:
             assert ending.kind == "failed for good", ending
             assert "1 failed" in ending.message
         assert len(server.operations) == 1
+
+    @pytest.mark.parametrize("rows", [list, set, json.dumps], ids=["list", "set", "text"])
+    @pytest.mark.parametrize(("cleared_with", "operations"), [([0, 1], 1), ([2], 2)])
+    def test_clearing_goes_back_to_the_same_selection_alone(
+        self,
+        server: LocalPromptLayer,
+        rows: Callable[[list[int]], Any],
+        cleared_with: list[int],
+        operations: int,
+    ) -> None:
+        store, column = Store(), SHEETS["never"].columns[1].id
+        first: dict[str, Any] = {"column_ids": [UUID(column)], "row_ids": [0, 1]}
+        then: dict[str, Any] = {"column_ids": [column.upper()], "row_ids": rows(cleared_with)}
+        run(TABLE_START, "never", store, timeout=0.1, **first)
+        run(TABLE_START, "never", store, number=2, max_tries=3, timeout=0.1, **then)
+        assert len(server.operations) == operations
 
     def test_without_notes_failed_cells_are_told_of(
         self, server: LocalPromptLayer, log: Callable[[], str]

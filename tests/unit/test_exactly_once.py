@@ -148,6 +148,37 @@ class TestReattach:
         ending = attempt(store, input_variables=variables, number=2, max_tries=3, **slow)
         assert ending.xcoms["promptlayer_execution_id"] == server.count("POST") == runs
 
+    @pytest.mark.parametrize(("variables", "runs"), [({"day": 1}, 1), ({"day": 2}, 2)])
+    def test_clearing_after_a_retry_with_another_input(
+        self, server: LocalPromptLayer, variables: dict[str, int], runs: int
+    ) -> None:
+        """The retry goes back to the run of day 1, which does not make it one of day 2."""
+        store = Store()
+        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
+        attempt(store, input_variables={"day": 1}, timeout=0.1, **slow)
+        attempt(store, input_variables={"day": 2}, timeout=0.05, number=2, **slow)
+        attempt(store, input_variables=variables, number=3, max_tries=3, **slow)
+        assert server.count("POST") == runs
+
+    def test_a_refused_start_of_another_input_does_not_forget_the_run(
+        self, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
+        attempt(store, input_variables={"day": 1}, timeout=0.1, **slow)
+        server.script(Reply(422), method="POST")
+        refused = attempt(store, input_variables={"day": 2}, number=2, max_tries=3, **slow)
+        assert refused.kind == "failed for good"
+        ending = attempt(store, input_variables={"day": 1}, number=3, max_tries=4, **slow)
+        assert ending.xcoms["promptlayer_execution_id"] == 1
+
+    def test_keys_in_another_order_are_no_other_input(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
+        attempt(store, input_variables={"a": 1, "b": 2}, timeout=0.1, **slow)
+        attempt(store, input_variables={"b": 2, "a": 1}, number=2, max_tries=3, **slow)
+        assert server.count("POST") == 1
+
     def test_without_waiting_the_same_id_is_returned(self, server: LocalPromptLayer) -> None:
         store = Store()
         assert attempt(store, wait_for_completion=False).value == 1
