@@ -190,9 +190,15 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
                 "An earlier try of this task died while it sent the start, so a run may be going "
                 f"on: {self.how_to_find}, then clear this task to start another."
             )
-        if what is Plan.START or record is None or record.subject_id is None:
-            if record is not None and record.phase is Phase.STARTED:
+        if record is None or record.subject_id is None:
+            return None
+        if what is Plan.START:
+            if record.phase is Phase.STARTED:
                 self._replaced = record, None
+                self.log.warning(
+                    "What an earlier try started for other arguments is left to itself: %s.",
+                    record.subject_id,
+                )
             return None
         subject = self.named(record.subject_id)
         self.cancels_on_kill = record.is_own and type(self).cancels_on_kill

@@ -140,13 +140,20 @@ class TestReattach:
 
     @pytest.mark.parametrize(("variables", "runs"), [({"day": 1}, 1), ({"day": 2}, 2)])
     def test_clearing_while_it_goes_on(
-        self, server: LocalPromptLayer, variables: dict[str, int], runs: int
+        self,
+        server: LocalPromptLayer,
+        variables: dict[str, int],
+        runs: int,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         store = Store()
         slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
         assert attempt(store, input_variables={"day": 1}, timeout=0.2, **slow).kind == "timeout"
         ending = attempt(store, input_variables=variables, number=2, max_tries=3, **slow)
         assert ending.xcoms["promptlayer_execution_id"] == server.count("POST") == runs
+        log = capsys.readouterr().out + caplog.text
+        assert ("started for other arguments is left to itself: 1." in log) == (runs == 2)
 
     @pytest.mark.parametrize(("variables", "runs"), [({"day": 1}, 1), ({"day": 2}, 2)])
     def test_clearing_after_a_retry_with_another_input(
