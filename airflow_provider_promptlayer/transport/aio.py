@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Final
-from weakref import WeakKeyDictionary
+from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -93,7 +93,7 @@ class AsyncTransport:
     def _open(self, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             # Without a limit of its own, where to queue would count towards the time-out.
-            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0),
+            connector=_Connector(ssl=self._ssl, limit=0),
             timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
             trace_configs=list(traces),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -142,6 +142,29 @@ class AsyncTransport:
         return PromptLayerUnreachableError(
             f"Could not {request.purpose}: {reason}.", arrived=arrived
         )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Ends with all of its connections, also those that it no longer knows.
+
+    A look that is cancelled leaves a TLS connection that says goodbye, for up to 30 s where nobody
+    answers. aiohttp does not wait for it, so it would be left open by a loop that ends then.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._made: WeakSet[asyncio.Transport] = WeakSet()
+
+    # aiohttp's own name for it: were there another one day, nothing but the goodbyes would be left.
+    async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        transport, protocol = await super()._wrap_create_connection(*args, **kwargs)
+        self._made.add(transport)
+        return transport, protocol
+
+    async def close(self, *, abort_ssl: bool = True) -> None:  # noqa: ARG002 - all end so
+        for transport in list(self._made):
+            transport.abort()
+        await super().close()
 
 
 @dataclass(slots=True)
