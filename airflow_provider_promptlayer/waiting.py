@@ -328,7 +328,12 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             if step.note:
                 (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
             if self.deferrable:
-                next_look_at = wait.hand_over(step, settle=SETTLE_SECONDS, now=time.time())
+                next_look_at = wait.hand_over(
+                    step,
+                    settle=SETTLE_SECONDS,
+                    now=time.time(),
+                    is_contradicted=self._is_contradicted,
+                )
                 self._defer(subject, wait, next_look_at=next_look_at)
             if self.reschedule and self._may_leave(wait):
                 wake_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
@@ -373,6 +378,11 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             timeout=datetime.timedelta(seconds=max(last_deadline, next_look_at) - time.time())
             + TIMEOUT_GRACE,
         )
+
+    @property
+    def _is_contradicted(self) -> bool:
+        """Whether what goes on was said to have ended: so the triggerer does, when it resumes."""
+        return self._resumed
 
     def _may_leave(self, wait: Wait) -> bool:
         """Return whether the next process will know what this one knows of an outage.

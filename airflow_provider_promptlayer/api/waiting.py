@@ -106,7 +106,9 @@ class Wait:
         self._failures = 0
         self._last = "nothing yet"
 
-    def hand_over(self, step: Step, *, settle: float, now: float) -> float:
+    def hand_over(
+        self, step: Step, *, settle: float, now: float, is_contradicted: bool = False
+    ) -> float:
         """Return when the process that takes this wait over is to look first, since the epoch.
 
         Tasks that hand over at the same moment, as mapped ones do, are spread: each has a place of
@@ -114,9 +116,13 @@ class Wait:
 
         :param step: what follows from the last look here.
         :param settle: seconds in which it must not look.
+        :param is_contradicted: the short answer, which that process asks for, said wrongly that it
+            had ended. It may say so again, so the whole interval passes before.
         """
         if step.is_trouble:
             seconds = max(step.sleep, settle) + self._place * min(step.sleep, settle)
+        elif is_contradicted:
+            seconds = max(step.sleep, settle)
         else:
             seconds = settle + self._place * max(step.sleep - settle, min(step.sleep, settle))
         return now + max(self._capped(seconds, now), settle)

@@ -415,6 +415,10 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             self._is_doubtful = True
             self.batch.end_all()  # it may be of one run alone: reading them tells
 
+    @property
+    def _is_contradicted(self) -> bool:
+        return bool(self._doubted)  # the batch also comes back to start others
+
     def _start_some(self, context: Context) -> bool:
         """Start what may be started now; return False if that met trouble that may pass.
 

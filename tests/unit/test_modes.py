@@ -183,6 +183,30 @@ class TestNeverEnding:
                 {"ti": FakeTaskInstance()},  # type: ignore[typeddict-item]
             )
 
+    def test_keeps_the_interval_where_it_seemed_to_have_ended(
+        self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+    ) -> None:
+        """The triggerer may say so again at its first look, for as long as the run goes on."""
+        run_id = promptlayer_server.start_execution("W")
+        sensor = PromptLayerWorkflowSensor(
+            task_id="t", workflow_version_execution_id=run_id, deferrable=True, poke_interval=100.0
+        )
+        now = time.time()
+        waiting = {
+            "subject": {"workflow_version_execution_id": run_id},
+            "started_at": now,
+            "deadline": now + 1000.0,
+            "outage_since": None,
+        }
+        ended = WaitEvent(run_id, Outcome.ENDED, "").payload()
+        with pytest.raises(TaskDeferred) as left:
+            sensor.resume_execution(
+                "execute_complete",
+                {"event": ended, "waiting": waiting},
+                {"ti": FakeTaskInstance()},  # type: ignore[typeddict-item]
+            )
+        assert left.value.trigger.serialize()[1]["next_look_at"] >= now + 100.0
+
     @pytest.mark.parametrize(("task_mode", "visits"), [("poke", 1), ("deferred", 2)])
     def test_worker_visits(
         self,
