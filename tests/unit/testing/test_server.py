@@ -191,20 +191,20 @@ def promptly():
     """A wait that is not woken still looks again at its deadline: it must not come to that."""
     started = time.monotonic()
     yield
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 40
 
 
 def test_wait_for_returns_when_the_count_is_reached(serve):
     client = serve()
     with promptly(), ThreadPoolExecutor() as pool:
         waiting = pool.submit(
-            client.server.wait_for, lambda: client.server.count("GET", "/workflows") >= 3, 10
+            client.server.wait_for, lambda: client.server.count("GET", "/workflows") >= 3, 60
         )
         for _ in range(2):
             client.get("/workflows")
         assert not waiting.done()
         client.get("/workflows")
-        waiting.result(timeout=10)
+        waiting.result(timeout=60)
 
 
 def test_wait_for_sees_executions_started_without_http(serve):
@@ -217,10 +217,10 @@ def test_wait_for_sees_executions_started_without_http(serve):
         return found
 
     with promptly(), ThreadPoolExecutor() as pool:
-        waiting = pool.submit(server.wait_for, has_executions, 10)
-        assert looked.wait(10)
+        waiting = pool.submit(server.wait_for, has_executions, 60)
+        assert looked.wait(60)
         server.start_execution("Article pipeline")
-        waiting.result(timeout=10)
+        waiting.result(timeout=60)
 
 
 def test_wait_for_misses_no_change_between_looking_and_waiting(serve):
@@ -233,7 +233,7 @@ def test_wait_for_misses_no_change_between_looking_and_waiting(serve):
         return len(looks) == 2
 
     with promptly():
-        server.wait_for(changes_while_looking, 10)
+        server.wait_for(changes_while_looking, 60)
     assert looks == [0, 1]
 
 
