@@ -306,22 +306,6 @@ async def two_thousand_waits(server: LocalPromptLayer) -> None:
     assert not any(aio._pools.values())
 
 
-def test_looks_that_are_cancelled_at_the_end_of_the_loop_leave_nothing(
-    airflow: Airflow, server: LocalPromptLayer
-) -> None:
-    """TLS says goodbye and waits for the other side's; nobody may wait for that any more."""
-    server.script(Slow(60), times=None)
-
-    async def main() -> None:
-        looking = start(range(1, 11))
-        while server.count() < 10:
-            await asyncio.sleep(0.01)
-        await cancel(*looking)
-
-    asyncio.run(asyncio.wait_for(main(), 60))
-    gc.collect()  # what is unclosed warns here, and a warning is an error
-
-
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as many as there are, without a Path
 

@@ -71,6 +71,24 @@ def test_users_share_a_transport_and_its_connections(serve: Any) -> None:
     assert len(server.requests) == 3
 
 
+def test_looks_that_are_cancelled_at_the_end_of_the_loop_leave_nothing(
+    serve: Any, certificates: Any
+) -> None:
+    """TLS says goodbye and waits for the other side's; nobody may wait for that any more."""
+    server = serve(lambda talk: talk.stopping.wait(60), tls=certificates.server)
+    settings = settings_for(server, verify=certificates.ca_file)
+
+    async def main() -> None:
+        async with SharedTransport(settings) as transport:
+            looks = [asyncio.create_task(transport.send(LOOK)) for _ in range(5)]
+            await until(lambda: len(server.requests) == len(looks))
+            for look in looks:
+                look.cancel()
+            await asyncio.gather(*looks, return_exceptions=True)
+
+    run(main())
+
+
 def test_the_first_may_leave_before_the_second(serve: Any) -> None:
     server = serve(keep_alive)
 
