@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final
@@ -158,7 +159,8 @@ class _Connector(aiohttp.TCPConnector):
     # aiohttp's own name for it: were there another one day, nothing but the goodbyes would be left.
     async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
         transport, protocol = await super()._wrap_create_connection(*args, **kwargs)
-        self._made.add(transport)
+        with suppress(TypeError):  # uvloop's TLS takes no weak reference; its goodbyes are left
+            self._made.add(transport)
         return transport, protocol
 
     async def close(self, *, abort_ssl: bool = True) -> None:  # noqa: ARG002 - all end so

@@ -89,6 +89,21 @@ def test_looks_that_are_cancelled_at_the_end_of_the_loop_leave_nothing(
     run(main())
 
 
+def test_another_kind_of_loop(serve: Any, certificates: Any) -> None:
+    """Whose TLS connections take no weak reference."""
+    uvloop = pytest.importorskip("uvloop")
+    server = serve(keep_alive, tls=certificates.server)
+    settings = settings_for(server, verify=certificates.ca_file)
+
+    async def main() -> None:
+        async with SharedTransport(settings) as transport:
+            for request in (LOOK, Request("POST", "/start", "start", b"{}")):
+                assert (await transport.send(request)).body == b"whole"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 30))
+
+
 def test_the_first_may_leave_before_the_second(serve: Any) -> None:
     server = serve(keep_alive)
 
