@@ -162,6 +162,7 @@ class Wait:
         self._last = look.progress
         if look.is_complete:
             return Step(is_done=True, note=note)
+        self.grace = 0.0  # is for what has ended in time, and this has not
         return Step(sleep=self._until_next(now, self.deadline), note=note)
 
     def after_answer(self, *, now: float) -> Step:

@@ -207,6 +207,30 @@ class TestNeverEnding:
             )
         assert left.value.trigger.serialize()[1]["next_look_at"] >= now + 100.0
 
+    def test_has_no_more_time_where_it_seemed_to_have_ended(
+        self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+    ) -> None:
+        """What has ended in time may be read after the deadline; what goes on may not go on."""
+        run_id = promptlayer_server.start_execution("W")
+        deadline = time.time() + 1000.0
+        with pytest.raises(TaskDeferred) as left:
+            PromptLayerWorkflowSensor(
+                task_id="t", workflow_version_execution_id=run_id, max_outage=5000.0
+            ).resume_execution(
+                "execute_complete",
+                {
+                    "event": WaitEvent(run_id, Outcome.ENDED, "").payload(),
+                    "waiting": {
+                        "subject": {"workflow_version_execution_id": run_id},
+                        "started_at": deadline - 2000.0,
+                        "deadline": deadline,
+                        "outage_since": None,
+                    },
+                },
+                {"ti": FakeTaskInstance()},  # type: ignore[typeddict-item]
+            )
+        assert left.value.trigger.serialize()[1]["deadline"] == deadline
+
     @pytest.mark.parametrize(("task_mode", "visits"), [("poke", 1), ("deferred", 2)])
     def test_worker_visits(
         self,
