@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from support.clocks import Leap
 
 # Before anything imports Airflow, which reads these once.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="promptlayer-unit-")
@@ -24,3 +28,11 @@ def no_scheduler_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_brake_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of this test may have the port of one that told its clients to wait for an hour."""
     monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._throttles", {})
+
+
+@pytest.fixture
+def leap(monkeypatch: pytest.MonkeyPatch) -> Leap:
+    """Let the wall clock leap by so many seconds when called."""
+    from support.clocks import leaping
+
+    return leaping(monkeypatch)

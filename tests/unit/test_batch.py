@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+from support.clocks import Leap, timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
 
 from airflow_provider_promptlayer import compat
@@ -36,8 +37,8 @@ from airflow_provider_promptlayer.testing import (
 )
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowBatchTrigger
 
-SLOW = 0.4
-"""Seconds that a run of "Slow" takes."""
+SLOW = 5
+"""How many looks, at whatever run, a run of "Slow" takes."""
 
 
 def echo(inputs: Any, _: Any) -> Any:
@@ -51,10 +52,16 @@ def promptlayer_workflows() -> list[Workflow]:
     return [
         Workflow("Echo", [Node("Answer", echo, is_output_node=True)]),
         Workflow("Slow", [Node("Answer", echo, duration=SLOW, is_output_node=True)]),
-        Workflow("Slower", [Node("Answer", duration=2.0, is_output_node=True)]),
+        Workflow("Slower", [Node("Answer", duration=200, is_output_node=True)]),
         Workflow("Endless", [Node("Answer", duration=1e9, is_output_node=True)]),
         Workflow("Broken", [Node("Answer", status="FAILED", is_output_node=True)]),
     ]
+
+
+@pytest.fixture
+def promptlayer_server(promptlayer_workflows: list[Workflow]) -> Iterator[LocalPromptLayer]:
+    with timed_by_looks(promptlayer_workflows) as server:
+        yield server
 
 
 @pytest.fixture
@@ -97,6 +104,21 @@ def run(
         ti,
         **extra,
     )
+
+
+def leave(
+    inputs: Any,
+    store: Store,
+    workflow: str = "Slow",
+    ti: FakeTaskInstance | None = None,
+    operator: type[PromptLayerRunWorkflowBatchOperator] = PromptLayerRunWorkflowBatchOperator,
+) -> None:
+    """Start the runs and leave the worker; nobody comes back to them."""
+    task = operator(task_id="task", workflow_id_or_name=workflow, inputs=inputs, retries=2)
+    ti = ti or FakeTaskInstance()
+    context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
+    with pytest.raises(TaskDeferred):
+        task.execute(context)
 
 
 def starts(server: LocalPromptLayer) -> Counter[int]:
@@ -641,24 +663,36 @@ class TestTrouble:
         assert run(numbered(3), FakeTaskInstance(try_number=2), store).value == answers(0, 1, 2)
         assert starts(server) == each_once(3)
 
-    def test_the_time_is_up(self, server: LocalPromptLayer, deferrable: bool) -> None:
-        ending = run(numbered(3), workflow_id_or_name="Endless", deferrable=deferrable, timeout=0.5)
+    def test_the_time_is_up(self, server: LocalPromptLayer, deferrable: bool, leap: Leap) -> None:
+        def late(_: Any) -> None:
+            if server.count("GET") == SLOW:
+                leap(1000.0)
+
+        server.script(late, method="GET", times=None)
+        ending = run(
+            numbered(3), workflow_id_or_name="Endless", deferrable=deferrable, timeout=500.0
+        )
         assert ending.kind == "timeout"
-        assert "id not end within 0 s" in ending.message.replace("within 1 s", "within 0 s")
+        assert "id not end within 500 s" in ending.message
         assert ending.xcoms["promptlayer_execution_ids"] == [1, 2, 3]
 
     def test_the_time_is_up_while_inputs_are_left(
-        self, server: LocalPromptLayer, deferrable: bool
+        self, server: LocalPromptLayer, deferrable: bool, leap: Leap
     ) -> None:
+        def late(_: Any) -> None:
+            if server.count("POST") == 3:  # and this is the fourth
+                leap(1000.0)
+
+        server.script(late, method="POST", times=None)
         ending = run(
             numbered(9),
             workflow_id_or_name="Slow",
             max_active_runs=2,
             deferrable=deferrable,
-            timeout=1.0,
+            timeout=500.0,
         )
         assert ending.kind == "timeout"
-        assert sum(starts(server).values()) < 9
+        assert starts(server) == each_once(4)
 
     @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
     def test_the_time_is_up_softly(self, server: LocalPromptLayer, option: str) -> None:
@@ -781,7 +815,7 @@ class TestCrashes:
 
     def test_clearing_while_it_goes_on_goes_back(self, server: LocalPromptLayer) -> None:
         store = Store()
-        run(numbered(3), store=store, workflow_id_or_name="Slow", timeout=0.2)
+        leave(numbered(3), store)
         cleared = FakeTaskInstance(try_number=2, max_tries=3)
         ending = run(numbered(3), cleared, store, workflow_id_or_name="Slow")
         assert ending.value == answers(0, 1, 2)
@@ -789,17 +823,17 @@ class TestCrashes:
 
     def test_clearing_with_another_workflow_starts_all_anew(self, server: LocalPromptLayer) -> None:
         store = Store()
-        run(numbered(3), store=store, workflow_id_or_name="Endless", timeout=0.2)
+        leave(numbered(3), store, "Endless")
         cleared = FakeTaskInstance(try_number=2, max_tries=3)
         assert run(numbered(3), cleared, store).value == answers(0, 1, 2)
         assert server.count("POST") == 6
 
     def test_clearing_with_keys_in_another_order_goes_back(self, server: LocalPromptLayer) -> None:
         store = Store()
-        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
-        run([{"n": 0, "m": 1}], store=store, timeout=0.1, **slow)
+        leave([{"n": 0, "m": 1}], store)
         cleared = FakeTaskInstance(try_number=2, max_tries=3)
-        assert run([{"m": 1, "n": 0}], cleared, store, **slow).value == answers(0)
+        ending = run([{"m": 1, "n": 0}], cleared, store, workflow_id_or_name="Slow")
+        assert ending.value == answers(0)
         assert server.count("POST") == 1
 
     def test_clearing_after_a_retry_with_another_input_starts_anew(
@@ -807,11 +841,10 @@ class TestCrashes:
     ) -> None:
         """The retry keeps the run of the old input, and says so; it is not taken for the new."""
         store = Store()
-        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
-        run([{"n": 1}], store=store, timeout=0.1, **slow)
-        run([{"n": 2}], FakeTaskInstance(try_number=2), store, timeout=0.05, **slow)
+        leave([{"n": 1}], store)
+        leave([{"n": 2}], store, ti=FakeTaskInstance(try_number=2))
         cleared = FakeTaskInstance(try_number=3, max_tries=3)
-        assert run([{"n": 2}], cleared, store, **slow).value == answers(2)
+        assert run([{"n": 2}], cleared, store, workflow_id_or_name="Slow").value == answers(2)
         assert server.count("POST") == 2
 
     def test_a_retry_does_not_start_what_has_moved(self, server: LocalPromptLayer) -> None:
@@ -822,9 +855,10 @@ class TestCrashes:
                 super()._start(context, index)
 
         store = Store()
-        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
-        run(numbered(2), None, store, Interrupted, timeout=0.1, **slow)
-        ending = run(numbered(2)[::-1], FakeTaskInstance(try_number=2), store, **slow)
+        leave(numbered(2), store, operator=Interrupted)
+        ending = run(
+            numbered(2)[::-1], FakeTaskInstance(try_number=2), store, workflow_id_or_name="Slow"
+        )
         assert ending.kind == "failed for good"
         assert "The inputs have moved" in ending.message
         assert server.count("POST") == 1
@@ -833,7 +867,7 @@ class TestCrashes:
         self, server: LocalPromptLayer
     ) -> None:
         store = Store()
-        run(numbered(3), store=store, workflow_id_or_name="Slow", timeout=0.2)
+        leave(numbered(3), store)
         cleared = FakeTaskInstance(try_number=2, max_tries=3)
         others = [{"n": 0}, {"n": 7}, {"n": 2}, {"n": 8}]
         ending = run(others, cleared, store, workflow_id_or_name="Slow")
@@ -936,11 +970,11 @@ class TestTrigger:
             workflow_version_execution_ids=run_ids,
             until=until,
             batch_id="b",
-            **{"poke_interval": 0.1, "deadline": time.time() + 20, **how},
+            **{"poke_interval": 0.1, "deadline": time.time() + 100, **how},
         )
 
         async def first() -> Any:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 return await first_event(rebuilt(trigger))
 
         payload: dict[str, Any] = asyncio.run(first()).payload
@@ -954,7 +988,8 @@ class TestTrigger:
             request.query["workflow_version_execution_id"] for request in server.requests
         )
         assert len(asked) == 200
-        assert sum(asked.values()) <= 200 + 20 * 20  # and not 200 * 20
+        # Until they end, after 200 looks, at twenty alone.
+        assert sum(asked.values()) <= 200 + 200 + 20
 
     @pytest.mark.parametrize("first", [True, False])
     def test_fires_when_few_are_left(self, server: LocalPromptLayer, first: bool) -> None:
@@ -963,9 +998,20 @@ class TestTrigger:
         runs = endless + ended if first else ended + endless
         assert self.fire(runs, until=30)["outcome"] == "ended"
 
-    def test_times_out_when_more_are_left(self, server: LocalPromptLayer) -> None:
+    def test_times_out_when_more_are_left(self, server: LocalPromptLayer, leap: Leap) -> None:
         runs = [server.start_execution("Endless") for _ in range(4)]
-        event = self.fire([*runs, server.start_execution("Echo")], 3, deadline=time.time() + 0.5)
+        ended = server.start_execution("Echo")
+        after: list[Any] = []
+
+        def late(request: Any) -> None:
+            is_it = request.query["workflow_version_execution_id"] == str(ended)
+            if is_it or after:
+                after.append(request)
+            if len(after) == 10:  # the others twice each, so that its answer is known by now
+                leap(1000.0)
+
+        server.script(late, times=None)
+        event = self.fire([*runs, ended], 3, deadline=time.time() + 500.0)
         assert event["outcome"] == "timed_out"
         assert "1 of 5 runs" in event["message"]
 
