@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What waits do to the event loop that they share with every other trigger of a triggerer.
 
-Nothing in a trigger's path may block: all that could is made slow here, and then no callback of
-the loop may be. One look-up of the connection for a wait, however often it looks.
+Nothing in a trigger's path may block: all that could is watched here, and none of it may be done
+in the loop's thread. One look-up of the connection for a wait, however often it looks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +27,7 @@ from support.modes import first_event
 
 from airflow_provider_promptlayer.hooks import base as hook_module
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Slow, Workflow
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 from airflow_provider_promptlayer.transport import aio
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
@@ -38,17 +38,10 @@ except ImportError:  # Airflow 2: a trigger has the database at hand
 
 ENDED = [Node("Answer", "true", is_output_node=True)]
 ENDLESS = [Node("Answer", duration=math.inf, is_output_node=True)]
-LONG = [Node("Answer", "true", duration=12.0, is_output_node=True)]
+LONG = [Node("Answer", "true", duration=0.5, is_output_node=True)]
 WORKFLOWS = [Workflow("Ended", ENDED), Workflow("Long", LONG), Workflow("Endless", ENDLESS)]
 CONNECTION = "promptlayer_of_the_supervisor"
 NEW_KEY = "pl_the_key_after_this_one"
-
-SLOW = 1.5
-"""Seconds that each thing takes which could block the loop."""
-
-LIMIT = 1.0
-"""Seconds that a callback may take: far more than a busy machine with two cores takes a process
-off its CPU, and far less than any of the slow things."""
 
 
 @pytest.fixture
@@ -63,34 +56,28 @@ def is_lookup(message: Any) -> bool:
 
 @dataclass
 class Airflow:
-    """Who is asked for a connection: the supervisor of Airflow 3, the database of Airflow 2.
-
-    :param seconds: how long each answer takes.
-    """
+    """Who is asked for a connection: the supervisor of Airflow 3, the database of Airflow 2."""
 
     server: LocalPromptLayer
-    seconds: float = 0.0
     lookups: int = 0
     on_the_loop: list[str] = field(default_factory=list)
-    """What was asked of it in a way that blocks the thread of the event loop."""
+    """What was asked of it, or done, in a way that blocks the thread of the event loop."""
 
     def send(self, message: Any) -> Any:
         """Answer as a supervisor, to one who waits for it."""
-        self._note_blocking(type(message).__name__)
-        time.sleep(self.seconds if is_lookup(message) else 0.0)
+        self.note_blocking(type(message).__name__)
         return self._answer(message)
 
     async def asend(self, message: Any) -> Any:
         """Answer as a supervisor, to a coroutine."""
-        await asyncio.sleep(self.seconds if is_lookup(message) else 0.0)
+        await asyncio.sleep(0)
         return self._answer(message)
 
     def get_connection(self, conn_id: str, *args: Any, **kwargs: Any) -> Any:
         """Answer as the database."""
         from airflow.models.connection import Connection
 
-        self._note_blocking("get_connection")
-        time.sleep(self.seconds)
+        self.note_blocking("get_connection")
         self.lookups += 1
         return Connection(conn_id=conn_id, **self._fields)
 
@@ -114,7 +101,8 @@ class Airflow:
             "extra": f'{{"verify": "{self.server.ca_file}"}}',
         }
 
-    def _note_blocking(self, what: str) -> None:
+    def note_blocking(self, what: str) -> None:
+        """Note what is done, if this is the thread of an event loop."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -202,44 +190,29 @@ def test_one_more_look_up_after_the_key_was_changed(
 
 
 @pytest.fixture
-def everything_is_slow(
-    airflow: Airflow, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Have each thing that could block the loop do so for long, should it be on the loop."""
-    airflow.seconds = SLOW
-    server.script(Slow(SLOW), times=2)
+def everything_is_watched(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each thing that could block the loop noted, should it be done in its thread."""
+
+    def watch(owner: Any, name: str, unless: Callable[..., bool] = lambda *_, **__: False) -> None:
+        function = getattr(owner, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if not unless(*args, **kwargs):
+                airflow.note_blocking(name)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, watched)
+
     monkeypatch.setattr(hook_module, "_aio", None)  # as in a process that has just started
-    monkeypatch.setattr(hook_module, "import_module", slowed(import_module))
-    for reader in ("ssl_context", "proxy_for"):
-        monkeypatch.setattr(aio, reader, slowed(getattr(aio, reader)))
-    monkeypatch.setattr(socket, "getaddrinfo", slowed(socket.getaddrinfo, unless_numeric))
+    watch(hook_module, "import_module")
+    watch(aio, "ssl_context")
+    watch(aio, "proxy_for")
+    watch(socket, "getaddrinfo", unless_numeric)
+    watch(time, "sleep")
 
 
 def unless_numeric(*args: Any, **kwargs: Any) -> bool:
     return bool(kwargs.get("flags", 0) & socket.AI_NUMERICHOST)
-
-
-def slowed(function: Any, unless: Callable[..., bool] = lambda *args, **kwargs: False) -> Any:
-    def slowly(*args: Any, **kwargs: Any) -> Any:
-        if not unless(*args, **kwargs):
-            time.sleep(SLOW)
-        return function(*args, **kwargs)
-
-    return slowly
-
-
-def blocked(main: Coroutine[Any, Any, None], caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Run a coroutine in asyncio's debug mode; return what it says of slow callbacks."""
-
-    async def watched() -> None:
-        asyncio.get_running_loop().slow_callback_duration = LIMIT
-        await main
-
-    with caplog.at_level(logging.WARNING, logger="asyncio"):
-        asyncio.run(watched(), debug=True)
-    said = [record.getMessage() for record in caplog.records if record.name == "asyncio"]
-    assert all(" took " in message for message in said), said
-    return said
 
 
 async def some_waits(server: LocalPromptLayer) -> None:
@@ -248,11 +221,10 @@ async def some_waits(server: LocalPromptLayer) -> None:
     assert {payload(event)["outcome"] for event in events} == {"ended"}
 
 
-@pytest.mark.usefixtures("everything_is_slow")
-def test_nothing_blocks_the_loop(
-    server: LocalPromptLayer, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert blocked(some_waits(server), caplog) == []
+@pytest.mark.usefixtures("everything_is_watched")
+def test_nothing_blocks_the_loop(server: LocalPromptLayer, airflow: Airflow) -> None:
+    asyncio.run(some_waits(server))
+    assert airflow.on_the_loop == []
 
 
 def look_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,15 +241,29 @@ def open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
 
 
-@pytest.mark.usefixtures("everything_is_slow")
+def sleep_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sleep(seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - the mistake that is meant
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+
+
+@pytest.mark.usefixtures("everything_is_watched")
 @pytest.mark.parametrize(
-    "mistake", [look_up_at_once, open_at_once], ids=lambda mistake: mistake.__name__
+    ("mistake", "found"),
+    [
+        (look_up_at_once, {"GetConnection", "get_connection"}),
+        (open_at_once, {"import_module", "ssl_context", "proxy_for"}),
+        (sleep_at_once, {"sleep"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_what_blocks_would_be_found(
     mistake: Callable[[pytest.MonkeyPatch], None],
+    found: set[str],
     server: LocalPromptLayer,
+    airflow: Airflow,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     run_id = server.start_execution("Ended")
     mistake(monkeypatch)
@@ -285,7 +271,8 @@ def test_what_blocks_would_be_found(
     async def main() -> None:
         await first_event(trigger_for(run_id))
 
-    assert blocked(main(), caplog) != []
+    asyncio.run(main())
+    assert set(airflow.on_the_loop) & found
 
 
 # What is left
