@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import math
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+from support.clocks import timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, run_task
 
 from airflow_provider_promptlayer import compat
@@ -40,9 +42,16 @@ from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflo
 def promptlayer_workflows() -> list[Workflow]:
     return [
         Workflow("Digest", [Node("Answer", "long", is_output_node=True)]),
-        Workflow("Slow", [Node("Answer", "long", duration=1.0, is_output_node=True)]),
+        Workflow("Slow", [Node("Answer", "long", duration=6, is_output_node=True)]),
+        Workflow("Endless", [Node("Answer", duration=math.inf, is_output_node=True)]),
         Workflow("Broken", [Node("Answer", status="FAILED", is_output_node=True)]),
     ]
+
+
+@pytest.fixture
+def promptlayer_server(promptlayer_workflows: list[Workflow]) -> Iterator[LocalPromptLayer]:
+    with timed_by_looks(promptlayer_workflows) as server:
+        yield server
 
 
 @pytest.fixture
@@ -67,6 +76,17 @@ def attempt(
         FakeTaskInstance(try_number=number, max_tries=max_tries),
         **extra,
     )
+
+
+def leave(store: Store, *, number: int = 1, max_tries: int = 2, **arguments: Any) -> None:
+    """Start a slow run, or go back to it, and leave the worker; nobody comes back."""
+    ti = FakeTaskInstance(try_number=number, max_tries=max_tries)
+    context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
+    operator = PromptLayerRunWorkflowOperator(
+        task_id="task", workflow_id_or_name="Slow", retries=2, **arguments
+    )
+    with pytest.raises(TaskDeferred):
+        operator.execute(context)
 
 
 STARTED = Record(Phase.STARTED, 2, 7)
@@ -148,9 +168,10 @@ class TestReattach:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         store = Store()
-        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
-        assert attempt(store, input_variables={"day": 1}, timeout=0.2, **slow).kind == "timeout"
-        ending = attempt(store, input_variables=variables, number=2, max_tries=3, **slow)
+        leave(store, input_variables={"day": 1})
+        ending = attempt(
+            store, input_variables=variables, number=2, max_tries=3, workflow_id_or_name="Slow"
+        )
         assert ending.xcoms["promptlayer_execution_id"] == server.count("POST") == runs
         log = capsys.readouterr().out + caplog.text
         assert ("started for other arguments is left to itself: 1." in log) == (runs == 2)
@@ -161,29 +182,36 @@ class TestReattach:
     ) -> None:
         """The retry goes back to the run of day 1, which does not make it one of day 2."""
         store = Store()
-        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
-        attempt(store, input_variables={"day": 1}, timeout=0.1, **slow)
-        attempt(store, input_variables={"day": 2}, timeout=0.05, number=2, **slow)
-        attempt(store, input_variables=variables, number=3, max_tries=3, **slow)
+        leave(store, input_variables={"day": 1})
+        leave(store, input_variables={"day": 2}, number=2)
+        attempt(store, input_variables=variables, number=3, max_tries=3, workflow_id_or_name="Slow")
         assert server.count("POST") == runs
 
     def test_a_refused_start_of_another_input_does_not_forget_the_run(
         self, server: LocalPromptLayer
     ) -> None:
         store = Store()
-        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
-        attempt(store, input_variables={"day": 1}, timeout=0.1, **slow)
+        leave(store, input_variables={"day": 1})
         server.script(Reply(422), method="POST")
-        refused = attempt(store, input_variables={"day": 2}, number=2, max_tries=3, **slow)
+        refused = attempt(
+            store, input_variables={"day": 2}, number=2, max_tries=3, workflow_id_or_name="Slow"
+        )
         assert refused.kind == "failed for good"
-        ending = attempt(store, input_variables={"day": 1}, number=3, max_tries=4, **slow)
+        ending = attempt(
+            store, input_variables={"day": 1}, number=3, max_tries=4, workflow_id_or_name="Slow"
+        )
         assert ending.xcoms["promptlayer_execution_id"] == 1
 
     def test_keys_in_another_order_are_no_other_input(self, server: LocalPromptLayer) -> None:
         store = Store()
-        slow: dict[str, Any] = {"workflow_id_or_name": "Slow"}
-        attempt(store, input_variables={"a": 1, "b": 2}, timeout=0.1, **slow)
-        attempt(store, input_variables={"b": 2, "a": 1}, number=2, max_tries=3, **slow)
+        leave(store, input_variables={"a": 1, "b": 2})
+        attempt(
+            store,
+            input_variables={"b": 2, "a": 1},
+            number=2,
+            max_tries=3,
+            workflow_id_or_name="Slow",
+        )
         assert server.count("POST") == 1
 
     def test_without_waiting_the_same_id_is_returned(self, server: LocalPromptLayer) -> None:
@@ -279,6 +307,8 @@ class Script:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts; a close would not
+        self._thread.join()
         self._listener.close()
 
     def _serve(self) -> None:
@@ -435,11 +465,11 @@ def test_a_start_that_was_given_up_while_connecting_is_never_sent(
     def slow_at_first(*args: Any, **kwargs: Any) -> Any:
         asked.append("")
         if len(asked) == 1:
-            answered.wait(10)
+            answered.wait(60)
         return resolve(*args, **kwargs)
 
     connection = json.loads(server.airflow_connection_json)
-    connection["extra"] = {"timeout": 0.3}
+    connection["extra"] = {"timeout": 1.5}
     monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
     monkeypatch.setattr("urllib3.util.connection.socket.getaddrinfo", slow_at_first)
     before = threading.active_count()
@@ -529,7 +559,7 @@ class TestExecutionTimeout:
     def test_a_wait_in_the_worker_ends_before_it_everywhere(self, server: LocalPromptLayer) -> None:
         ending = attempt(
             None,
-            workflow_id_or_name="Slow",
+            workflow_id_or_name="Endless",
             deferrable=False,
             execution_timeout=datetime.timedelta(seconds=0.8),
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -34,11 +36,11 @@ def connect(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> PromptLayerHook:
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def deaf_port() -> Iterator[int]:
+    """A port that refuses connections, and that nobody else is given meanwhile."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        yield deaf.getsockname()[1]
 
 
 class TestTestButton:
@@ -60,11 +62,11 @@ class TestTestButton:
         assert "the key is wrong" in says
         assert "pl_wrong" not in says
 
-    def test_unreachable_host(self, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        hook = connect(monkeypatch, host=f"http://127.0.0.1:{free_port}", password="pl_key")
+    def test_unreachable_host(self, deaf_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        hook = connect(monkeypatch, host=f"http://127.0.0.1:{deaf_port}", password="pl_key")
         works, says = hook.test_connection()
         assert not works
-        assert f"127.0.0.1:{free_port} is not reachable" in says
+        assert f"127.0.0.1:{deaf_port} is not reachable" in says
 
     @pytest.mark.parametrize("path", ["/somewhere", "/workflows/Article%20pipeline"])
     def test_not_promptlayer(
@@ -95,20 +97,6 @@ class TestTestButton:
         assert "\n" not in said
 
 
-def test_looks_once_and_never_waits(
-    promptlayer_connection: str, promptlayer_server: LocalPromptLayer
-) -> None:
-    run_id = promptlayer_server.start_execution("Article pipeline", input_variables={"topic": "x"})
-    hook = PromptLayerHook()
-    results = hook.get_workflow_results(run_id)
-    hook.close()
-    assert not results.is_complete
-    assert results.outputs == {}
-    assert results.nodes["Extract"].status == "RUNNING"
-    assert results == asyncio.run(PromptLayerHook().aget_workflow_results(run_id))
-    assert promptlayer_server.count() == 2
-
-
 class TestResults:
     """What a look returns, from both twins."""
 
@@ -123,8 +111,22 @@ class TestResults:
                     Node("Third", "no", is_output_node=True),
                     Node("Fourth", status="SKIPPED", is_output_node=None),
                 ],
-            )
+            ),
+            Workflow("Endless", [Node("Only", duration=math.inf, is_output_node=True)]),
         ]
+
+    def test_looks_once_and_never_waits(
+        self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+    ) -> None:
+        run_id = promptlayer_server.start_execution("Endless")
+        hook = PromptLayerHook()
+        results = hook.get_workflow_results(run_id)
+        hook.close()
+        assert not results.is_complete
+        assert results.outputs == {}
+        assert results.nodes["Only"].status == "RUNNING"
+        assert results == asyncio.run(PromptLayerHook().aget_workflow_results(run_id))
+        assert promptlayer_server.count() == 2
 
     @pytest.fixture(params=["blocking", "async"])
     def look(
@@ -183,9 +185,9 @@ def test_waiting_in_a_task_raises_with_the_results(
 
 
 def test_a_start_that_did_not_arrive_says_so(
-    free_port: int, monkeypatch: pytest.MonkeyPatch
+    deaf_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hook = connect(monkeypatch, host=f"http://127.0.0.1:{free_port}", password="pl_key")
+    hook = connect(monkeypatch, host=f"http://127.0.0.1:{deaf_port}", password="pl_key")
     with pytest.raises(PromptLayerUnreachableError) as raised:
         hook.run_workflow("W")
     assert not raised.value.arrived

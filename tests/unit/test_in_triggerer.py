@@ -380,9 +380,11 @@ class TestStart:
         now = datetime.datetime.now(datetime.UTC)
 
         trigger = started_by_airflow(args)
-        trigger.timeout_after = (now + datetime.timedelta(seconds=62)).replace(tzinfo=zone)
+        ends = now + datetime.timedelta(seconds=100)
+        trigger.timeout_after = ends.replace(tzinfo=zone)
         with pytest.raises(TimeoutError):
             asyncio.run(asyncio.wait_for(first_event(trigger), 0.3))
+        assert trigger.deadline == pytest.approx(ends.timestamp() - 60)
 
         trigger = started_by_airflow(args)
         trigger.timeout_after = (now + datetime.timedelta(seconds=59)).replace(tzinfo=zone)

@@ -8,7 +8,7 @@ import datetime
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     TaskDeferred,
 )
+from support.clocks import timed_by_looks
 from support.modes import (
     MODES,
     TASK_MODES,
@@ -305,30 +306,16 @@ def test_digits_in_a_string_are_an_id(
     assert wait(mode, f" {run_id} ").value == run_id
 
 
-def test_deferral_leaves_the_scheduler_time_to_notice_it(
-    promptlayer_connection: str,
-    promptlayer_server: LocalPromptLayer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Else Airflow takes the task for one that was killed (apache/airflow issue 66374)."""
-    monkeypatch.setattr("airflow_provider_promptlayer.waiting.SETTLE_SECONDS", 10.0)
-    run_id = promptlayer_server.start_execution("Article pipeline", {"topic": "x"})
-    before = time.time()
-    with pytest.raises(TaskDeferred) as deferral:
-        PromptLayerWorkflowSensor(
-            task_id="t", workflow_version_execution_id=run_id, poke_interval=0.1, timeout=1
-        ).execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
-    _, kwargs = deferral.value.trigger.serialize()
-    assert kwargs["next_look_at"] >= before + 10.0
-    assert deferral.value.timeout.total_seconds() > 10.0
-
-
 class TestPace:
     """When the next look comes, as far as a task tells Airflow."""
 
     @pytest.fixture
+    def promptlayer_workflows(self) -> list[Workflow]:
+        return [Workflow("W", [Node("A", duration=math.inf, is_output_node=True)])]
+
+    @pytest.fixture
     def run_id(self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer) -> int:
-        return promptlayer_server.start_execution("Article pipeline", {"topic": "x"})
+        return promptlayer_server.start_execution("W")
 
     @staticmethod
     def leaves(run_id: int, **arguments: Any) -> BaseException:
@@ -376,6 +363,16 @@ class TestPace:
         names = ("poke_interval", "exponential_backoff", "max_wait")
         assert tuple(kwargs[name] for name in names) == kept
 
+    def test_a_deferral_leaves_the_scheduler_time_to_notice_it(
+        self, run_id: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else Airflow takes the task for one that was killed (apache/airflow issue 66374)."""
+        monkeypatch.setattr("airflow_provider_promptlayer.waiting.SETTLE_SECONDS", 1000.0)
+        before = time.time()
+        left: Any = self.leaves(run_id, poke_interval=0.1, timeout=500)
+        assert left.trigger.serialize()[1]["next_look_at"] >= before + 1000.0
+        assert left.timeout.total_seconds() > 900.0
+
 
 class TestOutageBetweenReschedules:
     """Each look of a rescheduled sensor is another process; the outage is one."""
@@ -419,11 +416,14 @@ class TestResumedWithTheEventAlone:
     """As ``dag.test()`` and ``airflow tasks test`` do, on every Airflow."""
 
     @pytest.fixture
-    def promptlayer_workflows(self) -> list[Workflow]:
-        return [
-            Workflow("Good", [Node("A", "yes", duration=0.3, is_output_node=True)]),
-            Workflow("Bad", [Node("A", status="FAILED", duration=0.3, is_output_node=True)]),
+    def promptlayer_server(self) -> Iterator[LocalPromptLayer]:
+        workflows = [
+            Workflow("Good", [Node("A", "yes", duration=3, is_output_node=True)]),
+            Workflow("Bad", [Node("A", status="FAILED", duration=3, is_output_node=True)]),
+            Workflow("Bad already", [Node("A", status="FAILED", is_output_node=True)]),
         ]
+        with timed_by_looks(workflows) as server:
+            yield server
 
     @staticmethod
     def run(make: Callable[[], Any]) -> Any:
@@ -474,7 +474,7 @@ class TestResumedWithTheEventAlone:
         promptlayer_connection: str,
         promptlayer_server: LocalPromptLayer,
     ) -> None:
-        run_id = promptlayer_server.start_execution("Bad")
+        run_id = promptlayer_server.start_execution("Bad already")
         sensor = PromptLayerWorkflowSensor(
             task_id="task",
             workflow_version_execution_id=run_id,
@@ -483,6 +483,5 @@ class TestResumedWithTheEventAlone:
             **option,
         )
         context: Any = {"ti": FakeTaskInstance()}
-        time.sleep(0.4)  # the run takes 0.3 s
         with pytest.raises(AirflowException, match=r"no output node|no event"):
             sensor.resume_execution("execute_complete", {"event": "success"}, context)

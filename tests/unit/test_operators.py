@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ STATUSES = {
 def promptlayer_workflows() -> list[Workflow]:
     return [
         Workflow("Digest", NODES, labels=["prod"], required_input_variables={"topic": "string"}),
+        Workflow("Endless", [Node("Answer", duration=math.inf, is_output_node=True)]),
         Workflow("Broken", [Node("Answer", status="FAILED", is_output_node=True)]),
         Workflow("a/b?c#d%e é🍵", [Node("Answer", 1, is_output_node=True)]),
     ]
@@ -237,7 +239,8 @@ def test_failed_run_is_not_retried_by_the_results_operator(server: LocalPromptLa
 
 
 def test_timeout_of_a_started_run_is_not_retried(server: LocalPromptLayer) -> None:
-    assert start(timeout=0).kind == "timeout"
+    ending = start(workflow_id_or_name="Endless", input_variables=None, timeout=0)
+    assert ending.kind == "timeout"
 
 
 @pytest.mark.parametrize(
