@@ -29,7 +29,7 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.transport import blocking, body
 
 KEY = "pl_geheim_0123456789"
-SHORT = 0.5
+SHORT = 1.0
 """A time-out in seconds; nothing below asserts more than that it is not exceeded thirtyfold."""
 
 LOOK = Request("GET", "/look", "look")
