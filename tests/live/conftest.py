@@ -42,18 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def promptlayer() -> Iterator[LocalPromptLayer]:
     """The PromptLayer that `promptlayer_default` leads to in `stack`."""
-    slow = Workflow("Slow", [Node("Only", "done", duration=60.0, is_output_node=True)])
-    broken = Workflow(
-        "Slow and broken",
-        [
-            Node(
-                "Only",
-                duration=60.0,
-                is_output_node=True,
-                status="FAILED",
-                error_message="too tired",
-            )
-        ],
+    good = Workflow("Good", [Node("Only", "done", is_output_node=True)])
+    bad = Workflow(
+        "Bad",
+        [Node("Only", is_output_node=True, status="FAILED", error_message="too tired")],
     )
     never = Workflow("Never", [Node("Only", duration=math.inf, is_output_node=True)])
     endless = Sheet(
@@ -68,7 +60,7 @@ def promptlayer() -> Iterator[LocalPromptLayer]:
         [Node("Only", lambda inputs, _: inputs["ticket"], duration=15.0, is_output_node=True)],
     )
     tables = [*builtin_evaluations().tables, table]
-    workflows = [*builtin_workflows(), slow, broken, never, brief]
+    workflows = [*builtin_workflows(), good, bad, never, brief]
     with LocalPromptLayer(workflows, tables=tables) as server:
         yield server
 

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_promptlayer.testing import LocalPromptLayer
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
+from airflow_provider_promptlayer.testing.fault_script import Script
 from dev.airflow_stack import AirflowStack
 
 SECONDS = 300.0
@@ -46,14 +47,30 @@ class Run:
         return self.stack.task_log(self.dag_id, self.run_id, task_id, map_index)
 
 
+def held(promptlayer: LocalPromptLayer, workflow: str) -> tuple[int, Script]:
+    """Start a run of a workflow that ends at once; it seems to go on until the script is removed.
+
+    How long a slow machine needs until all of its waits have begun, no duration can say.
+    """
+    run_id = promptlayer.start_execution(workflow)
+    return run_id, promptlayer.script(Reply(202, "{}"), execution_id=run_id, times=None)
+
+
 def finish(
-    stack: AirflowStack, dags: Mapping[str, Mapping[str, Any]], seconds: float = SECONDS
+    stack: AirflowStack,
+    dags: Mapping[str, Mapping[str, Any]],
+    seconds: float = SECONDS,
+    meanwhile: Callable[[dict[str, Run]], object] = lambda _: None,
 ) -> dict[str, Run]:
-    """Run these DAGs with these conf at the same time, and return once all have ended."""
+    """Run these DAGs with these conf at the same time, and return once all have ended.
+
+    :param meanwhile: called after each look at the runs.
+    """
     runs = {dag: Run(stack, dag, stack.trigger_dag(dag, conf)) for dag, conf in dags.items()}
 
     def all_ended() -> bool:
         ends = [run.look() for run in runs.values()]  # looks at each, ended or not
+        meanwhile(runs)
         return all(ends)
 
     stack.wait_for(all_ended, seconds, f"the runs of {list(dags)}")
@@ -143,15 +160,25 @@ class TestExamples:
 @pytest.fixture(scope="module")
 def endings(stack: AirflowStack, promptlayer: LocalPromptLayer) -> dict[str, Run]:
     broken = promptlayer.start_execution("Broken report", {"report": "r"})
-    slow = promptlayer.start_execution("Slow", {})
+    watched, hold = held(promptlayer, "Good")
+
+    def let_go(runs: dict[str, Run]) -> None:
+        seen = runs["live_modes"].seen
+        if (
+            "up_for_reschedule" in seen["reschedule", -1]
+            and "failed" in seen["reschedule_late", -1]
+        ):
+            hold.remove()
+
     return finish(
         stack,
         {
             "live_failed_run": {},
             "live_watched_run": {"run": broken},
-            "live_modes": {"run": slow},
+            "live_modes": {"run": watched},
             "live_mapped": {},
         },
+        meanwhile=let_go,
     )
 
 

@@ -37,9 +37,9 @@ STATUSES = {
 def promptlayer_workflows() -> list[Workflow]:
     return [
         Workflow("Digest", NODES, labels=["prod"], required_input_variables={"topic": "string"}),
-        Workflow("Endless", [Node("Answer", duration=math.inf, is_output_node=True)]),
         Workflow("Broken", [Node("Answer", status="FAILED", is_output_node=True)]),
         Workflow("a/b?c#d%e é🍵", [Node("Answer", 1, is_output_node=True)]),
+        Workflow("Endless", [Node("Answer", duration=math.inf, is_output_node=True)]),
     ]
 
 

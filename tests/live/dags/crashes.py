@@ -52,7 +52,7 @@ with DAG(dag_id="live_crashes", schedule=None, start_date=datetime(2026, 1, 1), 
         Dying(
             task_id=when,
             moment=when,
-            workflow_id_or_name="Triage ticket",
+            workflow_id_or_name="Brief wait",  # so that there is a deferral to resume from
             input_variables={"ticket": when},
             retries=2,
             retry_delay=timedelta(seconds=1),
