@@ -166,13 +166,13 @@ HEADERS = st.dictionaries(
 )
 
 
-@settings(max_examples=500, deadline=None, database=None)
+@settings(max_examples=500)
 @given(st.sampled_from(CALLS), STATUSES, HEADERS, BODIES)
 def test_any_answer(call: Call[Any], status: int, headers: dict[str, str], body: bytes) -> None:
     check(call, Response(status, headers, body))
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150)
 @given(st.sampled_from(CALLS[4:]), EVALUATIONS)
 def test_any_evaluation(call: Call[Any], body: bytes) -> None:
     check(call, Response(200, {}, body))

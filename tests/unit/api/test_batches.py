@@ -283,7 +283,7 @@ class World:
         return [run_id for run_id, input_ in self.input_of.items() if input_ == index]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     size=st.sampled_from([1, 2, 3, 5, 101]),
     max_active=st.sampled_from([None, 1, 2, 60]),

@@ -298,7 +298,7 @@ SCRAP = st.text(st.sampled_from("ab:/[]@?#%.0189 \x00\\é-"), max_size=14)
 FIELD = st.none() | SCRAP | st.text(max_size=10) | st.integers()
 
 
-@hypothesis_settings(max_examples=250, deadline=None, database=None)
+@hypothesis_settings(max_examples=250)
 @given(
     host=FIELD | SCRAP.map("http://{}".format) | SCRAP.map("https://a{}".format),
     port=st.none() | st.integers() | st.text(max_size=6),

@@ -74,7 +74,7 @@ def test_a_cut_is_marked_even_where_it_falls_on_a_blank() -> None:
     assert one_line("a" * 10 + " " + "b" * 90, 10).endswith("…")
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=150)
 @given(st.text(st.characters(), max_size=80), st.integers(1, 60))
 def test_one_line_of_anything_is_harmless_and_short(text: str, limit: int) -> None:
     line = one_line(text, limit)
@@ -82,7 +82,7 @@ def test_one_line_of_anything_is_harmless_and_short(text: str, limit: int) -> No
     assert len(line) <= limit
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=300), st.integers(1, 60))
 def test_an_excerpt_of_anything_is_harmless_and_short(body: bytes, limit: int) -> None:
     line = excerpt(body, limit)
