@@ -515,6 +515,17 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         """
         run_workflow(self.workflow_id_or_name, **{**self._common(context), "input_variables": {}})
         texts("nodes", self.nodes)
+        fingerprints, unfit = self._fingerprints
+        if len(fingerprints) - len(unfit) < needed(len(fingerprints), self.min_success_rate):
+            raise PromptLayerInvalidInputError(
+                f"{len(unfit)} of {len(fingerprints)} inputs cannot be sent, so nothing was "
+                f"started: {next(iter(unfit.values()))}"
+            )
+        return fingerprints, unfit
+
+    @cached_property
+    def _fingerprints(self) -> tuple[list[str], dict[int, str]]:
+        """The fingerprints of the inputs, and why some have none: they cannot be sent."""
         fingerprints, unfit = [], {}
         for index, each in enumerate(self._inputs):
             try:
@@ -522,11 +533,6 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             except PromptLayerInvalidInputError as error:
                 fingerprints.append("")
                 unfit[index] = str(error)
-        if len(fingerprints) - len(unfit) < needed(len(fingerprints), self.min_success_rate):
-            raise PromptLayerInvalidInputError(
-                f"{len(unfit)} of {len(fingerprints)} inputs cannot be sent, so nothing was "
-                f"started: {next(iter(unfit.values()))}"
-            )
         return fingerprints, unfit
 
     def _fingerprint(self, index: int, variables: dict[str, Any]) -> str:
@@ -536,12 +542,11 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         return fingerprint(canonical(f"inputs[{index}]", asked))
 
     @cached_property
-    def _begun_with(self) -> dict[str, list[int]]:
-        """At which places an input was when this visit of a worker began, by fingerprint."""
-        places: dict[str, list[int]] = {}
-        for index, each in enumerate(self.batch.inputs):
-            places.setdefault(each.fingerprint, []).append(index)
-        return places
+    def _moved(self) -> set[str]:
+        """The inputs in whose place there was another one when this visit of a worker began."""
+        now, _ = self._fingerprints
+        begun = [each.fingerprint for each in self.batch.inputs]
+        return {then for then, there in zip(begun, now, strict=True) if then != there}
 
     def _arguments(self, context: Context, index: int) -> dict[str, Any]:
         """Return the arguments of one start.
@@ -556,7 +561,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 "batch began, so no more of them are started."
             )
         now = self._fingerprint(index, inputs[index])
-        if any(self._fingerprint(i, inputs[i]) != now for i in self._begun_with.get(now, ())):
+        if now in self._moved:
             raise PromptLayerInvalidInputError(
                 f"The inputs have moved since the batch began: inputs[{index}] was at another "
                 "place, and would be run twice. No more of them are started."

@@ -19,6 +19,7 @@ from support.clocks import Leap, timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
 
 from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer.api import arguments
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerTransientError,
@@ -148,6 +149,21 @@ class TestResults:
         }
         assert ending.worker_visits == (2 if deferrable and workflow == "Slow" else 1)
         assert starts(server) == each_once(5)
+
+    def test_of_equal_inputs(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each is a run of its own, and is compared with what began once, not with each other."""
+        compared = []
+
+        def canonical(name: str, value: Any) -> Any:
+            compared.append(name)
+            return arguments.canonical(name, value)
+
+        monkeypatch.setattr("airflow_provider_promptlayer.operators.batches.canonical", canonical)
+        assert run([{"n": 7}] * 100).value == answers(*[7] * 100)
+        assert starts(server) == each_once(100)
+        assert len(compared) <= 3 * 100
 
     def test_are_fetched_once(self, server: LocalPromptLayer) -> None:
         """And the worker does not ask about all of the runs before it leaves them."""
