@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What waits do to the event loop that they share with every other trigger of a triggerer.
 
-Nothing in a trigger's path may block: all that could is watched here, and none of it may be done
-in the loop's thread. One look-up of the connection for a wait, however often it looks.
+Nothing in a trigger's path may block: all that could is watched here, and takes the loop long by
+its own clock, should it be done in its thread; then no callback may. One look-up of the connection
+for a wait, however often it looks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +30,7 @@ from airflow_provider_promptlayer.hooks import base as hook_module
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 from airflow_provider_promptlayer.transport import aio
+from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
 try:
@@ -42,6 +44,12 @@ LONG = [Node("Answer", "true", duration=0.5, is_output_node=True)]
 WORKFLOWS = [Workflow("Ended", ENDED), Workflow("Long", LONG), Workflow("Endless", ENDLESS)]
 CONNECTION = "promptlayer_of_the_supervisor"
 NEW_KEY = "pl_the_key_after_this_one"
+
+BLOCKED = 1000.0
+"""Seconds that each thing takes which blocks the loop, by the clock of the loop."""
+
+LIMIT = 100.0
+"""Seconds that a callback may take: for how long no machine takes a process off its CPU."""
 
 
 @pytest.fixture
@@ -207,12 +215,33 @@ def everything_is_watched(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> 
     watch(hook_module, "import_module")
     watch(aio, "ssl_context")
     watch(aio, "proxy_for")
+    watch(BlockingTransport, "send")
     watch(socket, "getaddrinfo", unless_numeric)
     watch(time, "sleep")
 
 
 def unless_numeric(*args: Any, **kwargs: Any) -> bool:
     return bool(kwargs.get("flags", 0) & socket.AI_NUMERICHOST)
+
+
+def slow_callbacks(
+    main: Coroutine[Any, Any, None], airflow: Airflow, caplog: pytest.LogCaptureFixture
+) -> list[str]:
+    """Run a coroutine in asyncio's debug mode; return what it says of slow callbacks."""
+
+    async def timed() -> None:
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = LIMIT
+        real = loop.time
+        # For as long as there is this loop.
+        loop.time = lambda: real() + BLOCKED * len(airflow.on_the_loop)  # type: ignore[method-assign]
+        await main
+
+    with caplog.at_level(logging.WARNING, logger="asyncio"):
+        asyncio.run(timed(), debug=True)
+    said = [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+    assert all(" took " in message for message in said), said
+    return said
 
 
 async def some_waits(server: LocalPromptLayer) -> None:
@@ -222,8 +251,10 @@ async def some_waits(server: LocalPromptLayer) -> None:
 
 
 @pytest.mark.usefixtures("everything_is_watched")
-def test_nothing_blocks_the_loop(server: LocalPromptLayer, airflow: Airflow) -> None:
-    asyncio.run(some_waits(server))
+def test_nothing_blocks_the_loop(
+    server: LocalPromptLayer, airflow: Airflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert slow_callbacks(some_waits(server), airflow, caplog) == []
     assert airflow.on_the_loop == []
 
 
@@ -241,6 +272,13 @@ def open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
 
 
+def ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def acall(self: PromptLayerHook, call: Any, over: Any = None) -> Any:
+        return self.call(call)
+
+    monkeypatch.setattr(PromptLayerHook, "acall", acall)
+
+
 def sleep_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - the mistake that is meant
@@ -254,6 +292,7 @@ def sleep_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (look_up_at_once, {"GetConnection", "get_connection"}),
         (open_at_once, {"import_module", "ssl_context", "proxy_for"}),
+        (ask_at_once, {"send"}),
         (sleep_at_once, {"sleep"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -264,6 +303,7 @@ def test_what_blocks_would_be_found(
     server: LocalPromptLayer,
     airflow: Airflow,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     run_id = server.start_execution("Ended")
     mistake(monkeypatch)
@@ -271,7 +311,7 @@ def test_what_blocks_would_be_found(
     async def main() -> None:
         await first_event(trigger_for(run_id))
 
-    asyncio.run(main())
+    assert slow_callbacks(main(), airflow, caplog) != []
     assert set(airflow.on_the_loop) & found
 
 
