@@ -183,22 +183,29 @@ def _proxy(value: Any, where: str) -> str | None:
     if value is None or value == "":
         return None
     value = value.strip() if isinstance(value, str) else value
-    try:
-        parts = urlsplit(value) if isinstance(value, str) else None
-        usable = (
-            parts is not None
-            and parts.scheme.lower() in ("http", "https")
-            and _is_name(parts.hostname)
-            and (parts.port is None or parts.port > 0)
-        )
-    except ValueError:
-        usable = False
-    if not usable:
+    if not is_proxy(value):
         raise PromptLayerConfigurationError(
             f"'proxy' in the extra of {where} must be the URL of an HTTP proxy, "
             "such as http://proxy.example.com:3128."
         )
     return str(value)
+
+
+def is_proxy(value: Any) -> bool:
+    """Return whether something is a URL of an HTTP proxy that both transports can use.
+
+    Where one of them cannot, what it says may quote the URL, and with it the proxy's password.
+    """
+    if not isinstance(value, str):
+        return False
+    try:
+        parts = urlsplit(value)
+        if not _is_name(parts.hostname):
+            return False
+        parts.hostname.encode("idna")
+        return parts.scheme.lower() in ("http", "https") and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 def _is_name(host: str | None) -> TypeGuard[str]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import requests
 
-from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.api.settings import Settings, is_proxy
 from airflow_provider_promptlayer.exceptions import PromptLayerConfigurationError
 
 
@@ -74,7 +74,7 @@ def _context(bundle: str | None, _modified: int) -> ssl.SSLContext:
 def proxy_for(settings: Settings) -> str | None:
     """Return the URL of the proxy: the connection's, else the environment's, else None.
 
-    :raises PromptLayerConfigurationError: if the environment names one that is not HTTP.
+    :raises PromptLayerConfigurationError: if the environment names one that cannot be used.
     """
     if settings.proxy is not None:
         return settings.proxy
@@ -84,9 +84,9 @@ def proxy_for(settings: Settings) -> str | None:
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
-    if not proxy.lower().startswith(("http://", "https://")):
+    if not is_proxy(proxy):
         raise PromptLayerConfigurationError(
-            "The proxy that the environment names is not an HTTP proxy: "
+            "What the environment names as the proxy is not the URL of an HTTP proxy: "
             "put one into 'proxy' of the Airflow connection's extra."
         )
     return proxy

@@ -245,7 +245,15 @@ def test_a_verify_that_is_none(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["http://p:3128", "https://p.example.com", "HTTP://p", "http://u:pw@p:1", "http://[::1]:3128"],
+    [
+        "http://p:3128",
+        "https://p.example.com",
+        "HTTP://p",
+        "http://u:pw@p:1",
+        "http://[::1]:3128",
+        "http://prö.example.com:1",
+        "http://my_proxy.local.:1",
+    ],
 )
 def test_proxy(value: str) -> None:
     assert read_connection(with_extra(proxy=value)).proxy == value
@@ -268,6 +276,8 @@ def test_proxy(value: str) -> None:
         "http://p:x",
         ["http://p"],
         "http://pro xy:1",
+        "http://pro..xy:1",
+        "http://xn--\u00fc:1",
     ],
     ids=str,
 )

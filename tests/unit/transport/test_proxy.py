@@ -165,13 +165,28 @@ def test_the_proxy_of_the_connection_counts_more_than_the_environment(
     assert (ours.connections, theirs.connections) == (1, 0)
 
 
-def test_a_proxy_that_is_not_http(
-    driver: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://user:proxy-geheim@127.0.0.1:1",
+        "http://user:proxy-/geheim@127.0.0.1:1",
+        "http://user:proxy-?geheim@127.0.0.1:1",
+        "http://user:proxy-#geheim@127.0.0.1:1",
+        "http://user:proxy-[geheim@127.0.0.1:1",
+        "user:proxy-geheim@127.0.0.1:port",
+        "http://user:proxy-geheim@127.0.0.1:99999",
+        "http://user:proxy-geheim@pro\u2100xy:1",
+        "http://user:proxy-geheim@xn--\u00fc:1",
+    ],
+)
+def test_a_proxy_that_cannot_be_used(
+    driver: Any, server: Any, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", "socks5://user:proxy-geheim@127.0.0.1:1")
-    with pytest.raises(PromptLayerConfigurationError, match="not an HTTP proxy") as caught:
+    """What the libraries say of most of them quotes the password."""
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(PromptLayerConfigurationError, match="not the URL of an HTTP") as caught:
         driver.get(server)
-    assert "proxy-geheim" not in str(caught.value)
+    assert "geheim" not in str(caught.value)
     assert server.connections == 0
 
 
