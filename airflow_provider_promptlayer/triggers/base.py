@@ -76,6 +76,11 @@ class PromptLayerTrigger(BaseTrigger):
         self.outage_since = outage_since
         self.cancel_on_kill = cancel_on_kill
 
+    @property
+    def log(self) -> Any:
+        """The logger of the class: one for each of thousands of waits would take 1 kB."""
+        return type(self).logger()
+
     @abstractmethod
     def ids(self) -> dict[str, Any]:
         """Return the arguments that say what is waited for; the last is its own id."""

@@ -333,6 +333,10 @@ async def two_thousand_waits(server: LocalPromptLayer) -> None:
     assert not any(aio._pools.values())
 
 
+def test_waits_share_a_logger() -> None:
+    assert trigger_for(1).log is trigger_for(2).log
+
+
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as many as there are, without a Path
 
