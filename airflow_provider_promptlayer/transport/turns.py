@@ -12,8 +12,11 @@ FEW: Final = 20
 MOST: Final = 100
 """Requests that may be under way when answers are slow; further ones queue."""
 
-_PATIENCE: Final = 0.1
-"""Seconds for which requests may go on queueing before more of them may be under way."""
+_PATIENCE: Final = 0.5
+"""Seconds for which requests may go on queueing before more of them may be under way.
+
+What comes at once when the loop was held up is seen to within that time.
+"""
 
 
 class Turns:
