@@ -154,13 +154,17 @@ def run_workflow(
 ) -> Call[StartedRun]:
     """``POST /workflows/{name}/run``: start a run.
 
-    :param workflow_id_or_name: a name of any characters, or the numeric id.
-    :param input_variables: anything that JSON can hold; dates are sent in ISO 8601.
-    :param metadata: sent as strings, which is all that PromptLayer takes.
     Answered with 201, or 202 where a callback was asked for. An answer that leaves open whether
     a run was started is a :class:`PromptLayerStartUncertainError`; a refusal (4xx), 429 and 503
     tell that none was.
 
+    :param workflow_id_or_name: a name of any characters, or the numeric id.
+    :param input_variables: anything that JSON can hold; dates are sent in ISO 8601.
+    :param metadata: sent as strings, which is all that PromptLayer takes.
+    :param workflow_label_name: run the version with this release label.
+    :param workflow_version_number: run this version; excludes the label. Without either, the
+        latest version runs.
+    :param return_all_outputs: sent as it is; how results are read is said when they are.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     segment = path_segment(workflow_id_or_name)
