@@ -131,7 +131,7 @@ class PromptLayerScorecardWaiter(PromptLayerEvaluationWaiter[ScorecardCalculatio
         *,
         table_id: str | XComArg,
         sheet_id: str | XComArg,
-        fail_on_verdict: Sequence[str] | str | XComArg | None = DEFAULT_FAIL_ON_VERDICT,
+        fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
         min_score: float | str | XComArg | None = None,
         **kwargs: Any,
     ) -> None:

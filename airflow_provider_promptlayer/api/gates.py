@@ -88,10 +88,15 @@ def check_fail_on_cells(fail_on: str) -> None:
 
 
 def check_fail_on_verdict(fail_on_verdict: Any) -> tuple[str, ...]:
-    """Return the verdicts that fail the gate; one may be given without a list, None means none.
+    """Return the verdicts that fail the gate; one may be given without a list.
 
-    :raises PromptLayerInvalidInputError: for something that is no verdict.
+    :raises PromptLayerInvalidInputError: for something that is no verdict, and for None: an XCom
+        that is missing must not open the gate.
     """
+    if fail_on_verdict is None:
+        raise PromptLayerInvalidInputError(
+            "fail_on_verdict must be a list of verdicts, not None: () is for none."
+        )
     if isinstance(fail_on_verdict, str) and fail_on_verdict in [each.value for each in Verdict]:
         fail_on_verdict = [fail_on_verdict]
     found = items("fail_on_verdict", fail_on_verdict) or []
@@ -123,7 +128,9 @@ def judge_operation(operation: TableOperation, fail_on: FailOnCells) -> None:
         problem = _problem_of_cells(
             operation.completed_count, operation.failed_count, left, fail_on
         )
-        if problem is None and operation.status.strip().lower() == "failed":
+        # Failed cells explain the status, which may come later than the counts: these decide.
+        explained = operation.is_counted_out and operation.failed_count
+        if problem is None and operation.has_failed and not explained:
             problem = "PromptLayer calls it failed"
     if problem is not None:
         raise PromptLayerEvaluationFailedError(

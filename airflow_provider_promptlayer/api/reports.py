@@ -30,6 +30,10 @@ MAX_SCORE: Final = 100.0
 """The highest ``overall_score``."""
 
 
+_CELL_STATUSES: Final = ("COMPLETED", "FAILED", "QUEUED", "RUNNING")
+"""The statuses of a report's cells, of which the description has counts."""
+
+
 class ReportStatus(StrEnum):
     """The statuses of a report that PromptLayer documents."""
 
@@ -186,12 +190,16 @@ def report(report_id: int | str) -> Call[Report]:
                 f"Report {number} is a blueprint, which has no result of its own: give the id of "
                 "a report that a run of it has made."
             )
-        stats = answer.object_or_none("stats") or Fields({})
+        status = answer.text("status")
+        if status == ReportStatus.COMPLETED:  # which the counts have to bear out
+            counts = _counts(answer.object("stats").object("status_counts"))
+        else:
+            counts = (answer.object_or_none("stats") or Fields({})).counts("status_counts")
         return Report(
             report_id=number,
-            status=answer.text("status"),
+            status=status,
             name=fields.text_or_none("name") or "",
-            status_counts=stats.counts("status_counts"),
+            status_counts=counts,
             score_calculation_error=fields.text_or_none("score_calculation_error"),
         )
 
@@ -247,6 +255,13 @@ class FinalReport(Subject[Report]):
     def read(self) -> Call[Report]:
         """Ask for the counts of its cells."""
         return report(self.report_id)
+
+
+def _counts(fields: Fields) -> dict[str, int]:
+    counts = {name: fields.count(name) for name in _CELL_STATUSES if fields.get(name) is not None}
+    if not counts:
+        raise FieldError("has no status_counts")
+    return counts
 
 
 def _id(fields: Fields, name: str) -> int:

@@ -107,14 +107,22 @@ class TableOperation:
 
         By its status or by its counts, as the status can lag behind them.
         """
-        return self.status.strip().lower() in _FINAL or (
-            self.pending_count == 0 and self.done_count >= self.cell_count > 0
-        )
+        return self.status.strip().lower() in _FINAL or self.is_counted_out
+
+    @property
+    def is_counted_out(self) -> bool:
+        """Whether every cell has ended by the counts, whatever the status says."""
+        return self.pending_count == 0 and self.done_count >= self.cell_count > 0
 
     @property
     def is_cancelled(self) -> bool:
         """Whether somebody has cancelled it."""
         return self.status.strip().lower() in ("cancelled", "canceled")
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether PromptLayer calls it failed, which is not the same as having failed cells."""
+        return self.status.strip().lower() == "failed"
 
     @property
     def done_count(self) -> int:

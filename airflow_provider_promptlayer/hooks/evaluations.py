@@ -310,7 +310,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         timeout: float,
         poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
-        fail_on_verdict: Sequence[str] | str | None = DEFAULT_FAIL_ON_VERDICT,
+        fail_on_verdict: Sequence[str] | str = DEFAULT_FAIL_ON_VERDICT,
         min_score: float | None = None,
     ) -> scorecards.ScorecardCalculation:
         """Wait for a calculation to end, and hold it against the gate. Holds the worker.
@@ -342,7 +342,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
         poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
-        fail_on_verdict: Sequence[str] | str | None = DEFAULT_FAIL_ON_VERDICT,
+        fail_on_verdict: Sequence[str] | str = DEFAULT_FAIL_ON_VERDICT,
         min_score: float | None = None,
     ) -> scorecards.ScorecardCalculation:
         """Do what :meth:`wait_for_scorecard` does, without blocking the event loop."""

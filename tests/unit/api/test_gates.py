@@ -48,6 +48,9 @@ def text_of(judge: Callable[..., None], *arguments: Any, **options: Any) -> str:
         ("completed", 3, 0, 0, True, True, True),
         ("running", 3, 0, 0, True, True, True),
         ("completed", 2, 1, 0, False, True, True),
+        ("running", 2, 1, 0, False, True, True),
+        ("failed", 2, 1, 0, False, True, True),  # the same, looked at later
+        ("failed", 1, 1, 0, False, False, True),  # one is nowhere
         ("completed", 0, 3, 0, False, False, True),
         ("completed", 2, 0, 1, False, True, True),
         ("completed", 0, 0, 3, False, False, True),
@@ -215,8 +218,8 @@ def test_a_message_is_one_line_and_cut() -> None:
 @pytest.mark.parametrize(
     ("given", "taken"),
     [
-        (None, ()),
         ([], ()),
+        ((), ()),
         ("fail", ("fail",)),
         (("warn", "fail"), ("warn", "fail")),
         ('["error"]', ("error",)),
@@ -228,7 +231,7 @@ def test_verdicts_to_fail_on(given: Any, taken: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["failed", ["bad"], 5, [None], ["FAIL"], [["fail"]], "fail,error"]
+    "given", [None, "failed", ["bad"], 5, [None], ["FAIL"], [["fail"]], "fail,error"]
 )
 def test_verdicts_that_are_none(given: Any) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match="fail_on_verdict must be"):

@@ -99,7 +99,6 @@ def test_a_look() -> None:
     [
         ("RUNNING", {}, False),
         ("RUNNING", {"COMPLETED": 3}, False),
-        ("COMPLETED", {}, True),
         ("COMPLETED", {"COMPLETED": 3, "QUEUED": 0, "RUNNING": None}, True),
         # Called a success too early otherwise.
         ("COMPLETED", {"COMPLETED": 3, "QUEUED": 1}, False),
@@ -109,6 +108,26 @@ def test_a_look() -> None:
 )
 def test_when_it_has_ended(status: str, counts: dict[str, Any], is_complete: bool) -> None:
     assert look(status, **counts).is_complete is is_complete
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        None,
+        {},
+        {"status_counts": None},
+        {"status_counts": {}},
+        {"status_counts": {"COMPLETED": 3, "FAILED": "4"}},
+        {"status_counts": {"COMPLETED": 3, "FAILED": 4.0}},
+        {"status_counts": {"COMPLETED": 3, "RUNNING": True}},
+    ],
+)
+def test_completed_without_counts_is_not_understood(stats: Any) -> None:
+    """Else no cell would have failed."""
+    body = {"report": {}, "status": "COMPLETED", "stats": stats}
+    with pytest.raises(PromptLayerUnexpectedAnswerError):
+        report(5).read(answer(200, body), NOW)
+    assert not report(5).read(answer(200, {**body, "status": "RUNNING"}), NOW).is_complete
 
 
 def test_what_the_description_does_not_require() -> None:
