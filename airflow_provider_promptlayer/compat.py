@@ -48,6 +48,20 @@ def reschedule_exception(date: datetime.datetime) -> Exception:
     return exception
 
 
+def is_deferred(ti: Any) -> bool:
+    """Return whether a task instance is deferred, as the triggerer's supervisor says.
+
+    Blocks, and must not run on the triggerer's event loop. For the Airflow that tells triggers
+    when a task is ended (3.3 and later).
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    return "deferred" in states.get(ti.run_id, {}).values()
+
+
 def first_reschedule_date(context: Context, retries: int) -> datetime.datetime | None:
     """Return when a rescheduled task began to wait, or None if this is its first run.
 

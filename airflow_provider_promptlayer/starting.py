@@ -107,6 +107,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         except Exception:
             # It is under way and its id is in the log: failing now would only lose it.
             self.log.exception("Could not push the id of %s to XCom.", subject.name)
+        if self.hook.is_stopping:  # since a moment at which it was not known what to cancel
+            self.on_kill()
         return subject
 
     def recall(self, context: Context) -> Subject[L] | None:
@@ -158,7 +160,11 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self.cancels_on_kill = type(self).cancels_on_kill
         if self._memory is not None:
             # Before the start, so that a crash in the middle of it cannot pass for no start.
-            self._memory.write(Phase.STARTING)
+            try:
+                self._memory.write(Phase.STARTING)
+            except Exception as error:
+                self._forget_the_start()  # it may be there all the same
+                raise store_trouble(error) from error
         try:
             subject_id = self.start(context)
         except PromptLayerStartUncertainError:
@@ -265,6 +271,13 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         except Exception:
             # As with XCom: it is under way, and failing now would only lose it.
             self.log.exception("Could not note %s for later tries.", subject.name)
+
+
+def store_trouble(error: Exception) -> PromptLayerTransientError:
+    """Return the error for a start that was not sent, as it could not be noted before."""
+    return PromptLayerTransientError(
+        f"Airflow's task state store could not be written ({error}), so nothing more is started."
+    )
 
 
 def ahead_of_execution_timeout(operator: PromptLayerWaiter[Any], context: Context) -> float:

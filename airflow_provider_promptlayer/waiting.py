@@ -254,7 +254,11 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             return PokeReturnValue(is_done=look.is_complete, xcom_value=subject.id)
 
     def on_kill(self) -> None:
-        """Cancel what this task has started, where PromptLayer can; else say that it goes on."""
+        """Cancel what this task has started, where PromptLayer can; else say that it goes on.
+
+        Nothing more is started afterwards, as Airflow 3 lets the task go on until it is killed.
+        """
+        self.hook.stop_starting()
         subject = self._subject
         if subject is None:
             return

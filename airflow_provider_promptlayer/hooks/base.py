@@ -61,6 +61,14 @@ _known_settings: dict[Settings, Settings] = {}
 _throttles: dict[Settings, Throttle] = {}
 """Connection → the brake of all waits in this process that use it."""
 
+_APART_SECONDS = 3.0
+"""For how long :meth:`PromptLayerConnectionHook.call_apart` rides out trouble.
+
+Airflow 3 gives a task that is to stop five seconds.
+"""
+
+_APART_PAUSE = 0.3
+
 
 class PromptLayerConnectionHook(BaseHook):
     """Send the requests of :mod:`..api` with the key of an Airflow connection.
@@ -78,6 +86,7 @@ class PromptLayerConnectionHook(BaseHook):
         self.promptlayer_conn_id = promptlayer_conn_id
         self._settings: Settings | None = None
         self._transport: BlockingTransport | None = None
+        self.is_stopping = False
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -164,16 +173,25 @@ class PromptLayerConnectionHook(BaseHook):
 
         For a signal handler, which may have interrupted another call. It may also have interrupted
         Airflow's own talk to its supervisor, so the Airflow connection must not be read there.
+        Trouble that may pass is ridden out for a few seconds.
+
+        :param call: one that may be sent again without harm.
         """
         from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
         if self._settings is None:
             raise PromptLayerConfigurationError("The Airflow connection was not read so far.")
-        transport = BlockingTransport(self._settings)
-        try:
-            return call.read(transport.send(call.request), time.time())
-        finally:
-            transport.close()
+        give_up_at = time.monotonic() + _APART_SECONDS
+        while True:
+            transport = BlockingTransport(self._settings)
+            try:
+                return call.read(transport.send(call.request), time.time())
+            except PromptLayerTransientError:
+                if time.monotonic() + _APART_PAUSE >= give_up_at:
+                    raise
+                time.sleep(_APART_PAUSE)
+            finally:
+                transport.close()
 
     async def acall(self, call: Call[T], over: AsyncTransport | None = None) -> T:
         """Do what :meth:`call` does, without blocking the event loop.
@@ -192,15 +210,27 @@ class PromptLayerConnectionHook(BaseHook):
         """Do what :meth:`call` does for a request that starts something.
 
         It is sent again, a few times and with growing pauses, only when it certainly did not
-        arrive: no connection was made, or the answer was 429 or 503.
+        arrive: no connection was made, or the answer was 429 or 503. Not after
+        :meth:`stop_starting`.
         """
         sent = 0
         while True:
+            if self.is_stopping:
+                raise PromptLayerTransientError(
+                    "The task is being stopped, so nothing more is started."
+                )
             try:
                 return self.call(call)
             except PromptLayerError as error:
                 sent += 1
                 time.sleep(self._until_resend(error, sent))
+
+    def stop_starting(self) -> None:
+        """Let nothing more be started through this hook, whose task is being stopped.
+
+        Airflow 2 interrupts such a task; Airflow 3 lets it go on until it is killed, seconds later.
+        """
+        self.is_stopping = True
 
     async def astart(self, call: Call[T]) -> T:
         """Do what :meth:`start` does, without blocking the event loop."""

@@ -41,7 +41,7 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.memory import BatchMemory
 from airflow_provider_promptlayer.operators.workflows import origin
-from airflow_provider_promptlayer.starting import ahead_of_execution_timeout
+from airflow_provider_promptlayer.starting import ahead_of_execution_timeout, store_trouble
 from airflow_provider_promptlayer.waiting import PromptLayerWaiter
 
 if TYPE_CHECKING:
@@ -367,7 +367,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         return super().may_retry(error)
 
     def on_kill(self) -> None:
-        """Say which runs go on."""
+        """Start no more, and say which runs go on."""
+        self.hook.stop_starting()
         if self._batch is None:
             return
         going = ", ".join(map(str, self._batch.going))
@@ -458,10 +459,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             except Exception as error:
                 batch.not_started(index)
                 memory.mark(index)
-                raise PromptLayerTransientError(
-                    f"Airflow's task state store could not be written ({error}), so nothing more "
-                    "is started."
-                ) from error
+                raise store_trouble(error) from error
             memory.mark(index)  # what becomes of it goes along with the next note
         try:
             batch.started(index, self.hook.run_workflow(self.workflow_id_or_name, **arguments))

@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_promptlayer import compat
 from airflow_provider_promptlayer.api.events import Outcome, WaitEvent, event_for
 from airflow_provider_promptlayer.api.pace import Pace
 from airflow_provider_promptlayer.api.subjects import Subject, glances
@@ -124,6 +125,9 @@ class PromptLayerTrigger(BaseTrigger):
         subject = self.subject()
         what_became = subject.when_left
         if self.cancel_on_kill:
+            if await self._is_waited_for():
+                self.log.warning("Another triggerer waits for %s now.", subject.name)
+                return
             hook = PromptLayerHook(self.promptlayer_conn_id)
             try:
                 what_became = await hook.aconverse(
@@ -134,6 +138,22 @@ class PromptLayerTrigger(BaseTrigger):
             except Exception as error:  # noqa: BLE001  # whatever it is, a person has to know
                 what_became = f"goes on at PromptLayer, as it could not be cancelled ({error})"
         self.log.warning("The task was ended while it waited. %s %s.", subject, what_became)
+
+    async def _is_waited_for(self) -> bool:
+        """Return whether the task still waits.
+
+        A triggerer that was held up has lost its triggers to another one, and takes that for what
+        a user did (seen on 3.3.2). Where Airflow cannot be asked, no user can have done anything
+        through it either.
+        """
+        if self.task_instance is None:
+            return False
+        try:
+            asked = asyncio.to_thread(compat.is_deferred, self.task_instance)
+            return await asyncio.wait_for(asked, _KILL_PATIENCE)
+        except Exception as error:  # noqa: BLE001  # whatever it is, nothing is known
+            self.log.warning("Could not ask Airflow whether the task still waits: %s", error)
+            return True
 
     async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
         wait = self._new_wait(subject)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
 from support.clocks import Leap, timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
 
@@ -956,16 +956,52 @@ class TestKilled:
         capsys: pytest.CaptureFixture[str],
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        operator = PromptLayerRunWorkflowBatchOperator(
-            task_id="t", workflow_id_or_name="Slow", inputs=numbered(3)
-        )
-        operator.on_kill()  # before anything was started
+        def new() -> PromptLayerRunWorkflowBatchOperator:
+            return PromptLayerRunWorkflowBatchOperator(
+                task_id="t", workflow_id_or_name="Slow", inputs=numbered(3)
+            )
+
+        new().on_kill()  # before anything was started
+        operator = new()
         with dying_around_the_start(2, after=True), pytest.raises(Died):
             operator.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
         operator.on_kill()
         said = capsys.readouterr().out + caplog.text
         assert "cannot cancel them: 1, 2." in said
         assert "The start of input 2 was being sent" in said
+
+    def test_nothing_more_is_started(self, server: LocalPromptLayer) -> None:
+        """Airflow 3 goes on with the task after ``on_kill``, for some seconds."""
+        run_workflow = PromptLayerHook.run_workflow
+        started_when_killed = []
+
+        class Killed(PromptLayerRunWorkflowBatchOperator):
+            def trigger(self, *args: Any, **kwargs: Any) -> Any:
+                started_when_killed.append(len(starts(server)))
+                return super().trigger(*args, **kwargs)
+
+        def run_it(hook: PromptLayerHook, *args: Any, **kwargs: Any) -> int:
+            run_id = run_workflow(hook, *args, **kwargs)
+            if kwargs["metadata"]["airflow_batch_index"] == "2":
+                hook.stop_starting()
+            return run_id
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PromptLayerHook, "run_workflow", run_it)
+            ending = run(numbered(5), operator=Killed, workflow_id_or_name="Slow")
+        # A worker that is sent away, and not the task: what is left is started by the next one.
+        assert started_when_killed[0] == 3
+        assert ending.value == answers(*range(5))
+        assert starts(server) == each_once(5)
+
+    def test_nothing_is_started(self, server: LocalPromptLayer) -> None:
+        operator = PromptLayerRunWorkflowBatchOperator(
+            task_id="t", workflow_id_or_name="Slow", inputs=numbered(3)
+        )
+        operator.on_kill()
+        with pytest.raises(AirflowException, match="being stopped"):
+            operator.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+        assert not starts(server)
 
     def test_in_the_triggerer(
         self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture

@@ -13,7 +13,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
+from airflow.triggers.base import BaseTrigger
 from support.kinds import PIPELINES, REPORTS, SHEETS, TABLE, Fate, new_server, sheet
 from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
 
@@ -37,6 +38,9 @@ from airflow_provider_promptlayer.testing import (
     Sheet,
     Table,
 )
+
+TRIGGERS_ARE_TOLD = hasattr(BaseTrigger, "on_kill")
+"""Whether this Airflow tells a trigger that a user has ended its task."""
 
 
 @dataclass(frozen=True)
@@ -465,7 +469,7 @@ class TestGate:
             ("bad", {}, "failed for good"),
             ("bad", {"soft_fail": True}, "skipped"),
             ("bad", {"fail_on_verdict": ()}, "success"),
-            ("bad", {"fail_on_verdict": None}, "success"),
+            ("bad", {"fail_on_verdict": None}, "failed for good"),  # an XCom that is missing
             ("bad", {"fail_on_verdict": ["error"]}, "success"),
             ("bad", {"fail_on_verdict": (), "min_score": 0.4}, "success"),
             ("bad", {"fail_on_verdict": (), "min_score": "0.41"}, "failed for good"),
@@ -766,6 +770,73 @@ class TestKilled:
         server.script(Reply(503), times=2)
         asyncio.run(trigger.on_kill())
         assert is_cancelled(server)
+
+    def test_a_blip_does_not_keep_the_worker_from_it(
+        self, name: str, server: LocalPromptLayer
+    ) -> None:
+        operator = self.operator(name)
+        self.deferred(operator)
+        server.script(Reply(503), times=2)
+        operator.on_kill()
+        assert is_cancelled(server)
+
+    @pytest.mark.parametrize("blips", [0, 1], ids=["in the start", "before it is sent again"])
+    def test_while_it_starts(
+        self, name: str, blips: int, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow 3 goes on with the task after ``on_kill``, for some seconds."""
+        operator = self.operator(name)
+        if blips:
+            server.script(Reply(503, "{}", {"Retry-After": "0"}), method="POST", times=blips)
+        call = operator.hook.call
+
+        def kill_meanwhile(*args: Any) -> Any:
+            try:
+                return call(*args)
+            finally:
+                monkeypatch.setattr(operator.hook, "call", call)
+                operator.on_kill()
+
+        monkeypatch.setattr(operator.hook, "call", kill_meanwhile)
+        with pytest.raises(AirflowException) as ending:
+            operator.execute({"ti": FakeTaskInstance(), "run_id": "r"})
+        if blips:
+            assert "nothing more is started" in str(ending.value)
+            assert not STARTS[name].started(server)
+        else:
+            assert "cancelled" in str(ending.value)
+            assert is_cancelled(server)
+
+    @pytest.mark.skipif(not TRIGGERS_ARE_TOLD, reason="this Airflow tells no trigger")
+    @pytest.mark.parametrize("state", ["deferred", "failed", None, "unknown"])
+    def test_in_a_triggerer_that_was_held_up(
+        self,
+        name: str,
+        state: str | None,
+        server: LocalPromptLayer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Another one has taken its triggers over, and it takes that for what a user did."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        ti = FakeTaskInstance()
+        trigger = rebuilt(self.deferred(self.operator(name)).trigger)
+        trigger.task_instance = ti
+
+        def states(**of: Any) -> dict[str, Any]:
+            assert of == {
+                "dag_id": ti.dag_id,
+                "task_ids": [ti.task_id],
+                "run_ids": [ti.run_id],
+                "map_index": ti.map_index,
+            }
+            if state == "unknown":
+                raise OSError("Airflow's API server is away")
+            return {ti.run_id: {ti.task_id: state}}
+
+        monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
+        asyncio.run(trigger.on_kill())
+        assert is_cancelled(server) == (state not in ("deferred", "unknown"))
 
     @pytest.mark.parametrize("place", ["worker", "triggerer"])
     def test_what_cannot_be_cancelled_is_said_to_go_on(

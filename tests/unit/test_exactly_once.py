@@ -258,6 +258,29 @@ class TestReattach:
             attempt(Away())
         assert server.count() == 0
 
+    @pytest.mark.parametrize("is_stored", [False, True])
+    def test_a_store_that_cannot_be_written_before_the_start_stops_no_retry(
+        self, server: LocalPromptLayer, is_stored: bool
+    ) -> None:
+        """The note may be there although Airflow's answer to it was lost."""
+
+        class Blip(Store):
+            is_over = False
+
+            def set(self, key: str, value: Any) -> None:
+                if self.is_over or is_stored:
+                    super().set(key, value)
+                if not self.is_over:
+                    self.is_over = True
+                    raise ConnectionError("the API server is away")
+
+        store = Blip()
+        first = attempt(store)
+        assert first.kind == "failed"
+        assert "nothing more is started" in first.message
+        assert server.count() == 0
+        assert attempt(store, number=2).kind == "success"
+
     def test_a_store_that_cannot_be_written_after_the_start_loses_nothing(
         self, server: LocalPromptLayer
     ) -> None:
