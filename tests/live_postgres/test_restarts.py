@@ -7,6 +7,7 @@ What Airflow knows is read from its metadata database, what was asked for from t
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -14,9 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+from airflow_provider_promptlayer.testing import (
+    Column,
+    LocalPromptLayer,
+    Node,
+    Sheet,
+    Table,
+    Workflow,
+)
 from dev.airflow_stack import AirflowStack
 from dev.postgres import PostgresServer
+from dev.watchdog import signal_session
 
 DAG_ID = "live_waits"
 HELD_SECONDS = 1e6
@@ -61,7 +70,13 @@ def promptlayer(clock: Clock) -> Iterator[LocalPromptLayer]:
         )
         for name, status in (("Held", "SUCCESS"), ("Doomed", "FAILED"))
     ]
-    with LocalPromptLayer(workflows, clock=clock, max_requests=100_000) as server:
+    sheet = Sheet(
+        "Held",
+        [Column("Answer", cell_duration=HELD_SECONDS)],
+        id="5c0a1e00-0000-4000-8000-0000000000e1",
+    )
+    table = Table("Held", [sheet], id="5c0a1e00-0000-4000-8000-0000000000e0")
+    with LocalPromptLayer(workflows, tables=[table], clock=clock, max_requests=100_000) as server:
         yield server
 
 
@@ -307,3 +322,50 @@ def test_waits_outlive_a_rolling_restart_of_the_triggerers(
 
     batch.end_runs()
     batch.check_ending()
+
+
+def test_a_triggerer_that_was_held_up_cancels_nothing(
+    stack: AirflowStack, promptlayer: LocalPromptLayer, clock: Clock, two_triggerers: Triggerers
+) -> None:
+    """It finds that another one has its triggers, and tells them that a user has ended the task."""
+    dag = "live_held_operation"
+    stack.wait_for_dag(dag)
+    run_id = stack.trigger_dag(dag)
+
+    def owner() -> int | None:
+        found = stack.db.rows(
+            "SELECT t.triggerer_id FROM task_instance ti JOIN trigger t ON ti.trigger_id = t.id"
+            " WHERE ti.run_id = :run_id",
+            run_id=run_id,
+        )
+        return found[0]["triggerer_id"] if found else None
+
+    def looks() -> int:
+        return sum("/operations/" in request.raw_path for request in promptlayer.requests)
+
+    stack.wait_for(lambda: owner() and looks() > 2, SECONDS, "looks from a triggerer")
+    name = next(name for name, job in two_triggerers.jobs.items() if job == owner())
+    held_up = stack.component(name)
+
+    def log_says(what: str) -> bool:
+        return what in stack.task_log(dag, run_id, "cells")
+
+    signal_session(held_up.pid, signal.SIGSTOP)
+    try:
+        stack.wait_for(
+            lambda: owner() not in (None, two_triggerers.jobs[name]), SECONDS, "the other one"
+        )
+    finally:
+        signal_session(held_up.pid, signal.SIGCONT)
+    # Else the test would show nothing: Airflow does tell the trigger that a user was at work.
+    stack.wait_for(lambda: log_says("by user action"), SECONDS, "the cancellation of the trigger")
+    after = looks()
+    stack.wait_for(lambda: looks() > after + 2, SECONDS, "looks from the other triggerer")
+
+    (operation,) = promptlayer.operations.values()
+    assert operation.cancelled_at is None
+    assert promptlayer.count("DELETE") == 0
+    assert log_says("Another triggerer waits")
+    assert stack.task_states(dag, run_id) == {("cells", -1): "deferred"}
+    clock.skip(HELD_SECONDS)
+    assert stack.wait_for_dag_run(dag, run_id, SECONDS) == "success"
