@@ -123,11 +123,10 @@ class PromptLayerTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Cancel it or say that it goes on, when a user ends the task (Airflow 3.3 and later)."""
         subject = self.subject()
+        if await self._is_waited_for(subject):
+            return
         what_became = subject.when_left
         if self.cancel_on_kill:
-            if await self._is_waited_for():
-                self.log.warning("Another triggerer waits for %s now.", subject.name)
-                return
             hook = PromptLayerHook(self.promptlayer_conn_id)
             try:
                 what_became = await hook.aconverse(
@@ -139,8 +138,8 @@ class PromptLayerTrigger(BaseTrigger):
                 what_became = f"goes on at PromptLayer, as it could not be cancelled ({error})"
         self.log.warning("The task was ended while it waited. %s %s.", subject, what_became)
 
-    async def _is_waited_for(self) -> bool:
-        """Return whether the task still waits.
+    async def _is_waited_for(self, subject: Subject[Any]) -> bool:
+        """Return whether the task still waits, and say so.
 
         A triggerer that was held up has lost its triggers to another one, and takes that for what
         a user did (seen on 3.3.2). Where Airflow cannot be asked, no user can have done anything
@@ -150,10 +149,18 @@ class PromptLayerTrigger(BaseTrigger):
             return False
         try:
             asked = asyncio.to_thread(compat.is_deferred, self.task_instance)
-            return await asyncio.wait_for(asked, _KILL_PATIENCE)
+            is_waited_for = await asyncio.wait_for(asked, _KILL_PATIENCE)
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing is known
-            self.log.warning("Could not ask Airflow whether the task still waits: %s", error)
+            self.log.warning(
+                "Could not ask Airflow whether the task still waits for %s, which is left alone: "
+                "%s",
+                subject.name,
+                str(error) or type(error).__name__,
+            )
             return True
+        if is_waited_for:
+            self.log.warning("Another triggerer waits for %s now.", subject.name)
+        return is_waited_for
 
     async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
         wait = self._new_wait(subject)

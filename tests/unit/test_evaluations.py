@@ -831,7 +831,7 @@ class TestKilled:
                 "map_index": ti.map_index,
             }
             if state == "unknown":
-                raise OSError("Airflow's API server is away")
+                raise TimeoutError
             return {ti.run_id: {ti.task_id: state}}
 
         monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
