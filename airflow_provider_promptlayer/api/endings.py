@@ -47,7 +47,9 @@ def judge(results: WorkflowResults, fail_on: FailOn) -> None:
     check_fail_on(fail_on)
     if fail_on == "never":
         return
-    has_output = any(node.is_output_node and node.succeeded for node in results.nodes.values())
+    has_output = not results.ended_without_output and any(
+        node.is_output_node and node.succeeded for node in results.nodes.values()
+    )
     failed = {name: node for name, node in results.nodes.items() if node.failed}
     if has_output and not (failed and fail_on == "any_node"):
         return

@@ -101,6 +101,8 @@ class WorkflowResults:
     :param final_output: the main output: the value of the first output node that succeeded, or
         None.
     :param message: PromptLayer's word on a run that ended without output, or None.
+    :param ended_without_output: PromptLayer says that no output node succeeded, whatever the nodes
+        say.
     :param notes: a phrase for each thing in the answer that could not be taken as it was sent,
         such as a key that occurs twice; at most a few.
     """
@@ -110,6 +112,7 @@ class WorkflowResults:
     nodes: Mapping[str, NodeResult] = field(default_factory=dict)
     final_output: Any = field(default=None, repr=False)
     message: str | None = None
+    ended_without_output: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -255,6 +258,7 @@ class _ReadResults:
                 is_complete=True,
                 nodes=_nodes_or_none(ended.get("output")) or {},
                 message=one_line(_text_or_none(ended.get("message")) or "") or None,
+                ended_without_output=True,
             )
         if not response.is_success:
             raise error_for(self.request, response, now=now)

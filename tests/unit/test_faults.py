@@ -391,7 +391,9 @@ class TestTimeoutWhileAway:
 
 
 @pytest.mark.parametrize("status", [400, 500])
-@pytest.mark.parametrize("output", [None, node("FAILED"), "what came of it"], ids=repr)
+@pytest.mark.parametrize(
+    "output", [None, node("FAILED"), node("SUCCESS"), "what came of it"], ids=repr
+)
 def test_ended_without_output_is_a_failure_at_once(
     mode: str, status: int, output: Any, server: LocalPromptLayer
 ) -> None:

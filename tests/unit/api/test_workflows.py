@@ -597,7 +597,7 @@ def test_an_ending_without_output(status: int, all_outputs: bool) -> None:
 @pytest.mark.parametrize("output", [None, [], "text", {}, {"a": 1}], ids=repr)
 def test_an_ending_without_output_whose_nodes_are_odd(output: Any) -> None:
     results = look(answer(500, {"success": False, "message": None, "output": output}))
-    assert results == WorkflowResults(42, True)
+    assert results == WorkflowResults(42, True, ended_without_output=True)
 
 
 @pytest.mark.parametrize(
