@@ -67,6 +67,16 @@ TIMEOUT_GRACE = datetime.timedelta(minutes=1)
 """How long after the deadline Airflow ends a wait whose triggerer does not."""
 
 
+LONGEST_DEFERRAL = datetime.timedelta(days=3650)
+"""Airflow adds the time-out of a deferral to the time, and neither may be beyond the year 9999."""
+
+
+def airflow_timeout(seconds: float) -> datetime.timedelta:
+    """Return the time-out of Airflow for a deferral that ends by itself after ``seconds``."""
+    longest = LONGEST_DEFERRAL.total_seconds()
+    return datetime.timedelta(seconds=min(seconds, longest)) + TIMEOUT_GRACE
+
+
 class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     """Base of everything that waits.
 
@@ -379,8 +389,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                     **self.notes(),
                 }
             },
-            timeout=datetime.timedelta(seconds=max(last_deadline, next_look_at) - time.time())
-            + TIMEOUT_GRACE,
+            timeout=airflow_timeout(max(last_deadline, next_look_at) - time.time()),
         )
 
     @property

@@ -69,6 +69,8 @@ class Pace:
 
     def _backoff_after(self, elapsed: float, seed: str) -> float:
         # The formula and its jitter are those of BaseSensorOperator.
+        if self.poke_interval is not None and self.poke_interval <= 0:
+            return 1.0  # twice nothing is nothing, and Airflow's shortest interval is a second
         look, passed = 1, 0.0
         while (passed := passed + self._backoff(look, seed)) <= elapsed and (
             passed < _LONGEST_BACKOFF

@@ -17,7 +17,7 @@ from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.triggerer_templates import for_triggerer
-from airflow_provider_promptlayer.waiting import TIMEOUT_GRACE
+from airflow_provider_promptlayer.waiting import airflow_timeout
 from airflow_provider_promptlayer.workflow_waiting import PromptLayerWorkflowWaiter
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
     def _start_trigger_args(self) -> StartTriggerArgs:
         from airflow.triggers.base import StartTriggerArgs
 
-        timeout = datetime.timedelta(seconds=self.timeout) + TIMEOUT_GRACE
+        timeout = airflow_timeout(self.timeout)
         pace = self._pace()
         # Airflow's rule, which it does not tell the trigger.
         ends_after = min(timeout, self.execution_timeout or timeout)

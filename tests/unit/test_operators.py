@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Callable
 from typing import Any
@@ -157,6 +158,17 @@ def test_without_waiting_returns_the_id(server: LocalPromptLayer) -> None:
     assert (ending.kind, ending.value) == ("success", 1)
     assert ending.xcoms == {"promptlayer_execution_id": 1}
     assert server.count("GET") == 0
+
+
+@pytest.mark.parametrize("timeout", [datetime.timedelta.max, 1e13])
+def test_a_run_is_waited_for_however_long(server: LocalPromptLayer, timeout: Any) -> None:
+    """Airflow adds the time-out to the time, which may not get beyond the year 9999."""
+    with pytest.raises(TaskDeferred) as deferral:
+        PromptLayerRunWorkflowOperator(
+            task_id="task", workflow_id_or_name="Digest", timeout=timeout
+        ).execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+    assert deferral.value.timeout is not None
+    assert datetime.datetime.now() + deferral.value.timeout > datetime.datetime(2030, 1, 1)
 
 
 def test_id_is_pushed_before_anything_else_can_fail(server: LocalPromptLayer) -> None:

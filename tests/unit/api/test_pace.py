@@ -121,7 +121,7 @@ def test_exponential_backoff_alone_counts_from_airflows_own_interval() -> None:
         )
 
 
-@pytest.mark.parametrize("pace", [Pace(10.0, True), Pace(), Pace(3.0)])
+@pytest.mark.parametrize("pace", [Pace(10.0, True), Pace(0.0, True), Pace(), Pace(3.0)])
 @pytest.mark.parametrize("elapsed", [-5.0, 0.0, 1e3, 1e9, 1e300])
 def test_the_pace_is_finite_whenever_it_is_asked(pace: Pace, elapsed: float) -> None:
     interval = pace.interval(elapsed, seed="x")
