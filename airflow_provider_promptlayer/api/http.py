@@ -33,6 +33,9 @@ MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 
 _FIELD_ERRORS_NAMED: Final = 5
 
+_LEVELS_READ_FAST: Final = 500
+"""How deep a body may be nested for Python's own parser, whoever calls it."""
+
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -74,9 +77,15 @@ class Response:
         return 200 <= self.status < 300
 
     @property
-    def is_large(self) -> bool:
-        """Whether reading it takes so long that an event loop should not wait for it."""
-        return len(self.body) > LARGE
+    def takes_long(self) -> bool:
+        """Whether reading it may take so long that an event loop should not wait for it.
+
+        That is so where it is large, or nested too deep for Python's own parser.
+        """
+        return (
+            len(self.body) > LARGE
+            or self.body.count(b"[") + self.body.count(b"{") > _LEVELS_READ_FAST
+        )
 
 
 @dataclass(frozen=True, slots=True)

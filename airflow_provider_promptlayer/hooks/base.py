@@ -196,15 +196,23 @@ class PromptLayerConnectionHook(BaseHook):
     async def acall(self, call: Call[T], over: AsyncTransport | None = None) -> T:
         """Do what :meth:`call` does, without blocking the event loop.
 
+        Several coroutines may share the hook: each is told of the key that its own request had.
+
         :param over: what :meth:`async_transport` lends, where the caller holds it.
         """
+        if over is None:
+            async with self.async_transport() as transport:
+                return await self.acall(call, transport)
         try:
             return await self._acall_once(call, over)
         except PromptLayerAuthError as error:
-            if not self._is_news(await self._aread_connection()):
+            if self._settings == over.settings:
+                self._is_news(await self._aread_connection())
+            if self._settings == over.settings:
                 raise
             self._say_key_changed(error)
-            return await self._acall_once(call)
+            async with self.async_transport() as transport:
+                return await self._acall_once(call, transport)
 
     def start(self, call: Call[T]) -> T:
         """Do what :meth:`call` does for a request that starts something.
@@ -356,15 +364,12 @@ class PromptLayerConnectionHook(BaseHook):
             raise call.unanswered(error) from None
         return call.read(response, time.time())
 
-    async def _acall_once(self, call: Call[T], over: AsyncTransport | None = None) -> T:
-        if over is None:
-            async with self.async_transport() as transport:
-                return await self._acall_once(call, transport)
+    async def _acall_once(self, call: Call[T], over: AsyncTransport) -> T:
         try:
             response = await over.send(call.request)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
-        if response.is_large:
+        if response.takes_long:
             return await asyncio.to_thread(call.read, response, time.time())
         return call.read(response, time.time())
 
@@ -403,12 +408,16 @@ class PromptLayerConnectionHook(BaseHook):
 
         try:
             return read_connection(await get_async_connection(self.promptlayer_conn_id, type(self)))
+        except PromptLayerError:
+            raise
         except AirflowNotFoundException:
             raise self._unknown_connection() from None
-        except AirflowException as error:
+        except Exception as error:
+            # Whatever Airflow raises that cannot ask: a worker has read the connection before, and
+            # a trigger that breaks off would take a wait along for a blip.
             raise self._unreadable_connection(error) from error
 
-    def _unreadable_connection(self, error: AirflowException) -> PromptLayerTransientError:
+    def _unreadable_connection(self, error: Exception) -> PromptLayerTransientError:
         return PromptLayerTransientError(
             f"Could not read the Airflow connection {self.promptlayer_conn_id!r}: "
             f"{one_line(str(error))}"

@@ -46,11 +46,15 @@ class AsyncTransport:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._ssl = ssl_context(settings)
         self._proxy = proxy_for(settings)
         self._secrets = Secrets(settings, self._proxy)
-        self._headers = headers_for(Request("GET", "/", ""), settings)
+        self._headers = {
+            **headers_for(Request("GET", "/", ""), settings),
+            # Looks have small answers, and one that unpacks to megabytes at once stops the loop.
+            "Accept-Encoding": "identity",
+        }
         self._turns = Turns()
         self._session: aiohttp.ClientSession | None = None
 
@@ -95,7 +99,7 @@ class AsyncTransport:
         return aiohttp.ClientSession(
             # Without a limit of its own, where to queue would count towards the time-out.
             connector=_Connector(ssl=self._ssl, limit=0),
-            timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
+            timeout=aiohttp.ClientTimeout(total=self.settings.timeout),
             trace_configs=list(traces),
             cookie_jar=aiohttp.DummyCookieJar(),
             max_line_size=_LONGEST_LINE,
@@ -107,13 +111,15 @@ class AsyncTransport:
     ) -> Response:
         async with session.request(
             request.method,
-            URL(self._settings.base_url + request.path, encoded=True),
+            URL(self.settings.base_url + request.path, encoded=True),
             data=request.body,
-            headers=self._headers if request.body is None else headers_for(request, self._settings),
+            headers=self._headers if request.body is None else headers_for(request, self.settings),
             proxy=self._proxy,
             allow_redirects=False,
             trace_request_ctx=sending,
         ) as answer:
+            if answer.status < 200:
+                raise aiohttp.ClientPayloadError(f"an interim answer (HTTP {answer.status})")
             return Response(
                 status=answer.status,
                 headers=_Headers(answer.headers),
@@ -130,7 +136,7 @@ class AsyncTransport:
         self, request: Request, error: Exception, *, arrived: bool
     ) -> PromptLayerUnreachableError:
         if isinstance(error, TimeoutError):
-            reason = f"no whole answer within {self._settings.timeout:g} s"
+            reason = f"no whole answer within {self.settings.timeout:g} s"
         elif isinstance(error, aiohttp.ClientHttpProxyError):
             # Its own text quotes the proxy's URL, and with it the proxy's password.
             reason = f"the proxy answered HTTP {error.status}"

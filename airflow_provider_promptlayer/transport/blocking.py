@@ -71,6 +71,13 @@ class PromptLayerSession(requests.Session):
             prepared_request.headers.pop(API_KEY_HEADER, None)
 
 
+class _LookSession(PromptLayerSession):
+    """A session that follows no redirect."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: else requests works out the target, and reads the whole body before."""
+
+
 class BlockingTransport:
     """Sends requests one after the other over kept-alive connections.
 
@@ -92,7 +99,7 @@ class BlockingTransport:
             # request arrived.
             self.close()
         if self._session is None:
-            self._session = PromptLayerSession(self._settings)
+            self._session = _LookSession(self._settings)
         exchange = _Exchange(self._session, self._settings, request)
         try:
             return exchange.result()
@@ -162,8 +169,9 @@ class _Exchange:
             raise self._unreachable(
                 f"no whole answer within {self._settings.timeout:g} s"
             ) from None
-        except (urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
-            # requests' own errors are OSErrors; a host that IDNA refuses is a UnicodeError.
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            # requests' own errors are OSErrors; a host that IDNA refuses is a ValueError, and so is
+            # what http.client makes of an answer that is no HTTP.
             raise self._unreachable(_reason(error, self._session.secrets)) from None
 
     def _read(self, answer: requests.Response) -> bytes:

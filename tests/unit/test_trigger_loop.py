@@ -26,6 +26,7 @@ import pytest
 from airflow.triggers.base import TriggerEvent
 from support.modes import first_event
 
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks import base as hook_module
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
@@ -192,6 +193,41 @@ def test_one_more_look_up_after_the_key_was_changed(
     asyncio.run(main())
     assert airflow.lookups == 2
     assert airflow.on_the_loop == []
+
+
+def test_each_of_several_coroutines_is_told_of_a_changed_key(
+    airflow: Airflow, server: LocalPromptLayer
+) -> None:
+    """The requests of a batch share a hook, and the first to be refused takes the new key."""
+    run_ids = [server.start_execution("Endless") for _ in range(10)]
+
+    async def main() -> None:
+        hook = PromptLayerHook()
+        async with hook.async_transport() as transport:
+            await hook.acall(WorkflowRun(run_ids[0]).peek(), transport)
+            server.rotate_key(NEW_KEY)
+            looks = [hook.acall(WorkflowRun(run_id).peek(), transport) for run_id in run_ids]
+            assert not any(look.is_complete for look in await asyncio.gather(*looks))
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_cannot_be_read_for_a_moment_ends_no_wait(
+    airflow: Airflow, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's API server may say anything meanwhile."""
+    module = import_module("airflow.providers.common.compat.connection")
+    read, troubles = module.get_async_connection, [PermissionError("no"), RuntimeError("no")]
+
+    async def read_later(*args: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return await read(*args)
+
+    monkeypatch.setattr(module, "get_async_connection", read_later)
+    event = asyncio.run(first_event(trigger_for(server.start_execution("Ended"))))
+    assert payload(event)["outcome"] == "ended"
+    assert not troubles
 
 
 # Blocking

@@ -264,3 +264,17 @@ def test_an_unanswered_call_keeps_its_error_unless_told_otherwise() -> None:
 def test_reprs_hold_neither_body_nor_headers() -> None:
     assert "secret" not in repr(Request("POST", "/x", "do", b"secret"))
     assert "secret" not in repr(answer(200, b"secret", cookie="secret"))
+
+
+@pytest.mark.parametrize(
+    ("body", "takes_long"),
+    [
+        (b'{"A": {"status": "RUNNING"}}', False),
+        (b'"' + b"x" * 300_000 + b'"', True),
+        (b"[" * 5_000 + b"]" * 5_000, True),  # Python's parser gives it up
+        (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, True),
+    ],
+    ids=["small", "large", "deep list", "deep object"],
+)
+def test_what_takes_long_to_read(body: bytes, takes_long: bool) -> None:
+    assert Response(200, {}, body).takes_long is takes_long
