@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_promptlayer.api.cells import SelectedCells
     from airflow_provider_promptlayer.api.reports import Report
     from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, ScorecardRow
-    from airflow_provider_promptlayer.api.tables import SheetOperations, TableOperation
+    from airflow_provider_promptlayer.api.tables import TableOperation
     from airflow_provider_promptlayer.api.workflows import WorkflowResults
 
 __all__ = [
@@ -181,7 +182,7 @@ class PromptLayerBatchFailedError(PromptLayerError):
 class PromptLayerEvaluationFailedError(PromptLayerError):
     """An evaluation has ended, and its ending counts as a failure. Looking again never helps.
 
-    :param outcome: what was judged: an operation on a table's cells, the cells of a sheet, the
+    :param outcome: what was judged: an operation on a table's cells, some cells of a sheet, the
         calculation of a scorecard, or a report.
     :param score: the score that was judged, or None where there is none.
     :param rows: the worst rows, as far as they were fetched; of a scorecard alone.
@@ -191,7 +192,7 @@ class PromptLayerEvaluationFailedError(PromptLayerError):
         self,
         message: str,
         *,
-        outcome: TableOperation | SheetOperations | ScorecardCalculation | Report,
+        outcome: TableOperation | SelectedCells | ScorecardCalculation | Report,
         score: float | None = None,
         rows: Sequence[ScorecardRow] = (),
     ) -> None:

@@ -67,9 +67,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self.wait_for_completion = wait_for_completion
         self.reattach = reattach
         self._memory: RunMemory | None = None
-        # What an earlier try had started, where that is to be replaced, and how it has failed; None
-        # if it may go on, and something else is asked for now.
-        self._replaced: tuple[Record, PromptLayerError | None] | None = None
+        self._replaced: Record | None = None  # of what an earlier try had started
         self._asked_then: str | None = None  # by the earlier try that is gone back to
 
     @abstractmethod
@@ -102,11 +100,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             self._forget_the_start()
             return None
         self._remember(Phase.STARTED, subject)
-        try:
-            self._push(context, self.id_key, subject.id)
-        except Exception:
-            # It is under way and its id is in the log: failing now would only lose it.
-            self.log.exception("Could not push the id of %s to XCom.", subject.name)
+        self._push_id(context, subject)
         if self.hook.is_stopping:  # since a moment at which it was not known what to cancel
             self.on_kill()
         return subject
@@ -174,6 +168,13 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             raise
         return None if subject_id is None else self.named(subject_id)
 
+    def _push_id(self, context: Context, subject: Subject[L]) -> None:
+        try:
+            self._push(context, self.id_key, subject.id)
+        except Exception:
+            # It is under way and its id is in the log: failing now would only lose it.
+            self.log.exception("Could not push the id of %s to XCom.", subject.name)
+
     def _forget_the_start(self) -> None:
         if self._memory is None:
             return
@@ -181,7 +182,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             if self._replaced is None:
                 self._memory.forget()
             else:  # nothing has taken its place
-                self._memory.put_back(self._replaced[0])
+                self._memory.put_back(self._replaced)
         except Exception:
             self.log.exception("Could not remove the note that a start is being sent.")
 
@@ -196,25 +197,24 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
                 "An earlier try of this task died while it sent the start, so a run may be going "
                 f"on: {self.how_to_find}, then clear this task to start another."
             )
-        if record is None or record.subject_id is None:
-            return None
+        if record is None or record.subject_id is None or not record.is_own:
+            return None  # what something else has started is found anew
         if what is Plan.START:
             if record.phase is Phase.STARTED:
-                self._replaced = record, None
+                self._replaced = record
                 self.log.warning(
                     "What an earlier try started for other arguments is left to itself: %s.",
                     record.subject_id,
                 )
             return None
         subject = self.named(record.subject_id)
-        self.cancels_on_kill = record.is_own and type(self).cancels_on_kill
         is_retry = record.lifecycle == self._memory.lifecycle
         try:
             failure = (
                 self._failure(subject, is_retry=is_retry) if self.wait_for_completion else None
             )
             if failure is not None:
-                self._replaced = record, failure
+                self._replaced = record
                 self.log.info("%s of an earlier try has failed.", subject)
                 return None
         except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from airflow_provider_promptlayer.api.arguments import items, score
+from airflow_provider_promptlayer.api.cells import SelectedCells
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, Report, ReportScore, ReportStatus
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
@@ -23,7 +24,7 @@ from airflow_provider_promptlayer.api.scorecards import (
     check_verdict,
     show_score,
 )
-from airflow_provider_promptlayer.api.tables import SheetOperations, TableOperation, show_count
+from airflow_provider_promptlayer.api.tables import TableOperation, show_count
 from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, one_line
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerEvaluationFailedError,
@@ -140,21 +141,27 @@ def judge_operation(operation: TableOperation, fail_on: FailOnCells) -> None:
         )
 
 
-def judge_sheet(sheet: SheetOperations, fail_on: FailOnCells) -> None:
-    """Accept a sheet on which nothing had to be calculated, or raise.
+def judge_cells(cells: SelectedCells, fail_on: FailOnCells, *, stale_count: bool = True) -> None:
+    """Accept cells that something else has calculated, or raise.
 
     Failed cells are not stale, so a second recalculation does not take them up: that there is
-    nothing to do is no success then.
+    nothing to start is no success then.
 
+    :param stale_count: whether stale cells were to be calculated.
     :raises PromptLayerEvaluationFailedError: with the numbers of cells.
     """
     check_fail_on_cells(fail_on)
-    completed, failed = (sheet.status_counts.get(key, 0) for key in ("COMPLETED", "FAILED"))
-    if fail_on != "never" and _problem_of_cells(completed, failed, 0, fail_on):
+    left = cells.pending + cells.other + (cells.stale if stale_count else 0)
+    problem = _problem_of_cells(cells.completed, cells.failed, left, fail_on)
+    if problem is not None:
+        advice = (
+            " statuses=['STALE', 'FAILED'] calculates those again that have failed."
+            if cells.failed
+            else ""
+        )
         raise PromptLayerEvaluationFailedError(
-            f"No cell of the sheet is stale, and {failed} of its {sheet.total_cells} cells have "
-            "failed before: statuses=['STALE', 'FAILED'] calculates them again.",
-            outcome=sheet,
+            f"No cell of the selection was left to start: {problem} ({cells.progress}).{advice}",
+            outcome=cells,
         )
 
 

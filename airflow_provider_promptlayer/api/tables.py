@@ -50,6 +50,10 @@ class CellStatus(StrEnum):
     FAILED = "FAILED"
 
 
+_PENDING: Final = (CellStatus.QUEUED, CellStatus.DISPATCHED, CellStatus.RUNNING)
+_UNBLEMISHED: Final = (CellStatus.COMPLETED, CellStatus.STALE)
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedOperation:
     """A recalculation that PromptLayer has accepted (202)."""
@@ -63,7 +67,7 @@ class NothingToDo:
     """No cell fits the selection, so nothing was started.
 
     It does not tell that the cells are calculated: cells of an operation that is under way are
-    no longer stale either. :func:`sheet_operations` tells the one from the other.
+    no longer stale either. :func:`.cells.selected_cells` tells the one from the other.
     """
 
 
@@ -149,6 +153,18 @@ class SheetOperations:
     pending_count: int
     status_counts: Mapping[str, int]
     active_operations: tuple[TableOperation, ...]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no cell is queued or being calculated, and no operation is under way."""
+        pending = sum(self.status_counts.get(status, 0) for status in _PENDING)
+        return not (self.pending_count or pending or self.active_operations)
+
+    @property
+    def is_unblemished(self) -> bool:
+        """Whether each cell is known to be calculated, or stale."""
+        good = sum(self.status_counts.get(status, 0) for status in _UNBLEMISHED)
+        return good >= self.total_cells and good == sum(self.status_counts.values())
 
 
 @dataclass(frozen=True, slots=True)

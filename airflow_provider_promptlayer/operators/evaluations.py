@@ -3,29 +3,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import choices
-from airflow_provider_promptlayer.api.gates import judge_sheet
-from airflow_provider_promptlayer.api.http import Request
+from airflow_provider_promptlayer.api.cells import (
+    SelectedCells,
+    Selection,
+    calculated_elsewhere,
+)
+from airflow_provider_promptlayer.api.gates import judge_cells
+from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.reports import Report, run_report
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
     ScorecardCalculation,
     recalculate_scorecard,
 )
+from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.tables import (
     CellStatus,
     NothingToDo,
-    SheetOperations,
     TableOperation,
     recalculate_cells,
     sheet_operations,
-    show_count,
 )
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.waiting import Wait
 from airflow_provider_promptlayer.evaluation_waiting import (
     PromptLayerReportWaiter,
     PromptLayerScorecardWaiter,
@@ -37,14 +43,18 @@ from airflow_provider_promptlayer.starting import PromptLayerStarter
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
+T = TypeVar("T")
+
 
 class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[TableOperation]):
     """Recalculate the cells of a sheet, and wait for them.
 
-    Where no cell is left to calculate the task succeeds and says so. Where operations are under way
-    on the sheet that something else has started, it waits for the largest of them. Ending the task
-    cancels the operation, also while it is deferred (Airflow 3.3 and later), unless something else
-    has started it.
+    Where no cell of the selection is left to start, ``fail_on`` is held against the cells as they
+    are: the task succeeds and says that there is nothing to do, or fails because cells have failed
+    before. While something else is calculating cells of the selection, it waits first, for the
+    operations on the sheet one after the other, as PromptLayer does not say which of them does.
+    Ending the task cancels the operation, also while it is deferred (Airflow 3.3 and later), unless
+    something else has started it.
 
     A lost answer, a crash and a retry start nothing twice, see
     :class:`.PromptLayerRunWorkflowOperator`. An operation that somebody cancelled may be retried.
@@ -91,6 +101,11 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         self.row_ids: Any = row_ids
         self.statuses: Any = statuses
         self.confirm_large = confirm_large
+        # Where something else calculates the selection: its cells as they were last seen, the wait,
+        # and the operations that were seen to have ended, whatever a list may say.
+        self._cells: SelectedCells | None = None
+        self._wait: Wait | None = None
+        self._have_ended: set[str] = set()
 
     def check(self, context: Context) -> None:  # noqa: ARG002
         """Refuse what cannot be sent.
@@ -109,6 +124,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
 
         :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
         """
+        self._cells = None
         answer = self.hook.run_table_operation(
             self.table_id, self.sheet_id, **self._selection(), confirm_large=self.confirm_large
         )
@@ -124,70 +140,135 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
             "failed_count": 0,
         }
 
+    def judge(self, ending: TableOperation) -> None:
+        """Apply ``fail_on``: to the cells of the selection, where something else calculates them.
+
+        :raises PromptLayerEvaluationFailedError: with the numbers of cells.
+        """
+        cells = self._cells
+        if cells is None:
+            super().judge(ending)
+            return
+        self._judge_cells(cells)
+        if ending.is_cancelled and cells.stale and self._takes(CellStatus.STALE):
+            super().judge(ending)  # whatever fail_on is: they were left
+
+    def deliver(self, context: Context, ending: TableOperation) -> dict[str, Any]:
+        """Return the counts of the cells."""
+        if (cells := self._cells) is not None:
+            ending = TableOperation(
+                ending.operation_id,
+                ending.status,
+                cell_count=cells.count,
+                completed_count=cells.completed,
+                failed_count=cells.failed,
+                pending_count=0,
+            )
+        return super().deliver(context, ending)
+
+    def may_retry(self, error: Exception) -> bool:
+        """Return whether a retry can help, and cannot double what goes on."""
+        if self._waits_for_others:  # so nothing was started
+            return PromptLayerTableWaiter.may_retry(self, error) or self.is_accident(error)
+        return super().may_retry(error)
+
     def is_accident(self, error: Exception) -> bool:
         """Return whether a retry calculates what is left, and nothing that is done.
 
         That is so where the operation was cancelled, and for failed cells where ``statuses`` has
-        them and not those that succeeded.
+        them and not those that succeeded; also for stale ones, which others have left, unless it
+        would leave failed ones out of account.
         """
         if not isinstance(error, PromptLayerEvaluationFailedError):
             return False
         ending = error.outcome
-        if not isinstance(ending, TableOperation):
+        if isinstance(ending, TableOperation) and ending.is_cancelled:
+            return True
+        if self._takes(CellStatus.COMPLETED):
             return False
-        statuses = choices("statuses", self.statuses, list(CellStatus)) or ()
-        return ending.is_cancelled or (
-            CellStatus.FAILED in statuses and CellStatus.COMPLETED not in statuses
-        )
+        takes_failed = self._takes(CellStatus.FAILED)
+        if isinstance(ending, SelectedCells):
+            if ending.failed:
+                return takes_failed
+            return ending.stale > 0 and self._takes(CellStatus.STALE)
+        return isinstance(ending, TableOperation) and takes_failed
+
+    def _wait_to_the_end(self, subject: Subject[TableOperation], wait: Wait) -> TableOperation:
+        self._wait = wait
+        return super()._wait_to_the_end(subject, wait)
+
+    def _finish(self, context: Context, ending: TableOperation) -> Any:
+        # In a loop: each round waits for one operation of others, for which this task may leave the
+        # worker. The time that it has for all of them began with the first.
+        while self._waits_for_others and self._wait is not None:
+            operation = self._ask_about_selection(ended=ending.operation_id)
+            if operation is None:
+                break
+            self._is_over = False
+            self._subject = subject = self.named(operation.operation_id)
+            self._push_id(context, subject)
+            wait = self._new_wait(
+                subject,
+                self._wait.started_at,
+                deadline=math.inf if self._wait.deadline is None else self._wait.deadline,
+            )
+            ending = self._wait_to_the_end(subject, wait)
+        return super()._finish(context, ending)
+
+    @property
+    def _waits_for_others(self) -> bool:
+        return self._subject is not None and not self.cancels_on_kill
 
     def _under_way(self) -> str | None:
-        """Return the operation that is calculating the cells already, or None if none is.
+        """Return an operation that may be calculating the selected cells, or None if none is.
 
-        :raises PromptLayerEvaluationFailedError: if none is, and cells of the sheet have failed.
+        :raises PromptLayerEvaluationFailedError: if none is, and cells of the selection have
+            failed.
+        :raises PromptLayerTransientError: if cells are pending, and no operation is known.
         """
-        sheet = self.hook.ask(
-            sheet_operations(self.table_id, self.sheet_id),
-            about="the operations on the sheet",
-            max_outage=self.max_outage,
-        )
-        if sheet.active_operations:
-            largest = max(sheet.active_operations, key=lambda operation: operation.pending_count)
-            self.cancels_on_kill = False
-            self.log.info(
-                "No cell is left to start, and operation %s is under way on the sheet (%s), which "
-                "something else has started. Waiting for it.",
-                one_line(largest.operation_id, 80),
-                largest.progress,
-            )
-            return largest.operation_id
-        if self.column_ids is None and self.row_ids is None:
-            judge_sheet(sheet, self.fail_on)
-        elif not self._takes_up_failed_cells():
-            self._judge_selection(sheet)
+        sheet = self._ask(sheet_operations(self.table_id, self.sheet_id))
+        if not (sheet.is_idle and (self.fail_on == "never" or sheet.is_unblemished)):
+            operation = self._ask_about_selection()
+            if operation is not None:
+                self.cancels_on_kill = False
+                return operation.operation_id
+            if self._cells is not None:
+                self._judge_cells(self._cells)
         self.log.info("There is nothing to do: no cell of the selection has to be calculated.")
         return None
 
-    def _judge_selection(self, sheet: SheetOperations) -> None:
-        """Refuse to call cells good that an earlier try of this task has seen fail.
+    def _ask_about_selection(self, ended: str | None = None) -> TableOperation | None:
+        """Note what has become of the selected cells; return what to wait for, or None if nothing.
 
-        Which cells of a sheet have failed, PromptLayer does not say.
+        :param ended: an operation that was waited for.
+        :raises PromptLayerTransientError: if cells are pending, and no operation is known.
         """
-        if not (failed := sheet.status_counts.get(CellStatus.FAILED, 0)):
-            return
-        failure = self._replaced[1] if self._replaced else None
-        if isinstance(failure, PromptLayerEvaluationFailedError):
-            ending = failure.outcome
-            if isinstance(ending, TableOperation) and not ending.is_cancelled:
-                raise failure
-        self.log.warning(
-            "%s cells of the sheet have failed before, and PromptLayer does not say whether they "
-            "are of the selection: statuses=['STALE', 'FAILED'] calculates them again.",
-            show_count(failed),
-        )
+        if ended is not None:
+            self._have_ended.add(ended)
+        selection = Selection.of(self.table_id, self.sheet_id, self.column_ids, self.row_ids)
+        talk = calculated_elsewhere(selection, not_for=self._have_ended)
+        self._cells, operation = self.hook.converse(talk, self._ask)
+        if operation is not None:
+            self.log.info(
+                "No cell is left to start, and something else is calculating cells of the "
+                "selection. Waiting for operation %s (%s), which something else has started.",
+                one_line(operation.operation_id, 80),
+                operation.progress,
+            )
+        return operation
 
-    def _takes_up_failed_cells(self) -> bool:
+    def _ask(self, call: Call[T]) -> T:
+        return self.hook.ask(call, about="the cells of the sheet", max_outage=self.max_outage)
+
+    def _judge_cells(self, cells: SelectedCells) -> None:
+        judge_cells(cells, self.fail_on, stale_count=self._takes(CellStatus.STALE))
+
+    def _takes(self, status: CellStatus) -> bool:
+        """Return whether cells of a status are to be calculated."""
         statuses = choices("statuses", self.statuses, list(CellStatus))
-        return statuses is not None and (not statuses or CellStatus.FAILED in statuses)
+        return (
+            status is CellStatus.STALE if statuses is None else not statuses or status in statuses
+        )
 
     def _selection(self) -> dict[str, Any]:
         return {

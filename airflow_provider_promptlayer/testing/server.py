@@ -12,7 +12,7 @@ import ipaddress
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -448,8 +448,21 @@ class LocalPromptLayer:
         self._changes.announce()
         return execution.id
 
-    def start_operation(self, table_id: str, sheet_id: str) -> str:
+    def start_operation(
+        self,
+        table_id: str,
+        sheet_id: str,
+        *,
+        column_ids: Collection[str] | None = None,
+        row_ids: Collection[int] | None = None,
+    ) -> str:
         """Recalculate the stale cells of a sheet without HTTP.
+
+        Args:
+            table_id: the table.
+            sheet_id: the sheet.
+            column_ids: the columns; ``None`` for all.
+            row_ids: zero-based numbers of the rows; ``None`` for all.
 
         Returns:
             the ``operation_id``.
@@ -459,7 +472,9 @@ class LocalPromptLayer:
 
         """
         table, sheet = self._evaluations.sheet(table_id, sheet_id)
-        operation = self._evaluations.start_operation(table, sheet, confirm=True)
+        operation = self._evaluations.start_operation(
+            table, sheet, column_ids=column_ids, row_ids=row_ids, confirm=True
+        )
         if not isinstance(operation, Operation):
             raise LookupError(f"sheet {sheet.title!r} has no stale cell")
         self._changes.announce()

@@ -111,3 +111,27 @@ def query_number(
     if number < least or (most is not None and number > most):
         raise refusal(400, f"Invalid query parameter {name}")
     return number
+
+
+def query_word(query: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
+    """Read one of some words of a query; the first is the default.
+
+    Raises:
+        RefusalError: 400, it is none of them.
+
+    """
+    text = query.get(name, words[0])
+    if text not in words:
+        raise refusal(400, f"Invalid query parameter {name}")
+    return text
+
+
+def query_flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Read a boolean of a query.
+
+    Raises:
+        RefusalError: 400, it is neither ``true`` nor ``false``.
+
+    """
+    words = ("true", "false") if default else ("false", "true")
+    return query_word(query, name, words) == "true"

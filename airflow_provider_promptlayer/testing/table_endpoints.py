@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The endpoints below ``/api/public/v2/tables/{table_id}/sheets/{sheet_id}/operations``.
+"""Operations and rows below ``/api/public/v2/tables/{table_id}/sheets/{sheet_id}``.
 
 The rule here is that of ``workflow_endpoints.py``: what the description says, and a docstring
 where it is silent.
@@ -7,17 +7,22 @@ where it is silent.
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
+from collections.abc import Mapping
 
 from airflow_provider_promptlayer.testing.evaluation_runs import (
     CELL_STATUSES,
     COMPLETED,
     FAILED,
+    QUEUED,
+    RUNNING,
+    STALE,
     EvaluationRuns,
     Operation,
     UnknownEvaluationError,
 )
-from airflow_provider_promptlayer.testing.evaluations import Sheet, Table, derived_id
+from airflow_provider_promptlayer.testing.evaluations import Column, Sheet, Table, derived_id
 from airflow_provider_promptlayer.testing.messages import Answer, Request, refusal
 from airflow_provider_promptlayer.testing.routing import Route
 from airflow_provider_promptlayer.testing.strict_body import (
@@ -26,6 +31,9 @@ from airflow_provider_promptlayer.testing.strict_body import (
     is_uuid,
     list_of,
     one_of,
+    query_flag,
+    query_number,
+    query_word,
     read_body,
 )
 from airflow_provider_promptlayer.testing.workflows import JsonValue
@@ -38,6 +46,13 @@ _OPERATION_FIELDS = {
     "row_ids": list_of(is_row),
     "statuses": list_of(one_of(CELL_STATUSES)),
     "confirmation_token": lambda value: isinstance(value, str),
+}
+_STATUS_IN_ROW = {
+    STALE: "stale",
+    QUEUED: "queued",
+    RUNNING: "running",
+    COMPLETED: "completed",
+    FAILED: "error",
 }
 _NULLABLE = ("column_ids", "row_ids", "statuses", "confirmation_token")
 
@@ -71,6 +86,7 @@ class TableEndpoints:
             Route("POST", operations, self.create_operation),
             Route("GET", f"{operations}/{{operation_id}}", self.get_operation),
             Route("DELETE", f"{operations}/{{operation_id}}", self.cancel_operation),
+            Route("GET", f"{SHEET_PATH}/rows", self.list_rows),
         ]
 
     def create_operation(self, request: Request, table_id: str, sheet_id: str) -> Answer:
@@ -166,6 +182,37 @@ class TableEndpoints:
             },
         )
 
+    def list_rows(self, request: Request, table_id: str, sheet_id: str) -> Answer:
+        """List the rows with their cells by page, and on the first page the columns.
+
+        There are no system columns here. A cursor holds for the order in which it was given.
+        """
+        table, sheet = find_sheet(self._runs, table_id, sheet_id)
+        query = request.query
+        order = query_word(query, "order", ("asc", "desc"))
+        limit = query_number(query, "limit", least=1, most=100) or 100
+        first = _read_cursor(query.get("cursor"), order)
+        with_columns = query_flag(query, "include_columns", default="cursor" not in query)
+        with_count = query_flag(query, "include_row_count", default=True)
+        with_aggregates = query_flag(query, "include_execution_metadata_aggregates", default=False)
+        query_flag(query, "include_system_columns", default=False)
+        numbers = range(sheet.row_count)[:: 1 if order == "asc" else -1]
+        page, has_more = numbers[first : first + limit], first + limit < len(numbers)
+        statuses = self._runs.cell_statuses(table, sheet)
+        body: dict[str, JsonValue] = {
+            "data": [_row(sheet, number, statuses) for number in page],
+            "next_cursor": _cursor(first + limit, order) if has_more else None,
+            "has_more": has_more,
+            "version": self._runs.version(table, sheet),
+        }
+        if with_columns:
+            body["columns"] = [_column(sheet, column) for column in sheet.columns]
+        if with_count:
+            body["row_count"] = sheet.row_count
+        if with_aggregates:
+            body["execution_metadata_aggregates"] = {"by_column_id": {}, "sheet": {"by_metric": {}}}
+        return Answer(200, body)
+
     def _find(self, table: Table, sheet: Sheet, operation_id: str) -> Operation | None:
         operation = self._runs.operations.get(operation_id)
         if operation and (operation.table_id, operation.sheet_id) == (table.id, sheet.id):
@@ -225,6 +272,67 @@ def _check_columns(sheet: Sheet, column_ids: list[str]) -> None:
             raise refusal(404, f"Column {column_id} not found")
         if columns[column_id].type == "TEXT":
             raise refusal(400, "Text columns cannot be recalculated")
+
+
+def _row(sheet: Sheet, number: int, statuses: Mapping[tuple[str, int], str]) -> JsonValue:
+    return {
+        "row_index": number,
+        "cells": {
+            column.id: _cell(sheet, column, number, statuses[column.id, number])
+            for column in sheet.columns
+        },
+    }
+
+
+def _cell(sheet: Sheet, column: Column, row: int, status: str) -> JsonValue:
+    is_done = status == COMPLETED
+    failure = "The cell could not be calculated" if status == FAILED else None
+    return {
+        "id": derived_id("cell", sheet.id, column.id, row),
+        "sheet_id": sheet.id,
+        "column_id": column.id,
+        "row_index": row,
+        "status": _STATUS_IN_ROW[status],
+        "display_value": f"{column.title} {row}" if is_done else None,
+        "value": f"{column.title} {row}" if is_done else None,
+        "error": failure,
+        "error_message": failure,
+    }
+
+
+def _column(sheet: Sheet, column: Column) -> JsonValue:
+    return {
+        "id": column.id,
+        "sheet_id": sheet.id,
+        "workspace_id": 1,
+        "title": column.title,
+        "type": column.type,
+        "config": {},
+        "position_rank": float(sheet.columns.index(column)),
+        "is_output_column": False,
+    }
+
+
+def _cursor(first: int, order: str) -> str:
+    return urlsafe_b64encode(f"{order} {first}".encode()).decode()
+
+
+def _read_cursor(cursor: str | None, order: str) -> int:
+    """Give the place of the first row of a page.
+
+    Raises:
+        RefusalError: 400, the cursor is none that was given for this order.
+
+    """
+    if cursor is None:
+        return 0
+    try:
+        first = int(urlsafe_b64decode(cursor).decode().removeprefix(f"{order} "))
+    except ValueError:
+        first = -1
+    if first < 0 or _cursor(first, order) != cursor:
+        raise refusal(400, "Invalid query parameter cursor")
+    return first
 
 
 def _status_url(operation: Operation) -> str:

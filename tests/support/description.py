@@ -74,6 +74,12 @@ def _problem_of_object(value: dict[str, Any], shape: Mapping[str, Any], where: s
     return ""
 
 
+def cells_of_row(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        uuid(key) and conforms(cell, CELL_IN_ROW) for key, cell in value.items()
+    )
+
+
 CELL_STATUS = {"STALE", "QUEUED", "DISPATCHED", "RUNNING", "COMPLETED", "FAILED"}
 VERDICT = ({"pass", "warn", "fail", "error", "skipped"}, None)
 TEXT = (str, None)
@@ -109,6 +115,29 @@ CELL = {
     "input_hash?": TEXT,
     "value?": lambda _: True,
     "updated_at?": TEXT,
+    "...": True,
+}
+CELL_IN_ROW = {
+    "id?": uuid,
+    "sheet_id?": uuid,
+    "column_id?": uuid,
+    "row_index?": int,
+    "status?": {"completed", "stale", "running", "queued", "error", "cancelled"},
+    "display_value?": TEXT,
+    "value?": lambda _: True,
+    "error?": TEXT,
+    "error_message?": TEXT,
+    "...": True,
+}
+COLUMN = {
+    "id?": uuid,
+    "sheet_id?": uuid,
+    "workspace_id?": int,
+    "title?": str,
+    "type?": str,
+    "config?": OBJECT,
+    "position_rank?": number,
+    "is_output_column?": bool,
     "...": True,
 }
 NOOP = {
@@ -302,6 +331,28 @@ ANSWERS: list[tuple[str, str, Mapping[int, Any]]] = [
                 "cancelled_cell_count": int,
                 "not_started_reset_count?": int,
                 "running_invalidated_count?": int,
+                "...": True,
+            },
+            400: ERROR,
+            404: ERROR,
+        },
+    ),
+    (
+        "GET",
+        f"{_SHEET}/rows",
+        {
+            200: {
+                "data?": [{"row_index?": int, "cells?": cells_of_row, "...": True}],
+                "next_cursor?": TEXT,
+                "has_more?": bool,
+                "row_count?": int,
+                "columns?": [COLUMN],
+                "version?": int,
+                "execution_metadata_aggregates?": {
+                    "by_column_id": OBJECT,
+                    "sheet": {"by_metric": OBJECT, "...": True},
+                    "...": True,
+                },
                 "...": True,
             },
             400: ERROR,

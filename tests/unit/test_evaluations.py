@@ -30,6 +30,7 @@ from airflow_provider_promptlayer.operators.promptlayer import (
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerTableOperationSensor
 from airflow_provider_promptlayer.testing import (
     Close,
+    Column,
     Criterion,
     LocalPromptLayer,
     Reply,
@@ -309,12 +310,14 @@ class TestTable:
         run(TABLE_START, "never", store, number=2, max_tries=3, timeout=0.1, **then)
         assert len(server.operations) == operations
 
-    def test_without_notes_failed_cells_are_told_of(
-        self, server: LocalPromptLayer, log: Callable[[], str]
+    def test_without_notes_failed_cells_are_no_success_either(
+        self, server: LocalPromptLayer
     ) -> None:
-        run(TABLE_START, "bad", row_ids=[0, 1, 2])
-        assert run(TABLE_START, "bad", row_ids=[0, 1, 2]).value["cell_count"] == 0
-        assert "1 cells of the sheet have failed before" in log()
+        run(TABLE_START, "bad")
+        ending = run(TABLE_START, "bad", row_ids=[0, 1, 2])
+        assert ending.kind == "failed for good"
+        assert "cells failed (3 of 3 cells done, 1 failed)" in ending.message
+        assert run(TABLE_START, "bad", row_ids=[0, 2]).value["cell_count"] == 0
 
     @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
     def test_waits_for_cells_that_are_being_calculated(
@@ -392,6 +395,220 @@ class TestTable:
         ending = run(TABLE_START, table_id=SHEETS["good"].id)
         assert ending.kind == "failed for good"
         assert "Check table_id, sheet_id" in ending.message
+
+
+A = Column("A", cell_duration=0.3, failing_rows=[0])
+B = Column("B", cell_duration=0.3)
+
+
+class TestCellsThatOthersCalculate:
+    """Nothing is left to start: the cells of the selection decide, not those of the sheet."""
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
+        columns = [Column("Question", type="TEXT"), A, B]
+        server = serving(monkeypatch, sheet("good", columns=columns, row_count=4))
+        yield server
+        server.stop()
+
+    @staticmethod
+    def start(server: LocalPromptLayer, column: Column, *rows: int) -> str:
+        here = TABLE.id, SHEETS["good"].id
+        return server.start_operation(*here, column_ids=[column.id], row_ids=rows or None)
+
+    @pytest.mark.parametrize(
+        ("fail_on", "kind"),
+        [("any_cell", "failed for good"), ("all_cells", "failed for good"), ("never", "success")],
+    )
+    def test_text_is_no_success(
+        self, monkeypatch: pytest.MonkeyPatch, fail_on: str, kind: str, deferrable: bool
+    ) -> None:
+        columns = [Column("Question", type="TEXT"), replace(A, cell_duration=0)]
+        server = serving(monkeypatch, sheet("good", columns=columns, row_count=1))
+        for _ in range(2):
+            ending = run(TABLE_START, fail_on=fail_on, deferrable=deferrable)
+            assert ending.kind == kind, ending
+        assert len(server.operations) == 1
+        server.stop()
+
+    @pytest.mark.parametrize(
+        ("fail_on", "rows", "kind"),
+        [
+            ("any_cell", [0], "failed for good"),
+            ("never", [0], "success"),
+            ("any_cell", [1], "success"),
+            ("all_cells", [0, 1], "success"),
+        ],
+    )
+    def test_waits_for_the_selection(
+        self, server: LocalPromptLayer, fail_on: str, rows: list[int], kind: str, deferrable: bool
+    ) -> None:
+        """And for no other cells, unless nobody can tell which operation calculates it."""
+        self.start(server, B)
+        self.start(server, A, *rows)
+        ending = run(
+            TABLE_START, column_ids=[A.id], row_ids=rows, fail_on=fail_on, deferrable=deferrable
+        )
+        assert ending.kind == kind, ending
+        assert server.count("DELETE") == 0
+        if kind == "success":
+            counts = [ending.value[f"{name}_count"] for name in ("cell", "completed", "failed")]
+            failed = int(0 in rows)
+            assert counts == [len(rows), len(rows) - failed, failed]
+
+    def test_waits_for_one_operation_after_the_other(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        self.start(server, B, 0)
+        last = self.start(server, A, 1, 2)
+        ending = run(TABLE_START, column_ids=[A.id], row_ids=[2, 1], deferrable=deferrable)
+        assert ending.kind == "success", ending
+        assert ending.value["operation_id"] == ending.xcoms["promptlayer_operation_id"] == last
+        assert ending.value["completed_count"] == 2
+
+    def test_all_the_waits_share_the_time(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        self.start(server, B, 0)
+        self.start(server, B, 1, 2, 3)
+        self.start(server, A, 0, 1, 2, 3)
+        ending = run(TABLE_START, column_ids=[A.id], timeout=0.5, deferrable=deferrable)
+        assert ending.kind == "timeout", ending
+
+    def test_what_others_calculate_besides_is_nobodys_business(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        assert run(TABLE_START, column_ids=[B.id]).kind == "success"
+        self.start(server, A)
+        ending = run(TABLE_START, column_ids=[B.id], deferrable=deferrable)
+        assert (ending.kind, ending.value["operation_id"]) == ("success", None), ending
+
+    def test_pending_cells_of_no_operation_are_no_success(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        self.start(server, A)
+        self.start(server, B)
+        listed: dict[str, Any] = {
+            "total_cells": 12,
+            "pending_count": 3,
+            "status_counts": {"RUNNING": 3},
+            "active_operations": [],
+        }
+        server.script(
+            lambda request: (
+                Reply.of_json(listed)
+                if request.method == "GET" and request.raw_path.endswith("/operations")
+                else None
+            ),
+            times=None,
+        )
+        ending = run(TABLE_START, deferrable=deferrable, retries=0)
+        assert ending.kind == "failed", ending
+        assert "lists no operation to wait for" in ending.message
+
+    def test_an_operation_that_has_ended_is_not_waited_for_again(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        operation_id = self.start(server, A)
+        self.start(server, B)
+        running = server.operations[operation_id]
+        ended = {
+            "operation_id": operation_id,
+            "operation": "recalculate",
+            "status": "completed",
+            "status_counts": {},
+            "cell_count": 1,
+            "completed_count": 1,
+            "failed_count": 0,
+            "pending_count": 0,
+            "status_url": "/",
+        }
+        server.script(
+            lambda request: (
+                Reply.of_json({"success": True, "operation": ended})
+                if request.raw_path.endswith(running.id)
+                else None
+            ),
+            times=None,
+        )
+        ending = run(TABLE_START, column_ids=[A.id], row_ids=[3], deferrable=deferrable)
+        # Then the other one has ended too, and with it the cells.
+        assert (ending.kind, ending.value["completed_count"]) == ("success", 1), ending
+
+    @pytest.mark.parametrize(
+        ("fail_on", "says"),
+        [("any_cell", "cells were not calculated"), ("never", "it was cancelled")],
+    )
+    def test_cells_that_others_gave_up_may_be_retried(
+        self, server: LocalPromptLayer, fail_on: str, says: str
+    ) -> None:
+        operation_id = self.start(server, B)
+
+        def give_up(request: Any) -> None:
+            if operation_id in request.raw_path:
+                server._evaluations.cancel_operation(server.operations[operation_id])
+
+        server.script(give_up, times=None)
+        store = Store()
+        asked: dict[str, Any] = {"column_ids": [B.id], "fail_on": fail_on, "store": store}
+        ending = run(TABLE_START, **asked)
+        assert ending.kind == "failed", ending
+        assert says in ending.message
+        retried = run(TABLE_START, number=2, **asked)
+        assert (retried.kind, retried.value["cell_count"]) == ("success", 4)
+        assert server.count("POST") == 2
+
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    def test_a_retry_takes_up_cells_that_failed_elsewhere(
+        self, server: LocalPromptLayer, store: bool
+    ) -> None:
+        kept = Store() if store else None
+        asked: dict[str, Any] = {"column_ids": [A.id], "row_ids": [0], "statuses": '["FAILED"]'}
+        self.start(server, B, 0, 1)
+        self.start(server, A, 0)
+        assert run(TABLE_START, store=kept, **asked).kind == "failed"
+        assert run(TABLE_START, store=kept, number=2, **asked).kind == "failed"
+        assert server.count("POST") == 2
+        assert len(server.operations) == 3
+
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    def test_trouble_in_waiting_for_others_may_be_retried(
+        self, server: LocalPromptLayer, store: bool
+    ) -> None:
+        operation_id = self.start(server, A)
+        server.script(
+            lambda request: Reply(503) if operation_id in request.raw_path else None, times=None
+        )
+        kept = Store() if store else None
+        assert run(TABLE_START, column_ids=[A.id], store=kept, max_outage=0.1).kind == "failed"
+
+    @pytest.mark.parametrize("path", ["/rows", "/operations"])
+    def test_trouble_in_asking_is_ridden_out(
+        self, server: LocalPromptLayer, path: str, deferrable: bool
+    ) -> None:
+        self.start(server, A, 0)
+        hits: list[str] = []
+
+        def fault(request: Any) -> Reply | None:
+            target = request.raw_path.partition("?")[0]
+            if request.method != "GET" or not target.endswith(path):
+                return None
+            hits.append(target)
+            return Reply(503) if len(hits) % 2 else None
+
+        server.script(fault, times=None)
+        ending = run(TABLE_START, column_ids=[A.id], row_ids=[0], deferrable=deferrable)
+        assert ending.kind == "failed for good", ending
+        assert "1 failed" in ending.message
+
+    def test_a_quiet_sheet_is_not_read(self, server: LocalPromptLayer) -> None:
+        run(TABLE_START, column_ids=[B.id])
+        before = server.count()
+        run(TABLE_START, column_ids=[B.id])
+        assert server.count() - before == 2
+
+    def test_without_waiting(self, server: LocalPromptLayer) -> None:
+        operation_id = self.start(server, A)
+        ending = run(TABLE_START, column_ids=[A.id], wait_for_completion=False)
+        assert (ending.kind, ending.value) == ("success", operation_id)
 
 
 class TestLargeTable:

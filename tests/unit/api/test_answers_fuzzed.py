@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.api.answers import OTHER, SHEET, TABLE
 
-from airflow_provider_promptlayer.api import gates, reports, scorecards, tables
+from airflow_provider_promptlayer.api import cells, gates, reports, scorecards, tables
 from airflow_provider_promptlayer.api.endings import FailOn, judge
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.workflows import (
@@ -36,6 +36,7 @@ CALLS: list[Call[Any]] = [
     tables.table_operation(TABLE, SHEET, "op"),
     tables.cancel_table_operation(TABLE, SHEET, "op"),
     tables.sheet_operations(TABLE, SHEET),
+    cells.sheet_rows(TABLE, SHEET),
     scorecards.recalculate_scorecard(TABLE, SHEET),
     scorecards.scorecard_calculation(TABLE, SHEET, OTHER),
     scorecards.cancel_scorecard(TABLE, SHEET),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_promptlayer.api import gates
+from airflow_provider_promptlayer.api.cells import SelectedCells
 from airflow_provider_promptlayer.api.reports import Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import (
     Scorecard,
@@ -80,6 +81,40 @@ def test_an_operation_says_how_many() -> None:
     assert text_of(gates.judge_operation, operation, "any_cell") == (
         "Table operation op has failed: cells failed (3 of 3 cells done, 1 failed)."
     )
+
+
+@pytest.mark.parametrize(
+    ("counts", "any_cell", "all_cells"),
+    [
+        ({}, True, True),
+        ({"completed": 3}, True, True),
+        ({"completed": 2, "failed": 1}, False, True),
+        ({"failed": 3}, False, False),
+        ({"completed": 2, "stale": 1}, False, True),
+        ({"stale": 3}, False, False),
+        ({"completed": 2, "other": 1}, False, True),
+        ({"completed": 2, "pending": 1}, False, True),
+    ],
+)
+def test_cells_that_others_have_calculated(
+    counts: dict[str, int], any_cell: bool, all_cells: bool
+) -> None:
+    cells = SelectedCells(**counts)
+    for fail_on, expected in (("any_cell", any_cell), ("all_cells", all_cells), ("never", True)):
+        assert passes(gates.judge_cells, cells, fail_on) is expected, fail_on
+
+
+def test_stale_cells_count_where_they_were_to_be_calculated() -> None:
+    assert passes(gates.judge_cells, SelectedCells(stale=3), "any_cell", stale_count=False)
+    assert not passes(gates.judge_cells, SelectedCells(failed=1), "any_cell", stale_count=False)
+
+
+def test_cells_say_how_many() -> None:
+    assert text_of(gates.judge_cells, SelectedCells(completed=2, failed=1), "any_cell") == (
+        "No cell of the selection was left to start: cells failed (3 of 3 cells done, 1 failed). "
+        "statuses=['STALE', 'FAILED'] calculates those again that have failed."
+    )
+    assert "statuses" not in text_of(gates.judge_cells, SelectedCells(other=1), "any_cell")
 
 
 @pytest.mark.parametrize("fail_on", ["", "any_node", None, ["never"], "NEVER"])

@@ -268,3 +268,30 @@ def test_what_is_under_way() -> None:
     assert state.active_operations == (look(),)
     with pytest.raises(PromptLayerUnexpectedAnswerError, match="no list of active_operations"):
         call.read(answer(200, {**body, "active_operations": [1]}), NOW)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_idle", "is_unblemished"),
+    [
+        ({}, True, True),
+        ({"status_counts": {"COMPLETED": 9}}, True, True),
+        ({"status_counts": {"COMPLETED": 8, "FAILED": 1}}, True, False),
+        ({"status_counts": {"COMPLETED": 9, "new word": 1}}, True, False),
+        ({"status_counts": {}}, True, False),
+        ({"status_counts": {"COMPLETED": 8, "DISPATCHED": 1}}, False, False),
+        ({"pending_count": 1}, False, True),
+        ({"active_operations": [OPERATION]}, False, True),
+    ],
+)
+def test_what_the_counts_of_a_sheet_tell(
+    fields: dict[str, Any], is_idle: bool, is_unblemished: bool
+) -> None:
+    body = {
+        "total_cells": 9,
+        "status_counts": {"STALE": 4, "COMPLETED": 5},
+        "pending_count": 0,
+        "active_operations": [],
+        **fields,
+    }
+    state = sheet_operations(TABLE, SHEET).read(answer(200, body), NOW)
+    assert (state.is_idle, state.is_unblemished) == (is_idle, is_unblemished)

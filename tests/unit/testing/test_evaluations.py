@@ -15,7 +15,7 @@ import pytest
 from support.description import check_answer, check_request
 from unit.testing.conftest import Client, Clock, Reply
 
-from airflow_provider_promptlayer.api import gates, reports, scorecards, tables
+from airflow_provider_promptlayer.api import cells, gates, reports, scorecards, tables
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.exceptions import (
@@ -287,6 +287,101 @@ class TestOperations:
                 call.read(Response(reply.status, reply.headers, reply.body), 0.0)
         assert client.server.operations == {}
         assert client.server.calculations == {}
+
+
+class TestRows:
+    PATH = f"/api/public/v2/tables/{TABLE.id}/sheets/{SHEET.id}/rows"
+    LARGE_PATH = f"/api/public/v2/tables/{TABLE.id}/sheets/{LARGE.id}/rows"
+
+    def get(self, client: Client, path: str) -> Any:
+        reply = client.get(path)
+        check_answer("GET", path, reply.status, reply.json)
+        assert reply.status == 200, reply.json
+        return reply.json
+
+    def test_each_cell_has_its_status(self, client: Client, clock: Clock) -> None:
+        started(client, row_ids=[0, 2, 3])
+        clock.now += 2.5
+        page = ask(client, cells.sheet_rows(*HERE))
+        statuses = {row.row_index: row.statuses[ANSWER.id] for row in page.rows}
+        assert statuses == {0: "completed", 1: "stale", 2: "error", 3: "running"}
+        assert {row.statuses[TEXT.id] for row in page.rows} == {"completed"}
+        assert page.column_types == {TEXT.id: "TEXT", ANSWER.id: "PROMPT_TEMPLATE"}
+        assert page.next_cursor is None
+
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    def test_page_by_page(self, client: Client, order: str) -> None:
+        found, cursor = [], ""
+        for number in range(4):
+            page = self.get(client, f"{self.LARGE_PATH}?limit=3&order={order}{cursor}")
+            found += [row["row_index"] for row in page["data"]]
+            assert ("columns" in page) is (number == 0)
+            assert page["row_count"] == 10
+            assert page["has_more"] is (page["next_cursor"] is not None) is (number < 3)
+            cursor = f"&cursor={page['next_cursor']}"
+        assert found == (list(range(10)) if order == "asc" else list(range(9, -1, -1)))
+
+    def test_the_core_follows_the_cursors(self, serve: Callable[..., Client]) -> None:
+        sheet = Sheet("S", [TEXT, ANSWER], row_count=250)
+        client = serve(tables=[Table("T", [sheet])])
+        here = Table("T").id, sheet.id
+        cursors: list[str | None] = [None]
+        found = 0
+        for _ in range(3):
+            page = ask(client, cells.sheet_rows(*here, cursor=cursors[-1]))
+            found += len(page.rows)
+            cursors.append(page.next_cursor)
+        assert (found, cursors[-1], len(set(cursors))) == (250, None, 3)
+
+    @pytest.mark.parametrize(
+        ("query", "has", "has_not"),
+        [
+            ("", {"columns", "row_count"}, {"execution_metadata_aggregates"}),
+            ("include_columns=false&include_row_count=false", set(), {"columns", "row_count"}),
+            (
+                "include_execution_metadata_aggregates=true",
+                {"execution_metadata_aggregates"},
+                set(),
+            ),
+            ("include_system_columns=true", {"columns"}, set()),
+        ],
+    )
+    def test_what_else_can_be_had(
+        self, client: Client, query: str, has: set[str], has_not: set[str]
+    ) -> None:
+        page = self.get(client, f"{self.PATH}?{query}")
+        assert has <= page.keys()
+        assert not has_not & page.keys()
+
+    @pytest.mark.parametrize(
+        ("query", "named"),
+        [
+            ("limit=0", "limit"),
+            ("limit=101", "limit"),
+            ("limit=ten", "limit"),
+            ("order=up", "order"),
+            ("cursor=", "cursor"),
+            ("cursor=2", "cursor"),
+            ("cursor=YXNjIC0x", "cursor"),  # asc -1
+            ("cursor=YXNjIDI%3D&order=desc", "cursor"),  # asc 2
+            ("cursor=%C3%BC", "cursor"),
+            ("include_columns=yes", "include_columns"),
+            ("include_row_count=1", "include_row_count"),
+            ("include_system_columns=", "include_system_columns"),
+            ("include_execution_metadata_aggregates=TRUE", "include_execution_metadata_aggregates"),
+        ],
+    )
+    def test_a_wrong_query_is_400(self, client: Client, query: str, named: str) -> None:
+        reply = client.get(f"{self.PATH}?{query}")
+        check_answer("GET", self.PATH, reply.status, reply.json)
+        assert (reply.status, reply.json["message"]) == (400, f"Invalid query parameter {named}")
+
+    def test_what_is_not_there(self, client: Client) -> None:
+        for table_id, sheet_id in ((NOWHERE, SHEET.id), (TABLE.id, NOWHERE)):
+            with pytest.raises(PromptLayerNotFoundError):
+                ask(client, cells.sheet_rows(table_id, sheet_id))
+        assert client.get(self.PATH.replace(SHEET.id, "x")).status == 400
+        assert client.send("GET", self.PATH, key="wrong").status == 401
 
 
 def calculated(client: Client, **arguments: Any) -> str:
