@@ -48,8 +48,11 @@ def reschedule_exception(date: datetime.datetime) -> Exception:
     return exception
 
 
-def is_deferred(ti: Any) -> bool:
-    """Return whether a task instance is deferred, as the triggerer's supervisor says.
+_FINAL_STATES: Final = frozenset({"failed", "removed", "skipped", "success", "upstream_failed"})
+
+
+def has_ended(ti: Any) -> bool:
+    """Return whether a task instance has come to its end, as the triggerer's supervisor says.
 
     Blocks, and must not run on the triggerer's event loop. For the Airflow that tells triggers
     when a task is ended (3.3 and later).
@@ -59,7 +62,7 @@ def is_deferred(ti: Any) -> bool:
     states = RuntimeTaskInstance.get_task_states(
         dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
     )
-    return "deferred" in states.get(ti.run_id, {}).values()
+    return not set(states.get(ti.run_id, {}).values()).isdisjoint(_FINAL_STATES)
 
 
 def first_reschedule_date(context: Context, retries: int) -> datetime.datetime | None:

@@ -19,6 +19,8 @@ from airflow_provider_promptlayer.api.arguments import canonical
 from airflow_provider_promptlayer.api.batches import fingerprint
 from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
 from airflow_provider_promptlayer.api.subjects import L, Subject
+from airflow_provider_promptlayer.api.talks import cancellation
+from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
     PromptLayerError,
@@ -202,10 +204,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if what is Plan.START:
             if record.phase is Phase.STARTED:
                 self._replaced = record
-                self.log.warning(
-                    "What an earlier try started for other arguments is left to itself: %s.",
-                    record.subject_id,
-                )
+                self._leave(record.subject_id)
             return None
         subject = self.named(record.subject_id)
         is_retry = record.lifecycle == self._memory.lifecycle
@@ -225,6 +224,26 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self._asked_then = record.asked
         self.log.info("Going back to %s, which an earlier try started.", subject.name)
         return subject
+
+    def _leave(self, subject_id: Any) -> None:
+        """End what was started for other arguments, before a clear, where PromptLayer can."""
+        try:
+            subject = self.named(subject_id)
+            if subject.cancel() is None:
+                self.log.warning(
+                    "What an earlier try started for other arguments is left to itself: %s.",
+                    subject_id,
+                )
+                return
+            what_became = self.hook.converse(cancellation(subject), self.hook.call)
+        except PromptLayerError as error:
+            self.log.warning(
+                "What an earlier try started for other arguments may go on: %s (%s)",
+                one_line(str(subject_id), 80),
+                error,
+            )
+        else:
+            self.log.info("%s was started for other arguments. It %s.", subject, what_became)
 
     def _failure(self, subject: Subject[L], *, is_retry: bool) -> PromptLayerError | None:
         """Return how it has failed, if it has, and in a way that asks for another.

@@ -123,7 +123,7 @@ class PromptLayerTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Cancel it or say that it goes on, when a user ends the task (Airflow 3.3 and later)."""
         subject = self.subject()
-        if await self._is_waited_for(subject):
+        if await self._goes_on(subject):
             return
         what_became = subject.when_left
         if self.cancel_on_kill:
@@ -138,29 +138,29 @@ class PromptLayerTrigger(BaseTrigger):
                 what_became = f"goes on at PromptLayer, as it could not be cancelled ({error})"
         self.log.warning("The task was ended while it waited. %s %s.", subject, what_became)
 
-    async def _is_waited_for(self, subject: Subject[Any]) -> bool:
-        """Return whether the task still waits, and say so.
+    async def _goes_on(self, subject: Subject[Any]) -> bool:
+        """Return whether the task goes on with the subject elsewhere, and say so.
 
-        A triggerer that was held up has lost its triggers to another one, and takes that for what
-        a user did (seen on 3.3.2). Where Airflow cannot be asked, no user can have done anything
-        through it either.
+        Airflow says the same, that a user has acted, of three things (seen on 3.3.2). The task was
+        ended. It was cleared, and its next try goes back to the subject. Or this triggerer was held
+        up, and another one has taken its triggers over. Where Airflow cannot be asked, no user can
+        have acted through it either.
         """
         if self.task_instance is None:
             return False
         try:
-            asked = asyncio.to_thread(compat.is_deferred, self.task_instance)
-            is_waited_for = await asyncio.wait_for(asked, _KILL_PATIENCE)
+            asked = asyncio.to_thread(compat.has_ended, self.task_instance)
+            has_ended = await asyncio.wait_for(asked, _KILL_PATIENCE)
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing is known
             self.log.warning(
-                "Could not ask Airflow whether the task still waits for %s, which is left alone: "
-                "%s",
+                "Could not ask Airflow whether the task goes on with %s, which is left alone: %s",
                 subject.name,
                 str(error) or type(error).__name__,
             )
             return True
-        if is_waited_for:
-            self.log.warning("Another triggerer waits for %s now.", subject.name)
-        return is_waited_for
+        if not has_ended:
+            self.log.info("The task goes on with %s, but not here.", subject.name)
+        return not has_ended
 
     async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
         wait = self._new_wait(subject)

@@ -77,7 +77,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
 
     async def on_kill(self) -> None:
         """Say which runs go on, when a user ends the task (Airflow 3.3 and later)."""
-        if await self._is_waited_for(self.subject()):
+        if await self._goes_on(self.subject()):
             return
         self.log.warning(
             "The task was ended while it waited. %s %s: %s.",

@@ -288,7 +288,7 @@ class TestEvaluations:
 
 
 @pytest.mark.skipif(not TRIGGERS_ARE_TOLD, reason="Airflow 3.3 and later tell a trigger")
-def test_ending_a_deferred_task_cancels_what_it_has_started(
+def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it_cancels(
     stack: AirflowStack, promptlayer: LocalPromptLayer
 ) -> None:
     dag = "live_endless_evaluations"
@@ -312,6 +312,29 @@ def test_ending_a_deferred_task_cancels_what_it_has_started(
     stack.wait_for(
         lambda: all(looks(one) >= 2 for one in started), SECONDS, "the triggerer to look"
     )
+
+    clear = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": tasks, "only_failed": False}
+    stack.api("POST", f"/api/v2/dags/{dag}/clearTaskInstances", clear)
+    for task in tasks:  # the trigger of the first try is told, as of a task that a user has ended
+        stack.wait_for(
+            lambda task=task: "but not here" in stack.task_log(dag, run.run_id, task, try_number=1),  # type: ignore[misc]
+            SECONDS,
+            "the trigger to be told",
+        )
+        stack.wait_for(
+            lambda task=task: "Going back to" in run.log(task),  # type: ignore[misc]
+            SECONDS,
+            "the second try",
+        )
+    before = [looks(one) for one in started]
+    stack.wait_for(
+        lambda: all(looks(one) >= many + 3 for one, many in zip(started, before, strict=True)),
+        SECONDS,
+        "the triggerer to look again",
+    )
+    assert set(run.final.values()) == {"deferred"}
+    assert [one.cancelled_at for one in started] == [None, None]
+
     for task in tasks:
         path = f"/api/v2/dags/{dag}/dagRuns/{run.run_id}/taskInstances/{task}"
         stack.api("PATCH", path, {"new_state": "failed"})

@@ -309,6 +309,9 @@ class TestTable:
         run(TABLE_START, "never", store, timeout=0.1, **first)
         run(TABLE_START, "never", store, number=2, max_tries=3, timeout=0.1, **then)
         assert len(server.operations) == operations
+        # What nobody goes back to is cancelled.
+        cancelled = [one.cancelled_at is not None for one in server.operations.values()]
+        assert cancelled == [True, False][2 - operations :]
 
     def test_without_notes_failed_cells_are_no_success_either(
         self, server: LocalPromptLayer
@@ -1025,15 +1028,17 @@ class TestKilled:
             assert is_cancelled(server)
 
     @pytest.mark.skipif(not TRIGGERS_ARE_TOLD, reason="this Airflow tells no trigger")
-    @pytest.mark.parametrize("state", ["deferred", "failed", None, "unknown"])
-    def test_in_a_triggerer_that_was_held_up(
+    @pytest.mark.parametrize(
+        "state", ["deferred", "running", "queued", None, "unknown", "failed", "success"]
+    )
+    def test_in_a_triggerer_only_if_the_task_has_ended(
         self,
         name: str,
         state: str | None,
         server: LocalPromptLayer,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Another one has taken its triggers over, and it takes that for what a user did."""
+        """It may also have been cleared, or another triggerer has taken its triggers over."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
         ti = FakeTaskInstance()
@@ -1053,7 +1058,7 @@ class TestKilled:
 
         monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
         asyncio.run(trigger.on_kill())
-        assert is_cancelled(server) == (state not in ("deferred", "unknown"))
+        assert is_cancelled(server) == (state in ("failed", "success"))
 
     @pytest.mark.parametrize("place", ["worker", "triggerer"])
     def test_what_cannot_be_cancelled_is_said_to_go_on(
