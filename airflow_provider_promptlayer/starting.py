@@ -100,6 +100,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self._subject = subject = self._of_earlier_try() or self._start(context)
         if subject is None:
             self._forget_the_start()
+            self._push(context, self.id_key, None)  # whoever is downstream may ask for it
             return None
         self._remember(Phase.STARTED, subject)
         self._push_id(context, subject)

@@ -34,7 +34,7 @@ from airflow_provider_promptlayer.api.events import read_event
 from airflow_provider_promptlayer.api.pace import AIRFLOWS_POKE_INTERVAL, Pace
 from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.api.talks import cancellation
-from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Wait
+from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
     PromptLayerError,
@@ -338,9 +338,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             else:
                 self._is_over = step.is_done
                 if step.is_done:
+                    if not self._resumed:  # else the triggerer has said it
+                        self._log_step(step)
                     return look
-            if step.note:
-                (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
+            self._log_step(step)
             if self.deferrable:
                 next_look_at = wait.hand_over(
                     step,
@@ -449,6 +450,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def _left(self) -> str:
         named = "What it waited for" if self._subject is None else str(self._subject)
         return f"{named} {self.subject_type.when_left}."
+
+    def _log_step(self, step: Step) -> None:
+        if step.note:
+            (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
 
     def _push(self, context: Context, key: str, value: Any) -> None:
         if self.do_xcom_push:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
 from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
+from airflow_provider_promptlayer.exceptions import PromptLayerRunFailedError
 from airflow_provider_promptlayer.waiting import PromptLayerWaiter
 
 if TYPE_CHECKING:
@@ -39,4 +40,9 @@ class PromptLayerWorkflowWaiter(PromptLayerWaiter[WorkflowResults]):
 
         :raises PromptLayerRunFailedError: naming each failed node.
         """
-        judge(ending, self.fail_on)
+        try:
+            judge(ending, "any_node" if self.fail_on == "never" else self.fail_on)
+        except PromptLayerRunFailedError as error:
+            if self.fail_on != "never":
+                raise
+            self.log.warning("%s It counts as a success, as fail_on is 'never'.", error)

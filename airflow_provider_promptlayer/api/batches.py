@@ -335,21 +335,33 @@ def judge_batch(errors: Sequence[str | None], min_success_rate: float) -> None:
     :param min_success_rate: the share of the inputs that have to succeed, from 0 to 1.
     :raises PromptLayerBatchFailedError: naming the first inputs that failed, and why.
     """
-    failed = [index for index, error in enumerate(errors) if error is not None]
     asked = needed(len(errors), min_success_rate)
-    succeeded = len(errors) - len(failed)
+    succeeded = sum(error is None for error in errors)
     if succeeded >= asked:
         return
-    named = "; ".join(
-        f"input {index}: {one_line(errors[index] or '', _PROBLEM_LENGTH)}"
-        for index in failed[:_INPUTS_NAMED]
-    )
-    more = len(failed) - _INPUTS_NAMED
     raise PromptLayerBatchFailedError(
         f"{succeeded} of {len(errors)} inputs succeeded, and min_success_rate={min_success_rate:g} "
-        f"asks for {asked}. {named}" + (f"; and {more} more" if more > 0 else ""),
+        f"asks for {asked}. {_named(errors)}",
         errors=errors,
     )
+
+
+def shortfall(errors: Sequence[str | None]) -> str | None:
+    """Return a line about the inputs that failed in a batch that was accepted; None without any."""
+    succeeded = sum(error is None for error in errors)
+    if succeeded == len(errors):
+        return None
+    return f"{succeeded} of {len(errors)} inputs succeeded. {_named(errors)}"
+
+
+def _named(errors: Sequence[str | None]) -> str:
+    failed = [(index, error) for index, error in enumerate(errors) if error is not None]
+    named = "; ".join(
+        f"input {index}: {one_line(error, _PROBLEM_LENGTH)}"
+        for index, error in failed[:_INPUTS_NAMED]
+    )
+    more = len(failed) - _INPUTS_NAMED
+    return named + (f"; and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.workflows import NodeResult, WorkflowResults
+from airflow_provider_promptlayer.api.workflows import NodeResult, NodeStatus, WorkflowResults
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerRunFailedError,
@@ -53,12 +53,32 @@ def judge(results: WorkflowResults, fail_on: FailOn) -> None:
     failed = {name: node for name, node in results.nodes.items() if node.failed}
     if has_output and not (failed and fail_on == "any_node"):
         return
-    problem = f"{len(failed)} of its nodes failed" if has_output else "no output node succeeded"
+    problem = (
+        f"{len(failed)} of its nodes failed"
+        if has_output
+        else f"no output node succeeded{_skipped(results)}"
+    )
     raise PromptLayerRunFailedError(
         f"Workflow run {results.workflow_version_execution_id} has failed: {problem}."
         + (f" PromptLayer says: {results.message}" if results.message else "")
         + _name(failed),
         results=results,
+    )
+
+
+def _skipped(results: WorkflowResults) -> str:
+    skipped = [
+        f"{one_line(name, 80)!r}"
+        for name, node in results.nodes.items()
+        if node.is_output_node and node.status == NodeStatus.SKIPPED
+    ]
+    more = len(skipped) - _NODES_NAMED
+    return (
+        f" (skipped: {', '.join(skipped[:_NODES_NAMED])}"
+        + (f" and {more} more" if more > 0 else "")
+        + ")"
+        if skipped
+        else ""
     )
 
 

@@ -61,6 +61,9 @@ _known_settings: dict[Settings, Settings] = {}
 _throttles: dict[Settings, Throttle] = {}
 """Connection → the brake of all waits in this process that use it."""
 
+_READ_AGAIN_SECONDS = 60.0
+"""How often at most the connection is read again where PromptLayer is not reached through it."""
+
 _APART_SECONDS = 3.0
 """For how long :meth:`PromptLayerConnectionHook.call_apart` rides out trouble.
 
@@ -86,6 +89,7 @@ class PromptLayerConnectionHook(BaseHook):
         self.promptlayer_conn_id = promptlayer_conn_id
         self._settings: Settings | None = None
         self._transport: BlockingTransport | None = None
+        self._read_at = 0.0  # by the monotonic clock
         self.is_stopping = False
 
     @classmethod
@@ -156,16 +160,25 @@ class PromptLayerConnectionHook(BaseHook):
     def call(self, call: Call[T]) -> T:
         """Send a request of :mod:`..api` and return what its answer means.
 
-        If the key is refused, the connection is read again: somebody may have changed it.
+        If the key is refused, the connection is read again, as somebody may have changed it; and
+        from time to time where nobody is reached.
         """
         try:
             return self._call_once(call)
-        except PromptLayerAuthError as error:
+        except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
+            if not self._may_have_changed(error):
+                raise
             self.close()
             self._transport = None
-            if not self._is_news(self._read_connection()):
+            try:
+                found = self._read_connection()
+            except PromptLayerError:
+                if isinstance(error, PromptLayerUnreachableError):
+                    raise error from None
                 raise
-            self._say_key_changed(error)
+            if not self._is_news(found):
+                raise
+            self._say_changed(error)
             return self._call_once(call)
 
     def call_apart(self, call: Call[T]) -> T:
@@ -205,12 +218,17 @@ class PromptLayerConnectionHook(BaseHook):
                 return await self.acall(call, transport)
         try:
             return await self._acall_once(call, over)
-        except PromptLayerAuthError as error:
-            if self._settings == over.settings:
-                self._is_news(await self._aread_connection())
+        except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
+            if self._settings == over.settings and self._may_have_changed(error):
+                try:
+                    self._is_news(await self._aread_connection())
+                except PromptLayerError:
+                    if isinstance(error, PromptLayerUnreachableError):
+                        raise error from None
+                    raise
             if self._settings == over.settings:
                 raise
-            self._say_key_changed(error)
+            self._say_changed(error)
             async with self.async_transport() as transport:
                 return await self._acall_once(call, transport)
 
@@ -380,11 +398,21 @@ class PromptLayerConnectionHook(BaseHook):
         self._adopt(settings)
         return True
 
-    def _say_key_changed(self, error: PromptLayerAuthError) -> None:
+    def _may_have_changed(self, error: PromptLayerError) -> bool:
+        """Return whether to read the connection again: at once for a key, else once a minute."""
+        now = time.monotonic()
+        if isinstance(error, PromptLayerUnreachableError):
+            if now - self._read_at < _READ_AGAIN_SECONDS:
+                return False
+            self._read_at = now
+        return True
+
+    def _say_changed(self, error: PromptLayerError) -> None:
         self.log.warning(
-            "PromptLayer refused the API key (HTTP %s); the connection %r has changed meanwhile, "
-            "so it is tried again.",
-            error.status,
+            "%s; the connection %r has changed meanwhile, so it is tried again.",
+            f"PromptLayer refused the API key (HTTP {error.status})"
+            if isinstance(error, PromptLayerAuthError)
+            else "PromptLayer was not reached",
             self.promptlayer_conn_id,
         )
 
@@ -430,6 +458,7 @@ class PromptLayerConnectionHook(BaseHook):
         )
 
     def _adopt(self, settings: Settings) -> Settings:
+        self._read_at = time.monotonic()
         if settings.is_cleartext:
             self.log.warning(
                 "Airflow connection %r sends the API key unencrypted to %s: use https.",

@@ -20,6 +20,7 @@ from airflow_provider_promptlayer.api.batches import (
     fingerprint,
     judge_batch,
     needed,
+    shortfall,
 )
 from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
 from airflow_provider_promptlayer.api.events import read_event
@@ -661,6 +662,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         except PromptLayerBatchFailedError:
             self._push(context, xcom.RETURN_VALUE_KEY, self._results)
             raise
+        if missing := shortfall(self._errors):
+            self.log.warning("%s", missing)
         if self._memory is not None:
             try:
                 self._memory.deliver()

@@ -344,9 +344,17 @@ class TestSuccessRate:
         assert [error is None for error in errors] == [True, False, True, False]
         assert "Workflow run 4 has failed" in errors[3]
 
-    def test_enough_successes(self, server: LocalPromptLayer, deferrable: bool) -> None:
+    def test_enough_successes(
+        self,
+        server: LocalPromptLayer,
+        deferrable: bool,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
         ending = run(numbered(4, broken=[1, 3]), deferrable=deferrable, min_success_rate=0.5)
         assert (ending.kind, ending.value) == ("success", answers(0, None, 2, None))
+        said = capsys.readouterr().out + caplog.text
+        assert "2 of 4 inputs succeeded. input 1: Workflow run 2 has failed" in said
 
     def test_by_fail_on(self, server: LocalPromptLayer) -> None:
         ending = run(numbered(2, broken=[1]), fail_on="never")

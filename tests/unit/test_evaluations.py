@@ -267,6 +267,7 @@ class TestTable:
         ending = run(TABLE_START)
         assert (ending.kind, ending.value["cell_count"]) == ("success", 0)
         assert ending.value["operation_id"] is None
+        assert ending.xcoms == {"promptlayer_operation_id": None}
         assert "nothing to do" in log()
         assert len(server.operations) == 1
 

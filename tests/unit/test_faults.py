@@ -429,6 +429,23 @@ def test_a_redirect_is_not_followed(mode: str, status: int, server: LocalPromptL
     assert ending.kind == "failed for good", ending
 
 
+def test_a_corrected_host_is_noticed(
+    mode: str, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._READ_AGAIN_SECONDS", 0.0)
+    with LocalPromptLayer(WORKFLOWS) as right:
+        run_id = right.start_execution("Done")
+
+        def correct(_: Any) -> Fault:
+            connect(right, monkeypatch)
+            return Close()
+
+        server.script(correct, times=None)
+        ending = wait(mode, run_id)
+    assert (ending.kind, ending.value) == ("success", run_id), ending
+    assert server.count("GET") <= 2  # aiohttp asks twice over a connection that was closed
+
+
 class TestRotatedKey:
     """The key is changed in the connection while a run is waited for."""
 

@@ -134,6 +134,26 @@ def test_ending(
         assert ending.value == run_id
 
 
+def test_an_end_that_is_found_at_once_is_said(
+    promptlayer_connection: str,
+    promptlayer_server: LocalPromptLayer,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    with (
+        LocalPromptLayer([Workflow("W", (NO_OUTPUT,))]) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+        run_id = server.start_execution("W")
+        assert wait("poke", run_id, fail_on="never").kind == "success"
+    said = capsys.readouterr().out + caplog.text
+    assert f"Workflow run {run_id}: 1 of 1 nodes done." in said
+    assert "no output node succeeded" in said
+    assert "counts as a success" in said
+
+
 class TestNeverEnding:
     """A run that does not end, in every mode."""
 

@@ -94,7 +94,8 @@ def test_each_failed_node_is_named_with_its_error_and_no_other() -> None:
     assert "'parse' (FAILED): Traceback" in text
     assert "'guess' (FAILED): no reason given" in text
     assert "'odd' (EXPLODED): boom" in text
-    for part in ("private", "fine", "dull", "main", "HTTP 404"):
+    assert "(skipped: 'main')" in text
+    for part in ("private", "fine", "dull", "HTTP 404"):
         assert part not in text
 
 
