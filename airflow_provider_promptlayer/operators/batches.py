@@ -406,6 +406,13 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
 
     def _wait_for_some(self, until: int, outage_since: float | None) -> None:
         subject = self._subject = WorkflowRuns(self.batch.going, until)
+        if self.batch.has_left:
+            self.log.info(
+                "%s runs go on; %s of %s inputs are left to start.",
+                len(self.batch.going),
+                len(self.batch.at(Stage.LEFT)),
+                len(self.batch),
+            )
         wait = self._new_wait(
             subject, self._began_at, deadline=self._deadline, outage_since=outage_since
         )

@@ -9,6 +9,8 @@ for another wait that may come: that would save one TLS handshake, the price of 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -140,6 +142,8 @@ class AsyncTransport:
         elif isinstance(error, aiohttp.ClientHttpProxyError):
             # Its own text quotes the proxy's URL, and with it the proxy's password.
             reason = f"the proxy answered HTTP {error.status}"
+        elif _is_refused(error):
+            reason = os.strerror(errno.ECONNREFUSED)  # as the other transport says it
         elif isinstance(error, aiohttp.ClientResponseError):
             said = one_line(self._secrets.blotted(error.message))
             reason = f"the answer is no HTTP that can be read ({said})"
@@ -147,7 +151,7 @@ class AsyncTransport:
             # What another library says may quote the proxy's answer, and that the request.
             reason = one_line(self._secrets.blotted(str(error))) or type(error).__name__
         return PromptLayerUnreachableError(
-            f"Could not {request.purpose}: {reason}.", arrived=arrived
+            f"Could not {request.purpose}: {reason} ({self.settings.base_url}).", arrived=arrived
         )
 
 
@@ -173,6 +177,14 @@ class _Connector(aiohttp.TCPConnector):
         for transport in list(self._made):
             transport.abort()
         await super().close()
+
+
+def _is_refused(error: Exception) -> bool:
+    return (
+        isinstance(error, aiohttp.ClientConnectorError)
+        and not isinstance(error, aiohttp.ClientProxyConnectionError)
+        and isinstance(error.os_error, ConnectionRefusedError)
+    )
 
 
 @dataclass(slots=True)

@@ -182,7 +182,8 @@ class _Exchange:
 
     def _unreachable(self, reason: str) -> PromptLayerUnreachableError:
         return PromptLayerUnreachableError(
-            f"Could not {self._request.purpose}: {reason}.", arrived=self._session.line.is_made
+            f"Could not {self._request.purpose}: {reason} ({self._settings.base_url}).",
+            arrived=self._session.line.is_made,
         )
 
 

@@ -306,8 +306,10 @@ def test_looks_share_a_connection_and_a_start_has_its_own(driver: Any, serve: An
 def test_a_refused_connection(driver: Any, request_: Request) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    error = failure(driver, f"http://127.0.0.1:{port}", request_)
+    url = f"http://127.0.0.1:{port}"
+    error = failure(driver, url, request_)
     assert error.arrived is False
+    assert str(error) == f"Could not {request_.purpose}: Connection refused ({url})."
 
 
 @BOTH
