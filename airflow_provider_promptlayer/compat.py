@@ -48,11 +48,12 @@ def reschedule_exception(date: datetime.datetime) -> Exception:
     return exception
 
 
-_FINAL_STATES: Final = frozenset({"failed", "removed", "skipped", "success", "upstream_failed"})
+FINAL_STATES: Final = frozenset({"failed", "removed", "skipped", "success", "upstream_failed"})
+"""The states in which a task instance has come to its end."""
 
 
-def has_ended(ti: Any) -> bool:
-    """Return whether a task instance has come to its end, as the triggerer's supervisor says.
+def states_of(ti: Any) -> frozenset[str | None]:
+    """Return the state of a task instance, as the triggerer's supervisor says; none if it is gone.
 
     Blocks, and must not run on the triggerer's event loop. For the Airflow that tells triggers
     when a task is ended (3.3 and later).
@@ -62,7 +63,7 @@ def has_ended(ti: Any) -> bool:
     states = RuntimeTaskInstance.get_task_states(
         dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
     )
-    return not set(states.get(ti.run_id, {}).values()).isdisjoint(_FINAL_STATES)
+    return frozenset(states.get(ti.run_id, {}).values())
 
 
 def first_reschedule_date(context: Context, retries: int) -> datetime.datetime | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_promptlayer.api.batches import Batch, Note, Stage
@@ -45,9 +45,10 @@ class RunMemory:
         *,
         is_own: bool = True,
         asked: str | None = None,
+        subject: Mapping[str, Any] | None = None,
     ) -> None:
         """Note how far the task has come."""
-        self.put_back(Record(phase, self.lifecycle, subject_id, is_own, asked))
+        self.put_back(Record(phase, self.lifecycle, subject_id, is_own, asked, subject))
 
     def put_back(self, record: Record) -> None:
         """Note what was noted before."""

@@ -12,6 +12,7 @@ import datetime
 import math
 import time
 from abc import abstractmethod
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import compat, xcom
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 _AHEAD_OF_EXECUTION_TIMEOUT = 60.0
 """Seconds that a task needs to come back from the triggerer and to hand on its outputs."""
+
+_LEAVE_PATIENCE = 15.0
+"""Seconds of trouble that ending what nobody waits for any more is worth."""
 
 
 class PromptLayerStarter(PromptLayerWaiter[L]):
@@ -97,7 +101,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
         """
         self._memory = self._open_memory(context)
-        self._subject = subject = self._of_earlier_try() or self._start(context)
+        self._subject = subject = self._of_earlier_try(context) or self._start(context)
         if subject is None:
             self._forget_the_start()
             self._push(context, self.id_key, None)  # whoever is downstream may ask for it
@@ -135,6 +139,11 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         # execution_timeout fails the task from outside, and the retry would start another run:
         # where it counts on through the wait and nothing is remembered, end the wait before it.
         return math.inf if self._memory is not None else ahead_of_execution_timeout(self, context)
+
+    @property
+    def is_gone_back_to(self) -> bool:
+        """Whether a later try finds what this one has started."""
+        return self._memory is not None
 
     # Not in execute: Airflow 2 takes a call of the base's for one from outside of the task.
     def _go_on(self, context: Context, subject: Subject[L]) -> Any:
@@ -189,7 +198,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         except Exception:
             self.log.exception("Could not remove the note that a start is being sent.")
 
-    def _of_earlier_try(self) -> Subject[L] | None:
+    def _of_earlier_try(self, context: Context) -> Subject[L] | None:
         """Return what an earlier try of this task has started and has not failed."""
         if self._memory is None:
             return None
@@ -204,8 +213,9 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             return None  # what something else has started is found anew
         if what is Plan.START:
             if record.phase is Phase.STARTED:
+                self.check(context)  # else what goes on would be ended for nothing
                 self._replaced = record
-                self._leave(record.subject_id)
+                self._leave(record)
             return None
         subject = self.named(record.subject_id)
         is_retry = record.lifecycle == self._memory.lifecycle
@@ -226,18 +236,24 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self.log.info("Going back to %s, which an earlier try started.", subject.name)
         return subject
 
-    def _leave(self, subject_id: Any) -> None:
+    def _leave(self, record: Record) -> None:
         """End what was started for other arguments, before a clear, where PromptLayer can."""
+        subject_id = record.subject_id
         try:
-            subject = self.named(subject_id)
+            subject: Subject[Any] = (
+                self.subject_type(**record.subject) if record.subject else self.named(subject_id)
+            )
             if subject.cancel() is None:
                 self.log.warning(
                     "What an earlier try started for other arguments is left to itself: %s.",
                     subject_id,
                 )
                 return
-            what_became = self.hook.converse(cancellation(subject), self.hook.call)
-        except PromptLayerError as error:
+            what_became = self.hook.converse(
+                cancellation(subject),
+                lambda call: self.hook.ask(call, about=subject.name, max_outage=_LEAVE_PATIENCE),
+            )
+        except (PromptLayerError, TypeError) as error:
             self.log.warning(
                 "What an earlier try started for other arguments may go on: %s (%s)",
                 one_line(str(subject_id), 80),
@@ -287,7 +303,13 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             return
         try:
             asked = self._asked_then or self._asked
-            self._memory.write(phase, subject.id, is_own=self.cancels_on_kill, asked=asked)
+            self._memory.write(
+                phase,
+                subject.id,
+                is_own=self.cancels_on_kill,
+                asked=asked,
+                subject=asdict(subject),
+            )
         except Exception:
             # As with XCom: it is under way, and failing now would only lose it.
             self.log.exception("Could not note %s for later tries.", subject.name)

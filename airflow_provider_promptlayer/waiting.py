@@ -378,6 +378,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 next_look_at=next_look_at,
                 outage_since=outage_there,
                 cancel_on_kill=self.cancels_on_kill,
+                is_gone_back_to=self.is_gone_back_to,
             ),
             method_name="execute_complete",
             kwargs={
@@ -392,6 +393,11 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             },
             timeout=airflow_timeout(max(last_deadline, next_look_at) - time.time()),
         )
+
+    @property
+    def is_gone_back_to(self) -> bool:
+        """Whether the next try goes on with the subject, should this one be cleared."""
+        return True
 
     @property
     def _is_contradicted(self) -> bool:

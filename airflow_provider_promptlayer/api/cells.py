@@ -40,6 +40,11 @@ _FAILED: Final = frozenset({"error", "failed"})
 """A row's cell that has failed is an ``error``; in the counts of a sheet it is ``FAILED``."""
 
 
+_CANCELLED: Final = frozenset({"cancelled", "canceled"})
+
+_STATES: Final = ("completed", "failed", "pending", "stale", "cancelled", "other")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a sheet.
@@ -101,19 +106,22 @@ class SelectedCells:
 
     :param pending: queued or being calculated. Where there are any, the rest may not have been
         counted.
-    :param other: neither of the others: cancelled, or of a status that nobody knows.
+    :param other: of a status that nobody knows.
     """
 
     completed: int = 0
     failed: int = 0
     pending: int = 0
     stale: int = 0
+    cancelled: int = 0
     other: int = 0
 
     @property
     def count(self) -> int:
         """All cells."""
-        return self.completed + self.failed + self.pending + self.stale + self.other
+        return (
+            self.completed + self.failed + self.pending + self.stale + self.cancelled + self.other
+        )
 
     @property
     def progress(self) -> str:
@@ -150,7 +158,7 @@ def selected_cells(selection: Selection) -> Talk[SelectedCells]:
     """
     columns = selection.column_ids
     missing = None if selection.row_ids is None else set(selection.row_ids)
-    counts = dict.fromkeys(("completed", "failed", "pending", "stale", "other"), 0)
+    counts = dict.fromkeys(_STATES, 0)
     cursor: str | None = None
     seen: set[str] = set()
     while True:
@@ -250,4 +258,6 @@ def _state(status: str | None) -> str:
         return "pending"
     if status in _FAILED:
         return "failed"
+    if status in _CANCELLED:
+        return "cancelled"
     return status if status in ("completed", "stale") else "other"

@@ -152,6 +152,12 @@ def judge_cells(cells: SelectedCells, fail_on: FailOnCells, *, stale_count: bool
     """
     check_fail_on_cells(fail_on)
     left = cells.pending + cells.other + (cells.stale if stale_count else 0)
+    if cells.cancelled:  # no recalculation takes such cells up unless it takes all
+        raise PromptLayerEvaluationFailedError(
+            f"No cell of the selection was left to start, and {show_count(cells.cancelled)} were "
+            f"cancelled ({cells.progress}): statuses=[] calculates all of them.",
+            outcome=cells,
+        )
     problem = _problem_of_cells(cells.completed, cells.failed, left, fail_on)
     if problem is not None:
         advice = (

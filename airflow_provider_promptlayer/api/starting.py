@@ -9,7 +9,7 @@ back to the run that it had started, as far as Airflow remembers it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -65,6 +65,7 @@ class Record:
         cleared: Airflow raises ``max_tries`` when a task is cleared, and keeps it for a retry.
     :param is_own: False where something else had started it, so that it must not be cancelled.
     :param asked: tells what was asked for from something else, or None if that was not noted.
+    :param subject: all ids of what was started, as those of the sheet may be others by now.
     """
 
     phase: Phase
@@ -72,6 +73,7 @@ class Record:
     subject_id: int | str | None = None
     is_own: bool = True
     asked: str | None = None
+    subject: Mapping[str, Any] | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -81,6 +83,7 @@ class Record:
             "id": self.subject_id,
             "is_own": self.is_own,
             "asked": self.asked,
+            "subject": None if self.subject is None else dict(self.subject),
         }
 
     @classmethod
@@ -88,6 +91,7 @@ class Record:
         """Return the record that ``payload`` is, or None if it is none."""
         try:
             subject_id, asked = payload["id"], payload.get("asked")
+            subject = payload.get("subject")
             if not isinstance(subject_id, int | str | None):
                 return None
             return cls(
@@ -96,6 +100,7 @@ class Record:
                 subject_id,
                 bool(payload.get("is_own", True)),
                 asked if isinstance(asked, str) else None,
+                subject if isinstance(subject, dict) else None,
             )
         except (TypeError, KeyError, ValueError):
             return None

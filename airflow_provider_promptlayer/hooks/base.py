@@ -172,7 +172,7 @@ class PromptLayerConnectionHook(BaseHook):
             self._transport = None
             try:
                 found = self._read_connection()
-            except PromptLayerError:
+            except Exception:
                 if isinstance(error, PromptLayerUnreachableError):
                     raise error from None
                 raise

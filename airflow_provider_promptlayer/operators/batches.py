@@ -425,6 +425,11 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             self.batch.end_all()  # it may be of one run alone: reading them tells
 
     @property
+    def is_gone_back_to(self) -> bool:
+        """Whether a later try finds the runs of this one."""
+        return self._memory is not None
+
+    @property
     def _is_contradicted(self) -> bool:
         return bool(self._doubted)  # the batch also comes back to start others
 

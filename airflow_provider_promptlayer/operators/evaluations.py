@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import choices
@@ -29,6 +30,7 @@ from airflow_provider_promptlayer.api.tables import (
     TableOperation,
     recalculate_cells,
     sheet_operations,
+    show_count,
 )
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.waiting import Wait
@@ -37,13 +39,25 @@ from airflow_provider_promptlayer.evaluation_waiting import (
     PromptLayerScorecardWaiter,
     PromptLayerTableWaiter,
 )
-from airflow_provider_promptlayer.exceptions import PromptLayerEvaluationFailedError
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerEvaluationFailedError,
+    PromptLayerTransientError,
+)
 from airflow_provider_promptlayer.starting import PromptLayerStarter
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
 T = TypeVar("T")
+
+
+_LAG_SECONDS: Final = 30.0
+"""For how long cells may be pending without an operation that is known to calculate them.
+
+What PromptLayer says of cells and of operations can lag behind each other.
+"""
+
+_LAG_PAUSE: Final = 2.0
 
 
 class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[TableOperation]):
@@ -128,7 +142,10 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         answer = self.hook.run_table_operation(
             self.table_id, self.sheet_id, **self._selection(), confirm_large=self.confirm_large
         )
-        return self._under_way() if isinstance(answer, NothingToDo) else answer.operation_id
+        if isinstance(answer, NothingToDo):
+            self._forget_the_start()  # before what may take long: a crash then leaves no doubt
+            return self._under_way()
+        return answer.operation_id
 
     def without(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Return counts of nothing."""
@@ -150,8 +167,12 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
             super().judge(ending)
             return
         self._judge_cells(cells)
-        if ending.is_cancelled and cells.stale and self._takes(CellStatus.STALE):
-            super().judge(ending)  # whatever fail_on is: they were left
+        if cells.stale and self._takes(CellStatus.STALE):
+            raise PromptLayerEvaluationFailedError(
+                f"{show_count(cells.stale)} cells of the selection were left by what had begun to "
+                f"calculate them ({cells.progress}).",
+                outcome=cells,
+            )
 
     def deliver(self, context: Context, ending: TableOperation) -> dict[str, Any]:
         """Return the counts of the cells."""
@@ -227,7 +248,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         :raises PromptLayerTransientError: if cells are pending, and no operation is known.
         """
         sheet = self._ask(sheet_operations(self.table_id, self.sheet_id))
-        if not (sheet.is_idle and (self.fail_on == "never" or sheet.is_unblemished)):
+        if not (sheet.is_idle and sheet.is_unblemished):
             operation = self._ask_about_selection()
             if operation is not None:
                 self.cancels_on_kill = False
@@ -246,8 +267,17 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         if ended is not None:
             self._have_ended.add(ended)
         selection = Selection.of(self.table_id, self.sheet_id, self.column_ids, self.row_ids)
-        talk = calculated_elsewhere(selection, not_for=self._have_ended)
-        self._cells, operation = self.hook.converse(talk, self._ask)
+        give_up_at = time.monotonic() + _LAG_SECONDS
+        while True:
+            talk = calculated_elsewhere(selection, not_for=self._have_ended)
+            try:
+                self._cells, operation = self.hook.converse(talk, self._ask)
+            except PromptLayerTransientError:
+                if time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(_LAG_PAUSE)
+            else:
+                break
         if operation is not None:
             self.log.info(
                 "No cell is left to start, and something else is calculating cells of the "

@@ -49,6 +49,7 @@ class PromptLayerTrigger(BaseTrigger):
     :param next_look_at: when to look first; None for as soon as may be.
     :param outage_since: since when PromptLayer is out of reach; None if it is not.
     :param cancel_on_kill: cancel it when a user ends the task, where PromptLayer can.
+    :param is_gone_back_to: whether the next try of a task that is cleared goes on with it.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class PromptLayerTrigger(BaseTrigger):
         next_look_at: float | None = None,
         outage_since: float | None = None,
         cancel_on_kill: bool = False,
+        is_gone_back_to: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.promptlayer_conn_id = promptlayer_conn_id
@@ -76,6 +78,7 @@ class PromptLayerTrigger(BaseTrigger):
         self.next_look_at = next_look_at
         self.outage_since = outage_since
         self.cancel_on_kill = cancel_on_kill
+        self.is_gone_back_to = is_gone_back_to
 
     @property
     def log(self) -> Any:
@@ -109,6 +112,7 @@ class PromptLayerTrigger(BaseTrigger):
                 "next_look_at": self.next_look_at,
                 "outage_since": self.outage_since,
                 "cancel_on_kill": self.cancel_on_kill,
+                "is_gone_back_to": self.is_gone_back_to,
             },
         )
 
@@ -149,8 +153,8 @@ class PromptLayerTrigger(BaseTrigger):
         if self.task_instance is None:
             return False
         try:
-            asked = asyncio.to_thread(compat.has_ended, self.task_instance)
-            has_ended = await asyncio.wait_for(asked, _KILL_PATIENCE)
+            asked = asyncio.to_thread(compat.states_of, self.task_instance)
+            states = await asyncio.wait_for(asked, _KILL_PATIENCE)
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing is known
             self.log.warning(
                 "Could not ask Airflow whether the task goes on with %s, which is left alone: %s",
@@ -158,9 +162,12 @@ class PromptLayerTrigger(BaseTrigger):
                 str(error) or type(error).__name__,
             )
             return True
-        if not has_ended:
+        goes_on = "deferred" in states or (
+            self.is_gone_back_to and bool(states) and states.isdisjoint(compat.FINAL_STATES)
+        )
+        if goes_on:
             self.log.info("The task goes on with %s, but not here.", subject.name)
-        return not has_ended
+        return goes_on
 
     async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
         wait = self._new_wait(subject)

@@ -22,6 +22,7 @@ from airflow_provider_promptlayer.api import starting, waiting
 from airflow_provider_promptlayer.api.starting import Phase, Record
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.operators import evaluations
 from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunReportOperator,
     PromptLayerRunScorecardOperator,
@@ -314,6 +315,23 @@ class TestTable:
         cancelled = [one.cancelled_at is not None for one in server.operations.values()]
         assert cancelled == [True, False][2 - operations :]
 
+    def test_clearing_for_another_sheet_cancels_on_the_old_one(
+        self, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        run(TABLE_START, "never", store, timeout=0.1)
+        server.script(Reply(503), method="DELETE", times=1)
+        run(TABLE_START, "good", store, number=2, max_tries=3)
+        cancelled = [one.cancelled_at is not None for one in server.operations.values()]
+        assert cancelled == [True, False]
+
+    def test_clearing_for_what_cannot_be_sent_ends_nothing(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        run(TABLE_START, "never", store, timeout=0.1)
+        ending = run(TABLE_START, "never", store, number=2, max_tries=3, row_ids=["x"])
+        assert ending.kind == "failed for good"
+        assert not is_cancelled(server)
+
     def test_without_notes_failed_cells_are_no_success_either(
         self, server: LocalPromptLayer
     ) -> None:
@@ -504,7 +522,9 @@ class TestCellsThatOthersCalculate:
             ),
             times=None,
         )
-        ending = run(TABLE_START, deferrable=deferrable, retries=0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluations, "_LAG_SECONDS", 0.0)
+            ending = run(TABLE_START, deferrable=deferrable, retries=0)
         assert ending.kind == "failed", ending
         assert "lists no operation to wait for" in ending.message
 
@@ -539,7 +559,7 @@ class TestCellsThatOthersCalculate:
 
     @pytest.mark.parametrize(
         ("fail_on", "says"),
-        [("any_cell", "cells were not calculated"), ("never", "it was cancelled")],
+        [("any_cell", "cells were not calculated"), ("never", "were left by what had begun")],
     )
     def test_cells_that_others_gave_up_may_be_retried(
         self, server: LocalPromptLayer, fail_on: str, says: str
@@ -559,6 +579,23 @@ class TestCellsThatOthersCalculate:
         retried = run(TABLE_START, number=2, **asked)
         assert (retried.kind, retried.value["cell_count"]) == ("success", 4)
         assert server.count("POST") == 2
+
+    @pytest.mark.parametrize("fail_on", ["never", "all_cells"])
+    def test_cells_that_the_first_of_others_gave_up(
+        self, server: LocalPromptLayer, fail_on: str
+    ) -> None:
+        table_id, sheet_id = _at("good").values()
+        first = server.start_operation(table_id, sheet_id, column_ids=[A.id], row_ids=[0])
+        server.start_operation(table_id, sheet_id, column_ids=[B.id])
+
+        def give_up(request: Any) -> None:
+            if first in request.raw_path:
+                server._evaluations.cancel_operation(server.operations[first])
+
+        server.script(give_up, times=None)
+        ending = run(TABLE_START, column_ids=[A.id, B.id], row_ids=[0], fail_on=fail_on)
+        assert ending.kind == "failed", ending
+        assert "were left by what had begun" in ending.message
 
     @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
     def test_a_retry_takes_up_cells_that_failed_elsewhere(
@@ -1029,12 +1066,14 @@ class TestKilled:
             assert is_cancelled(server)
 
     @pytest.mark.skipif(not TRIGGERS_ARE_TOLD, reason="this Airflow tells no trigger")
+    @pytest.mark.parametrize("reattach", [True, False])
     @pytest.mark.parametrize(
-        "state", ["deferred", "running", "queued", None, "unknown", "failed", "success"]
+        "state", ["deferred", "running", "queued", None, "gone", "unknown", "failed", "success"]
     )
     def test_in_a_triggerer_only_if_the_task_has_ended(
         self,
         name: str,
+        reattach: bool,
         state: str | None,
         server: LocalPromptLayer,
         monkeypatch: pytest.MonkeyPatch,
@@ -1043,7 +1082,8 @@ class TestKilled:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
         ti = FakeTaskInstance()
-        trigger = rebuilt(self.deferred(self.operator(name)).trigger)
+        operator = self.operator(name, reattach=reattach)
+        trigger = rebuilt(self.deferred(operator, task_state_store=Store()).trigger)
         trigger.task_instance = ti
 
         def states(**of: Any) -> dict[str, Any]:
@@ -1055,11 +1095,12 @@ class TestKilled:
             }
             if state == "unknown":
                 raise TimeoutError
-            return {ti.run_id: {ti.task_id: state}}
+            return {} if state == "gone" else {ti.run_id: {ti.task_id: state}}
 
         monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
         asyncio.run(trigger.on_kill())
-        assert is_cancelled(server) == (state in ("failed", "success"))
+        goes_on = ("deferred", "unknown", *(("running", "queued", None) if reattach else ()))
+        assert is_cancelled(server) == (state not in goes_on)
 
     @pytest.mark.parametrize("place", ["worker", "triggerer"])
     def test_what_cannot_be_cancelled_is_said_to_go_on(

@@ -161,9 +161,9 @@ def test_a_selection_as_it_is_given() -> None:
 @pytest.mark.parametrize(
     ("column_ids", "row_ids", "cells"),
     [
-        (None, None, SelectedCells(completed=2, failed=2, stale=1, other=3)),
+        (None, None, SelectedCells(completed=2, failed=2, stale=1, cancelled=1, other=2)),
         ([A], None, SelectedCells(completed=1, failed=2, stale=1)),
-        ([A, B], [0, 3], SelectedCells(completed=1, stale=1, other=2)),
+        ([A, B], [0, 3], SelectedCells(completed=1, stale=1, cancelled=1, other=1)),
         ([TEXT], [0, 2], SelectedCells(completed=2)),
         (None, [99], SelectedCells()),
         ([TABLE], None, SelectedCells()),

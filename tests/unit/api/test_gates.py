@@ -106,6 +106,10 @@ def test_cells_that_others_have_calculated(
 
 def test_stale_cells_count_where_they_were_to_be_calculated() -> None:
     assert passes(gates.judge_cells, SelectedCells(stale=3), "any_cell", stale_count=False)
+    for fail_on in ("any_cell", "all_cells", "never"):
+        said = text_of(gates.judge_cells, SelectedCells(completed=2, cancelled=1), fail_on)
+        assert "1 were cancelled" in said
+        assert "statuses=[]" in said
     assert not passes(gates.judge_cells, SelectedCells(failed=1), "any_cell", stale_count=False)
 
 
