@@ -16,6 +16,7 @@ from airflow_provider_promptlayer.api.arguments import row_numbers, uuid, uuids
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
 from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.tables import (
+    CANCELLED,
     TableOperation,
     sheet_operations,
     sheet_path,
@@ -39,8 +40,6 @@ _PENDING: Final = frozenset({"queued", "dispatched", "running"})
 _FAILED: Final = frozenset({"error", "failed"})
 """A row's cell that has failed is an ``error``; in the counts of a sheet it is ``FAILED``."""
 
-
-_CANCELLED: Final = frozenset({"cancelled", "canceled"})
 
 _STATES: Final = ("completed", "failed", "pending", "stale", "cancelled", "other")
 
@@ -258,6 +257,6 @@ def _state(status: str | None) -> str:
         return "pending"
     if status in _FAILED:
         return "failed"
-    if status in _CANCELLED:
+    if status in CANCELLED:
         return "cancelled"
     return status if status in ("completed", "stale") else "other"

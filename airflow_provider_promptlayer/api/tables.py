@@ -32,7 +32,10 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
 )
 
-_FINAL: Final = frozenset({"completed", "failed", "cancelled", "canceled"})
+CANCELLED: Final = frozenset({"cancelled", "canceled"})
+"""How an operation or a cell is called that somebody has cancelled, in lower case."""
+
+_FINAL: Final = CANCELLED | {"completed", "failed"}
 """Statuses that end an operation, in lower case.
 
 The description has no list of them; any other says nothing, and the counts decide.
@@ -121,7 +124,7 @@ class TableOperation:
     @property
     def is_cancelled(self) -> bool:
         """Whether somebody has cancelled it."""
-        return self.status.strip().lower() in ("cancelled", "canceled")
+        return self.status.strip().lower() in CANCELLED
 
     @property
     def has_failed(self) -> bool:

@@ -146,9 +146,9 @@ class PromptLayerTrigger(BaseTrigger):
         """Return whether the task goes on with the subject elsewhere, and say so.
 
         Airflow says the same, that a user has acted, of three things (seen on 3.3.2). The task was
-        ended. It was cleared, and its next try goes back to the subject. Or this triggerer was held
-        up, and another one has taken its triggers over. Where Airflow cannot be asked, no user can
-        have acted through it either.
+        ended. It was cleared, and its next try goes back to the subject, or to nothing without
+        ``is_gone_back_to``. Or this triggerer was held up, and another one has taken its triggers
+        over. Where Airflow cannot be asked, no user can have acted through it either.
         """
         if self.task_instance is None:
             return False
