@@ -14,7 +14,9 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-AIRFLOW_VERSION = tuple(int(part) for part in version("apache-airflow").split(".")[:3])
+from packaging.version import Version
+
+AIRFLOW_VERSION = Version(version("apache-airflow")).release
 AIRFLOW_3 = AIRFLOW_VERSION >= (3, 0, 0)
 
 _SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
