@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.fields import Fields
+from airflow_provider_promptlayer.api.persisted import (
+    UnreadableError,
+    read_persisted,
+    versioned,
+)
+from airflow_provider_promptlayer.api.text import one_line, shown
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
     PromptLayerError,
@@ -22,8 +28,6 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnknownConnectionError,
     PromptLayerWaitTimeoutError,
 )
-
-VERSION: Final = 1
 
 
 class Outcome(StrEnum):
@@ -57,12 +61,9 @@ class WaitEvent:
 
     def payload(self) -> dict[str, Any]:
         """Return the event as plain data."""
-        return {
-            "version": VERSION,
-            "id": self.subject_id,
-            "outcome": self.outcome.value,
-            "message": self.message,
-        }
+        return versioned(
+            {"id": self.subject_id, "outcome": self.outcome.value, "message": self.message}
+        )
 
 
 def event_for(subject_id: int | str, error: PromptLayerError) -> WaitEvent:
@@ -86,29 +87,32 @@ def read_event(payload: Any, *, subject_id: int | str) -> None:
     :raises PromptLayerEventError: if it is no event of this version about ``subject_id``.
     :raises PromptLayerError: the error that ended the wait, of the class that it had.
     """
-    if not isinstance(payload, dict):
+    try:
+        event = read_persisted(payload, _Event)
+    except UnreadableError as error:
+        raise PromptLayerEventError(
+            f"The triggerer's event {error.found}. {error.remedy}".rstrip()
+        ) from None
+    if event is None:
         raise PromptLayerEventError(f"The triggerer sent no event about the wait for {subject_id}.")
-    version = payload.get("version")
-    if type(version) is not int or version != VERSION:
+    if event.subject_id != subject_id:
         raise PromptLayerEventError(
-            f"The triggerer's event is of version {version!r}, and this worker "
-            f"reads version {VERSION}: install the same release of "
-            "airflow-provider-promptlayer on both."
+            f"The triggerer's event is about {one_line(shown(event.subject_id), 80)}, "
+            f"not about {subject_id!r}."
         )
-    if payload.get("id") != subject_id:
-        raise PromptLayerEventError(
-            f"The triggerer's event is about {payload.get('id')!r}, not about {subject_id!r}."
-        )
-    outcome, message = payload.get("outcome"), one_line(str(payload.get("message", "")), 2000)
-    if outcome == Outcome.ENDED:
+    if event.outcome is Outcome.ENDED:
         return
-    error = _ERRORS.get(outcome) if isinstance(outcome, str) else None
-    if error is None:
-        raise PromptLayerEventError(f"The triggerer's event has an unknown outcome: {outcome!r}.")
-    raise error(message)
+    raise _ERRORS[event.outcome](event.message)
 
 
-_ERRORS: Final[dict[str, type[PromptLayerError]]] = {
+class _Event:
+    def __init__(self, fields: Fields) -> None:
+        self.subject_id = fields.get("id")
+        self.outcome = Outcome(fields.text("outcome"))
+        self.message = one_line(str(fields.get("message") or ""), 2000)
+
+
+_ERRORS: Final[dict[Outcome, type[PromptLayerError]]] = {
     Outcome.TIMED_OUT: PromptLayerWaitTimeoutError,
     Outcome.OUTAGE: PromptLayerOutageError,
     Outcome.REFUSED: PromptLayerRefusedError,

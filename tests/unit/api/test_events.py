@@ -8,14 +8,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_promptlayer.api.events import (
-    VERSION,
-    Outcome,
-    WaitEvent,
-    event_for,
-    read_event,
-)
+from airflow_provider_promptlayer.api.events import Outcome, WaitEvent, event_for, read_event
 from airflow_provider_promptlayer.api.http import Request, Response, error_for
+from airflow_provider_promptlayer.api.persisted import VERSION
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
     PromptLayerAuthError,
@@ -101,7 +96,7 @@ def test_what_is_not_understood_is_never_a_success(payload: Any) -> None:
 
 
 def test_another_version_says_what_to_install() -> None:
-    with pytest.raises(PromptLayerEventError, match="install the same release"):
+    with pytest.raises(PromptLayerEventError, match="Install the same release"):
         read_event(GOOD | {"version": 99}, subject_id=7)
 
 

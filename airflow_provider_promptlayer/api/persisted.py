@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one process keeps for another: task state, the notes of a deferral, the triggerer's event.
+
+All of it says in which version it is written, because another release may have written it (a
+rolling upgrade), and a worker that lacks the state backend of the others finds a mere reference. So
+a reader tells three things apart: nothing is there (None), what it can read, and what it cannot
+read (:class:`UnreadableError`). The last is never taken for nothing: a run may be going on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from airflow_provider_promptlayer.api.fields import FieldError, Fields
+from airflow_provider_promptlayer.api.text import one_line, shown
+
+T = TypeVar("T")
+
+VERSION: Final = 1
+
+_STATE_REFERENCE: Final = "__airflow_state_ref__"
+"""Where Airflow's task state store has the reference to a value that a state backend keeps."""
+
+
+class UnreadableError(ValueError):
+    """Something was kept, and this process cannot read it.
+
+    :param found: what was found; goes on after the name of the thing, such as "is no JSON object".
+    :param remedy: a sentence that says how to make it readable; empty where nothing can.
+    """
+
+    def __init__(self, found: str, remedy: str = "") -> None:
+        super().__init__(found)
+        self.found = found
+        self.remedy = remedy
+
+
+def versioned(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields as they are to be kept."""
+    return {"version": VERSION, **fields}
+
+
+def read_persisted(kept: Any, build: Callable[[Fields], T]) -> T | None:
+    """Return what ``build`` makes of the fields that were kept, or None where nothing was.
+
+    :param build: raises :class:`ValueError` for fields that it does not understand.
+    :raises UnreadableError: if something is there that this release cannot read.
+    """
+    if kept is None:
+        return None
+    try:
+        fields = Fields(kept)
+        if fields.get(_STATE_REFERENCE) is not None:
+            raise UnreadableError(
+                "is in a state backend that this worker does not use",
+                "Configure the same [workers] state_store_backend on this worker.",
+            )
+        version = fields.get("version")
+        if type(version) is not int or version != VERSION:
+            raise UnreadableError(
+                f"has version {one_line(shown(version), 40)}, and this process reads version "
+                f"{VERSION}",
+                "Install the same release of airflow-provider-promptlayer on all workers and "
+                "triggerers.",
+            )
+        return build(fields)
+    except UnreadableError:
+        raise
+    except FieldError as error:
+        raise UnreadableError(str(error)) from None
+    except ValueError as error:
+        raise UnreadableError(f"has a value that is unknown ({one_line(str(error), 80)})") from None
