@@ -39,6 +39,7 @@ _SHEET_KEYS: Mapping[str, Types] = {
     "scorecard": _OBJECT_OR_NULL,
     "confirm_above": _INTEGER_OR_NULL,
     "status_lag": _NUMBER,
+    "rows_paging": str,
 }
 _COLUMN_KEYS: Mapping[str, Types] = {
     "title": str,

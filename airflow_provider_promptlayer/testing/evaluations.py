@@ -17,6 +17,7 @@ from airflow_provider_promptlayer.testing.workflows import JsonValue
 VERDICTS = ("pass", "warn", "fail", "error", "skipped")
 CALCULATION_STATUSES = ("queued", "running", "completed", "failed", "cancelled")
 SCORE_TYPES = ("single_column", "multi_column", "custom", "none")
+ROWS_PAGING = ("both", "flat", "nested")
 
 
 def derived_id(kind: str, *parts: object) -> str:
@@ -168,6 +169,9 @@ class Sheet:
         confirm_above: an operation on more cells than this asks for a confirmation; ``None``:
             never.
         status_lag: seconds for which an operation calls itself running after its last cell.
+        rows_paging: where a page of rows has ``next_cursor`` and ``has_more``: at the top
+            (``flat``), as the description says; in an object ``pagination`` (``nested``), as
+            PromptLayer's libraries read it; or in ``both``.
 
     Raises:
         ValueError: with one line that names the sheet.
@@ -182,6 +186,7 @@ class Sheet:
     scorecard: Scorecard | None = None
     confirm_above: int | None = None
     status_lag: float = 0.0
+    rows_paging: str = "both"
 
     def __post_init__(self) -> None:
         """Refuse what could never be served."""
@@ -190,6 +195,9 @@ class Sheet:
         _check_seconds(where, "status_lag", self.status_lag)
         if self.row_count < 0:
             raise ValueError(f"{where}: row_count is {self.row_count}, must be >= 0")
+        if self.rows_paging not in ROWS_PAGING:
+            known = ", ".join(ROWS_PAGING)
+            raise ValueError(f"{where}: rows_paging is {self.rows_paging!r}, must be {known}")
         object.__setattr__(self, "columns", tuple(self.columns))
         _check_unique(where, "columns", (column.id for column in self.columns))
 

@@ -198,13 +198,21 @@ class TableEndpoints:
         query_flag(query, "include_system_columns", default=False)
         numbers = range(sheet.row_count)[:: 1 if order == "asc" else -1]
         page, has_more = numbers[first : first + limit], first + limit < len(numbers)
+        next_cursor = _cursor(first + limit, order) if has_more else None
         statuses = self._runs.cell_statuses(table, sheet)
         body: dict[str, JsonValue] = {
             "data": [_row(sheet, number, statuses) for number in page],
-            "next_cursor": _cursor(first + limit, order) if has_more else None,
-            "has_more": has_more,
             "version": self._runs.version(table, sheet),
         }
+        if sheet.rows_paging != "nested":
+            body |= {"next_cursor": next_cursor, "has_more": has_more}
+        if sheet.rows_paging != "flat":
+            body["pagination"] = {
+                "next_cursor": next_cursor,
+                "prev_cursor": None,
+                "has_more": has_more,
+                "limit": limit,
+            }
         if with_columns:
             body["columns"] = [_column(sheet, column) for column in sheet.columns]
         if with_count:

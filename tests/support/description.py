@@ -345,6 +345,13 @@ ANSWERS: list[tuple[str, str, Mapping[int, Any]]] = [
                 "data?": [{"row_index?": int, "cells?": cells_of_row, "...": True}],
                 "next_cursor?": TEXT,
                 "has_more?": bool,
+                # Not of this endpoint: so the description has it for lists of versions.
+                "pagination?": {
+                    "next_cursor": TEXT,
+                    "prev_cursor": TEXT,
+                    "has_more": bool,
+                    "limit": int,
+                },
                 "row_count?": int,
                 "columns?": [COLUMN],
                 "version?": int,

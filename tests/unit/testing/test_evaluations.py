@@ -321,8 +321,30 @@ class TestRows:
             cursor = f"&cursor={page['next_cursor']}"
         assert found == (list(range(10)) if order == "asc" else list(range(9, -1, -1)))
 
-    def test_the_core_follows_the_cursors(self, serve: Callable[..., Client]) -> None:
-        sheet = Sheet("S", [TEXT, ANSWER], row_count=250)
+    @pytest.mark.parametrize("paging", ["both", "flat", "nested"])
+    def test_a_page_has_its_cursor_where_the_definition_says(
+        self, serve: Callable[..., Client], paging: str
+    ) -> None:
+        sheet = Sheet("S", [TEXT], row_count=2, rows_paging=paging)
+        client = serve(tables=[Table("T", [sheet])])
+        path = self.PATH.replace(TABLE.id, Table("T").id).replace(SHEET.id, sheet.id)
+        first = self.get(client, f"{path}?limit=1")
+        flat, nested = paging != "nested", paging != "flat"
+        assert ("next_cursor" in first, "has_more" in first) == (flat, flat)
+        assert ("pagination" in first) is nested
+        places = [first] * flat + [first.get("pagination")] * nested
+        assert all(place["has_more"] is True for place in places)
+        (cursor,) = {place["next_cursor"] for place in places}
+        last = self.get(client, f"{path}?limit=1&cursor={cursor}")
+        if flat:
+            assert (last["next_cursor"], last["has_more"]) == (None, False)
+        if nested:
+            end = {"next_cursor": None, "prev_cursor": None, "has_more": False, "limit": 1}
+            assert last["pagination"] == end
+
+    @pytest.mark.parametrize("paging", ["both", "flat", "nested"])
+    def test_the_core_follows_the_cursors(self, serve: Callable[..., Client], paging: str) -> None:
+        sheet = Sheet("S", [TEXT, ANSWER], row_count=250, rows_paging=paging)
         client = serve(tables=[Table("T", [sheet])])
         here = Table("T").id, sheet.id
         cursors: list[str | None] = [None]
