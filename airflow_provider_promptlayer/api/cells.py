@@ -155,31 +155,33 @@ def selected_cells(selection: Selection) -> Talk[SelectedCells]:
 
     :raises PromptLayerUnexpectedAnswerError: if the pages lead back to an earlier one.
     """
-    columns = selection.column_ids
-    missing = None if selection.row_ids is None else set(selection.row_ids)
+    columns, wanted = selection.column_ids, selection.row_ids
     counts = dict.fromkeys(_STATES, 0)
     cursor: str | None = None
-    seen: set[str] = set()
+    cursors: set[str] = set()
+    rows: set[int] = set()
     while True:
         page: Rows = yield sheet_rows(selection.table_id, selection.sheet_id, cursor=cursor)
         if columns is None:
             columns = _computed(page)
+        rows_before = len(rows)
         for row in page.rows:
-            if missing is not None:
-                if row.row_index not in missing:
-                    continue
-                missing.discard(row.row_index)
+            if row.row_index in rows:
+                continue  # it has moved to this page since the last one was read
+            rows.add(row.row_index)
+            if wanted is not None and row.row_index not in wanted:
+                continue
             # A cell that the row does not have is none that PromptLayer would calculate.
             for column_id in columns & row.statuses.keys():
                 counts[_state(row.statuses[column_id])] += 1
         cursor = page.next_cursor
-        if cursor is None or counts["pending"] or (missing is not None and not missing):
+        if cursor is None or counts["pending"] or (wanted is not None and wanted <= rows):
             return SelectedCells(**counts)
-        if cursor in seen:
+        if cursor in cursors or len(rows) == rows_before:
             raise PromptLayerUnexpectedAnswerError(
                 f"Could not list the rows of sheet {selection.sheet_id}: the pages lead back."
             )
-        seen.add(cursor)
+        cursors.add(cursor)
 
 
 def calculated_elsewhere(
@@ -214,15 +216,11 @@ def calculated_elsewhere(
 
 
 def _rows(answer: Fields) -> Rows:
-    cursor = answer.text_or_none("next_cursor") or None
-    if answer.get("has_more") is False:
-        cursor = None
-    elif answer.flag("has_more") and cursor is None:
-        raise FieldError("has more rows and no next_cursor")
     described = answer.get("columns") is not None
+    rows = tuple(map(_row, answer.objects("data")))
     return Rows(
-        rows=tuple(map(_row, answer.objects("data"))),
-        next_cursor=cursor,
+        rows=rows,
+        next_cursor=_next_cursor(answer, is_full=len(rows) >= PAGE),
         column_types={
             column.text("id").lower(): column.text("type").upper()
             for column in answer.objects("columns")
@@ -230,6 +228,28 @@ def _rows(answer: Fields) -> Rows:
         if described
         else None,
     )
+
+
+def _next_cursor(answer: Fields, *, is_full: bool) -> str | None:
+    """Return the cursor of the next page, or None after the last.
+
+    The description has it at the top of the answer; PromptLayer's own libraries read it from
+    ``pagination``. Either may be there, or both. A full page that says neither how to go on nor
+    that it is the last proves no end: what follows it may have failed.
+    """
+    pagination = answer.object_or_none("pagination")
+    places = [answer] if pagination is None else [answer, pagination]
+    found = [(place.text_or_none("next_cursor"), place.get("has_more")) for place in places]
+    cursors = {cursor for cursor, has_more in found if cursor and has_more is not False}
+    if len(cursors) > 1:
+        raise FieldError("has two different values of next_cursor")
+    if cursors:
+        return cursors.pop()
+    if any(has_more is True for _, has_more in found):
+        raise FieldError("has more rows and no next_cursor")
+    if is_full and not any(has_more is False for _, has_more in found):
+        raise FieldError("is a full page of rows that does not say whether more follow")
+    return None
 
 
 def _row(fields: Fields) -> Row:

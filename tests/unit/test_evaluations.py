@@ -652,6 +652,29 @@ class TestCellsThatOthersCalculate:
         assert (ending.kind, ending.value) == ("success", operation_id)
 
 
+class TestManyCells:
+    """The rows of a sheet come page by page, and the cells of all pages are judged."""
+
+    @pytest.fixture(params=["both", "flat", "nested"])
+    def server(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[LocalPromptLayer]:
+        answer = Column("Answer", cell_duration=0.002, failing_rows=[220])
+        columns = [Column("Question", type="TEXT"), answer]
+        many = sheet("good", columns=columns, row_count=230, rows_paging=request.param)
+        server = serving(monkeypatch, many)
+        server.start_operation(TABLE.id, SHEETS["good"].id)
+        yield server
+        server.stop()
+
+    def test_a_failed_cell_on_a_later_page_is_no_success(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        ending = run(TABLE_START, deferrable=deferrable)
+        assert ending.kind == "failed for good", ending
+        assert "230 of 230 cells done, 1 failed" in ending.message
+
+
 class TestLargeTable:
     """PromptLayer asks before it calculates many cells."""
 

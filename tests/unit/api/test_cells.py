@@ -122,6 +122,51 @@ def test_the_cursor(fields: dict[str, Any], cursor: str | None) -> None:
     assert read(page(**fields)).next_cursor == cursor
 
 
+def full(**paging: Any) -> dict[str, Any]:
+    """Return a page of as many rows as were asked for."""
+    return {"data": [row(number) for number in range(100)], "columns": COLUMNS, **paging}
+
+
+@pytest.mark.parametrize(
+    ("paging", "cursor"),
+    [
+        ({"pagination": {"next_cursor": "c"}}, "c"),
+        ({"pagination": {"next_cursor": "c", "has_more": True}}, "c"),
+        ({"pagination": {"next_cursor": "c", "has_more": False}}, None),
+        ({"pagination": {"next_cursor": None, "has_more": False}}, None),
+        ({"pagination": None, "next_cursor": "c"}, "c"),
+        ({"has_more": False}, None),
+        # Either place may be the one that is filled in.
+        ({"next_cursor": None, "pagination": {"next_cursor": "c"}}, "c"),
+        ({"has_more": False, "pagination": {"next_cursor": "c", "has_more": True}}, "c"),
+        ({"has_more": True, "pagination": {"next_cursor": "c"}}, "c"),
+        ({"next_cursor": "c", "pagination": {"next_cursor": None, "has_more": False}}, "c"),
+        ({"next_cursor": "c", "pagination": {"next_cursor": "c"}}, "c"),
+    ],
+)
+def test_the_cursor_may_be_in_either_place(paging: dict[str, Any], cursor: str | None) -> None:
+    assert read(full(**paging)).next_cursor == cursor
+
+
+@pytest.mark.parametrize(
+    "paging",
+    [
+        {},
+        {"next_cursor": None},
+        {"next_cursor": "", "has_more": None},
+        {"pagination": {}},
+        {"pagination": {"next_cursor": None}},
+    ],
+)
+def test_a_full_page_is_not_the_last_unless_it_says_so(paging: dict[str, Any]) -> None:
+    """Else a sheet that pages in a third way would be judged by its first rows."""
+    with pytest.raises(PromptLayerUnexpectedAnswerError, match="whether more follow"):
+        read(full(**paging))
+    body = full(**paging)
+    body["data"].pop()
+    assert read(body).next_cursor is None
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
@@ -137,6 +182,13 @@ def test_the_cursor(fields: dict[str, Any], cursor: str | None) -> None:
         (page({"cells": {}}), "has no row_index"),
         (page(next_cursor=3), "has a next_cursor that is no text"),
         (page(has_more=True), "has more rows and no next_cursor"),
+        (page(pagination={"has_more": True}), "has more rows and no next_cursor"),
+        (page(pagination={"next_cursor": 3}), "has a next_cursor that is no text"),
+        (page(pagination=["c"]), "has no pagination"),
+        (
+            page(next_cursor="b", has_more=True, pagination={"next_cursor": "c"}),
+            "has two different values of next_cursor",
+        ),
         (page(columns={}), "has no list of columns"),
         (page(columns=[{"id": A}]), "has no type"),
     ],
@@ -202,10 +254,28 @@ def test_no_page_after_the_last_row_of_the_selection() -> None:
     assert (found.completed, len(asked)) == (4, 1)
 
 
-def test_pages_that_lead_back() -> None:
-    pages = [page(row(n), next_cursor=cursor, has_more=True) for n, cursor in enumerate("aba")]
+@pytest.mark.parametrize(
+    ("rows", "cursors"),
+    [
+        ([[0], [1], [2]], "aba"),
+        ([[0], [0]], "ab"),  # ever new cursors, and no new rows
+        ([[0], [2, 1], [1, 2]], "abc"),
+        ([[0], []], "ab"),
+    ],
+)
+def test_pages_that_lead_back(rows: list[list[int]], cursors: str) -> None:
+    pages = [
+        page(*map(row, numbers), next_cursor=cursor, has_more=True)
+        for numbers, cursor in zip(rows, cursors, strict=True)
+    ]
     with pytest.raises(PromptLayerUnexpectedAnswerError, match="the pages lead back"):
         hold(selected_cells(selection()), *pages)
+
+
+def test_a_row_that_is_on_two_pages_counts_once() -> None:
+    first = page(row(0), row(1, "error"), next_cursor="c", has_more=True)
+    found, _ = hold(selected_cells(selection()), first, page(row(1, "error"), row(2)))
+    assert found == SelectedCells(completed=5, failed=1)
 
 
 def test_columns_of_which_nobody_says_what_they_are() -> None:
