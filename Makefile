@@ -4,14 +4,19 @@
 PYTHON  ?= python3
 NEWEST  := 3.3.2
 OLDEST  := 2.11.2
+# The newest pre-release, of a version that will be supported.
+NEXT    := 3.4.0b2
 ALL     := 3.3.2 3.2.2 3.1.8 3.0.6 2.11.2
 LIVE    ?= $(NEWEST)
+# For pytest: make unit ARGS="-k name"
+ARGS    ?=
 BIN      = .venv/airflow-$(NEWEST)/bin
 TYPED    = airflow_provider_promptlayer tests dev benchmarks
 SOURCES  = $(TYPED) example_dags
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-live bench lint types unit unit-oldest unit-all live wheel clean venv tools
+.PHONY: help demo ui test test-live bench lint fix types unit unit-oldest unit-next unit-all live live-next \
+        wheel clean venv tools
 # Airflows side by side would only fight over the processor and mix up their output.
 .NOTPARALLEL:
 
@@ -40,16 +45,23 @@ bench: venv ## what waiting costs, against other ways to wait: a table, and buil
 lint: tools ## ruff: style and mistakes
 	@$(BIN)/ruff check --quiet $(SOURCES) && $(BIN)/ruff format --quiet --check $(SOURCES) && echo "lint: clean"
 
+fix: tools ## mend what ruff can mend, and format
+	@$(BIN)/ruff check --quiet --fix $(SOURCES) && $(BIN)/ruff format --quiet $(SOURCES) && echo "fix: clean"
+
 types: tools ## mypy --strict
 	@$(BIN)/mypy --no-error-summary $(TYPED) && echo "types: clean"
 
-unit: unit-$(NEWEST) ## unit tests on Airflow 3.3.2
+unit: unit-$(NEWEST) ## unit tests on Airflow 3.3.2; ARGS="-k name" for some of them
 
 unit-oldest: unit-$(OLDEST) ## unit tests on Airflow 2.11.2, the oldest that is supported
 
+unit-next: unit-$(NEXT) ## unit tests on Airflow 3.4.0b2, the newest pre-release
+
 unit-all: $(ALL:%=unit-%) ## unit tests on every supported Airflow
 
-live: live-$(LIVE) ## tests in a real Airflow; LIVE=2.11.2 for another version
+live: live-$(LIVE) ## tests in a real Airflow; LIVE=2.11.2 for another version; ARGS as above
+
+live-next: live-$(NEXT) ## tests in a real Airflow 3.4.0b2
 
 wheel: venv tools ## build a wheel, install it into an empty environment and look at it from there
 	@$(BIN)/python dev/check_wheel.py $(NEWEST)
@@ -69,8 +81,8 @@ venv-%:
 # Importing Airflow writes an airflow.cfg into AIRFLOW_HOME; it must not be the user's own.
 unit-%: venv-%
 	@echo "unit tests on Airflow $*"
-	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$*/home" .venv/airflow-$*/bin/python -m pytest -q tests/unit
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$*/home" .venv/airflow-$*/bin/python -m pytest -q tests/unit -n auto --dist worksteal $(ARGS)
 
 live-%: venv-%
 	@echo "live tests on Airflow $*"
-	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$*/home" .venv/airflow-$*/bin/python -m pytest -q tests/live
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$*/home" .venv/airflow-$*/bin/python -m pytest -q tests/live $(ARGS)

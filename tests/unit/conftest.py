@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep the unit tests away from the user's Airflow."""
+"""Keep the unit tests away from the user's Airflow, and run them in several processes."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,6 +30,44 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("steady")
+
+_started: list[str] = []
+"""The tests of this process, in the order in which they were started."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return what `-n auto` means.
+
+    Two processes for each processor, because tests spend half of their time waiting; none for a
+    few chosen tests, which are done before the processes have imported Airflow.
+    """
+    return 0 if config.getoption("keyword") else 2 * (os.cpu_count() or 1)
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Remember which test is started."""
+    _started.append(nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say with a failure in one of several processes how to run what that process had run."""
+    report = yield
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if report.failed and worker and item.config.cache:
+        order = item.config.cache.mkdir("order") / f"{worker}.txt"
+        order.write_text("\n".join(_started))
+        path = order.relative_to(item.config.rootpath)
+        report.sections.append(("the same tests in the same order", f"python -m pytest @{path}"))
+    return report
+
+
+def pytest_unconfigure() -> None:
+    """Remove Airflow's home."""
+    shutil.rmtree(os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
