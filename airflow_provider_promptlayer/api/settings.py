@@ -13,8 +13,9 @@ import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeGuard
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
+from airflow_provider_promptlayer.api.urls import normal_url
 from airflow_provider_promptlayer.exceptions import PromptLayerConfigurationError
 
 DEFAULT_BASE_URL: Final = "https://api.promptlayer.com"
@@ -23,9 +24,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 
 MAX_TIMEOUT: Final = 24 * 3600.0
 """Seconds that ``timeout`` may be at most: operating systems do not take any number."""
-
-_PATH_CHARACTERS: Final = "/:@!$&'()*+,;=~%"
-"""What a path may hold as it is, besides letters and digits (RFC 3986); ``%`` is an escape."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TRUE = {"true", "1", "yes", "on"}
@@ -53,7 +51,8 @@ class ConnectionFields(Protocol):
 class Settings:
     """Where and how to reach PromptLayer.
 
-    :param base_url: scheme, host, port and path prefix, without a slash at the end.
+    :param base_url: scheme, host, port and path prefix in their normal form (see :mod:`.urls`): two
+        connections lead to the same PromptLayer if their base URLs are equal.
     :param api_key: sent as ``X-API-KEY``; never part of a repr.
     :param timeout: seconds that a single request may take, from the connect to the last byte.
     :param verify: True (check TLS certificates), False, or the path of a CA file.
@@ -129,7 +128,6 @@ def _base_url(connection: ConnectionFields, where: str) -> str:
     try:
         parts = urlsplit(host)
         port = int(connection.port) if parts.port is None and connection.port else parts.port
-        path = quote(parts.path.rstrip("/"), safe=_PATH_CHARACTERS)
     except ValueError:
         raise PromptLayerConfigurationError(f"The host of {where} is not a URL.") from None
     if port is not None and not 0 < port < 65536:
@@ -144,9 +142,10 @@ def _base_url(connection: ConnectionFields, where: str) -> str:
             f"The host of {where} must hold no user, query or fragment; "
             "the API key belongs into the password."
         )
-    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    netloc = f"{name}:{port}" if port else name
-    return f"{parts.scheme.lower()}://{netloc}{path}"
+    try:
+        return normal_url(parts.scheme, parts.hostname, port, parts.path)
+    except ValueError:
+        raise PromptLayerConfigurationError(f"The host of {where} is not a URL.") from None
 
 
 def _timeout(value: Any, where: str) -> float:

@@ -20,6 +20,7 @@ import urllib3
 from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.urls import is_below
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.body import CHUNK, Body
 from airflow_provider_promptlayer.transport.cuttable import CuttableAdapter, Line
@@ -194,7 +195,7 @@ class _KeyFor(requests.auth.AuthBase):
         self._settings = settings
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if f"{request.url}/".startswith(f"{self._settings.base_url}/"):
+        if is_below(request.url or "", self._settings.base_url):
             request.headers[API_KEY_HEADER] = self._settings.api_key
         return request
 

@@ -64,7 +64,22 @@ def with_extra(**extra: Any) -> Any:
         ({"host": "pl.example.com", "port": 8443}, "https://pl.example.com:8443"),
         ({"host": "pl.example.com", "port": "8443"}, "https://pl.example.com:8443"),
         ({"host": "pl.example.com:1", "port": 2}, "https://pl.example.com:1"),
-        ({"host": "http://pl.example.com", "port": 80}, "http://pl.example.com:80"),
+        ({"host": "http://pl.example.com", "port": 80}, "http://pl.example.com"),
+        ({"host": "http://pl.example.com", "port": 443}, "http://pl.example.com:443"),
+        ({"host": "pl.example.com", "port": 443}, "https://pl.example.com"),
+        ({"host": "https://pl.example.com:443/a"}, "https://pl.example.com/a"),
+        ({"host": "M\u00fcnchen.example"}, "https://xn--mnchen-3ya.example"),
+        ({"host": "stra\u00dfe.example"}, "https://xn--strae-oqa.example"),
+        ({"host": "pl.example.com/a/../b"}, "https://pl.example.com/b"),
+        ({"host": "pl.example.com/a/./b/."}, "https://pl.example.com/a/b"),
+        ({"host": "pl.example.com/../../a/.."}, "https://pl.example.com"),
+        ({"host": "pl.example.com/a/%2E%2e/b"}, "https://pl.example.com/b"),
+        ({"host": "pl.example.com//a//b//"}, "https://pl.example.com/a//b"),
+        ({"host": "pl.example.com/a/..//b"}, "https://pl.example.com/b"),
+        ({"host": "pl.example.com/%7Eme/%41"}, "https://pl.example.com/~me/A"),
+        ({"host": "pl.example.com/a%2fb%c3%bc"}, "https://pl.example.com/a%2Fb%C3%BC"),
+        ({"host": "pl.example.com/100%/%zz"}, "https://pl.example.com/100%25/%25zz"),
+        ({"host": "pl.example.com/\u00fc [x]"}, "https://pl.example.com/%C3%BC%20%5Bx%5D"),
         ({"host": "::1"}, "https://[::1]"),
         ({"host": "::1", "port": 8443}, "https://[::1]:8443"),
         ({"host": "2001:DB8::1"}, "https://[2001:db8::1]"),
@@ -112,6 +127,9 @@ def test_the_base_url(fields: dict[str, Any], url: str) -> None:
         {"host": "my host"},
         {"host": "https://pl example.com"},
         {"host": "pl.exam\x00ple.com"},
+        {"host": "pl%41.example.com"},
+        {"host": "xn--\u00fc.example.com"},
+        {"host": "m\u00fcnchen..example"},
     ],
     ids=str,
 )
@@ -330,6 +348,8 @@ def test_whatever_the_fields_hold(
         settings = read_connection(fields)
         assert settings.base_url.startswith(("http://", "https://"))
         assert not settings.base_url.endswith("/")
+        again = read_connection(connection(host=settings.base_url))
+        assert again.base_url == settings.base_url
         assert isinstance(settings.is_cleartext, bool)
         assert settings.timeout > 0
         assert settings.api_key.isascii()

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 
 from airflow_provider_promptlayer.api.http import Request
-from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.api.settings import Settings, read_connection
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport, PromptLayerSession
 
 KEY = "pl_geheim_0123456789"
@@ -27,13 +29,18 @@ def session(server: Any) -> Iterator[PromptLayerSession]:
         yield session
 
 
-@pytest.mark.parametrize("path", ["/prefix", "/prefix/", "/prefix/x?y=z", "/prefix/a%2Fb"])
+@pytest.mark.parametrize(
+    "path",
+    ["/prefix", "/prefix/", "/prefix/x?y=z", "/prefix/a%2Fb", "/x/../prefix/x", "/%70refix/x"],
+)
 def test_the_key_goes_to_promptlayer(server: Any, session: PromptLayerSession, path: str) -> None:
     assert session.get(server.url + path, timeout=10).content == b"whole"
     assert server.requests[0].headers["x-api-key"] == KEY
 
 
-@pytest.mark.parametrize("path", ["/", "/other", "/prefixed/x", "/prefix.evil/x"])
+@pytest.mark.parametrize(
+    "path", ["/", "/other", "/prefixed/x", "/prefix.evil/x", "/prefix/%2e%2E/other"]
+)
 def test_the_key_goes_nowhere_below_another_path(
     server: Any, session: PromptLayerSession, path: str
 ) -> None:
@@ -47,6 +54,24 @@ def test_a_path_that_climbs_out_of_the_prefix_does_not_take_the_key_along(
     session.get(server.url + "/prefix/../other", timeout=10)
     (received,) = server.requests
     assert ("x-api-key" in received.headers) == received.target.startswith("/prefix")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("pl.example.com:443", "https://PL.example.com/x"),
+        ("pl.example.com", "https://pl.example.com:443/x"),
+        ("M\u00fcnchen.example", "https://m\u00fcnchen.example/x"),
+        ("pl.example.com/a/../b/%7e", "https://pl.example.com/b/~/x"),
+        ("pl.example.com/a/../b/%7e", "https://pl.example.com/a/../b/%7E/x"),
+    ],
+)
+def test_the_key_goes_to_promptlayer_however_its_url_is_written(host: str, url: str) -> None:
+    fields = {"conn_id": "c", "host": host, "port": None, "schema": None, "extra": None}
+    settings = read_connection(SimpleNamespace(**fields, password=KEY))
+    with PromptLayerSession(settings) as session:
+        prepared = session.prepare_request(requests.Request("GET", url))
+    assert prepared.headers["X-API-KEY"] == KEY
 
 
 def test_the_key_does_not_go_to_another_host(
