@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_promptlayer.api.batches import Batch, Note, Stage
+from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer.api.batches import Batch, Note, Stage, fingerprint
+from airflow_provider_promptlayer.api.persisted import (
+    UnreadableError,
+    read_persisted,
+    versioned,
+)
 from airflow_provider_promptlayer.api.starting import Phase, Record
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 KEY: Final = "promptlayer_run"
+_QUESTION_KEY: Final = "promptlayer_question"
 _OUTAGE_KEY: Final = "promptlayer_outage"
 
 
@@ -20,23 +28,28 @@ class RunMemory:
     """One record for each task instance; mapped indexes have their own, tries share it.
 
     :param store: ``context["task_state_store"]``.
-    :param lifecycle: the task instance's ``max_tries``, see :class:`.api.starting.Record`.
+    :param clear_epoch: see :class:`.api.starting.Record`.
+    :param try_number: the running try.
     """
 
-    def __init__(self, store: Any, lifecycle: int) -> None:
+    def __init__(self, store: Any, clear_epoch: str, try_number: int) -> None:
         self._store = store
-        self.lifecycle = lifecycle
+        self.clear_epoch = clear_epoch
+        self._try_number = try_number
 
     @classmethod
     def of(cls, context: Context) -> RunMemory | None:
         """Return the memory of the running task, or None where Airflow has none."""
         values: Any = context
-        store = values.get("task_state_store")
-        return None if store is None else cls(store, int(values["ti"].max_tries or 0))
+        store, ti = values.get("task_state_store"), values["ti"]
+        return None if store is None else cls(store, compat.clear_epoch(ti), int(ti.try_number))
 
     def read(self) -> Record | None:
-        """Return what an earlier try left, or None."""
-        return Record.read(self._store.get(KEY))
+        """Return what an earlier try left, or None.
+
+        :raises UnreadableError: if that cannot be read.
+        """
+        return read_persisted(self._store.get(KEY), Record.read)
 
     def write(
         self,
@@ -48,7 +61,9 @@ class RunMemory:
         subject: Mapping[str, Any] | None = None,
     ) -> None:
         """Note how far the task has come."""
-        self.put_back(Record(phase, self.lifecycle, subject_id, is_own, asked, subject))
+        self.put_back(
+            Record(phase, self.clear_epoch, self._try_number, subject_id, is_own, asked, subject)
+        )
 
     def put_back(self, record: Record) -> None:
         """Note what was noted before."""
@@ -57,6 +72,29 @@ class RunMemory:
     def forget(self) -> None:
         """Remove the note."""
         self._store.delete(KEY)
+
+    def ask(self) -> None:
+        """Note that this try asks a person to look at what an earlier one has left."""
+        question = {"clear_epoch": self.clear_epoch, "about": self._about}
+        self._store.set(_QUESTION_KEY, versioned(question))
+
+    def is_answered(self) -> bool:
+        """Return whether a person was asked about what is there, and has cleared the task since."""
+        try:
+            question = read_persisted(
+                self._store.get(_QUESTION_KEY),
+                lambda fields: (fields.text("clear_epoch"), fields.text("about")),
+            )
+        except UnreadableError:
+            return False  # asking once more does no harm
+        return (
+            question is not None and question[0] != self.clear_epoch and question[1] == self._about
+        )
+
+    @property
+    def _about(self) -> str:
+        kept = self._store.get(KEY)
+        return fingerprint(json.dumps(kept, sort_keys=True, default=repr).encode())
 
 
 class BatchMemory:

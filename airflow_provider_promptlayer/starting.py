@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_promptlayer import compat, xcom
 from airflow_provider_promptlayer.api.arguments import canonical
 from airflow_provider_promptlayer.api.batches import fingerprint
+from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
 from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.api.talks import cancellation
@@ -32,7 +33,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
 )
-from airflow_provider_promptlayer.memory import RunMemory
+from airflow_provider_promptlayer.memory import KEY, RunMemory
 from airflow_provider_promptlayer.waiting import PromptLayerWaiter
 
 if TYPE_CHECKING:
@@ -61,6 +62,13 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
 
     how_to_find: ClassVar[str]
     """How a person tells whether a start whose answer was lost has arrived."""
+
+    def look_for(self, context: Context, try_number: int | None) -> str:  # noqa: ARG002
+        """Return how a person tells whether the start of a try has arrived.
+
+        :param try_number: None if it is not known which try.
+        """
+        return self.how_to_find
 
     def __init__(
         self, *, wait_for_completion: bool = True, reattach: bool = True, **kwargs: Any
@@ -174,6 +182,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         try:
             subject_id = self.start(context)
         except PromptLayerStartUncertainError:
+            self._note_question()
             raise
         except PromptLayerError:
             self._forget_the_start()  # certainly there was none
@@ -202,13 +211,25 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         """Return what an earlier try of this task has started and has not failed."""
         if self._memory is None:
             return None
-        record = self._memory.read()
-        what = plan(record, self._memory.lifecycle, self._asked)
-        if what is Plan.ASK:
-            raise PromptLayerStartUncertainError(
-                "An earlier try of this task died while it sent the start, so a run may be going "
-                f"on: {self.how_to_find}, then clear this task to start another."
+        try:
+            record = self._memory.read()
+        except UnreadableError as error:
+            what_is_there = (
+                f"What an earlier try noted in the task's state ({KEY}) {error.found}. "
+                f"{error.remedy}".rstrip()
             )
+            self._ask_a_person(
+                context, self._memory, what_is_there, is_elsewhere=error.is_elsewhere
+            )
+            return None
+        what = plan(record, self._memory.clear_epoch, self._asked)
+        if record is not None and what is Plan.ASK:
+            what_is_there = (
+                f"Try {record.try_number} of this task noted that it was about to send the start, "
+                "and not what came of it."
+            )
+            self._ask_a_person(context, self._memory, what_is_there, try_number=record.try_number)
+            return None
         if record is None or record.subject_id is None or not record.is_own:
             return None  # what something else has started is found anew
         if what is Plan.START:
@@ -218,7 +239,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
                 self._leave(record)
             return None
         subject = self.named(record.subject_id)
-        is_retry = record.lifecycle == self._memory.lifecycle
+        is_retry = record.clear_epoch == self._memory.clear_epoch
         try:
             failure = (
                 self._failure(subject, is_retry=is_retry) if self.wait_for_completion else None
@@ -235,6 +256,45 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self._asked_then = record.asked
         self.log.info("Going back to %s, which an earlier try started.", subject.name)
         return subject
+
+    def _ask_a_person(
+        self,
+        context: Context,
+        memory: RunMemory,
+        what_is_there: str,
+        *,
+        try_number: int | None = None,
+        is_elsewhere: bool = False,
+    ) -> None:
+        """Return if a person was asked before, and has cleared the task since.
+
+        :param is_elsewhere: whether what is there can be read elsewhere: then it has to be.
+        :raises PromptLayerStartUncertainError: if not.
+        """
+        if not is_elsewhere and memory.is_answered():
+            self.log.info(
+                "%s The task was cleared since, so another one is started.", what_is_there
+            )
+            return
+        self._note_question()
+        raise PromptLayerStartUncertainError(
+            f"{what_is_there} So it may be going on: {self.look_for(context, try_number)}. Then "
+            + (
+                f"clear this task, which goes back to it; or delete {KEY} from the task's state "
+                "and clear this task, to start another."
+                if is_elsewhere
+                else "clear this task to start another."
+            )
+        )
+
+    def _note_question(self) -> None:
+        """Note that a person is asked, so that a clear after this means that they have looked."""
+        if self._memory is None:
+            return
+        try:
+            self._memory.ask()
+        except Exception:
+            self.log.exception("Could not note that a person is asked; the next try asks again.")
 
     def _leave(self, record: Record) -> None:
         """End what was started for other arguments, before a clear, where PromptLayer can."""

@@ -28,12 +28,14 @@ class UnreadableError(ValueError):
 
     :param found: what was found; goes on after the name of the thing, such as "is no JSON object".
     :param remedy: a sentence that says how to make it readable; empty where nothing can.
+    :param is_elsewhere: whether a state backend keeps it that this process does not use.
     """
 
-    def __init__(self, found: str, remedy: str = "") -> None:
+    def __init__(self, found: str, remedy: str = "", *, is_elsewhere: bool = False) -> None:
         super().__init__(found)
         self.found = found
         self.remedy = remedy
+        self.is_elsewhere = is_elsewhere
 
 
 def versioned(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def read_persisted(kept: Any, build: Callable[[Fields], T]) -> T | None:
             raise UnreadableError(
                 "is in a state backend that this worker does not use",
                 "Configure the same [workers] state_store_backend on this worker.",
+                is_elsewhere=True,
             )
         version = fields.get("version")
         if type(version) is not int or version != VERSION:

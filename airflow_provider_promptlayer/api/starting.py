@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from airflow_provider_promptlayer.api.fields import FieldError, Fields
+from airflow_provider_promptlayer.api.persisted import versioned
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerTransientError,
@@ -60,16 +62,17 @@ class Phase(StrEnum):
 class Record:
     """What a task remembers of its run across tries.
 
+    :param clear_epoch: tells a retry from a try after a clear, see :func:`.compat.clear_epoch`.
+    :param try_number: the try that wrote this.
     :param subject_id: the id of what was started, or None if that is not known yet.
-    :param lifecycle: tells the tries that follow each other from those after the task was
-        cleared: Airflow raises ``max_tries`` when a task is cleared, and keeps it for a retry.
     :param is_own: False where something else had started it, so that it must not be cancelled.
     :param asked: tells what was asked for from something else, or None if that was not noted.
     :param subject: all ids of what was started, as those of the sheet may be others by now.
     """
 
     phase: Phase
-    lifecycle: int
+    clear_epoch: str
+    try_number: int = 1
     subject_id: int | str | None = None
     is_own: bool = True
     asked: str | None = None
@@ -77,33 +80,38 @@ class Record:
 
     def payload(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
-        return {
-            "phase": self.phase.value,
-            "lifecycle": self.lifecycle,
-            "id": self.subject_id,
-            "is_own": self.is_own,
-            "asked": self.asked,
-            "subject": None if self.subject is None else dict(self.subject),
-        }
+        return versioned(
+            {
+                "phase": self.phase.value,
+                "clear_epoch": self.clear_epoch,
+                "try_number": self.try_number,
+                "id": self.subject_id,
+                "is_own": self.is_own,
+                "asked": self.asked,
+                "subject": None if self.subject is None else dict(self.subject),
+            }
+        )
 
     @classmethod
-    def read(cls, payload: Any) -> Record | None:
-        """Return the record that ``payload`` is, or None if it is none."""
-        try:
-            subject_id, asked = payload["id"], payload.get("asked")
-            subject = payload.get("subject")
-            if not isinstance(subject_id, int | str | None):
-                return None
-            return cls(
-                Phase(payload["phase"]),
-                int(payload["lifecycle"]),
-                subject_id,
-                bool(payload.get("is_own", True)),
-                asked if isinstance(asked, str) else None,
-                subject if isinstance(subject, dict) else None,
-            )
-        except (TypeError, KeyError, ValueError):
-            return None
+    def read(cls, fields: Fields) -> Record:
+        """Return the record that was kept.
+
+        :raises ValueError: if it is none.
+        """
+        phase, subject_id = Phase(fields.text("phase")), fields.get("id")
+        if phase is Phase.STARTING:
+            subject_id = None
+        elif isinstance(subject_id, bool) or not isinstance(subject_id, int | str):
+            raise FieldError("has no id")
+        return cls(
+            phase,
+            fields.text("clear_epoch"),
+            fields.count("try_number"),
+            subject_id,
+            fields.flag("is_own"),
+            fields.text_or_none("asked"),
+            fields.mapping_or_none("subject"),
+        )
 
 
 class Plan(StrEnum):
@@ -113,10 +121,11 @@ class Plan(StrEnum):
     ATTACH = "attach"
     """Go back to the run of the record, unless that has failed."""
     ASK = "ask"
-    """An earlier try died while it sent the start: only a person can tell whether it arrived."""
+    """An earlier try noted no more than that it was about to send the start: a person has to look
+    whether it arrived. A clear alone does not say that anybody has looked."""
 
 
-def plan(record: Record | None, lifecycle: int, asked: str | None = None) -> Plan:
+def plan(record: Record | None, clear_epoch: str, asked: str | None = None) -> Plan:
     """Return what to do, given what an earlier try has left behind.
 
     A task that is cleared after it has delivered is meant to run again; one that is cleared
@@ -126,10 +135,9 @@ def plan(record: Record | None, lifecycle: int, asked: str | None = None) -> Pla
     """
     if record is None:
         return Plan.START
-    is_retry = record.lifecycle == lifecycle
     if record.subject_id is None:
-        return Plan.ASK if is_retry else Plan.START
-    if is_retry:
+        return Plan.ASK
+    if record.clear_epoch == clear_epoch:  # a retry
         return Plan.ATTACH
     if record.phase is Phase.DELIVERED or (record.asked and asked and record.asked != asked):
         return Plan.START

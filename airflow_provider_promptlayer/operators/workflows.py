@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import execution_id, mapping, texts
+from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun, run_workflow
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.starting import PromptLayerStarter
@@ -138,8 +139,10 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
     another input by then; one that is cleared after it has succeeded starts a new run. What
     remains:
 
-    - The worker dies while the start is being sent: the next try fails without starting anything,
-      and says how to look for the run, because nobody can tell whether the start arrived.
+    - The worker dies while the start is being sent, or the note cannot be read (another release
+      wrote it, or a state backend that this worker lacks): the next try starts nothing, also
+      after a clear, and asks a person to look for the run. Clearing the task after that starts
+      another one.
     - The store cannot be written after the start: as on older versions.
 
     Before Airflow 3.3 there is nowhere to keep the note. Only what cannot double a run is retried
@@ -185,7 +188,6 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
     }
 
     id_key = xcom.EXECUTION_ID_KEY
-    how_to_find = "look for it in PromptLayer by its metadata (airflow_run_id, airflow_task_id)"
 
     def __init__(
         self,
@@ -229,10 +231,23 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
         """Return the run that has the id."""
         return WorkflowRun(execution_id(subject_id))
 
+    def look_for(self, context: Context, try_number: int | None) -> str:
+        """Return the metadata by which a run that a try has started is found."""
+        metadata = self._metadata(context)
+        named = {key: metadata[key] for key in origin(context)}
+        del named["airflow_try_number"]
+        if try_number is not None:
+            named["airflow_try_number"] = str(try_number)
+        shown = ", ".join(f"{key}={one_line(repr(text), 260)}" for key, text in named.items())
+        return f"look in PromptLayer for a run with the metadata {shown}"
+
+    def _metadata(self, context: Context) -> dict[str, Any]:
+        return {**origin(context), **mapping("metadata", self.metadata)}
+
     def _arguments(self, context: Context) -> dict[str, Any]:
         return {
             "input_variables": self.input_variables,
-            "metadata": {**origin(context), **mapping("metadata", self.metadata)},
+            "metadata": self._metadata(context),
             "workflow_label_name": self.workflow_label_name,
             "workflow_version_number": self.workflow_version_number,
             "return_all_outputs": self.return_all_outputs,

@@ -25,7 +25,11 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_promptlayer.compat import STARTS_IN_TRIGGERER, reschedule_exception
+from airflow_provider_promptlayer.compat import (
+    STARTS_IN_TRIGGERER,
+    clear_epoch,
+    reschedule_exception,
+)
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerWaitTimeoutError,
@@ -46,6 +50,7 @@ class FakeTaskInstance:
     map_index: int = -1
     try_number: int = 1
     max_tries: int = 0
+    context_carrier: dict[str, str] | None = None
     xcoms: dict[str, Any] = field(default_factory=dict)
     first_reschedule: datetime.datetime | None = None
 
@@ -58,6 +63,11 @@ class FakeTaskInstance:
 
     def get_first_reschedule_date(self, context: Any) -> datetime.datetime | None:
         return self.first_reschedule
+
+
+def epoch(max_tries: int = 2) -> str:
+    """Return the clear epoch of a fake task instance."""
+    return clear_epoch(FakeTaskInstance(max_tries=max_tries))
 
 
 class Store(dict[str, Any]):

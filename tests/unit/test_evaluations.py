@@ -19,7 +19,6 @@ from support.kinds import PIPELINES, REPORTS, SHEETS, TABLE, Fate, new_server, s
 from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
 
 from airflow_provider_promptlayer.api import starting, waiting
-from airflow_provider_promptlayer.api.starting import Phase, Record
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators import evaluations
@@ -188,17 +187,6 @@ class TestExactlyOnce:
         server.script(Reply(status, "{}", {"Retry-After": "0"}), method="POST", times=2)
         assert run(start).kind == "success"
         assert (len(start.started(server)), server.count("POST")) == (1, 3)
-
-    def test_a_try_that_died_while_sending_starts_nothing(
-        self, start: Start, server: LocalPromptLayer
-    ) -> None:
-        store = Store()
-        store.set("promptlayer_run", Record(Phase.STARTING, 2).payload())
-        ending = run(start, store=store, number=2)
-        assert ending.kind == "failed for good"
-        assert "died while it sent the start" in ending.message
-        assert server.count() == 0
-        assert run(start, store=store, max_tries=5).kind == "success"  # cleared by a person
 
     def test_a_try_after_a_crash_goes_back(
         self, start: Start, deferrable: bool, server: LocalPromptLayer

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from support.clocks import timed_by_looks
-from support.modes import Ending, FakeTaskInstance, Store, run_task
+from support.modes import Ending, FakeTaskInstance, Store, epoch, run_task
 
 from airflow_provider_promptlayer import compat
 from airflow_provider_promptlayer.api import starting
@@ -89,31 +89,26 @@ def leave(store: Store, *, number: int = 1, max_tries: int = 2, **arguments: Any
         operator.execute(context)
 
 
-STARTED = Record(Phase.STARTED, 2, 7)
+STARTED = Record(Phase.STARTED, "a", 1, 7)
 
 
 @pytest.mark.parametrize(
-    ("record", "lifecycle", "expected"),
+    ("record", "clear_epoch", "expected"),
     [
-        (None, 2, Plan.START),
-        (STARTED, 2, Plan.ATTACH),
-        (STARTED, 5, Plan.ATTACH),  # cleared while it went on
-        (Record(Phase.DELIVERED, 2, 7), 2, Plan.ATTACH),  # died after it had delivered
-        (Record(Phase.DELIVERED, 2, 7), 5, Plan.START),  # cleared to run again
-        (Record(Phase.STARTING, 2), 2, Plan.ASK),
-        (Record(Phase.STARTING, 2), 5, Plan.START),  # somebody has looked, and cleared it
-        (Record(Phase.STARTED, 2, 7, asked="this"), 5, Plan.ATTACH),
-        (Record(Phase.STARTED, 2, 7, asked="that"), 5, Plan.START),  # cleared, and changed
-        (Record(Phase.STARTED, 2, 7, asked="that"), 2, Plan.ATTACH),  # a retry bills nothing twice
+        (None, "a", Plan.START),
+        (STARTED, "a", Plan.ATTACH),
+        (STARTED, "b", Plan.ATTACH),  # cleared while it went on
+        (Record(Phase.DELIVERED, "a", 1, 7), "a", Plan.ATTACH),  # died after it had delivered
+        (Record(Phase.DELIVERED, "a", 1, 7), "b", Plan.START),  # cleared to run again
+        (Record(Phase.STARTING, "a"), "a", Plan.ASK),
+        (Record(Phase.STARTING, "a"), "b", Plan.ASK),  # cleared, which says of no look
+        (Record(Phase.STARTED, "a", 1, 7, asked="this"), "b", Plan.ATTACH),
+        (Record(Phase.STARTED, "a", 1, 7, asked="that"), "b", Plan.START),  # cleared, and changed
+        (Record(Phase.STARTED, "a", 1, 7, asked="that"), "a", Plan.ATTACH),  # billed once
     ],
 )
-def test_plan(record: Record | None, lifecycle: int, expected: Plan) -> None:
-    assert plan(record, lifecycle, "this") is expected
-
-
-@pytest.mark.parametrize("payload", [None, 5, {}, {"phase": "x"}, {"phase": "started"}, "started"])
-def test_a_record_that_is_none(payload: Any) -> None:
-    assert Record.read(payload) is None
+def test_plan(record: Record | None, clear_epoch: str, expected: Plan) -> None:
+    assert plan(record, clear_epoch, "this") is expected
 
 
 class TestReattach:
@@ -125,7 +120,8 @@ class TestReattach:
     ) -> None:
         store = Store()
         store.set(
-            "promptlayer_run", Record(Phase.STARTED, 2, server.start_execution("Slow")).payload()
+            "promptlayer_run",
+            Record(Phase.STARTED, epoch(), 1, server.start_execution("Slow")).payload(),
         )
         ending = attempt(store, number=2, deferrable=deferrable)
         assert ending.value == {"Answer": "long"}
@@ -222,10 +218,11 @@ class TestReattach:
 
     def test_a_try_that_died_while_sending_starts_nothing(self, server: LocalPromptLayer) -> None:
         store = Store()
-        store.set("promptlayer_run", Record(Phase.STARTING, 2).payload())
+        store.set("promptlayer_run", Record(Phase.STARTING, epoch()).payload())
         ending = attempt(store, number=2)
         assert ending.kind == "failed for good"
-        assert "airflow_run_id" in ending.message
+        assert "airflow_run_id='manual__1'" in ending.message
+        assert "airflow_try_number='1'" in ending.message
         assert server.count() == 0
 
     def test_a_refused_start_leaves_nothing_behind(self, server: LocalPromptLayer) -> None:
@@ -533,7 +530,7 @@ def test_a_blip_after_the_deadline_does_not_lose_a_run_that_ended(
 
 def test_clearing_a_task_whose_run_is_gone_starts_another(server: LocalPromptLayer) -> None:
     store = Store()
-    store.set("promptlayer_run", Record(Phase.STARTED, 2, 4711).payload())
+    store.set("promptlayer_run", Record(Phase.STARTED, epoch(), 1, 4711).payload())
     assert attempt(store).kind == "failed for good"
     assert attempt(store, max_tries=3).kind == "success"
 

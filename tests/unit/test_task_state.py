@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a try makes of the record that an earlier one has left in Airflow's task state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.kinds import new_server
+from support.modes import Store, epoch
+from support.starts import STARTS, Start
+
+from airflow_provider_promptlayer.api.starting import Phase, Record
+from airflow_provider_promptlayer.testing import Close, LocalPromptLayer
+
+KEY = "promptlayer_run"
+
+
+@pytest.fixture(params=STARTS)
+def start(request: pytest.FixtureRequest) -> Start:
+    return STARTS[request.param]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
+    with new_server() as server:
+        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+        yield server
+
+
+GOOD = Record(Phase.STARTED, epoch(), 1, 7).payload()
+UNREADABLE: dict[str, Any] = {
+    "of another version": GOOD | {"version": 2},
+    "without a version": {key: value for key, value in GOOD.items() if key != "version"},
+    "of an unknown phase": GOOD | {"phase": "celebrated"},
+    "without an id": GOOD | {"id": None},
+    "with an id of another type": GOOD | {"id": [7]},
+    "without a clear epoch": GOOD | {"clear_epoch": None},
+    "empty": {},
+    "a text": "7",
+    "a list": [7],
+}
+REFERENCE = {"__airflow_state_ref__": "s3://bucket/promptlayer_run"}
+
+
+class TestUnreadable:
+    """What is there and cannot be read is never taken for nothing: a run may hang on it."""
+
+    @pytest.mark.parametrize("kept", UNREADABLE.values(), ids=UNREADABLE)
+    def test_starts_nothing_and_asks_a_person(
+        self, start: Start, kept: Any, server: LocalPromptLayer
+    ) -> None:
+        store = Store({KEY: kept})
+        for number in (2, 3):  # the second, should Airflow try again all the same
+            ending = start.run(store, number=number)
+            assert ending.kind == "failed for good", ending
+            assert f"task's state ({KEY})" in ending.message
+            assert "look" in ending.message
+            assert "clear this task to start another" in ending.message
+        assert (server.count(), store[KEY]) == (0, kept)
+        assert start.run(store, number=4, max_tries=5).kind == "success"
+        assert server.count("POST") == 1
+
+    def test_in_a_state_backend_that_this_worker_lacks(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        """However often it is cleared: with the backend it can be read, so it has to be."""
+        store = Store()
+        first = start.run(store, "never", wait_for_completion=False)
+        at_backend, store[KEY] = store[KEY] | {"phase": "started"}, REFERENCE
+        for number, max_tries in ((2, 2), (3, 5), (4, 8)):
+            ending = start.run(store, number=number, max_tries=max_tries)
+            assert ending.kind == "failed for good"
+            assert "[workers] state_store_backend" in ending.message
+        store[KEY] = at_backend
+        back = start.run(store, "never", number=5, max_tries=8, wait_for_completion=False)
+        assert (back.value, server.count("POST")) == (first.value, 1)
+
+    def test_the_question_to_a_person(self, start: Start, server: LocalPromptLayer) -> None:
+        """Where the note that a person was asked cannot be read, a person is asked once more."""
+        store = Store({KEY: UNREADABLE["empty"]})
+        start.run(store)
+        store["promptlayer_question"] = REFERENCE
+        assert start.run(store, number=2, max_tries=3).kind == "failed for good"
+        assert start.run(store, number=3, max_tries=5).kind == "success"
+
+
+ANOTHER_EPOCH = pytest.mark.parametrize(
+    "cleared",
+    [{"max_tries": 3}, {"max_tries": 2, "carrier": "another"}],
+    ids=["cleared", "cleared with retries lowered"],
+)
+
+
+@ANOTHER_EPOCH
+class TestCleared:
+    """A clear means another run where the docs say so, and nowhere else."""
+
+    def test_after_success(
+        self, start: Start, cleared: dict[str, Any], server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        start.run(store)
+        assert start.run(store, number=2, **cleared).kind == "success"
+        assert server.count("POST") == 2
+
+    def test_after_a_start_whose_answer_was_lost(
+        self, start: Start, cleared: dict[str, Any], server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        server.script(Close(), method="POST", acted_on=True)
+        assert start.run(store).kind == "failed for good"
+        assert start.run(store, number=2, **cleared).kind == "success"
+        assert server.count("POST") == 2
+
+    def test_after_a_try_that_died_while_sending(
+        self, start: Start, cleared: dict[str, Any], server: LocalPromptLayer
+    ) -> None:
+        """Nobody was told to look yet, so the clear says nothing; the next one does."""
+        store = Store({KEY: Record(Phase.STARTING, epoch()).payload()})
+        ending = start.run(store, number=2, **cleared)
+        assert ending.kind == "failed for good"
+        assert "clear this task to start another" in ending.message
+        assert start.run(store, number=3, **cleared).kind == "failed for good"
+        assert server.count() == 0
+        assert start.run(store, number=4, max_tries=7).kind == "success"
+
+    def test_an_answer_is_about_one_start(
+        self, start: Start, cleared: dict[str, Any], server: LocalPromptLayer
+    ) -> None:
+        """The one that a person has looked for is not the one that died after the clear."""
+        store = Store({KEY: Record(Phase.STARTING, epoch()).payload()})
+        start.run(store)
+        store[KEY] = Record(Phase.STARTING, epoch(5), 2).payload()
+        assert start.run(store, number=3, **cleared).kind == "failed for good"
+        assert server.count() == 0
+
+
+def test_a_retry_after_a_start_whose_answer_was_lost(
+    start: Start, server: LocalPromptLayer
+) -> None:
+    """Should Airflow try again all the same: without a clear nobody has looked."""
+    store = Store()
+    server.script(Close(), method="POST", acted_on=True)
+    for number in (1, 2, 3):
+        assert start.run(store, number=number).kind == "failed for good"
+    assert server.count("POST") == 1
