@@ -163,11 +163,12 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
     def _finish(self, context: Context, ending: L) -> Any:
         self.record(context, ending)
         self.judge(ending)
+        result = self.deliver(context, ending)
         if self._subject is not None:
-            # Before the outputs go out: a try after a crash comes back to it all the same, and a
-            # task that is cleared because they could not go out is meant to run again.
+            # After the outputs are out: a task that is cleared because they could not go out comes
+            # back to the run, and so does a try after a crash in between.
             self._remember(Phase.DELIVERED, self._subject)
-        return self.deliver(context, ending)
+        return result
 
     def _start(self, context: Context) -> Subject[L] | None:
         self.check(context)
@@ -246,7 +247,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             )
             if failure is not None:
                 self._replaced = record
-                self.log.info("%s of an earlier try has failed.", subject)
+                self.log.info("%s of an earlier try is no success: %s", subject, failure)
                 return None
         except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
             if is_retry:
@@ -326,7 +327,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         """Return how it has failed, if it has, and in a way that asks for another.
 
         A verdict is an answer, which a retry does not ask for again; a person who clears the task
-        does.
+        does. Where what this task is to deliver is not among what was left, a clear asks for
+        another one too, as the workflow may have changed.
         """
         try:
             look = self.hook.call(subject.read())
@@ -336,7 +338,12 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             return None
         try:
             self.judge(look)
-        except (PromptLayerRunFailedError, PromptLayerEvaluationFailedError) as error:
+            self.check_contents(look)
+        except (
+            PromptLayerRunFailedError,
+            PromptLayerEvaluationFailedError,
+            PromptLayerInvalidInputError,
+        ) as error:
             return error if self.is_accident(error) or not is_retry else None
         return None
 

@@ -156,6 +156,12 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def judge(self, ending: L) -> None:
         """Raise if an ending counts as a failure."""
 
+    def check_contents(self, ending: L) -> None:
+        """Raise if a success has not left what :meth:`deliver` is to hand on.
+
+        :raises PromptLayerInvalidInputError: naming what is missing.
+        """
+
     @abstractmethod
     def deliver(self, context: Context, ending: L) -> Any:
         """Hand on what an ending that counts as a success left; return the task's result."""

@@ -44,6 +44,13 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
         """Push the statuses before the ending is judged: an alert task wants those of a failure."""
         self._push(context, xcom.NODE_STATUSES_KEY, xcom.statuses(ending.nodes))
 
+    def check_contents(self, ending: WorkflowResults) -> None:
+        """Refuse ``nodes`` that the run does not have.
+
+        :raises PromptLayerInvalidInputError: naming them.
+        """
+        xcom.select(ending, self.nodes)
+
     def deliver(self, context: Context, ending: WorkflowResults) -> Any:
         """Push the outputs and return them, all in a form that Airflow can store.
 
@@ -135,8 +142,8 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
     arrive. On Airflow 3.3 and later the task notes its run in the task state store (one note for
     each mapped index, the same for all tries), so a try after a crash, a time-out or an outage goes
     back to the run that was started, and starts another only if that one has failed. A task that
-    is cleared while its run goes on does the same, unless it asks for another workflow or has
-    another input by then; one that is cleared after it has succeeded starts a new run. What
+    is cleared before its outputs have gone out does the same, unless it asks for another workflow
+    or has another input by then; one that is cleared after it has succeeded starts a new run. What
     remains:
 
     - The worker dies while the start is being sent, or the note cannot be read (another release

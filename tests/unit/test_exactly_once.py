@@ -535,11 +535,50 @@ def test_clearing_a_task_whose_run_is_gone_starts_another(server: LocalPromptLay
     assert attempt(store, max_tries=3).kind == "success"
 
 
-def test_clearing_after_the_outputs_could_not_go_out_runs_again(server: LocalPromptLayer) -> None:
-    store = Store()
-    assert attempt(store, nodes=["Sumarize"]).kind == "failed for good"
-    assert attempt(store, max_tries=3).kind == "success"
-    assert server.count("POST") == 2
+@pytest.mark.parametrize("deferrable", [False, True])
+class TestOutputsThatCouldNotGoOut:
+    """The run has succeeded, and the task has not handed on its outputs."""
+
+    @pytest.mark.parametrize("max_tries", [2, 3], ids=["retry", "clear"])
+    def test_corrected_nodes_come_back_to_the_run(
+        self, server: LocalPromptLayer, max_tries: int, deferrable: bool
+    ) -> None:
+        store = Store()
+        first = attempt(store, nodes=["Anwser"], deferrable=deferrable)
+        assert first.kind == "failed for good"
+        assert "has no node 'Anwser'. It has: 'Answer'" in first.message
+        ending = attempt(
+            store, nodes=["Answer"], number=2, max_tries=max_tries, deferrable=deferrable
+        )
+        assert (ending.value, server.count("POST")) == ({"Answer": "long"}, 1)
+
+    @pytest.mark.parametrize(("max_tries", "runs"), [(2, 1), (3, 2)], ids=["retry", "clear"])
+    def test_a_node_that_the_run_lacks_takes_another_run(
+        self, server: LocalPromptLayer, max_tries: int, runs: int, deferrable: bool
+    ) -> None:
+        """The workflow may have been mended instead: else the task could never succeed."""
+        store = Store()
+        attempt(store, nodes=["Summary"], deferrable=deferrable)
+        attempt(store, nodes=["Summary"], number=2, max_tries=max_tries, deferrable=deferrable)
+        assert server.count("POST") == runs
+
+    def test_a_clear_after_trouble_with_xcom_comes_back_to_the_run(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        push = FakeTaskInstance.xcom_push
+
+        def full(self: FakeTaskInstance, key: str, value: Any) -> None:
+            if key == "promptlayer_final_output":
+                raise ConnectionError("no space is left")
+            push(self, key, value)
+
+        store = Store()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FakeTaskInstance, "xcom_push", full)
+            with pytest.raises(ConnectionError):
+                attempt(store, deferrable=deferrable)
+        ending = attempt(store, number=2, max_tries=3, deferrable=deferrable)
+        assert (ending.value, server.count("POST")) == ({"Answer": "long"}, 1)
 
 
 class TestExecutionTimeout:
