@@ -41,6 +41,9 @@ MAX_PAGES: Final = 20
 PATIENCE: Final = 60.0
 """Seconds of trouble that one question for the message alone is worth."""
 
+MESSAGE_SECONDS: Final = 120.0
+"""Seconds that all questions for the message alone may take together."""
+
 
 def score_of(ending: Report) -> Talk[ReportScore]:
     """Return the score of a report; one that has not completed is not asked about."""

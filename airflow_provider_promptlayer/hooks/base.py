@@ -9,6 +9,7 @@ imported on first use, because DAG files import this module on every parse.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -42,6 +43,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnexpectedAnswerError,
     PromptLayerUnknownConnectionError,
     PromptLayerUnreachableError,
+    PromptLayerWaitTimeoutError,
 )
 
 if TYPE_CHECKING:
@@ -268,35 +270,53 @@ class PromptLayerConnectionHook(BaseHook):
                 sent += 1
                 await asyncio.sleep(self._until_resend(error, sent))
 
-    def ask(self, call: Call[T], *, about: str, max_outage: float = DEFAULT_MAX_OUTAGE) -> T:
+    def ask(
+        self,
+        call: Call[T],
+        *,
+        about: str,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        deadline: float = math.inf,
+    ) -> T:
         """Do what :meth:`call` does, riding out trouble as a wait does.
 
         :param about: what is asked about, for messages.
         :param max_outage: seconds for which PromptLayer may be out of reach.
-        :raises PromptLayerOutageError: if it was for longer.
+        :param deadline: when to send no more, in seconds since the epoch.
+        :raises PromptLayerOutageError: if PromptLayer was out of reach for longer.
+        :raises PromptLayerWaitTimeoutError: if there was no answer before the deadline.
         """
         wait = _patience(about, max_outage)
         while True:
+            _check_time(about, deadline)
             try:
                 answer = self.call(call)
             except PromptLayerTransientError as error:
                 step = wait.after_error(error, now=time.time())
                 self._log_step(step)
-                time.sleep(step.sleep)
+                time.sleep(_capped(step.sleep, deadline))
             else:
                 self._log_step(wait.after_answer(now=time.time()))
                 return answer
 
-    async def aask(self, call: Call[T], *, about: str, max_outage: float = DEFAULT_MAX_OUTAGE) -> T:
+    async def aask(
+        self,
+        call: Call[T],
+        *,
+        about: str,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        deadline: float = math.inf,
+    ) -> T:
         """Do what :meth:`ask` does, without blocking the event loop."""
         wait = _patience(about, max_outage)
         while True:
+            _check_time(about, deadline)
             try:
                 answer = await self.acall(call)
             except PromptLayerTransientError as error:
                 step = wait.after_error(error, now=time.time())
                 self._log_step(step)
-                await asyncio.sleep(step.sleep)
+                await asyncio.sleep(_capped(step.sleep, deadline))
             else:
                 self._log_step(wait.after_answer(now=time.time()))
                 return answer
@@ -500,6 +520,17 @@ class PromptLayerConnectionHook(BaseHook):
 
 def _patience(about: str, max_outage: float) -> Wait:
     return Wait(about, Pace(0.0), started_at=time.time(), deadline=None, max_outage=max_outage)
+
+
+def _check_time(about: str, deadline: float) -> None:
+    if time.time() >= deadline:
+        raise PromptLayerWaitTimeoutError(
+            f"The time is up, and PromptLayer has not told everything about {about}."
+        )
+
+
+def _capped(seconds: float, deadline: float) -> float:
+    return max(0.0, min(seconds, deadline - time.time()))
 
 
 class _Lent:

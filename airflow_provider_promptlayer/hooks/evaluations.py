@@ -9,6 +9,7 @@ it certainly did not arrive.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,12 @@ from airflow_provider_promptlayer.api.gates import (
     judge_report,
 )
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.judging import PATIENCE, explained_judgement, score_of
+from airflow_provider_promptlayer.api.judging import (
+    MESSAGE_SECONDS,
+    PATIENCE,
+    explained_judgement,
+    score_of,
+)
 from airflow_provider_promptlayer.api.talks import Talk
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE
@@ -349,9 +355,11 @@ class EvaluationMethods(PromptLayerConnectionHook):
         subject = _calculation(table_id, sheet_id, calculation_id)
         gate = _gate(fail_on_verdict, min_score)
         ending = await self._await_for(subject, timeout, poke_interval, max_outage)
+        deadline = time.time() + MESSAGE_SECONDS
 
         async def ask(call: Call[Any]) -> Any:
-            return await self.aask(call, about=f"the rows of {subject.name}", max_outage=PATIENCE)
+            about = f"the rows of {subject.name}"
+            return await self.aask(call, about=about, max_outage=PATIENCE, deadline=deadline)
 
         await self.aconverse(explained_judgement(subject, ending, **gate), ask)
         return ending
@@ -368,9 +376,11 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
         """
+        deadline = time.time() + MESSAGE_SECONDS
 
         def ask(call: Call[Any]) -> Any:
-            return self.ask(call, about=f"the rows of {calculation.name}", max_outage=PATIENCE)
+            about = f"the rows of {calculation.name}"
+            return self.ask(call, about=about, max_outage=PATIENCE, deadline=deadline)
 
         self.converse(
             explained_judgement(

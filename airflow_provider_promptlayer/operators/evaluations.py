@@ -59,6 +59,12 @@ What PromptLayer says of cells and of operations can lag behind each other.
 
 _LAG_PAUSE: Final = 2.0
 
+_LEAST_SECONDS_TO_ASK: Final = 30.0
+"""For how long the cells may be asked about even where the wait has used up its time.
+
+What was waited for had ended in time, so a few pages of rows are no time-out.
+"""
+
 
 class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[TableOperation]):
     """Recalculate the cells of a sheet, and wait for them.
@@ -120,6 +126,8 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         self._cells: SelectedCells | None = None
         self._wait: Wait | None = None
         self._have_ended: set[str] = set()
+        self._asked_since: float | None = None
+        self._ask_until = math.inf
 
     def check(self, context: Context) -> None:  # noqa: ARG002
         """Refuse what cannot be sent.
@@ -133,7 +141,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         call = recalculate_cells(self.table_id, self.sheet_id, **self._selection())
         return _sent(call.request)
 
-    def start(self, context: Context) -> str | None:  # noqa: ARG002
+    def start(self, context: Context) -> str | None:
         """Queue the recalculation, and return its id, or None if there is nothing to do.
 
         :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
@@ -144,6 +152,8 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         )
         if isinstance(answer, NothingToDo):
             self._forget_the_start()  # before what may take long: a crash then leaves no doubt
+            self._asked_since = time.time()
+            self._set_time_to_ask(context, self._asked_since + self.timeout)
             return self._under_way()
         return answer.operation_id
 
@@ -222,19 +232,25 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         # In a loop: each round waits for one operation of others, for which this task may leave the
         # worker. The time that it has for all of them began with the first.
         while self._waits_for_others and self._wait is not None:
+            deadline = math.inf if self._wait.deadline is None else self._wait.deadline
+            self._set_time_to_ask(context, deadline)
             operation = self._ask_about_selection(ended=ending.operation_id)
             if operation is None:
                 break
             self._is_over = False
             self._subject = subject = self.named(operation.operation_id)
             self._push_id(context, subject)
-            wait = self._new_wait(
-                subject,
-                self._wait.started_at,
-                deadline=math.inf if self._wait.deadline is None else self._wait.deadline,
-            )
+            wait = self._new_wait(subject, self._wait.started_at, deadline=deadline)
             ending = self._wait_to_the_end(subject, wait)
         return super()._finish(context, ending)
+
+    def _started_at(self, context: Context) -> float:
+        # To ask about the cells is a part of the wait.
+        return super()._started_at(context) if self._asked_since is None else self._asked_since
+
+    def _set_time_to_ask(self, context: Context, deadline: float) -> None:
+        least = time.time() + _LEAST_SECONDS_TO_ASK
+        self._ask_until = min(max(deadline, least), self._must_end_by(context))
 
     @property
     def _waits_for_others(self) -> bool:
@@ -288,7 +304,12 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         return operation
 
     def _ask(self, call: Call[T]) -> T:
-        return self.hook.ask(call, about="the cells of the sheet", max_outage=self.max_outage)
+        return self.hook.ask(
+            call,
+            about="the cells of the sheet",
+            max_outage=self.max_outage,
+            deadline=self._ask_until,
+        )
 
     def _judge_cells(self, cells: SelectedCells) -> None:
         judge_cells(cells, self.fail_on, stale_count=self._takes(CellStatus.STALE))

@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
 from airflow.triggers.base import BaseTrigger
+from support.clocks import Leap
 from support.kinds import PIPELINES, REPORTS, SHEETS, TABLE, Fate, new_server, sheet
 from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
 
@@ -661,6 +662,53 @@ class TestManyCells:
         ending = run(TABLE_START, deferrable=deferrable)
         assert ending.kind == "failed for good", ending
         assert "230 of 230 cells done, 1 failed" in ending.message
+
+
+class TestRowsWithoutEnd:
+    """To ask about the cells takes no longer than the wait may."""
+
+    @pytest.fixture(params=[0, 0.05], ids=["nothing to wait for", "after a wait"])
+    def server(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[LocalPromptLayer]:
+        answer = Column("Answer", cell_duration=request.param, failing_rows=[0])
+        server = serving(monkeypatch, sheet("good", columns=[answer], row_count=2))
+        yield server
+        server.stop()
+
+    @pytest.mark.parametrize("pages", ["ever new ones", "none"])
+    def test_end_with_the_time(
+        self, server: LocalPromptLayer, pages: str, deferrable: bool, leap: Leap
+    ) -> None:
+        answer = Column("Answer").id
+        operation_id = server.start_operation(TABLE.id, SHEETS["good"].id)
+        asked: list[str] = []
+
+        def fault(request: Any) -> Reply | None:
+            if "/rows" not in request.raw_path or is_running(server, operation_id):
+                return None
+            asked.append(request.raw_path)
+            if len(asked) == 3:
+                leap(4000)
+            if len(asked) > 20:
+                return None  # a test that fails should end too
+            if pages == "none":
+                return Reply(503)
+            number = len(asked)
+            row = {"row_index": number, "cells": {answer: {"status": "completed"}}}
+            page = {"data": [row], "next_cursor": f"page {number}", "has_more": True}
+            return Reply.of_json({**page, "columns": [{"id": answer, "type": "CODE"}]})
+
+        server.script(fault, times=None)
+        ending = run(TABLE_START, timeout=3600, max_outage=10**6, deferrable=deferrable)
+        assert ending.kind == "timeout", ending
+        assert "the cells of the sheet" in ending.message
+        assert len(asked) == 3
+
+
+def is_running(server: LocalPromptLayer, operation_id: str) -> bool:
+    operation = server.operations[operation_id]
+    return operation.status(server._evaluations.now()) == "running"
 
 
 class TestLargeTable:

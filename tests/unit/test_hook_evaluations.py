@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.clocks import Leap
 from support.kinds import SHEETS, TABLE, new_server, sheet
 
 from airflow_provider_promptlayer.api.tables import NothingToDo, QueuedOperation
@@ -101,6 +102,24 @@ def test_scorecard(ask: Ask, server: LocalPromptLayer) -> None:
     assert passed == look
     ask("run_scorecard", *NEVER)
     assert ask("cancel_scorecard", *NEVER).cancelled_count == 1
+
+
+def test_a_scorecard_is_not_explained_for_ever(
+    ask: Ask, server: LocalPromptLayer, leap: Leap
+) -> None:
+    calculation_id = ask("run_scorecard", *BAD)
+    explaining: list[str] = []
+
+    def slow(request: Any) -> None:
+        if "/scorecard/calculations/" not in request.raw_path:
+            explaining.append(request.raw_path)
+            leap(70.0)
+
+    server.script(slow, times=None)
+    with pytest.raises(PromptLayerEvaluationFailedError, match="the verdict is 'fail'") as failed:
+        ask("wait_for_scorecard", *BAD, calculation_id, timeout=5)
+    assert "There is more to know, but: The time is up" in str(failed.value)
+    assert len(explaining) == 2
 
 
 def test_report(ask: Ask, server: LocalPromptLayer) -> None:
