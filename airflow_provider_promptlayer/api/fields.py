@@ -3,6 +3,7 @@
 
 What a decision hangs on has to be there and of its type; a field of another type is an answer
 that was not understood, never a zero. A number that is none (NaN, ±Infinity) counts as absent.
+What decides nothing is read with the methods ``…_if_any``, and of another type is absent too.
 """
 
 from __future__ import annotations
@@ -55,12 +56,22 @@ class Fields:
             raise FieldError(f"has a {name} that is no text")
         return value
 
+    def text_if_any(self, name: str) -> str | None:
+        """Return a text, or None for anything else."""
+        value = self._value.get(name)
+        return value if isinstance(value, str) else None
+
     def count(self, name: str) -> int:
         """Return an integer of 0 or more."""
         value = self._value.get(name)
         if not _is_count(value):
             raise FieldError(f"has no {name}")
         return value
+
+    def count_if_any(self, name: str) -> int | None:
+        """Return an integer of 0 or more, or None for anything else."""
+        value = self._value.get(name)
+        return value if _is_count(value) else None
 
     def number_or_none(self, name: str) -> float | None:
         """Return a finite number; None for null, NaN and ±Infinity, and where it is missing."""
@@ -70,6 +81,13 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise FieldError(f"has a {name} that is no number")
         return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    def number_if_any(self, name: str) -> float | None:
+        """Return a finite number, or None for anything else."""
+        try:
+            return self.number_or_none(name)
+        except FieldError:
+            return None
 
     def flag(self, name: str) -> bool:
         """Return whether a field is true; null, and where it is missing, is no."""
@@ -86,14 +104,19 @@ class Fields:
         """Return the reader of an object inside, or None for null and where it is missing."""
         return None if self._value.get(name) is None else self.object(name)
 
+    def object_if_any(self, name: str) -> Fields:
+        """Return the reader of an object inside, or of an empty one for anything else."""
+        value = self._value.get(name)
+        return Fields(value if isinstance(value, dict) else {})
+
     def mapping_or_none(self, name: str) -> dict[str, Any] | None:
         """Return an object of any keys as it is, or None for null and where it is missing."""
         fields = self.object_or_none(name)
         return None if fields is None else fields._value
 
     def counts(self, name: str) -> dict[str, int]:
-        """Return the integers in an object inside, by their names; empty where it is missing."""
-        found = self.mapping_or_none(name) or {}
+        """Return the integers in an object inside, by their names; empty for anything else."""
+        found = self.object_if_any(name)._value
         return {key: value for key, value in found.items() if _is_count(value)}
 
     def objects(self, name: str) -> Iterator[Fields]:
@@ -102,6 +125,12 @@ class Fields:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise FieldError(f"has no list of {name}")
         return map(Fields, value)
+
+    def objects_if_any(self, name: str) -> Iterator[Fields]:
+        """Return the readers of the objects in a list; of none for anything else."""
+        value = self._value.get(name)
+        found = value if isinstance(value, list) else []
+        return (Fields(item) for item in found if isinstance(item, dict))
 
 
 def read_answer(

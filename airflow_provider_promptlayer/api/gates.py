@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 from airflow_provider_promptlayer.api.arguments import items, score
 from airflow_provider_promptlayer.api.cells import SelectedCells
+from airflow_provider_promptlayer.api.reasons import entries, error_of, reason, words_or_all
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, Report, ReportScore, ReportStatus
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
@@ -51,7 +52,6 @@ _REASON_LIMIT: Final = 200
 _TITLES: Final = ("title", "name", "step_title")
 _VERDICTS: Final = ("verdict", "aggregate_verdict")
 _SCORES: Final = ("score", "aggregate_score", "average_score")
-_REASONS: Final = ("error_summary", "reason", "reasoning", "explanation", "error", "message")
 _SEVERITY: Final = {Verdict.ERROR: 0, Verdict.FAIL: 1, Verdict.WARN: 2}
 
 
@@ -60,7 +60,7 @@ class Criterion:
     """One criterion of a scorecard, as far as PromptLayer's summary can be read.
 
     The description leaves the shape of a summary open. Known names are looked for, and what is
-    not found is None.
+    not found is None. One that has an error and no verdict has the verdict ``error``.
     """
 
     title: str
@@ -225,7 +225,7 @@ def judge_scorecard(
     text = (
         f"Scorecard calculation {calculation.calculation_id} does not pass: {', '.join(problems)}."
     )
-    if said := _phrase(calculation.error_summary):
+    if said := _phrase(words_or_all(calculation.error_summary)):
         text += f" PromptLayer says: {said}."
     # A score that is too low comes of failures too, whether or not the gate asks for verdicts.
     blamed = {*DEFAULT_FAIL_ON_VERDICT, *fail_on_verdict}
@@ -268,7 +268,7 @@ def judge_report(
     if not problems:
         return
     text = f"Report {report.report_id} does not pass: {', '.join(problems)} ({report.progress})."
-    if overall is None and (said := _phrase(report.score_calculation_error)):
+    if overall is None and (said := _phrase(words_or_all(report.score_calculation_error))):
         text += f" PromptLayer says: {said}."
     columns = column_scores(score) if score else {}
     if columns:
@@ -288,7 +288,7 @@ def criteria(
     :param step_titles: id of a step → its title.
     """
     found: list[Criterion] = []
-    for key, summary in calculation.criterion_summaries.items():
+    for key, summary in entries(calculation.criterion_summaries):
         if len(found) == _SUMMARIES_READ:
             break
         found.append(_criterion(key, summary, step_titles or {}))
@@ -309,7 +309,7 @@ def severity(verdict: str | None) -> int:
 def column_scores(score: ReportScore) -> dict[str, float | None]:
     """Return column name → score, as far as the details of a report's score have them."""
     details = score.details
-    columns = details.get("columns")
+    columns = details.get("columns") if isinstance(details, Mapping) else details
     found: dict[str, float | None] = {}
     for column in columns if isinstance(columns, list) else [details]:
         if isinstance(column, Mapping) and isinstance(name := column.get("column_name"), str):
@@ -342,9 +342,9 @@ def _criterion(key: str, summary: Any, titles: Mapping[str, str]) -> Criterion:
     counts = summary.get("verdict_counts")
     return Criterion(
         title=titles.get(key) or _first_text(summary, _TITLES) or key,
-        verdict=_first_text(summary, _VERDICTS),
+        verdict=_first_text(summary, _VERDICTS) or (Verdict.ERROR if error_of(summary) else None),
         score=_first_number(summary, _SCORES),
-        reason=_first_text(summary, _REASONS),
+        reason=reason(summary),
         verdict_counts={
             verdict: number
             for verdict, number in counts.items()
@@ -376,8 +376,9 @@ def _name_criterion(criterion: Criterion) -> str:
 
 
 def _name_row(row: ScorecardRow, titles: Mapping[str, str], blamed: Collection[str]) -> str:
-    reasons = [_phrase(row.error_summary, _REASON_LIMIT)] if row.error_summary else []
-    for key, result in row.step_results.items():
+    said = _phrase(words_or_all(row.error_summary), _REASON_LIMIT)
+    reasons = [said] if said else []
+    for key, result in entries(row.step_results):
         if len(reasons) == 3:
             break
         step = _criterion(key, result, titles)

@@ -56,14 +56,14 @@ class Report:
         unknown one counts as final, and not as a success.
     :param status_counts: status of a cell (``COMPLETED``, ``FAILED``, ``QUEUED``, ``RUNNING``)
         → number of cells.
-    :param score_calculation_error: why there is no score, or None.
+    :param score_calculation_error: why there is no score: text or an object, or None.
     """
 
     report_id: int
     status: str
     name: str = field(default="", repr=False)
     status_counts: Mapping[str, int] = field(default_factory=dict)
-    score_calculation_error: str | None = field(default=None, repr=False)
+    score_calculation_error: Any = field(default=None, repr=False)
 
     @property
     def is_complete(self) -> bool:
@@ -109,13 +109,13 @@ class ReportScore:
 
     :param overall_score: 0 to 100, or None.
     :param score_type: ``single_column``, ``multi_column``, ``custom`` or ``none``.
-    :param details: of a shape that depends on ``score_type``.
+    :param details: of any shape; an object that depends on ``score_type``, in the description.
     """
 
     overall_score: float | None
     score_type: str
     has_custom_scoring: bool
-    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    details: Any = field(default_factory=dict, repr=False)
 
 
 def run_report(
@@ -194,13 +194,13 @@ def report(report_id: int | str) -> Call[Report]:
         if status == ReportStatus.COMPLETED:  # which the counts have to bear out
             counts = _counts(answer.object("stats").object("status_counts"))
         else:
-            counts = (answer.object_or_none("stats") or Fields({})).counts("status_counts")
+            counts = answer.object_if_any("stats").counts("status_counts")
         return Report(
             report_id=number,
             status=status,
-            name=fields.text_or_none("name") or "",
+            name=fields.text_if_any("name") or "",
             status_counts=counts,
-            score_calculation_error=fields.text_or_none("score_calculation_error"),
+            score_calculation_error=fields.get("score_calculation_error"),
         )
 
     return Call(request, lambda response, now: read_answer(request, response, now, build))
@@ -218,9 +218,9 @@ def report_score(report_id: int | str) -> Call[ReportScore]:
         score = answer.object("score")
         return ReportScore(
             overall_score=score.number_or_none("overall_score"),
-            score_type=score.text_or_none("score_type") or "none",
+            score_type=score.text_if_any("score_type") or "none",
             has_custom_scoring=score.flag("has_custom_scoring"),
-            details=score.mapping_or_none("details") or {},
+            details=score.get("details") or {},
         )
 
     hints = {

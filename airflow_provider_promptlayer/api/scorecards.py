@@ -80,17 +80,19 @@ class ScorecardCalculation:
     :param score: finite, or None. The description gives no scale: it is that of the scorecard's
         own thresholds.
     :param verdict: as PromptLayer wrote it, or None; :class:`Verdict` has the documented ones.
-    :param criterion_summaries: of any shape: the description has an object and no more.
+    :param criterion_summaries: of any shape: the description has an object and no more,
+        PromptLayer's own library has a list. :func:`.gates.criteria` reads both.
     :param drift_summary: of any shape, or None.
+    :param error_summary: text or an object, or None.
     """
 
     calculation_id: str
     status: str
     score: float | None = None
     verdict: str | None = None
-    criterion_summaries: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    drift_summary: Mapping[str, Any] | None = field(default=None, repr=False)
-    error_summary: str | None = field(default=None, repr=False)
+    criterion_summaries: Any = field(default_factory=dict, repr=False)
+    drift_summary: Any = field(default=None, repr=False)
+    error_summary: Any = field(default=None, repr=False)
 
     @property
     def is_complete(self) -> bool:
@@ -132,6 +134,7 @@ class ScorecardRow:
     """How one row was judged.
 
     :param row_index: zero-based.
+    :param error_summary: text or an object, or None.
     :param step_results: from :func:`scorecard_row` alone, and of any shape: the description has
         an object and no more.
     """
@@ -139,8 +142,8 @@ class ScorecardRow:
     row_index: int
     score: float | None
     verdict: str | None
-    error_summary: str | None = field(default=None, repr=False)
-    step_results: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    error_summary: Any = field(default=None, repr=False)
+    step_results: Any = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +241,8 @@ def cancel_scorecard(
             now,
             lambda answer: CancelledScorecard(
                 answer.count("cancelled_count"),
-                answer.text_or_none("calculation_id"),
-                one_line(answer.text_or_none("message") or ""),
+                answer.text_if_any("calculation_id"),
+                one_line(answer.text_if_any("message") or ""),
             ),
             hints={400: _NO_SCORECARD},
         ),
@@ -307,19 +310,19 @@ def scorecard(table_id: str, sheet_id: str) -> Call[Scorecard | None]:
         if card is None:
             return None
         latest = answer.object_or_none("latest_calculation")
-        progress = answer.object_or_none("progress") or Fields({})
+        progress = answer.object_if_any("progress")
         return Scorecard(
             scorecard_id=card.text("id"),
-            name=card.text_or_none("name") or "",
+            name=card.text_if_any("name") or "",
             status=card.text("status"),
             step_titles={
-                step_id: step.text_or_none("title") or step_id
-                for step in card.objects("steps")
-                if (step_id := step.text_or_none("id"))
+                step_id: step.text_if_any("title") or step_id
+                for step in card.objects_if_any("steps")
+                if (step_id := step.text_if_any("id"))
             },
             latest=None if latest is None else _calculation(latest),
-            scored_rows=_count_or_none(progress, "scored_rows"),
-            total_rows=_count_or_none(progress, "total_rows"),
+            scored_rows=progress.count_if_any("scored_rows"),
+            total_rows=progress.count_if_any("total_rows"),
         )
 
     return Call(request, lambda response, now: read_answer(request, response, now, build))
@@ -358,11 +361,11 @@ def scorecard_rows(
     )
 
     def build(answer: Fields) -> ScorecardRows:
-        following = _count_or_none(answer, "next_cursor")
+        following = _cursor(answer)
         if following is not None and cursor is not None and following <= int(cursor):
             raise FieldError("has a next_cursor that leads back")
         return ScorecardRows(
-            answer.text_or_none("calculation_id"),
+            answer.text_if_any("calculation_id"),
             tuple(map(_row, answer.objects("rows"))),
             following,
             answer.counts("verdict_counts"),
@@ -425,9 +428,9 @@ def _scorecard_request(
 def _calculation(fields: Fields, outer: Fields | None = None) -> ScorecardCalculation:
     outer = outer or Fields({})
 
-    def summary(name: str) -> dict[str, Any] | None:
-        found = outer.mapping_or_none(name)
-        return fields.mapping_or_none(name) if found is None else found
+    def summary(name: str) -> Any:
+        found = outer.get(name)
+        return fields.get(name) if found is None else found
 
     return ScorecardCalculation(
         calculation_id=_uuid(fields, "id"),
@@ -436,17 +439,17 @@ def _calculation(fields: Fields, outer: Fields | None = None) -> ScorecardCalcul
         verdict=fields.text_or_none("aggregate_verdict"),
         criterion_summaries=summary("criterion_summaries") or {},
         drift_summary=summary("drift_summary"),
-        error_summary=fields.text_or_none("error_summary"),
+        error_summary=fields.get("error_summary"),
     )
 
 
 def _row(fields: Fields) -> ScorecardRow:
     return ScorecardRow(
         row_index=fields.count("row_index"),
-        score=fields.number_or_none("aggregate_score"),
-        verdict=fields.text_or_none("aggregate_verdict"),
-        error_summary=fields.text_or_none("error_summary"),
-        step_results=fields.mapping_or_none("step_results") or {},
+        score=fields.number_if_any("aggregate_score"),
+        verdict=fields.text_if_any("aggregate_verdict"),
+        error_summary=fields.get("error_summary"),
+        step_results=fields.get("step_results") or {},
     )
 
 
@@ -457,5 +460,9 @@ def _uuid(fields: Fields, name: str) -> str:
         raise FieldError(f"has a {name} that is no UUID") from None
 
 
-def _count_or_none(fields: Fields, name: str) -> int | None:
-    return None if fields.get(name) is None else fields.count(name)
+def _cursor(fields: Fields) -> int | None:
+    try:  # the description has a number, PromptLayer's own library a text
+        found = fields.get("next_cursor")
+        return None if found is None else row_number("next_cursor", found)
+    except PromptLayerInvalidInputError:
+        raise FieldError("has a next_cursor that is no row number") from None

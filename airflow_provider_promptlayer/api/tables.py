@@ -267,7 +267,7 @@ def cancel_table_operation(
             now,
             lambda answer: CancelledOperation(
                 answer.count("cancelled_cell_count"),
-                one_line(answer.text_or_none("message") or ""),
+                one_line(answer.text_if_any("message") or ""),
             ),
         ),
     )
@@ -380,7 +380,7 @@ def _read_answer(answer: Fields) -> OperationAnswer:
         return ConfirmationNeeded(
             answer.text("confirmation_token"),
             answer.count("affected_cell_count"),
-            one_line(answer.text_or_none("message") or ""),
+            one_line(answer.text_if_any("message") or ""),
         )
     if answer.get("operation_id") is not None:
         return QueuedOperation(_operation_id(answer), answer.count("cell_count"))

@@ -244,6 +244,52 @@ def test_status_may_lag_behind_the_counts(mode: str, server: LocalPromptLayer) -
     assert wait(mode, kind, subject_id).kind == "success"
 
 
+AS_IN_THE_LIBRARIES: dict[str, Any] = {
+    "criterion_summaries": [
+        {"criterion_id": "c1", "name": "Polite", "score": 0.9, "verdict": "pass"},
+        {
+            "criterion_id": "c2",
+            "name": "Cites",
+            "verdict": "error",
+            "evaluator_result": {"error_message": "No key."},
+        },
+    ],
+    "drift_summary": ["stale_row_count", 2],
+    "error_summary": {"message": "1 of 3 rows could not be judged.", "rows": [2]},
+}
+"""What decides nothing, in the shapes of PromptLayer's own library, or of nobody's."""
+
+
+@pytest.mark.parametrize(
+    ("fate", "kind_of_ending"), [("good", "success"), ("bad", "failed for good")]
+)
+def test_what_decides_nothing_may_have_any_shape(
+    mode: str, fate: Any, kind_of_ending: str, server: LocalPromptLayer
+) -> None:
+    kind = KINDS["scorecard calculation"]
+    subject_id = kind.start(server, fate)
+    verdict = "pass" if fate == "good" else "fail"
+    calculation = {
+        "id": own_id(subject_id),
+        "status": "completed",
+        "aggregate_score": 0.7,
+        "aggregate_verdict": verdict,
+        **AS_IN_THE_LIBRARIES,
+    }
+    answer = Reply.of_json({"success": True, "calculation": calculation})
+    server.script(
+        lambda request: answer if "/calculations/" in request.raw_path else None, times=None
+    )
+    ending = wait(mode, kind, subject_id, max_outage=0.3)
+    assert ending.kind == kind_of_ending, ending
+    if fate == "bad":
+        assert "PromptLayer says: 1 of 3 rows could not be judged." in ending.message
+        assert "Failing criteria: 'Cites' (error): No key." in ending.message
+    if mode in TASK_MODES:
+        for name in ("criterion_summaries", "drift_summary"):
+            assert ending.xcoms[f"promptlayer_{name}"] == AS_IN_THE_LIBRARIES[name]
+
+
 @pytest.mark.parametrize("name", ["table operation", "scorecard calculation"])
 def test_what_somebody_cancelled_is_no_success(
     mode: str, name: str, server: LocalPromptLayer

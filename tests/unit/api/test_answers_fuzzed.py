@@ -121,11 +121,15 @@ SUMMARY = st.fixed_dictionaries(
         "title": TEXTS | JSON,
         "verdict": st.sampled_from(["fail", "error", "pass"]) | JSON,
         "score": NUMBERS,
-        "reason": TEXTS | JSON,
+        "evidence": TEXTS | JSON,
+        "raw_value": st.fixed_dictionaries({"reasoning": TEXTS | JSON}) | JSON,
+        "error": st.fixed_dictionaries({"message": TEXTS | JSON}) | JSON,
         "verdict_counts": st.dictionaries(st.sampled_from(["fail", "error"]), NUMBERS) | JSON,
     },
 )
-SUMMARIES = st.dictionaries(TEXTS, SUMMARY | JSON, max_size=3) | JSON
+SUMMARIES = (
+    st.dictionaries(TEXTS, SUMMARY | JSON, max_size=3) | st.lists(SUMMARY | JSON, max_size=3) | JSON
+)
 JUDGED: dict[str, Any] = {
     "status": st.sampled_from(["completed", "COMPLETED", "failed", "cancelled", "running"]) | TEXTS,
     "aggregate_score": NUMBERS,
@@ -215,7 +219,7 @@ def test_nesting_as_deep_as_the_parser_takes(template: str, brackets: str) -> No
         '{"calculation": {"id": "%s", "status": "completed", "criterion_summaries": {"a": %%s}}}',
         '{"calculation": {"id": "%s", "status": "completed", "drift_summary": {"a": %%s}}}',
         '{"calculation": {"id": "%s", "status": "completed"}, "status": "COMPLETED", "stats": %%s}',
-        '{"id": "%s", "row_index": 0, "step_results": {"a": {"reason": %%s}}}',
+        '{"id": "%s", "row_index": 0, "step_results": {"a": {"evidence": %%s}}}',
         '{"id": "%s", "score": {"details": {"columns": [%%s]}}}',
     ],
 )
@@ -244,6 +248,8 @@ def check(call: Call[Any], response: Response) -> None:
         return
     if isinstance(result, tables.TableOperation | scorecards.ScorecardCalculation | reports.Report):
         check_evaluation(result)
+    if isinstance(result, scorecards.ScorecardRow):
+        result = scorecards.ScorecardRows(None, (result,), None, {})
     if isinstance(result, scorecards.ScorecardRows):
         check_failure(
             gates.judge_scorecard,

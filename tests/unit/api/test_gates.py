@@ -182,10 +182,10 @@ def test_failing_criteria_are_named_and_no_other() -> None:
         0.4,
         error_summary="two of four",
         criterion_summaries={
-            "s1": {"verdict": "fail", "score": 0.25, "reason": "no\nsource"},
+            "s1": {"verdict": "fail", "score": 0.25, "evidence": "no\nsource"},
             "s2": {"aggregate_verdict": "error", "error_summary": "boom"},
             "s3": {"title": "By count", "verdict_counts": {"fail": 2, "pass": 1}},
-            "s4": {"title": "Fine", "verdict": "pass", "reason": "private"},
+            "s4": {"title": "Fine", "verdict": "pass", "evidence": "private"},
             "s5": {"title": "Also fine", "verdict_counts": {"fail": 0}},
             "s6": "fail",
             "s7": ["strange"],
@@ -221,9 +221,9 @@ def test_rows_have_reasons() -> None:
         "fail",
         "broken",
         {
-            "s1": {"verdict": "fail", "reason": "no link"},
-            "s2": {"verdict": "pass", "reason": "private"},
-            "s3": {"verdict": "error", "explanation": "timeout"},
+            "s1": {"verdict": "fail", "evidence": "no link"},
+            "s2": {"verdict": "pass", "evidence": "private"},
+            "s3": {"verdict": "error", "error_message": "timeout"},
         },
     )
     ended = calculation("fail")
@@ -236,9 +236,46 @@ def test_rows_have_reasons() -> None:
     assert caught.value.score == 0.9
 
 
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"evidence": "no link"}, "no link"),
+        ({"evidence": ["no link", {"text": "no name"}, 3]}, "no link; no name"),
+        ({"evidence": {"reasoning": "no link"}}, "no link"),
+        ({"evidence": " ", "error_message": "timeout"}, "timeout"),
+        ({"raw_value": {"reasoning": "no link", "value": False}}, "no link"),
+        ({"raw_value": "no", "error": "timeout"}, "timeout"),
+        ({"error": {"message": "timeout", "code": 4}}, "timeout"),
+        ({"error": {"error": {"detail": "timeout"}}}, "timeout"),
+        ({"error": {"code": 4}}, "{'code': 4}"),
+        # Words tell more than an object of unknown fields.
+        ({"evidence": {"row": 4}, "raw_value": {"reasoning": "no link"}}, "no link"),
+        ({"evidence": None, "error": {}, "error_message": "", "raw_value": []}, None),
+    ],
+)
+@pytest.mark.parametrize("in_a_list", [False, True], ids=["by id", "in a list"])
+def test_where_a_reason_may_be(result: dict[str, Any], reason: str | None, in_a_list: bool) -> None:
+    step = {"verdict": "fail", "score": None, **result}
+    results: Any = [{"step_id": "s1", **step}] if in_a_list else {"s1": step}
+    card = Scorecard("x", "Card", "completed", {"s1": "Cites"}, None)
+    row = ScorecardRow(7, None, "fail", None, results)
+    ended = calculation("fail", criterion_summaries=results)
+    text = text_of(gates.judge_scorecard, ended, scorecard=card, rows=[row])
+    said = f": {reason}" if reason else ""
+    assert f"Failing criteria: 'Cites' (fail){said}. Worst rows: row 7 (fail)" in text
+    assert text.endswith(f"row 7 (fail): 'Cites'{said}." if reason else "row 7 (fail).")
+
+
+def test_a_step_with_an_error_and_no_verdict_fails() -> None:
+    results = [{"name": "Cites", "error": "timeout"}, {"name": "Polite", "error": None}, 5, None]
+    row = ScorecardRow(7, None, "error", {"message": "1 step"}, results)
+    text = text_of(gates.judge_scorecard, calculation("error"), rows=[row])
+    assert text.endswith("row 7 (error): 1 step, 'Cites': timeout.")
+
+
 def test_a_message_is_one_line_and_cut() -> None:
     nasty = "a\nb\x1b[2J\u202e" * 10_000
-    summary = {"verdict": "fail", "score": 10**4000, "reason": nasty, "title": nasty}
+    summary = {"verdict": "fail", "score": 10**4000, "evidence": {nasty: nasty}, "title": nasty}
     text = text_of(
         gates.judge_scorecard,
         calculation(

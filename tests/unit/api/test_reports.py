@@ -138,6 +138,17 @@ def test_what_the_description_does_not_require() -> None:
         report(5).read(answer(200, {"success": True}), NOW)
 
 
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, "a", 5, True])
+def test_what_decides_nothing_is_taken_as_it_comes(value: Any) -> None:
+    body = {"status": "RUNNING", "stats": value, "report": {"name": value}}
+    body["report"] |= {"score_calculation_error": value}
+    found = report(5).read(answer(200, body), NOW)
+    assert (found.is_complete, found.score_calculation_error) == (False, value)
+    score = {"overall_score": 87.5, "score_type": value, "details": value}
+    scored = report_score(5).read(answer(200, {"score": score}), NOW)
+    assert (scored.overall_score, scored.details) == (87.5, value)
+
+
 def test_a_blueprint_never_ends() -> None:
     body = {"status": "COMPLETED", "report": {"is_blueprint": True}}
     with pytest.raises(PromptLayerInvalidInputError, match="Report 5 is a blueprint") as caught:

@@ -153,13 +153,31 @@ def test_a_score_that_is_no_number_is_none(score: float) -> None:
         {"aggregate_score": "0.9"},
         {"aggregate_score": True},
         {"aggregate_verdict": 1},
-        {"criterion_summaries": []},
-        {"error_summary": {}},
     ],
 )
 def test_an_answer_of_another_shape(fields: dict[str, Any]) -> None:
     with pytest.raises(PromptLayerUnexpectedAnswerError):
         look(**fields)
+
+
+@pytest.mark.parametrize("value", [[], ["a"], [{"a": 1}], {"a": [1]}, "a", 5, True])
+def test_what_decides_nothing_is_taken_as_it_comes(value: Any) -> None:
+    names = ("criterion_summaries", "drift_summary", "error_summary")
+    calculation = look(**dict.fromkeys(names, value))
+    assert calculation.criterion_summaries == (value or {})
+    assert calculation.drift_summary == calculation.error_summary == value
+    assert calculation.progress == "completed, verdict pass, score 0.9"
+    body = {"row_index": 3, "step_results": value, "error_summary": value, "aggregate_score": value}
+    row = scorecard_row(TABLE, SHEET, 3).read(answer(200, body), NOW)
+    assert (row.step_results, row.error_summary) == (value or {}, value)
+    cancelled = {"cancelled_count": 1, "calculation_id": value, "message": value}
+    assert cancel_scorecard(TABLE, SHEET).read(answer(200, cancelled), NOW).cancelled_count == 1
+    card = {"id": TABLE, "status": "ready", "name": value, "steps": value}
+    body = {"scorecard": card, "latest_calculation": CALCULATION, "progress": value}
+    found = scorecard(TABLE, SHEET).read(answer(200, body), NOW)
+    assert found is not None
+    assert found.latest is not None
+    assert found.latest.calculation_id == OTHER
 
 
 def test_progress_is_one_line_whatever_comes() -> None:
@@ -228,7 +246,14 @@ def test_a_page_of_rows() -> None:
     assert (last.rows, last.next_cursor) == ((), None)
 
 
-@pytest.mark.parametrize("following", [4, 3, -1, "5"])
+def test_a_cursor_may_be_a_text() -> None:
+    page = scorecard_rows(TABLE, SHEET, cursor=4).read(
+        answer(200, {"rows": [], "next_cursor": "5", "verdict_counts": []}), NOW
+    )
+    assert (page.next_cursor, page.verdict_counts) == (5, {})
+
+
+@pytest.mark.parametrize("following", [4, 3, -1, "3", "next", 5.5])
 def test_a_cursor_that_leads_nowhere(following: Any) -> None:
     call = scorecard_rows(TABLE, SHEET, cursor=4)
     with pytest.raises(PromptLayerUnexpectedAnswerError, match="next_cursor"):
