@@ -344,7 +344,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             else:
                 self._is_over = step.is_done
                 if step.is_done:
-                    if not self._resumed:  # else the triggerer has said it
+                    if step.ends_outage or not self._resumed:  # else the triggerer has said it
                         self._log_step(step)
                     return look
             self._log_step(step)

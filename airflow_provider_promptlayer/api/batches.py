@@ -232,6 +232,12 @@ class Batch:
             self._move(index, Stage.LEFT)
         return may
 
+    @property
+    def ended_of_total(self) -> tuple[int, int]:
+        """How many runs are known to have ended, and how many there will be."""
+        none = self.count(Stage.REFUSED, Stage.UNCERTAIN)
+        return self.count(Stage.ENDED), len(self) - none
+
     def end_all(self) -> None:
         """Note that all runs have ended."""
         for index in self.at(Stage.GOING):
@@ -368,14 +374,16 @@ def _named(errors: Sequence[str | None]) -> str:
 class BatchLook:
     """What a look at the runs of a batch has shown.
 
-    :param unfinished: how many are not known to have ended.
-    :param total: how many there are.
-    :param until: how many may be left.
+    :param unfinished: how many are not known to have ended, of those that have been started.
+    :param until: how many of these may be left.
+    :param ended: how many are known to have ended.
+    :param total: how many runs the batch will have in the end.
     """
 
     unfinished: int
-    total: int
     until: int
+    ended: int
+    total: int
 
     @property
     def is_complete(self) -> bool:
@@ -384,8 +392,8 @@ class BatchLook:
 
     @property
     def progress(self) -> str:
-        """How many are left."""
-        return f"{self.total - self.unfinished} of {self.total} seen to have ended"
+        """How many have ended, of the whole batch."""
+        return f"{self.ended} of {self.total} runs seen to have ended"
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,14 @@ class Step:
     :param sleep: seconds until the next look.
     :param note: a line for the log, or None where there is no news.
     :param is_trouble: whether the note warns.
+    :param ends_outage: whether the note says that PromptLayer answers again.
     """
 
     is_done: bool = False
     sleep: float = 0.0
     note: str | None = None
     is_trouble: bool = False
+    ends_outage: bool = False
 
 
 class Wait:
@@ -154,22 +156,24 @@ class Wait:
 
         :raises PromptLayerWaitTimeoutError: if the thing has not ended and the time is up.
         """
-        note = None
-        if self.outage_since is not None:
-            note = self._answers_again(now)
-        elif look.progress != self._last:
-            note = f"{self._subject}: {look.progress}."
+        notes = []
+        if ends_outage := self.outage_since is not None:
+            notes.append(self._answers_again(now))
+        if look.progress != self._last:
+            notes.append(f"{self._subject}: {look.progress}.")
+        note = " ".join(notes) or None
         self._last = look.progress
         if look.is_complete:
-            return Step(is_done=True, note=note)
+            return Step(is_done=True, note=note, ends_outage=ends_outage)
         self.grace = 0.0  # is for what has ended in time, and this has not
-        return Step(sleep=self._until_next(now, self.deadline), note=note)
+        sleep = self._until_next(now, self.deadline)
+        return Step(sleep=sleep, note=note, ends_outage=ends_outage)
 
     def after_answer(self, *, now: float) -> Step:
         """Return what follows from an answer that is all that was asked for."""
         if self.outage_since is None:
             return Step(is_done=True)
-        return Step(is_done=True, note=self._answers_again(now))
+        return Step(is_done=True, note=self._answers_again(now), ends_outage=True)
 
     def after_error(self, error: PromptLayerError, *, now: float) -> Step:
         """Return what follows from trouble in asking.

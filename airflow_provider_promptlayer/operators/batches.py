@@ -313,19 +313,21 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 break
         if troubles and not answers:
             raise troubles[-1]
-        return BatchLook(batch.count(Stage.GOING), len(going), until)
+        return BatchLook(batch.count(Stage.GOING), until, *batch.ended_of_total)
 
     def trigger(self, subject: Subject[BatchLook], **how: Any) -> BaseTrigger:
-        """Return the trigger that waits for the runs that go on."""
+        """Return the trigger that waits for the runs that still go on."""
         from airflow_provider_promptlayer.triggers.promptlayer import (
             PromptLayerWorkflowBatchTrigger,
         )
 
-        runs = subject if isinstance(subject, WorkflowRuns) else WorkflowRuns()
+        ended, total = self.batch.ended_of_total
         return PromptLayerWorkflowBatchTrigger(
-            workflow_version_execution_ids=runs.workflow_version_execution_ids,
-            until=runs.until,
-            batch_id=runs.id,
+            workflow_version_execution_ids=self.batch.going,
+            until=subject.until if isinstance(subject, WorkflowRuns) else 0,
+            batch_id=str(subject.id),
+            ended=ended,
+            total=total,
             **how,
         )
 
@@ -399,7 +401,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 self._wait_for_some(step.until, outage_since)
                 outage_since = None
             elif self._collect():
-                ending = BatchLook(0, len(self.batch), 0)
+                ending = BatchLook(0, 0, *self.batch.ended_of_total)
                 results: list[Any] = self._finish(context, ending)
                 return results
             may_start = True

@@ -46,6 +46,8 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
     :param workflow_version_execution_ids: the runs.
     :param until: how many may be left.
     :param batch_id: what the event calls them.
+    :param ended: how many runs of the batch had ended before, for progress in the log.
+    :param total: how many runs the batch has with these; None if it has no others.
     :param kwargs: how to wait, see :class:`.base.PromptLayerTrigger`.
     """
 
@@ -55,19 +57,27 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         workflow_version_execution_ids: Sequence[int],
         until: int,
         batch_id: str,
+        ended: int = 0,
+        total: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_ids = list(workflow_version_execution_ids)
         self.until = until
         self.batch_id = batch_id
+        self.ended_before = ended
+        self.total = ended + len(self.workflow_version_execution_ids) if total is None else total
         self._troubled_at = self._answered_at = 0.0
+        # Whether a log, here or the worker's, has the beginning of an outage and not its end.
+        self._owes_recovery = self.outage_since is not None
 
     def ids(self) -> dict[str, Any]:
         """Return the runs' ids, and what the event calls them."""
         return {
             "workflow_version_execution_ids": self.workflow_version_execution_ids,
             "until": self.until,
+            "ended": self.ended_before,
+            "total": self.total,
             "batch_id": self.batch_id,
         }
 
@@ -97,7 +107,9 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
 
     async def _until_few_are_left(self, hook: PromptLayerHook, runs: deque[WorkflowRun]) -> None:
         """Watch as many runs at a time as it takes; each watcher goes on to the next run."""
-        progress = _Progress(total=len(runs), until=self.until)
+        progress = _Progress(
+            unfinished=len(runs), until=self.until, ended=self.ended_before, total=self.total
+        )
 
         async def watch() -> None:
             first = True
@@ -137,22 +149,31 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         if not step.is_trouble:
             self._answered_at = time.time()
         # What each run says of itself is too much of a thousand.
-        if step.note and step.is_trouble and time.time() - self._troubled_at > _BETWEEN_TROUBLES:
-            self._troubled_at = time.time()
+        if step.is_trouble:
+            if step.note and time.time() - self._troubled_at > _BETWEEN_TROUBLES:
+                self._troubled_at = time.time()
+                self._owes_recovery = True
+                super()._log_step(step)
+        elif step.ends_outage and self._owes_recovery:
+            self._owes_recovery = False
             super()._log_step(step)
 
 
 class _Progress:
     """What the watchers have found together.
 
-    :param total: how many runs there are.
-    :param until: how many may be left.
+    :param unfinished: how many runs are watched.
+    :param until: how many of them may be left.
+    :param ended: how many others had ended before.
+    :param total: how many runs the whole batch has.
     """
 
-    def __init__(self, total: int, until: int) -> None:
+    def __init__(self, *, unfinished: int, until: int, ended: int, total: int) -> None:
         self.few_are_left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._total = self._unfinished = total
+        self._unfinished = unfinished
         self._until = until
+        self._ended = ended
+        self._total = total
         self._late = 0
 
     async def follow(self, watch: Coroutine[Any, Any, None]) -> None:
@@ -164,14 +185,14 @@ class _Progress:
                 self.few_are_left.set_exception(error)
 
     def add_ended(self) -> str | None:
-        """Count a run that has ended; return a line at each tenth of them."""
+        """Count a run that has ended; return a line at each tenth of the batch."""
         self._unfinished -= 1
+        self._ended += 1
         if self._unfinished <= self._until and not self.few_are_left.done():
             self.few_are_left.set_result(None)
-        ended = self._total - self._unfinished
-        if ended * 10 // self._total == (ended - 1) * 10 // self._total:
+        if self._ended * 10 // self._total == (self._ended - 1) * 10 // self._total:
             return None
-        return f"{ended} of {self._total} runs have ended."
+        return f"{self._ended} of {self._total} runs have ended."
 
     def add_late(self, error: PromptLayerWaitTimeoutError) -> None:
         """Count a run that goes on although the time is up: certainly one of those left.
@@ -181,6 +202,5 @@ class _Progress:
         self._late += 1
         if self._late > self._until:
             raise PromptLayerWaitTimeoutError(
-                f"{error} {self._total - self._unfinished} of {self._total} runs of the batch were "
-                "seen to have ended."
+                f"{error} {self._ended} of {self._total} runs of the batch were seen to have ended."
             )

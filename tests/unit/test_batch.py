@@ -7,9 +7,10 @@ import asyncio
 import copy
 import datetime
 import json
+import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -247,6 +248,53 @@ class TestResults:
             for index in range(2)
         ]
         assert set(server.posts_by_origin().values()) == {1}
+
+
+class TestProgress:
+    @pytest.fixture
+    def log(
+        self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> Callable[[], str]:
+        caplog.set_level("INFO")  # Airflow 3 logs to the standard output, Airflow 2 through logging
+        return lambda: "\n".join(r.getMessage() for r in caplog.records) or capsys.readouterr().out
+
+    @pytest.mark.parametrize("places", [None, 4])
+    def test_never_runs_backwards(
+        self,
+        server: LocalPromptLayer,
+        deferrable: bool,
+        places: int | None,
+        log: Callable[[], str],
+    ) -> None:
+        """From worker to triggerer and back, whoever has seen a run end."""
+        server.script(Reply(200, '"early"'), method="GET", times=3)
+        ending = run(
+            numbered(20),
+            workflow_id_or_name="Slow",
+            deferrable=deferrable,
+            max_active_runs=places,
+        )
+        assert ending.kind == "success"
+        found = re.findall(r"(\d+) of (\d+) runs ", log())
+        ended = [int(count) for count, _ in found]
+        assert ended == sorted(ended), found
+        assert len(set(ended)) > 1
+        assert {total for _, total in found} == {"20"}
+
+    def test_an_outage_has_a_beginning_and_an_end(
+        self,
+        server: LocalPromptLayer,
+        deferrable: bool,
+        log: Callable[[], str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_promptlayer.api.waiting._MAX_BACKOFF", 0.02)
+        server.script(Reply(502), method="GET", after=2, times=30)  # some for each watcher
+        assert (
+            run(numbered(30), workflow_id_or_name="Slow", deferrable=deferrable).kind == "success"
+        )
+        said = log()
+        assert (said.count("HTTP 502"), said.count("answers again")) == (1, 1)
 
 
 class Lazy(Sequence[Any]):

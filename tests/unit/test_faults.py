@@ -220,6 +220,29 @@ def test_one_line_when_trouble_starts_and_one_when_it_ends(
     assert "again" in ends
 
 
+def test_an_end_that_is_seen_first_after_trouble_is_logged(
+    mode: str, server: LocalPromptLayer, news: Callable[[], list[str]]
+) -> None:
+    run_id = server.start_execution("Done")
+    server.script(Reply(502))
+    wait(mode, run_id)
+    _, ends = news()
+    assert "answers again" in ends
+    assert f"Workflow run {run_id}: " in ends
+
+
+def test_a_worker_that_fetches_an_ending_logs_trouble_and_its_end(
+    server: LocalPromptLayer, news: Callable[[], list[str]]
+) -> None:
+    run_id = server.start_execution("Done")
+    server.script(Reply(204))  # to the worker, which defers
+    server.script(Reply(502), after=1)  # after the triggerer has seen the end
+    wait("deferred", run_id)
+    begins, ends = news()
+    assert "HTTP 502" in begins
+    assert "answers again" in ends
+
+
 def test_a_map_without_nodes_is_junk(mode: str, server: LocalPromptLayer) -> None:
     run_id = server.start_execution("Done")
     server.script(Reply(200, "{}"))

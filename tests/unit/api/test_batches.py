@@ -203,8 +203,8 @@ def test_runs_are_called_the_same_wherever_they_are_made() -> None:
 
 
 def test_a_look_is_complete_when_few_enough_are_left() -> None:
-    assert not BatchLook(2, 5, 1).is_complete
-    assert BatchLook(1, 5, 1).is_complete
+    assert not BatchLook(2, 1, 3, 5).is_complete
+    assert BatchLook(1, 1, 4, 5).is_complete
 
 
 class Died(BaseException):

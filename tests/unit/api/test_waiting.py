@@ -228,7 +228,10 @@ def test_a_blip_is_noted_once_and_ridden_out(error: PromptLayerError) -> None:
     assert second.note is None
     assert wait.outage_since == START + 10
     back = wait.after_look(RUNNING, now=START + 30)
-    assert back.note == "PromptLayer answers again after 20 s."
+    assert back.note == (
+        "PromptLayer answers again after 20 s. Workflow run 42: 0 of 2 nodes done."
+    )
+    assert back.ends_outage
     assert not back.is_trouble
     assert wait.after_error(error, now=START + 40).note is not None
 
