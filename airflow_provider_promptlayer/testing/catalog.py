@@ -81,7 +81,10 @@ class Catalog:
         ids = [number for number in given.values() if number is not None]
         if len(ids) != len(set(ids)):
             raise ValueError("two workflows have the same id")
-        free_ids = (number for number in count(1) if number not in ids)
+        # A number that is also a workflow's name would take that name's requests: see find().
+        free_ids = (
+            number for number in count(1) if number not in ids and str(number) not in by_name
+        )
         version_ids, label_ids = count(1), count(1)
         self._by_name: dict[str, CatalogEntry] = {}
         # Keyed by text, as a path has it: a name may be more digits than int() takes.
@@ -109,13 +112,16 @@ class Catalog:
         return len(self._by_name)
 
     def find(self, id_or_name: str) -> CatalogEntry:
-        """Give the workflow of that name or, if no name fits, of that number.
+        """Give the workflow of that number or, if no number fits, of that name.
+
+        The number comes first, as PromptLayer's Python library turns every name into a number and
+        then runs that: it would else run a workflow that happens to be named like the number.
 
         Raises:
             UnknownWorkflowError: there is none.
 
         """
-        entry = self._by_name.get(id_or_name) or self._by_id.get(id_or_name)
+        entry = self._by_id.get(id_or_name) or self._by_name.get(id_or_name)
         if entry is None:
             raise UnknownWorkflowError(f"Workflow {id_or_name!r} not found")
         return entry

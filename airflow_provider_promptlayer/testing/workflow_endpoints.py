@@ -80,8 +80,10 @@ class WorkflowEndpoints:
     def results(self, request: Request) -> Answer:
         """Give the nodes, or the main output once all have ended.
 
-        An ending without a successful output node is a 200 like any other unless
-        ``no_output_status`` says otherwise; ``output`` then is what the 200 would have carried.
+        An ending without a successful output node has no main output: the answer is then the node
+        map, also where the main output was asked for, which is how PromptLayer's own libraries
+        learn of such an ending. Unless ``no_output_status`` says otherwise it is a 200 like any
+        other; ``output`` then is what the 200 would have carried.
         """
         fields = QueryFields(request.query)
         execution_id = fields.required_integer("workflow_version_execution_id")
@@ -95,8 +97,7 @@ class WorkflowEndpoints:
         if not engine.is_finished(nodes):
             return Answer(202, nodes)
         outputs = engine.successful_outputs(nodes)
-        main_output = outputs[0] if outputs else None
-        output = nodes if return_all_outputs else main_output
+        output = nodes if return_all_outputs or not outputs else outputs[0]
         status = execution.workflow.no_output_status or self._no_output_status
         if outputs or status == 200:
             return Answer(200, output)
@@ -144,7 +145,11 @@ class WorkflowEndpoints:
         )
 
     def get_workflow(self, request: Request, workflow_id_or_name: str) -> Answer:
-        """Describe one version of a workflow: by number, by label, or the latest."""
+        """Describe one version of a workflow: by number, by label, or the latest.
+
+        The fields of PromptLayer's description are flat. Beside them is the ``workflow`` that its
+        recorded answers have, and that its Python library reads.
+        """
         fields = QueryFields(request.query)
         number = fields.integer("version", minimum=1)
         label = fields.text("label")
@@ -225,6 +230,7 @@ def _description(entry: CatalogEntry, version: Version) -> dict[str, JsonValue]:
 
     return {
         "success": True,
+        "workflow": {"id": entry.id, "name": entry.name},
         "workflow_id": entry.id,
         "workflow_name": entry.name,
         "version": workflow.version,

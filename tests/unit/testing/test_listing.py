@@ -116,6 +116,7 @@ def test_a_workflow_is_described_by_version_label_or_latest(serve):
     path = f"/workflows/{quote('a/b', safe='')}"
     latest = client.get(path).json
     assert (latest["workflow_name"], latest["version"], latest["success"]) == ("a/b", 2, True)
+    assert latest["workflow"] == {"id": latest["workflow_id"], "name": "a/b"}
     assert latest["required_input_variables"] == {"x": "string"}
     assert client.get(path, version=2).json == latest
     first = client.get(path, label="prod").json

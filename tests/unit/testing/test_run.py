@@ -79,6 +79,19 @@ def test_the_number_of_a_workflow_does_as_well_as_its_name(serve):
     assert [run.workflow_name for run in client.server.executions.values()] == ["Greet", "78"]
 
 
+def test_a_number_means_the_workflow_of_that_number_before_one_of_that_name(serve):
+    client = serve(Workflow("12", HELLO), Workflow("Greet", HELLO, id=12))
+    assert client.run("12").status == 201
+    assert client.server.executions[1].workflow_name == "Greet"
+    assert client.get("/workflows/12").json["workflow_name"] == "Greet"
+
+
+def test_no_workflow_is_given_a_number_that_is_the_name_of_another(serve):
+    client = serve(Workflow("Greet", HELLO), Workflow("1", HELLO))
+    client.run("1")
+    assert client.server.executions[1].workflow_name == "1"
+
+
 def test_version_and_label_choose_and_the_latest_is_the_default(serve):
     client = serve(
         Workflow("Greet", HELLO, version=2, labels=["prod"]),
