@@ -78,9 +78,10 @@ class LocalPromptLayer:
 
     It answers what PromptLayer's description of August 2026 says about workflows, the operations
     and scorecards of tables, and reports, as strictly, and makes no requests of its own: a
-    ``callback_url`` is accepted (202) and never called. It runs in a thread with an event loop of
-    its own, so blocking code and coroutines can both use it. Every method may be called from any
-    thread. Started again after a stop, it still knows its executions.
+    ``callback_url`` is accepted (202) and never called. It serves no stream: ``run_workflow`` of
+    PromptLayer's Python library, which waits on one, is told so. It runs in a thread with an event
+    loop of its own, so blocking code and coroutines can both use it. Every method may be called
+    from any thread. Started again after a stop, it still knows its executions.
 
     Args:
         workflows: definitions, several of one name being its versions; ``None`` for the built-in

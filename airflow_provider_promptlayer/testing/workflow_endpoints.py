@@ -45,6 +45,7 @@ class WorkflowEndpoints:
             Route("GET", "/workflows", self.list_workflows),
             Route("GET", "/workflows/{workflow_id_or_name}", self.get_workflow),
             Route("GET", "/workflows/{workflow_id_or_name}/labels", self.get_labels),
+            Route("POST", "/ws-token-request-library", self.refuse_stream),
         ]
 
     def run(self, request: Request, workflow_name: str) -> Answer:
@@ -178,6 +179,18 @@ class WorkflowEndpoints:
                     for label, version in entry.labels.items()
                 ],
             },
+        )
+
+    def refuse_stream(self, _request: Request) -> Answer:
+        """Say that no stream is served: 404.
+
+        PromptLayer's Python library asks for a token of a stream before it runs a workflow. To a
+        501 it would repeat the request.
+        """
+        raise refusal(
+            404,
+            "The local PromptLayer serves no stream: start the workflow with POST "
+            "/workflows/{workflow_name}/run and poll GET /workflow-version-execution-results",
         )
 
     def _find(

@@ -229,6 +229,13 @@ def test_missing_and_unused_variables_are_a_warning(serve, given, warning):
     assert reply.json["warning"] == warning
 
 
+def test_who_asks_for_a_stream_is_told_to_poll(serve):
+    reply = serve(GREET).send("POST", "/ws-token-request-library?capability=workflows:1:run:x")
+    assert (reply.status, reply.json["success"]) == (404, False)
+    assert "no stream" in reply.json["message"]
+    assert "GET /workflow-version-execution-results" in reply.json["message"]
+
+
 def test_input_nobody_should_send_arrives_whole(serve):
     client = serve(Workflow("Echo", [Node("Echo", lambda inputs, _: inputs["x"])]))
     value = ["\ud800", "\x00", 2**80, float("inf"), float("-inf"), {"": None}]
