@@ -217,7 +217,7 @@ class EvaluationRuns:
             for row in range(sheet.row_count)
             for column in sheet.columns
         }
-        for operation in self._operations_on(table, sheet):
+        for operation in self.operations_on(table, sheet):
             states = operation.cell_statuses(self.now())
             for cell, status in zip(operation.cells, states, strict=True):
                 statuses[cell.column_id, cell.row_index] = status
@@ -226,7 +226,7 @@ class EvaluationRuns:
     def active_operations(self, table: Table, sheet: Sheet) -> list[Operation]:
         """Give the operations on a sheet that have not ended."""
         now = self.now()
-        found = self._operations_on(table, sheet)
+        found = self.operations_on(table, sheet)
         return [operation for operation in found if operation.status(now) == "running"]
 
     def start_operation(
@@ -374,7 +374,8 @@ class EvaluationRuns:
             self.reports[run.id] = run
         return run
 
-    def _operations_on(self, table: Table, sheet: Sheet) -> list[Operation]:
+    def operations_on(self, table: Table, sheet: Sheet) -> list[Operation]:
+        """Give the operations of a sheet, oldest first."""
         return [
             operation
             for operation in list(self.operations.values())

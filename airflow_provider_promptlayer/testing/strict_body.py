@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from airflow_provider_promptlayer.testing.messages import Request, refusal
+from airflow_provider_promptlayer.testing.validation import read_boolean
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -127,11 +128,17 @@ def query_word(query: Mapping[str, str], name: str, words: tuple[str, ...]) -> s
 
 
 def query_flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
-    """Read a boolean of a query.
+    """Read a boolean of a query in any of the spellings FastAPI takes.
+
+    PromptLayer's Python library sends ``True`` and ``False``.
 
     Raises:
-        RefusalError: 400, it is neither ``true`` nor ``false``.
+        RefusalError: 400, it is no boolean.
 
     """
-    words = ("true", "false") if default else ("false", "true")
-    return query_word(query, name, words) == "true"
+    if name not in query:
+        return default
+    value = read_boolean(query[name])
+    if value is None:
+        raise refusal(400, f"Invalid query parameter {name}")
+    return value

@@ -117,7 +117,7 @@ class TableEndpoints:
             return Answer(
                 200, {"success": True, "cell_count": 0, "virtual_cell_count": 0, "cells": empty}
             )
-        execution_id = derived_id("execution", started.id)
+        execution_id = _execution_id(started)
         return Answer(
             202,
             {
@@ -155,9 +155,15 @@ class TableEndpoints:
     def get_operation(
         self, _request: Request, table_id: str, sheet_id: str, operation_id: str
     ) -> Answer:
-        """Give the state of an operation, also after its end."""
+        """Give the state of an operation, also after its end.
+
+        The id may be one of the ``execution_ids`` of the operation as well: PromptLayer's Python
+        library asks for each of them here.
+        """
         table, sheet = find_sheet(self._runs, table_id, sheet_id)
-        operation = self._find(table, sheet, operation_id)
+        operation = self._find(table, sheet, operation_id) or self._executing(
+            table, sheet, operation_id
+        )
         if operation is None:
             raise refusal(404, "Operation not found")
         return Answer(200, {"success": True, "operation": self._operation(operation)})
@@ -175,7 +181,7 @@ class TableEndpoints:
                 "success": True,
                 "message": "Operation cancelled" if cancelled else "No active operation found",
                 "operation_id": operation_id,
-                "execution_ids": [derived_id("execution", operation_id)] if cancelled else [],
+                "execution_ids": [_execution_id(operation)] if operation and cancelled else [],
                 "cancelled_cell_count": cancelled,
                 "not_started_reset_count": max(0, cancelled - 1),
                 "running_invalidated_count": min(1, cancelled),
@@ -227,6 +233,12 @@ class TableEndpoints:
             return operation
         return None
 
+    def _executing(self, table: Table, sheet: Sheet, execution_id: str) -> Operation | None:
+        for operation in self._runs.operations_on(table, sheet):
+            if _execution_id(operation) == execution_id:
+                return operation
+        return None
+
     def _operation(self, operation: Operation) -> JsonValue:
         now = self._runs.now()
         statuses = Counter(operation.cell_statuses(now))
@@ -259,7 +271,7 @@ class TableEndpoints:
             {
                 "id": derived_id("cell", operation.sheet_id, cell.column_id, cell.row_index),
                 "sheet_id": operation.sheet_id,
-                "execution_id": derived_id("execution", operation.id),
+                "execution_id": _execution_id(operation),
                 "column_id": cell.column_id,
                 "row_index": cell.row_index,
                 "last_computed_version": None,
@@ -341,6 +353,10 @@ def _read_cursor(cursor: str | None, order: str) -> int:
     if first < 0 or _cursor(first, order) != cursor:
         raise refusal(400, "Invalid query parameter cursor")
     return first
+
+
+def _execution_id(operation: Operation) -> str:
+    return derived_id("execution", operation.id)
 
 
 def _status_url(operation: Operation) -> str:

@@ -25,6 +25,11 @@ _BOOLEANS = {
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
+def read_boolean(text: str) -> bool | None:
+    """Read a boolean in any of the spellings FastAPI takes; ``None`` if it is none."""
+    return _BOOLEANS.get(text.lower())
+
+
 class Errors:
     """The mistakes found so far in one part of a request (``"query"`` or ``"body"``)."""
 
@@ -97,7 +102,7 @@ class QueryFields:
         text = self._query.get(name)
         if text is None:
             return default
-        value = _BOOLEANS.get(text.lower())
+        value = read_boolean(text)
         if value is None:
             message = "Input should be a valid boolean, unable to interpret input"
             self.errors.add("bool_parsing", message, name)

@@ -170,6 +170,19 @@ class TestOperations:
         started(client, *THERE, confirmation_token=again.confirmation_token)
         assert len(client.server.operations) == 1
 
+    def test_its_execution_ids_can_be_asked_for(self, client: Client) -> None:
+        path = f"/api/public/v2/tables/{TABLE.id}/sheets/{SHEET.id}/operations"
+        for row in range(2):
+            body = json.dumps({"row_ids": [row], "statuses": []}).encode()
+            created = client.send("POST", path, body).json
+            (execution_id,) = created["execution_ids"]
+            assert execution_id != created["operation_id"]
+            asked = ask(client, tables.table_operation(*HERE, execution_id))
+            assert asked.operation_id == created["operation_id"]
+        # That of another sheet cannot.
+        with pytest.raises(PromptLayerNotFoundError):
+            ask(client, tables.table_operation(*THERE, execution_id))
+
     def test_a_small_one_needs_no_confirmation(self, client: Client) -> None:
         started(client, *THERE, row_ids=[0, 1, 2, 3, 4])
 
@@ -360,12 +373,13 @@ class TestRows:
         [
             ("", {"columns", "row_count"}, {"execution_metadata_aggregates"}),
             ("include_columns=false&include_row_count=false", set(), {"columns", "row_count"}),
+            ("include_columns=False&include_row_count=off", set(), {"columns", "row_count"}),
             (
                 "include_execution_metadata_aggregates=true",
                 {"execution_metadata_aggregates"},
                 set(),
             ),
-            ("include_system_columns=true", {"columns"}, set()),
+            ("include_system_columns=True&include_row_count=1", {"columns", "row_count"}, set()),
         ],
     )
     def test_what_else_can_be_had(
@@ -387,10 +401,10 @@ class TestRows:
             ("cursor=YXNjIC0x", "cursor"),  # asc -1
             ("cursor=YXNjIDI%3D&order=desc", "cursor"),  # asc 2
             ("cursor=%C3%BC", "cursor"),
-            ("include_columns=yes", "include_columns"),
-            ("include_row_count=1", "include_row_count"),
+            ("include_columns=none", "include_columns"),
+            ("include_row_count=2", "include_row_count"),
             ("include_system_columns=", "include_system_columns"),
-            ("include_execution_metadata_aggregates=TRUE", "include_execution_metadata_aggregates"),
+            ("include_execution_metadata_aggregates=+", "include_execution_metadata_aggregates"),
         ],
     )
     def test_a_wrong_query_is_400(self, client: Client, query: str, named: str) -> None:
