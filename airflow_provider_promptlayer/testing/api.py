@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole API as one function from ``Request`` to ``Answer``.
 
-The rule here: the key is looked at before anything else, on every path, known or not.
+The rule here: the key is looked at before anything else, on every path, known or not. Bodies are
+taken as they are: one that says it is encoded is refused, as nothing here unpacks it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class Api:
         try:
             if not self.key_is_right(request):
                 raise refusal(401, "Invalid API key")
+            encoding = request.headers.get("content-encoding", "identity")
+            if encoding.strip().lower() != "identity":
+                raise refusal(415, f"Content-Encoding {encoding!r} is not supported")
             return dispatch(self._routes, request)
         except RefusalError as refused:
             return refused.answer

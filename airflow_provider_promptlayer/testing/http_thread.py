@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 
 from airflow_provider_promptlayer.testing.connections import Connections
 from airflow_provider_promptlayer.testing.fault_delivery import complete_headers, deliver
@@ -31,6 +33,13 @@ _BACKLOG = 4096
 _TURNS_OF_AN_ACCEPT = 5
 _SECONDS_FOR_OPEN_REQUESTS = 1.0
 _SECONDS_FOR_A_CALL = 10.0
+# Longer bodies are answered 413. PromptLayer takes files of up to 100 MB: 134 MB as base64.
+_LONGEST_BODY = 140_000_000
+
+_log = logging.getLogger(__name__)
+
+
+_TOO_LONG = {"success": False, "message": f"The body is longer than {_LONGEST_BODY} bytes"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class HttpThread:
 
     Args:
         answer: called in the server's thread for each request.
+        reads_body_of: asked before with the same request, still without its body; if it says no,
+            the body is left unread, whatever its size, and ``answer`` gets none.
         host: the address to listen on.
         port: 0 for any free one.
         connections: counts them.
@@ -62,12 +73,14 @@ class HttpThread:
     def __init__(
         self,
         answer: Callable[[Request], Outcome],
+        reads_body_of: Callable[[Request], bool],
         host: str,
         port: int,
         connections: Connections,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._answer = answer
+        self._reads_body_of = reads_body_of
         self._host = host
         self._port = port
         self._connections = connections
@@ -191,18 +204,22 @@ class HttpThread:
             self._connections.reset()
             return _Nothing()
         raw_path, _, query = request.raw_path.partition("?")
-        # Not request.read(), which refuses more than a megabyte.
-        body = await request.content.read()
-        outcome = self._answer(
-            Request(
-                method=request.method,
-                raw_path=raw_path,
-                # As in FastAPI, the last of several values counts.
-                query=dict(parse_qsl(query, keep_blank_values=True)),
-                headers={name.lower(): value for name, value in request.headers.items()},
-                body=body,
-            )
+        asked = Request(
+            method=request.method,
+            raw_path=raw_path,
+            # As in FastAPI, the last of several values counts.
+            query=dict(parse_qsl(query, keep_blank_values=True)),
+            headers={name.lower(): value for name, value in request.headers.items()},
         )
+        if self._reads_body_of(asked):
+            try:
+                body = await _body(request.content)
+            except (OSError, web.RequestPayloadError):
+                return _Nothing()  # the client has left, or what it sends is no HTTP
+            if body is None:
+                return _response(Reply.of_json(_TOO_LONG, 413))
+            asked = replace(asked, body=body)
+        outcome = self._answer(asked)
         if outcome.fault is None:
             return _response(outcome.answer)
         connection = self._connections.get(request.protocol)
@@ -219,7 +236,8 @@ class _Server(web.Server):
     """Tells ``Connections`` of each connection."""
 
     def __init__(self, handler: Callable[..., Any], connections: Connections) -> None:
-        super().__init__(handler, access_log=None)
+        # Bodies are not unpacked: FastAPI does not, and a small one may unpack to gigabytes.
+        super().__init__(handler, access_log=None, logger=_log, auto_decompress=False)
         self._known = connections
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -233,11 +251,33 @@ class _Server(web.Server):
         self._known.discard(handler)
 
 
+class _NotOfClients(logging.Filter):
+    """Keeps the tracebacks of what clients do, which leave or send what is no HTTP, off the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let through what went wrong in the server itself, as in a fault function."""
+        error = record.exc_info and record.exc_info[1]
+        return not isinstance(error, HttpProcessingError | ConnectionError)
+
+
+_log.addFilter(_NotOfClients())
+
+
 class _Nothing(web.StreamResponse):
     """For a connection that a fault has used up: the HTTP server has nothing left to send."""
 
     async def prepare(self, _request: web.BaseRequest) -> AbstractStreamWriter | None:
         raise ConnectionResetError
+
+
+async def _body(content: StreamReader) -> bytes | None:
+    """Give the whole body, or ``None`` if it is too long."""
+    body = bytearray()
+    async for piece in content.iter_any():
+        body += piece
+        if len(body) > _LONGEST_BODY:
+            return None
+    return bytes(body)
 
 
 def _response(reply: Reply) -> web.Response:

@@ -165,7 +165,14 @@ class LocalPromptLayer:
             raise RuntimeError("the local PromptLayer is already running")
         certificates = None if self._tls is None else Certificates(self._tls)
         context = None if certificates is None else certificates.context
-        thread = HttpThread(self._answer, self._host, self._port, self._connections, context)
+        thread = HttpThread(
+            self._answer,
+            self._api.key_is_right,
+            self._host,
+            self._port,
+            self._connections,
+            context,
+        )
         try:
             thread.start()
         except BaseException:
@@ -276,7 +283,8 @@ class LocalPromptLayer:
     def count(self, method: str | None = None, path_prefix: str = "/") -> int:
         """Count all requests that ever arrived whole; exact even where records were dropped.
 
-        A request is counted before it is answered, and also if a fault keeps it from being.
+        A request is counted before it is answered, and also if a fault keeps it from being. The
+        body of one without the right key is not waited for.
 
         Args:
             method: as in ``"POST"``; ``None`` for any.
@@ -328,7 +336,8 @@ class LocalPromptLayer:
         Args:
             faults: one after the other, one for each request; or functions from ``Request`` to a
                 fault or ``None``, which leaves the request to the next rule. They are called in
-                the server's thread and must not wait for this server.
+                the server's thread and must not wait for this server. The body of a request
+                without the right key is empty.
             method: only requests of this method; ``None`` for any.
             path_prefix: compared with the raw, percent-encoded path without its query.
             execution_id: only questions about this run.
