@@ -218,18 +218,23 @@ class OutageMemory:
         return None if store is None else cls(store, int(values["ti"].try_number))
 
     def read(self) -> float | None:
-        """Return since when, in seconds since the epoch; None without an outage in this try."""
-        noted = self._store.get(_OUTAGE_KEY)
-        self._is_noted = noted is not None
-        if not isinstance(noted, dict) or noted.get("try_number") != self._try_number:
-            return None
-        since = noted.get("since")
-        return float(since) if isinstance(since, (int, float)) else None
+        """Return since when, in seconds since the epoch; None without an outage in this try.
+
+        :raises UnreadableError: if what was noted cannot be read.
+        """
+        kept = self._store.get(_OUTAGE_KEY)
+        self._is_noted = kept is not None
+        noted = read_persisted(
+            kept, lambda fields: (fields.number_or_none("since"), fields.count("try_number"))
+        )
+        return None if noted is None or noted[1] != self._try_number else noted[0]
 
     def write(self, since: float | None) -> None:
         """Note an outage, or its end."""
         if since is not None:
-            self._store.set(_OUTAGE_KEY, {"since": since, "try_number": self._try_number})
+            self._store.set(
+                _OUTAGE_KEY, versioned({"since": since, "try_number": self._try_number})
+            )
             self._is_noted = True
         elif self._is_noted:
             self._store.delete(_OUTAGE_KEY)

@@ -32,6 +32,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_promptlayer import compat, xcom
 from airflow_provider_promptlayer.api.events import read_event
 from airflow_provider_promptlayer.api.pace import AIRFLOWS_POKE_INTERVAL, Pace
+from airflow_provider_promptlayer.api.persisted import UnreadableError
+from airflow_provider_promptlayer.api.resume_state import ResumeState
 from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.api.talks import cancellation
 from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
@@ -211,23 +213,21 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         with self._airflow_errors():
             if waiting is None:
                 waiting = self._notes_from_elsewhere(context)
-            if "subject" not in waiting:
-                raise PromptLayerEventError("The task was resumed without its own notes.")
-            self._subject = subject = self.subject_type(**waiting["subject"])
-            self.cancels_on_kill = bool(waiting.get("is_own", self.cancels_on_kill))
+            state = ResumeState.read(waiting)
+            self._subject = subject = state.subject(self.subject_type)
+            self.cancels_on_kill = state.is_own
             read_event(event, subject_id=subject.id)
             self._is_over = True
             wait = self._new_wait(
                 subject,
-                waiting["started_at"],
-                deadline=waiting["deadline"],
+                state.started_at,
+                deadline=state.deadline,
                 # It has ended in time: a blip in fetching what it left is no time-out.
                 grace=max(
                     0.0,
-                    min(time.time() + self.max_outage, self._must_end_by(context))
-                    - waiting["deadline"],
+                    min(time.time() + self.max_outage, self._must_end_by(context)) - state.deadline,
                 ),
-                outage_since=waiting["outage_since"],
+                outage_since=state.outage_since,
             )
             return self._finish(context, self._wait_to_the_end(subject, wait))
 
@@ -300,9 +300,23 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             subject,
             started_at,
             deadline=min(started_at + self.timeout, self._must_end_by(context)),
-            outage_since=self._outage_memory.read() if self._outage_memory else None,
+            outage_since=self._outage_so_far(),
         )
         return self._finish(context, self._wait_to_the_end(subject, wait))
+
+    def _outage_so_far(self) -> float | None:
+        """Return since when earlier visits of this try could not ask, as far as known."""
+        if self._outage_memory is None:
+            return None
+        try:
+            return self._outage_memory.read()
+        except UnreadableError as error:
+            self.log.warning(
+                "The note of an outage of PromptLayer %s. max_outage counts from now on. %s",
+                error.found,
+                error.remedy,
+            )
+            return None
 
     def _notes_from_elsewhere(self, context: Context) -> dict[str, Any]:
         """Return the notes of a task whose own were not handed back to it.
@@ -316,12 +330,12 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         if subject is None:
             raise PromptLayerEventError("The task was resumed without its own notes.")
         now = time.time()
-        return {
-            "subject": asdict(subject),
-            "started_at": now,
-            "deadline": min(now + self.timeout, self._must_end_by(context)),
-            "outage_since": None,
-        }
+        return ResumeState(
+            asdict(subject),
+            started_at=now,
+            deadline=min(now + self.timeout, self._must_end_by(context)),
+            is_own=self.cancels_on_kill,
+        ).payload()
 
     def _must_end_by(self, context: Context) -> float:  # noqa: ARG002
         """Return when the wait has to be over, whatever its ``timeout``, since the epoch."""
@@ -388,14 +402,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             ),
             method_name="execute_complete",
             kwargs={
-                "waiting": {
-                    "subject": asdict(subject),
-                    "started_at": wait.started_at,
-                    "deadline": deadline,
-                    "outage_since": outage_here,
-                    "is_own": self.cancels_on_kill,
-                    **self.notes(),
-                }
+                "waiting": ResumeState(
+                    asdict(subject), wait.started_at, deadline, outage_here, self.cancels_on_kill
+                ).payload()
+                | self.notes()
             },
             timeout=airflow_timeout(max(last_deadline, next_look_at) - time.time()),
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_promptlayer import compat
 from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.events import Outcome, WaitEvent
+from airflow_provider_promptlayer.api.resume_state import ResumeState
 from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
@@ -147,13 +148,10 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
         with self._airflow_errors():
             began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
             started_at = time.time() if began is None else began.timestamp()
-            notes = {
-                "subject": asdict(self.identify(context)),
-                "started_at": started_at,
-                "deadline": started_at + self.timeout,
-                "outage_since": None,
-            }
-            return self.execute_complete(context, event, notes)
+            state = ResumeState(
+                asdict(self.identify(context)), started_at, deadline=started_at + self.timeout
+            )
+            return self.execute_complete(context, event, state.payload())
 
     def execute_complete(
         self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None

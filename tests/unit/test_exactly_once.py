@@ -511,6 +511,7 @@ def test_a_blip_after_the_deadline_does_not_lose_a_run_that_ended(
     run_id = server.start_execution("Digest")
     long_ago = time.time() - 600
     waiting = {
+        "version": 1,
         "subject": {"workflow_version_execution_id": run_id},
         "started_at": long_ago,
         "deadline": long_ago + 300,

@@ -191,6 +191,7 @@ class TestNeverEnding:
         run_id = promptlayer_server.start_execution("W")
         sensor = PromptLayerWorkflowSensor(task_id="t", workflow_version_execution_id=run_id)
         waiting = {
+            "version": 1,
             "subject": {"workflow_version_execution_id": run_id},
             "started_at": time.time() - 20.0,
             "deadline": time.time() - 10.0,
@@ -214,6 +215,7 @@ class TestNeverEnding:
         )
         now = time.time()
         waiting = {
+            "version": 1,
             "subject": {"workflow_version_execution_id": run_id},
             "started_at": now,
             "deadline": now + 1000.0,
@@ -242,6 +244,7 @@ class TestNeverEnding:
                 {
                     "event": WaitEvent(run_id, Outcome.ENDED, "").payload(),
                     "waiting": {
+                        "version": 1,
                         "subject": {"workflow_version_execution_id": run_id},
                         "started_at": deadline - 2000.0,
                         "deadline": deadline,
@@ -431,6 +434,20 @@ class TestOutageBetweenReschedules:
         ending = run_task(self.sensor, FakeTaskInstance(try_number=2), task_state_store=store)
         assert ending.worker_visits > 1
 
+    @pytest.mark.parametrize("kept", [{"since": 1.0, "try_number": 1}, {"version": 1}, "1.0"])
+    def test_a_note_that_cannot_be_read_is_no_outage_of_years(
+        self,
+        away: None,
+        kept: Any,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Nothing is doubled by that, so the wait goes on, and counts from now on."""
+        ending = run_task(self.sensor, task_state_store=Store(promptlayer_outage=kept))
+        assert ending.kind == "failed"
+        assert ending.worker_visits > 1
+        assert "counts from now on" in capsys.readouterr().out + caplog.text
+
 
 class TestResumedWithTheEventAlone:
     """As ``dag.test()`` and ``airflow tasks test`` do, on every Airflow."""
@@ -503,5 +520,5 @@ class TestResumedWithTheEventAlone:
             **option,
         )
         context: Any = {"ti": FakeTaskInstance()}
-        with pytest.raises(AirflowException, match=r"no output node|no event"):
+        with pytest.raises(AirflowException, match=r"no output node|event is not"):
             sensor.resume_execution("execute_complete", {"event": "success"}, context)

@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    TaskDeferred,
+)
 from support.kinds import new_server
-from support.modes import Store, epoch
+from support.modes import FakeTaskInstance, Store, epoch
 from support.starts import STARTS, Start
 
 from airflow_provider_promptlayer.api.starting import Phase, Record
@@ -146,3 +151,47 @@ def test_a_retry_after_a_start_whose_answer_was_lost(
     for number in (1, 2, 3):
         assert start.run(store, number=number).kind == "failed for good"
     assert server.count("POST") == 1
+
+
+class TestNotesOfADeferral:
+    """Another release may have written them; a clear error then, and never a second run."""
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"version": 2}, "has version 2"),
+            ({"version": None}, "has version None"),
+            ({"subject": None}, "has no subject"),
+            ({"subject": {"pipeline": 7}}, "it has pipeline"),
+            ({"started_at": None}, "has no started_at"),
+            ({"deadline": "soon"}, "has a deadline that is no number"),
+            ({"outage_since": "noon"}, "has a outage_since that is no number"),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("with_store", [True, False], ids=["store", "no store"])
+    def test_that_cannot_be_read(
+        self,
+        start: Start,
+        change: dict[str, Any],
+        said: str,
+        with_store: bool,
+        server: LocalPromptLayer,
+    ) -> None:
+        ti = FakeTaskInstance(max_tries=2)
+        context: Any = {"ti": ti, "run_id": ti.run_id}
+        if with_store:
+            context["task_state_store"] = Store()
+        with pytest.raises(TaskDeferred) as left:
+            start.make("never", deferrable=True).execute(context)
+        waiting = {**(left.value.kwargs or {})["waiting"], **change}
+        event = {"version": 1, "id": ti.xcoms[start.id_key], "outcome": "ended", "message": ""}
+        resumed = start.make("never", deferrable=True)
+        with pytest.raises(AirflowException) as failed:
+            resumed.resume_execution(
+                left.value.method_name, {"waiting": waiting, "event": event}, context
+            )
+        assert said in str(failed.value)
+        # With a store, a retry goes back to what was started.
+        assert isinstance(failed.value, AirflowFailException) is not with_store
+        assert server.count("POST") == 1
