@@ -2,8 +2,10 @@
 """The endpoints below ``/api/public/v2/tables/{table_id}/sheets/{sheet_id}/scorecard``.
 
 The rule here is that of ``workflow_endpoints.py``. The description leaves the shape of criterion
-summaries and step results open; here both are objects by the id of the step, with ``title``,
-``verdict``, ``score`` and what went wrong.
+summaries and step results open; here both are objects by the id of the step. A summary has
+``title``, ``verdict``, ``score`` and ``error_summary``; a step result has the fields that
+PromptLayer's Python library reads: ``verdict``, ``score``, ``raw_value``, ``evidence`` and
+``error_message``.
 """
 
 from __future__ import annotations
@@ -313,9 +315,11 @@ def _row(number: int, row: ScoredRow) -> dict[str, JsonValue]:
 
 def _step_result(criterion: Criterion, row: ScoredRow) -> JsonValue:
     reason = (row.reasons or {}).get(criterion.title)
+    is_error = row.verdict == "error"
     return {
-        "title": criterion.title,
         "verdict": "pass" if reason is None else row.verdict,
         "score": None,
-        "reason": reason,
+        "raw_value": None,
+        "evidence": None if is_error else reason,
+        "error_message": reason if is_error else None,
     }

@@ -483,6 +483,24 @@ class TestScorecards:
             "row 1 (fail, 0.3): 'Cites': no link."
         )
 
+    @pytest.mark.parametrize(
+        ("verdict", "field"), [("fail", "evidence"), ("error", "error_message")]
+    )
+    def test_a_step_result_has_the_reason_where_it_belongs(
+        self, serve: Callable[..., Client], verdict: str, field: str
+    ) -> None:
+        criteria = [Criterion("Polite"), Criterion("Cites")]
+        row = ScoredRow(verdict, 0.0, reasons={"Cites": "no link"})
+        sheet = Sheet("S", [ANSWER], scorecard=Scorecard("C", criteria, [row]))
+        client = serve(tables=[Table("T", [sheet])])
+        client.server.start_calculation(Table("T").id, sheet.id)
+        path = f"/api/public/v2/tables/{Table('T').id}/sheets/{sheet.id}/scorecard/rows/0"
+        nothing = dict.fromkeys(("score", "raw_value", "evidence", "error_message"))
+        assert client.get(path).json["step_results"] == {
+            criteria[0].id: {**nothing, "verdict": "pass"},
+            criteria[1].id: {**nothing, "verdict": verdict, field: "no link"},
+        }
+
     def test_some_rows_and_steps(self, client: Client, clock: Clock) -> None:
         calculation_id = calculated(client, row_indices=[0, 2], step_ids=[CARD.criteria[1].id])
         clock.now += 10
