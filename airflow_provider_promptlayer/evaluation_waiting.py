@@ -10,10 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import xcom
-from airflow_provider_promptlayer.api.arguments import opaque_text, positive, uuid
+from airflow_provider_promptlayer.api.arguments import (
+    NOTSET,
+    NotSet,
+    opaque_text,
+    positive,
+    uuid,
+)
 from airflow_provider_promptlayer.api.gates import (
     DEFAULT_FAIL_ON_VERDICT,
     FailOnCells,
@@ -23,7 +29,7 @@ from airflow_provider_promptlayer.api.gates import (
     judge_operation,
     judge_report,
 )
-from airflow_provider_promptlayer.api.reports import FinalReport, Report, ReportScore
+from airflow_provider_promptlayer.api.reports import MAX_SCORE, FinalReport, Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, SheetCalculation
 from airflow_provider_promptlayer.api.storable import storable
 from airflow_provider_promptlayer.api.subjects import L, Subject
@@ -48,6 +54,29 @@ class PromptLayerEvaluationWaiter(PromptLayerWaiter[L]):
                 ", ".join(stored.changes),
             )
         return stored.value
+
+
+class PromptLayerScoreWaiter(PromptLayerEvaluationWaiter[L]):
+    """Base of everything that waits for an evaluation with a score.
+
+    :param min_score: the score that is needed; left out for none. None, which a template or an XCom
+        without a value gives, is refused when the task runs.
+    :param kwargs: how to wait, see :class:`.waiting.PromptLayerWaiter`.
+    """
+
+    highest_score: ClassVar[float]
+
+    def __init__(
+        self, *, min_score: float | str | XComArg | NotSet = NOTSET, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        # None in the template field, which Airflow shows and stores as JSON, where left out.
+        self.min_score: Any = None if min_score is NOTSET else min_score
+        self._needs_score = min_score is not NOTSET
+
+    def _needed_score(self) -> float | None:
+        left_out = self.min_score is None and not self._needs_score
+        return check_min_score(NOTSET if left_out else self.min_score, highest=self.highest_score)
 
 
 class PromptLayerTableWaiter(PromptLayerEvaluationWaiter[TableOperation]):
@@ -114,17 +143,18 @@ class PromptLayerTableWaiter(PromptLayerEvaluationWaiter[TableOperation]):
         return stored
 
 
-class PromptLayerScorecardWaiter(PromptLayerEvaluationWaiter[ScorecardCalculation]):
+class PromptLayerScorecardWaiter(PromptLayerScoreWaiter[ScorecardCalculation]):
     """Base of everything that waits for a scorecard, and of its gate.
 
     :param table_id: the table, a UUID.
     :param sheet_id: the sheet, a UUID.
     :param fail_on_verdict: the verdicts that fail the task; ``()`` for none.
-    :param min_score: the score that is needed, on the scorecard's own scale; None for none.
+    :param min_score: the score that is needed, on the scorecard's own scale; left out for none.
     :param kwargs: how to wait, see :class:`.waiting.PromptLayerWaiter`.
     """
 
     subject_type = SheetCalculation
+    highest_score = math.inf
 
     def __init__(
         self,
@@ -132,14 +162,12 @@ class PromptLayerScorecardWaiter(PromptLayerEvaluationWaiter[ScorecardCalculatio
         table_id: str | XComArg,
         sheet_id: str | XComArg,
         fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
-        min_score: float | str | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.table_id: Any = table_id
         self.sheet_id: Any = sheet_id
         self.fail_on_verdict: Any = fail_on_verdict
-        self.min_score: Any = min_score
 
     def named(self, subject_id: Any) -> SheetCalculation:
         """Return the calculation that has the id.
@@ -196,30 +224,24 @@ class PromptLayerScorecardWaiter(PromptLayerEvaluationWaiter[ScorecardCalculatio
     def _gate(self) -> dict[str, Any]:
         return {
             "fail_on_verdict": check_fail_on_verdict(self.fail_on_verdict),
-            "min_score": check_min_score(self.min_score, highest=math.inf),
+            "min_score": self._needed_score(),
         }
 
 
-class PromptLayerReportWaiter(PromptLayerEvaluationWaiter[Report]):
+class PromptLayerReportWaiter(PromptLayerScoreWaiter[Report]):
     """Base of everything that waits for a report.
 
-    :param min_score: the score that is needed, from 0 to 100; None for none.
+    :param min_score: the score that is needed, from 0 to 100; left out for none.
     :param fail_on: which failed cells make a failure, see :data:`.api.gates.FailOnCells`.
     :param kwargs: how to wait, see :class:`.waiting.PromptLayerWaiter`.
     """
 
     subject_type = FinalReport
+    highest_score = MAX_SCORE
 
-    def __init__(
-        self,
-        *,
-        min_score: float | str | XComArg | None = None,
-        fail_on: FailOnCells = "all_cells",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, fail_on: FailOnCells = "all_cells", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_fail_on_cells(fail_on)
-        self.min_score: Any = min_score
         self.fail_on: FailOnCells = fail_on
         self._scored: tuple[int, ReportScore] | None = None
 
@@ -229,7 +251,7 @@ class PromptLayerReportWaiter(PromptLayerEvaluationWaiter[Report]):
         :raises PromptLayerInvalidInputError: if it is not a positive integer, or ``min_score`` is
             no score.
         """
-        check_min_score(self.min_score)
+        self._needed_score()  # refuses what is none before anything is started or waited for
         return FinalReport(positive("report_id", subject_id))
 
     def trigger(self, subject: Subject[Report], **how: Any) -> BaseTrigger:
@@ -251,7 +273,7 @@ class PromptLayerReportWaiter(PromptLayerEvaluationWaiter[Report]):
             ending,
             self._score(ending),
             fail_on=self.fail_on,
-            min_score=check_min_score(self.min_score),
+            min_score=self._needed_score(),
         )
 
     def deliver(self, context: Context, ending: Report) -> dict[str, Any]:  # noqa: ARG002

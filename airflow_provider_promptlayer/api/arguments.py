@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
+from enum import Enum
 from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
@@ -23,6 +24,16 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNOR
 
 MAX_ID: Final = 2**63 - 1
 """Execution ids are int64."""
+
+
+class NotSet(Enum):
+    """The type of :data:`NOTSET`."""
+
+    NOTSET = "not set"
+
+
+NOTSET: Final = NotSet.NOTSET
+"""The default of an argument for which None is no value, as a missing XCom renders to None."""
 
 
 def execution_id(value: Any) -> int:
@@ -209,13 +220,11 @@ def texts(name: str, value: Any) -> list[str] | None:
     return found and list(found)
 
 
-def score(name: str, value: Any, *, highest: float = math.inf) -> float | None:
-    """Return a score to compare with: None, or a number from 0 to ``highest``.
+def score(name: str, value: Any, *, highest: float = math.inf) -> float:
+    """Return a score to compare with, a number from 0 to ``highest``.
 
     :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
     """
-    if value is None:
-        return None
     number = value
     if isinstance(value, str):
         try:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from airflow_provider_promptlayer.api.arguments import items, score
+from airflow_provider_promptlayer.api.arguments import NOTSET, items, score
 from airflow_provider_promptlayer.api.cells import SelectedCells
 from airflow_provider_promptlayer.api.reasons import entries, error_of, reason, words_or_all
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, Report, ReportScore, ReportStatus
@@ -105,12 +105,21 @@ def check_fail_on_verdict(fail_on_verdict: Any) -> tuple[str, ...]:
 
 
 def check_min_score(min_score: Any, *, highest: float = MAX_SCORE) -> float | None:
-    """Return the score that a report needs.
+    """Return the score that a report needs, or None where none was asked for.
 
     For a scorecard, whose scale the description leaves open, pass ``highest=math.inf``.
 
-    :raises PromptLayerInvalidInputError: if it is neither None nor a number from 0 to ``highest``.
+    :param min_score: :data:`.arguments.NOTSET` where none was asked for.
+    :raises PromptLayerInvalidInputError: if it is no number from 0 to ``highest``, and for None: an
+        XCom that is missing must not open the gate.
     """
+    if min_score is NOTSET:
+        return None
+    if min_score is None:
+        raise PromptLayerInvalidInputError(
+            "min_score must be a number, not None, which a template or an XCom without a value "
+            "gives: leave min_score out where no score is needed."
+        )
     return score("min_score", min_score, highest=highest)
 
 

@@ -14,7 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_promptlayer.api import reports, scorecards, tables
-from airflow_provider_promptlayer.api.arguments import opaque_text, positive, uuid
+from airflow_provider_promptlayer.api.arguments import (
+    NOTSET,
+    NotSet,
+    opaque_text,
+    positive,
+    uuid,
+)
 from airflow_provider_promptlayer.api.gates import (
     DEFAULT_FAIL_ON_VERDICT,
     FailOnCells,
@@ -317,7 +323,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on_verdict: Sequence[str] | str = DEFAULT_FAIL_ON_VERDICT,
-        min_score: float | None = None,
+        min_score: float | NotSet = NOTSET,
     ) -> scorecards.ScorecardCalculation:
         """Wait for a calculation to end, and hold it against the gate. Holds the worker.
 
@@ -327,7 +333,8 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :param poke_interval: seconds between two looks; None for a pace that fits the work.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on_verdict: the verdicts that fail the gate; ``()`` for none.
-        :param min_score: the score that is needed, on the scorecard's own scale.
+        :param min_score: the score that is needed, on the scorecard's own scale. Left out for
+            none; None is refused, as an XCom that is missing must not open the gate.
         :raises PromptLayerEvaluationFailedError: if it does not pass; names the failing criteria
             and the worst rows.
         :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
@@ -349,7 +356,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on_verdict: Sequence[str] | str = DEFAULT_FAIL_ON_VERDICT,
-        min_score: float | None = None,
+        min_score: float | NotSet = NOTSET,
     ) -> scorecards.ScorecardCalculation:
         """Do what :meth:`wait_for_scorecard` does, without blocking the event loop."""
         subject = _calculation(table_id, sheet_id, calculation_id)
@@ -450,7 +457,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on: FailOnCells = "all_cells",
-        min_score: float | None = None,
+        min_score: float | NotSet = NOTSET,
     ) -> tuple[reports.Report, reports.ReportScore]:
         """Wait for a report to end, and hold it against the gate. Holds the worker.
 
@@ -460,7 +467,8 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :param poke_interval: seconds between two looks; None for a pace that fits the work.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on: which failed cells count as a failure, see :data:`.gates.FailOnCells`.
-        :param min_score: the score that is needed, from 0 to 100.
+        :param min_score: the score that is needed, from 0 to 100. Left out for none; None is
+            refused.
         :returns: the report and its score.
         :raises PromptLayerEvaluationFailedError: if it does not pass.
         :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
@@ -482,7 +490,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on: FailOnCells = "all_cells",
-        min_score: float | None = None,
+        min_score: float | NotSet = NOTSET,
     ) -> tuple[reports.Report, reports.ReportScore]:
         """Do what :meth:`wait_for_report` does, without blocking the event loop."""
         subject = reports.FinalReport(positive("report_id", report_id))

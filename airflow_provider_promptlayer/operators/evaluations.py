@@ -350,7 +350,8 @@ class PromptLayerRunScorecardOperator(
     :param row_indices: zero-based row numbers; None for all. Templated.
     :param step_ids: UUIDs of the criteria; None for all. Templated.
     :param fail_on_verdict: the verdicts that fail the task; ``()`` for none. Templated.
-    :param min_score: the score that is needed, on the scorecard's own scale. Templated.
+    :param min_score: the score that is needed, on the scorecard's own scale; left out for none, and
+        None is refused. Templated.
     :param wait_for_completion: False returns the ``calculation_id`` as soon as there is one.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`, and ``reattach``.
@@ -427,7 +428,8 @@ class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerStarter[R
     :param name: of the report that the run makes. Templated.
     :param dataset_id: None for the pipeline's own. Templated.
     :param refresh_dataset: for dynamic datasets alone.
-    :param min_score: the score that is needed, from 0 to 100. Templated.
+    :param min_score: the score that is needed, from 0 to 100; left out for none, and None is
+        refused. Templated.
     :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.
     :param wait_for_completion: False returns the id of the new report as soon as there is one.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.

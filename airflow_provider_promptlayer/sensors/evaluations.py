@@ -61,7 +61,8 @@ class PromptLayerScorecardSensor(PromptLayerScorecardWaiter):
     :param sheet_id: the sheet, a UUID. Templated.
     :param calculation_id: the calculation, a UUID. Templated.
     :param fail_on_verdict: the verdicts that fail the task. Templated.
-    :param min_score: the score that is needed, on the scorecard's own scale. Templated.
+    :param min_score: the score that is needed, on the scorecard's own scale; left out for none, and
+        None is refused. Templated.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
     :returns: score, verdict and summaries.
@@ -96,7 +97,8 @@ class PromptLayerReportSensor(PromptLayerReportWaiter):
     """Wait until a report that a run has made is complete, and fail if it does not pass.
 
     :param report_id: the report that a run has made, not the pipeline. Templated.
-    :param min_score: the score that is needed, from 0 to 100. Templated.
+    :param min_score: the score that is needed, from 0 to 100; left out for none, and None is
+        refused. Templated.
     :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.

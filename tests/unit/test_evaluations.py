@@ -790,6 +790,7 @@ class TestGate:
             ("bad", {"fail_on_verdict": ["error"]}, "success"),
             ("bad", {"fail_on_verdict": (), "min_score": 0.4}, "success"),
             ("bad", {"fail_on_verdict": (), "min_score": "0.41"}, "failed for good"),
+            ("bad", {"fail_on_verdict": (), "min_score": None}, "failed for good"),
             ("good", {"fail_on_verdict": "pass"}, "failed for good"),
             ("good", {"min_score": 0.9}, "success"),
             ("good", {"min_score": 0.91}, "failed for good"),
@@ -1013,6 +1014,7 @@ class TestReport:
             ({"report_id": "x"}, "report_id must be a positive integer"),
             ({"name": " "}, "name must be a text"),
             ({"min_score": 100.5}, "min_score must be a number from 0 to 100"),
+            ({"min_score": None}, "min_score must be a number, not None"),
             ({"dataset_id": "x"}, "dataset_id must be a positive integer"),
             ({"report_id": 4711}, "Check report_id"),
             ({"refresh_dataset": True}, "Dataset refresh is not allowed"),
@@ -1363,11 +1365,41 @@ class TestInADag:
         assert made.name == "20260101"
         assert sensor.identify(context).operation_id == "1"
 
+    @pytest.mark.parametrize("native", [False, True])
+    @pytest.mark.parametrize("name", ["scorecard", "report"])
+    def test_a_score_that_renders_to_none_opens_no_gate(
+        self, name: str, native: bool, server: LocalPromptLayer
+    ) -> None:
+        start = STARTS[name]
+        with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
+            operator = start.operator(
+                task_id="t", **start.arguments("good"), min_score="{{ needed }}"
+            )
+        context: Any = {"needed": None, "ti": FakeTaskInstance()}
+        operator.render_template_fields(context, dag.get_template_env())
+        with pytest.raises(AirflowException, match="min_score must be a number"):
+            operator.execute(context)
+        assert server.count() == 0
+
+    def test_a_score_that_is_mapped_to_none_opens_no_gate(self, server: LocalPromptLayer) -> None:
+        with DAG(dag_id="d", schedule=None):
+            mapped = PromptLayerRunScorecardOperator.partial(
+                task_id="t", **_at("bad"), fail_on_verdict=()
+            ).expand(min_score=[0.9, None])
+        with pytest.raises(AirflowException, match="min_score must be a number"):
+            mapped.unmap({"min_score": None}).execute({"ti": FakeTaskInstance()})
+        assert server.count() == 0
+
     def test_partial_and_default_args(self) -> None:
         with DAG(
             dag_id="d",
             schedule=None,
-            default_args={"retries": 3, "promptlayer_conn_id": "other", "fail_on": "never"},
+            default_args={
+                "retries": 3,
+                "promptlayer_conn_id": "other",
+                "fail_on": "never",
+                "min_score": 0.5,
+            },
         ):
             mapped = PromptLayerRunTableOperator.partial(
                 task_id="mapped", table_id=TABLE.id, confirm_large=True
@@ -1379,6 +1411,7 @@ class TestInADag:
         assert mapped.partial_kwargs["confirm_large"] is True
         assert plain.promptlayer_conn_id == "other"
         assert plain.retries == 3
+        assert plain.min_score == 0.5
 
     def test_gates_that_come_from_a_template_are_not_refused_at_parse_time(self) -> None:
         with DAG(dag_id="d", schedule=None):

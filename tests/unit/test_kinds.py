@@ -174,6 +174,9 @@ BAD_IDS = {
     "no operation": ("table operation", {"operation_id": ""}, "operation_id must be an id"),
     "no number": ("report", {"report_id": "x"}, "report_id must be a positive integer"),
     "no score": ("report", {"min_score": 101}, "min_score must be a number from 0 to 100"),
+    "no XCom": ("report", {"min_score": None}, "min_score must be a number, not None"),
+    "no XCom either": ("scorecard calculation", {"min_score": None}, "a number, not None"),
+    "None as text": ("scorecard calculation", {"min_score": "None"}, "must be a number from 0"),
     "negative score": ("scorecard calculation", {"min_score": -1}, "min_score must be a number"),
     "no verdict": (
         "scorecard calculation",

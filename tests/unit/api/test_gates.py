@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_promptlayer.api import gates
+from airflow_provider_promptlayer.api.arguments import NOTSET
 from airflow_provider_promptlayer.api.cells import SelectedCells
 from airflow_provider_promptlayer.api.reports import Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import (
@@ -315,11 +316,13 @@ def test_verdicts_that_are_none(given: Any) -> None:
 
 
 def test_a_score_to_reach() -> None:
-    assert gates.check_min_score(None) is None
+    assert gates.check_min_score(NOTSET) is None
     assert gates.check_min_score("87.5") == 87.5
     assert gates.check_min_score(0) == 0
     assert gates.check_min_score(1000, highest=math.inf) == 1000
-    for bad in (-1, 100.1, math.nan, math.inf, "x", "nan", True, [1]):
+    with pytest.raises(PromptLayerInvalidInputError, match=r"not None.*leave min_score out"):
+        gates.check_min_score(None)
+    for bad in (-1, 100.1, math.nan, math.inf, "x", "nan", "None", "", True, [1]):
         with pytest.raises(PromptLayerInvalidInputError, match="min_score must be a number from 0"):
             gates.check_min_score(bad)
 
