@@ -11,17 +11,21 @@ Evaluation", "Get Evaluation Score"); what it leaves open is noted where it matt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from airflow_provider_promptlayer.api.arguments import MAX_ID, encode, positive
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
-from airflow_provider_promptlayer.api.http import Call, Request, Response
+from airflow_provider_promptlayer.api.http import Call, Request, Response, error_text
 from airflow_provider_promptlayer.api.starts import start
 from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAuthError,
+    PromptLayerInvalidInputError,
+    PromptLayerRefusedError,
+)
 
 MAX_NAME: Final = 255
 """The most characters that a report's name may have."""
@@ -32,6 +36,10 @@ MAX_SCORE: Final = 100.0
 
 _CELL_STATUSES: Final = ("COMPLETED", "FAILED", "QUEUED", "RUNNING")
 """The statuses of a report's cells, of which the description has counts."""
+
+
+_NO_REQUESTS: Final = "no requests found"
+"""With this message, in lower case, a 401 to the start of a run is not about the key."""
 
 
 class ReportStatus(StrEnum):
@@ -155,7 +163,7 @@ def run_report(
     request = Request(
         "POST", f"/reports/{pipeline}/run", f"run report {pipeline}", encode("name", body)
     )
-    return start(
+    call = start(
         request,
         lambda answer: StartedReport(_id(answer, "report_id")),
         evidence="report_id",
@@ -170,7 +178,23 @@ def run_report(
             ),
             404: "Check report_id and dataset_id, and the workspace of the key.",
         },
+        sent_id=pipeline,
     )
+
+    def read(response: Response, now: float) -> StartedReport:
+        try:
+            return call.read(response, now)
+        except PromptLayerAuthError as error:
+            said = error_text(response)
+            if error.status != 401 or _NO_REQUESTS not in said.lower():
+                raise
+            raise PromptLayerRefusedError(
+                f"Could not run report {pipeline}: PromptLayer has no requests for it (HTTP 401): "
+                f"{said.rstrip('.')}. Check the dataset, and by what it chooses its requests.",
+                status=error.status,
+            ) from None
+
+    return replace(call, read=read)
 
 
 def report(report_id: int | str) -> Call[Report]:

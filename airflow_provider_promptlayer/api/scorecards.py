@@ -192,7 +192,10 @@ def recalculate_scorecard(
     request = _scorecard_request("recalculate", table_id, sheet_id, row_indices, step_ids)
     return start(
         request,
-        lambda answer: StartedCalculation(_uuid(answer, "calculation_id"), answer.text("status")),
+        lambda answer: StartedCalculation(
+            _uuid(answer, "calculation_id"),
+            answer.text_if_any("status") or CalculationStatus.QUEUED,
+        ),
         evidence="calculation_id",
         advice=(
             "A calculation may have been queued all the same, so it was not asked for again: "

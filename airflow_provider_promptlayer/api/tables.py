@@ -59,10 +59,13 @@ _UNBLEMISHED: Final = (CellStatus.COMPLETED, CellStatus.STALE)
 
 @dataclass(frozen=True, slots=True)
 class QueuedOperation:
-    """A recalculation that PromptLayer has accepted (202)."""
+    """A recalculation that PromptLayer has accepted (202).
+
+    :param cell_count: None where the answer does not say.
+    """
 
     operation_id: str
-    cell_count: int
+    cell_count: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +378,8 @@ def _operation_request(
 
 
 def _read_answer(answer: Fields) -> OperationAnswer:
+    if answer.get("operation_id") is not None:  # whatever else it says, this goes on
+        return QueuedOperation(_operation_id(answer), answer.count_if_any("cell_count"))
     # ``success`` says nothing here: it is false in an answer that asks for confirmation.
     if answer.flag("requires_confirmation"):
         return ConfirmationNeeded(
@@ -382,8 +387,6 @@ def _read_answer(answer: Fields) -> OperationAnswer:
             answer.count("affected_cell_count"),
             one_line(answer.text_if_any("message") or ""),
         )
-    if answer.get("operation_id") is not None:
-        return QueuedOperation(_operation_id(answer), answer.count("cell_count"))
     if answer.count("cell_count") == 0:
         return NothingToDo()
     raise FieldError("has no operation_id")

@@ -539,9 +539,10 @@ class EvaluationMethods(PromptLayerConnectionHook):
         if isinstance(answer, tables.ConfirmationNeeded):
             raise tables.unconfirmed(answer, was_confirmed=confirm_large)
         if isinstance(answer, tables.QueuedOperation):
+            count = answer.cell_count
             self.log.info(
-                "PromptLayer calculates %s cells in operation %s.",
-                tables.show_count(answer.cell_count),
+                "PromptLayer calculates %s in operation %s.",
+                "cells" if count is None else f"{tables.show_count(count)} cells",
                 one_line(answer.operation_id, 80),
             )
         found: tables.QueuedOperation | tables.NothingToDo = answer

@@ -189,6 +189,41 @@ class TestExactlyOnce:
         assert run(start).kind == "success"
         assert (len(start.started(server)), server.count("POST")) == (1, 3)
 
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    def test_a_refusal_that_names_what_was_started_is_not_asked_for_again(
+        self, start: Start, store: bool, server: LocalPromptLayer
+    ) -> None:
+        named = {"message": "Busy", start.id_name: 4711}
+        server.script(Reply.of_json(named, 409), method="POST", acted_on=True)
+        kept = Store() if store else None
+        ending = run(start, store=kept)
+        assert ending.kind == "failed for good", ending
+        assert f"has the {start.id_name} '4711' all the same" in ending.message
+        if store:  # a person has to look, whatever retries there are
+            assert run(start, store=kept, number=2).kind == "failed for good"
+        assert len(start.started(server)) == server.count("POST") == 1
+
+    def test_what_was_started_is_kept_however_little_the_answer_says(
+        self, start: Start, deferrable: bool, server: LocalPromptLayer
+    ) -> None:
+        begin: dict[str, Callable[[], Any]] = {
+            "operation_id": lambda: server.start_operation(*_at("good").values()),
+            "calculation_id": lambda: server.start_calculation(*_at("good").values()),
+            "report_id": lambda: server.start_report(PIPELINES["good"], "nightly"),
+        }
+
+        def accept(request: Any) -> Reply | None:
+            if request.method != "POST":
+                return None
+            return Reply.of_json({start.id_name: begin[start.id_name]()}, 202)
+
+        server.script(accept, times=None)
+        ending = run(start, deferrable=deferrable)
+        assert ending.kind == "success", ending
+        (its_id,) = start.started(server)
+        assert ending.value[start.id_name] == ending.xcoms[start.id_key] == its_id
+        assert server.count("POST") == 1
+
     def test_a_try_after_a_crash_goes_back(
         self, start: Start, deferrable: bool, server: LocalPromptLayer
     ) -> None:
@@ -1026,6 +1061,16 @@ class TestReport:
         assert says in ending.message
         assert server.reports == {}
 
+    def test_a_401_may_be_about_the_data_and_not_the_key(self, server: LocalPromptLayer) -> None:
+        """So no retry asks again, and nobody is sent to look for another key."""
+        said = {"success": False, "message": "No requests found for the given criteria"}
+        server.script(Reply.of_json(said, 401), method="POST", times=None)
+        ending = run(REPORT, store=Store())
+        assert ending.kind == "failed for good", ending
+        assert "No requests found for the given criteria. Check the dataset" in ending.message
+        assert "key" not in ending.message
+        assert server.count("POST") == 1
+
     def test_a_report_that_a_run_has_made_cannot_be_run(self, server: LocalPromptLayer) -> None:
         ending = run(REPORT, report_id=server.start_report(1, "r"))
         assert ending.kind == "failed for good"
@@ -1386,8 +1431,9 @@ class TestInADag:
             mapped = PromptLayerRunScorecardOperator.partial(
                 task_id="t", **_at("bad"), fail_on_verdict=()
             ).expand(min_score=[0.9, None])
+        context: Any = {"ti": FakeTaskInstance()}
         with pytest.raises(AirflowException, match="min_score must be a number"):
-            mapped.unmap({"min_score": None}).execute({"ti": FakeTaskInstance()})
+            mapped.unmap({"min_score": None}).execute(context)
         assert server.count() == 0
 
     def test_partial_and_default_args(self) -> None:

@@ -58,7 +58,30 @@ def check_start_rules(call: Call[Any], evidence: str, readable: dict[str, Any]) 
             call.read(response, NOW)
         assert caught.value.status == response.status
         assert not caught.value.retry_helps
+    check_refusals(call, evidence, readable[evidence])
     lost = PromptLayerUnreachableError("lost", arrived=True)
     assert isinstance(call.unanswered(lost), PromptLayerStartUncertainError)
     never = PromptLayerUnreachableError("refused", arrived=False)
     assert call.unanswered(never) is never
+
+
+def check_refusals(call: Call[Any], evidence: str, its_id: Any) -> None:
+    """Assert that a refusal which names something that was started is not a plain one."""
+    named: tuple[Any, ...] = (
+        {"message": "no", evidence: its_id},
+        {"detail": {"running": {evidence: str(its_id)}}},
+    )
+    plain: tuple[Any, ...] = (
+        {"message": f"{evidence} is wrong", evidence: None},
+        {"detail": [{"loc": ["body", evidence], "msg": "no"}]},
+        f"<html>{evidence} {its_id}".encode(),
+    )
+    for status in (302, 400, 401, 403, 404, 409, 422):
+        for body in named:
+            with pytest.raises(PromptLayerStartUncertainError, match="before you clear") as caught:
+                call.read(answer(status, body), NOW)
+            assert f"has the {evidence} {str(its_id)!r} all the same" in str(caught.value)
+            assert caught.value.status == status
+        for body in plain:
+            with pytest.raises(PromptLayerRefusedError):
+                call.read(answer(status, body), NOW)

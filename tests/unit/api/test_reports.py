@@ -80,10 +80,29 @@ def test_a_403_is_not_about_the_key() -> None:
     with pytest.raises(PromptLayerRefusedError, match="Only an evaluation pipeline") as caught:
         run_report(5, "n").read(answer(403, {"success": False, "message": "m"}), NOW)
     assert not isinstance(caught.value, PromptLayerAuthError)
-    with pytest.raises(PromptLayerAuthError):
-        run_report(5, "n").read(answer(401, {"message": "m"}), NOW)
+    for body in ({"message": "m"}, {}, b"<html>"):
+        with pytest.raises(PromptLayerAuthError):
+            run_report(5, "n").read(answer(401, body), NOW)
     with pytest.raises(PromptLayerNotFoundError, match="report_id and dataset_id"):
         run_report(5, "n").read(answer(404), NOW)
+
+
+def test_a_401_may_be_about_the_data_and_not_the_key() -> None:
+    said = "No requests found for the given criteria."
+    with pytest.raises(PromptLayerRefusedError) as caught:
+        run_report(5, "n").read(answer(401, {"success": False, "message": said}), NOW)
+    assert not isinstance(caught.value, PromptLayerAuthError)
+    assert "key" not in str(caught.value)
+    assert "no requests for it (HTTP 401): No requests found for the given criteria. Check" in str(
+        caught.value
+    )
+
+
+def test_a_refusal_may_repeat_the_pipeline() -> None:
+    """Else a pipeline that is not there would be a run that may have been started."""
+    for report_id in (5, "5"):
+        with pytest.raises(PromptLayerNotFoundError, match="Check report_id"):
+            run_report(5, "n").read(answer(404, {"report_id": report_id}), NOW)
 
 
 def test_a_look() -> None:

@@ -59,6 +59,9 @@ def test_a_start() -> None:
     assert body_of(call) == {"row_indices": [0, 2], "step_ids": [OTHER]}
     body = {"success": True, "calculation_id": OTHER.upper(), "status": "queued", "version": 3}
     assert call.read(answer(202, body), NOW) == StartedCalculation(OTHER, "queued")
+    for status in ({}, {"status": None}, {"status": 5}):
+        body = {"calculation_id": OTHER, **status}
+        assert call.read(answer(202, body), NOW) == StartedCalculation(OTHER, "queued")
 
 
 @pytest.mark.parametrize(

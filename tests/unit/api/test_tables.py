@@ -141,6 +141,17 @@ def test_an_operation_was_queued() -> None:
     assert start.read(answer(202, {**body, "operation_id": 7}), NOW) == QueuedOperation("7", 120)
 
 
+@pytest.mark.parametrize("rest", [{}, {"cell_count": None}, {"cell_count": "3"}])
+@pytest.mark.parametrize("more", [{}, {"requires_confirmation": True, "confirmation_token": "t"}])
+def test_an_operation_that_was_queued_is_kept_whatever_else_is_said(
+    rest: dict[str, Any], more: dict[str, Any]
+) -> None:
+    body = {"operation_id": "op-1", **rest, **more}
+    assert recalculate_cells(TABLE, SHEET).read(answer(202, body), NOW) == QueuedOperation(
+        "op-1", None
+    )
+
+
 def test_there_is_nothing_to_do() -> None:
     body = {"success": True, "cell_count": 0, "virtual_cell_count": 0, "cells": []}
     assert recalculate_cells(TABLE, SHEET).read(answer(200, body), NOW) == NothingToDo()

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from unit.api.answers import check_refusals
 
 from airflow_provider_promptlayer.api.arguments import MAX_ID, execution_id, path_segment
 from airflow_provider_promptlayer.api.http import Response
@@ -357,6 +358,10 @@ def test_a_start_that_was_refused_is_certain(status: int, error: type[PromptLaye
     with pytest.raises(PromptLayerError) as caught:
         run_workflow("Digest").read(answer(status, {"message": "no"}), NOW)
     assert type(caught.value) is error
+
+
+def test_a_refusal_that_names_a_run_is_uncertain() -> None:
+    check_refusals(run_workflow("Digest"), "workflow_version_execution_id", 7)
 
 
 def test_an_unanswered_start_is_uncertain_only_if_it_may_have_arrived() -> None:
