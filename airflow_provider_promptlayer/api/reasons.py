@@ -67,7 +67,7 @@ def _explanations(result: Mapping[str, Any]) -> Iterator[Any]:
     yield result.get("evidence")
     yield result.get("error_message")
     yield raw.get("reasoning") if isinstance(raw, Mapping) else None
-    for name in ("error", "error_summary", "reason"):
-        yield result.get(name)
+    yield result.get("error")
+    yield result.get("error_summary")
     evaluator = result.get("evaluator_result")
     yield error_of(evaluator) if isinstance(evaluator, Mapping) else None

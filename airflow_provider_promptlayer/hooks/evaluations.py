@@ -329,7 +329,8 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         Rides out trouble in asking, as the sensor does.
 
-        :param timeout: seconds to wait at most.
+        :param timeout: seconds to wait at most; to say why it does not pass may take two minutes
+            more.
         :param poke_interval: seconds between two looks; None for a pace that fits the work.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on_verdict: the verdicts that fail the gate; ``()`` for none.
