@@ -12,6 +12,7 @@ import datetime
 import math
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -85,19 +86,19 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self._asked_then: str | None = None  # by the earlier try that is gone back to
 
     @abstractmethod
-    def check(self, context: Context) -> None:
-        """Raise for arguments that cannot be sent."""
+    def prepare(self, context: Context) -> Callable[[], int | str | None]:
+        """Build what a start sends, and return what sends it; nothing is sent yet.
+
+        What is returned sends the start, and returns the id of what it has started; None if there
+        is nothing to do. It raises :class:`PromptLayerStartUncertainError` if something may have
+        been started all the same.
+
+        :raises PromptLayerInvalidInputError: for arguments that cannot be sent.
+        """
 
     @abstractmethod
     def asks(self) -> dict[str, Any]:
         """Return what tells this start from one for something else, as JSON."""
-
-    @abstractmethod
-    def start(self, context: Context) -> int | str | None:
-        """Send the start, and return the id of what it has started; None if nothing is to be done.
-
-        :raises PromptLayerStartUncertainError: if something may have been started all the same.
-        """
 
     @abstractmethod
     def named(self, subject_id: Any) -> Subject[L]:
@@ -171,17 +172,19 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         return result
 
     def _start(self, context: Context) -> Subject[L] | None:
-        self.check(context)
+        send = self.prepare(context)
+        self.hook.warm_up()
         self.cancels_on_kill = type(self).cancels_on_kill
         if self._memory is not None:
-            # Before the start, so that a crash in the middle of it cannot pass for no start.
+            # Before the start, so that a crash in the middle of it cannot pass for no start. With
+            # nothing left to do in between: a crash there asks a person to look for nothing.
             try:
                 self._memory.write(Phase.STARTING)
             except Exception as error:
                 self._forget_the_start()  # it may be there all the same
                 raise store_trouble(error) from error
         try:
-            subject_id = self.start(context)
+            subject_id = send()
         except PromptLayerStartUncertainError:
             self._note_question()
             raise
@@ -235,7 +238,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             return None  # what something else has started is found anew
         if what is Plan.START:
             if record.phase is Phase.STARTED:
-                self.check(context)  # else what goes on would be ended for nothing
+                self.prepare(context)  # else what goes on would be ended for nothing
                 self._replaced = record
                 self._leave(record)
             return None

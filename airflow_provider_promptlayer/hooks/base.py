@@ -234,6 +234,11 @@ class PromptLayerConnectionHook(BaseHook):
             async with self.async_transport() as transport:
                 return await self._acall_once(call, transport)
 
+    def warm_up(self) -> None:
+        """Read the connection and import the transport, so that the next call is sent at once."""
+        import_module("airflow_provider_promptlayer.transport.blocking")
+        _ = self.settings
+
     def start(self, call: Call[T]) -> T:
         """Do what :meth:`call` does for a request that starts something.
 

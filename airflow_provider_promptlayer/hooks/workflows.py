@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
+from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE
 from airflow_provider_promptlayer.api.workflows import (
     StartedRun,
@@ -57,6 +58,13 @@ class WorkflowMethods(PromptLayerConnectionHook):
             workflow_version_number=workflow_version_number,
             return_all_outputs=return_all_outputs,
         )
+        return self.start_run(call)
+
+    def start_run(self, call: Call[StartedRun]) -> int:
+        """Send a start that was built before; does what :meth:`run_workflow` does.
+
+        :param call: from :func:`.api.workflows.run_workflow`.
+        """
         return self._started(self.start(call))
 
     async def arun_workflow(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from airflow_provider_promptlayer import xcom
@@ -129,19 +129,20 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         self._asked_since: float | None = None
         self._ask_until = math.inf
 
-    def check(self, context: Context) -> None:  # noqa: ARG002
+    def prepare(self, context: Context) -> Callable[[], str | None]:
         """Refuse what cannot be sent.
 
         :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
         """
         recalculate_cells(self.table_id, self.sheet_id, **self._selection())
+        return lambda: self._queue(context)
 
     def asks(self) -> dict[str, Any]:
         """Return the sheet and the selection."""
         call = recalculate_cells(self.table_id, self.sheet_id, **self._selection())
         return _sent(call.request)
 
-    def start(self, context: Context) -> str | None:
+    def _queue(self, context: Context) -> str | None:
         """Queue the recalculation, and return its id, or None if there is nothing to do.
 
         :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
@@ -382,22 +383,19 @@ class PromptLayerRunScorecardOperator(
         self.row_indices: Any = row_indices
         self.step_ids: Any = step_ids
 
-    def check(self, context: Context) -> None:  # noqa: ARG002
+    def prepare(self, context: Context) -> Callable[[], str]:  # noqa: ARG002
         """Refuse what cannot be sent, and what is no gate.
 
         :raises PromptLayerInvalidInputError: for such an argument.
         """
         self._gate()
         recalculate_scorecard(self.table_id, self.sheet_id, **self._selection())
+        return lambda: self.hook.run_scorecard(self.table_id, self.sheet_id, **self._selection())
 
     def asks(self) -> dict[str, Any]:
         """Return the sheet and the selection."""
         call = recalculate_scorecard(self.table_id, self.sheet_id, **self._selection())
         return _sent(call.request)
-
-    def start(self, context: Context) -> str:  # noqa: ARG002
-        """Queue the calculation and return its id."""
-        return self.hook.run_scorecard(self.table_id, self.sheet_id, **self._selection())
 
     def is_accident(self, error: Exception) -> bool:
         """Return whether it was not calculated to the end. A verdict is an answer.
@@ -463,21 +461,18 @@ class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerStarter[R
         self.dataset_id: Any = dataset_id
         self.refresh_dataset = refresh_dataset
 
-    def check(self, context: Context) -> None:  # noqa: ARG002
+    def prepare(self, context: Context) -> Callable[[], int]:  # noqa: ARG002
         """Refuse what cannot be sent, and what is no gate.
 
         :raises PromptLayerInvalidInputError: for such an argument.
         """
         self.named(self.report_id)
         run_report(self.report_id, self.name, **self._dataset())
+        return lambda: self.hook.run_report(self.report_id, self.name, **self._dataset())
 
     def asks(self) -> dict[str, Any]:
         """Return the pipeline and the data. A name may tell the time, and asks for nothing else."""
         return _sent(run_report(self.report_id, "any", **self._dataset()).request)
-
-    def start(self, context: Context) -> int:  # noqa: ARG002
-        """Start the run and return the id of the report that it makes."""
-        return self.hook.run_report(self.report_id, self.name, **self._dataset())
 
     def _dataset(self) -> dict[str, Any]:
         return {"dataset_id": self.dataset_id, "refresh_dataset": self.refresh_dataset}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import xcom
@@ -213,13 +213,14 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
         self.workflow_label_name: Any = workflow_label_name
         self.workflow_version_number: Any = workflow_version_number
 
-    def check(self, context: Context) -> None:
-        """Refuse what cannot be sent.
+    def prepare(self, context: Context) -> Callable[[], int]:
+        """Build the request.
 
         :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
         """
-        run_workflow(self.workflow_id_or_name, **self._arguments(context))
+        call = run_workflow(self.workflow_id_or_name, **self._arguments(context))
         texts("nodes", self.nodes)
+        return lambda: self.hook.start_run(call)
 
     def asks(self) -> dict[str, Any]:
         """Return the workflow, its version and the input."""
@@ -229,10 +230,6 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
             "version": str(self.workflow_version_number),
             "input_variables": self.input_variables,
         }
-
-    def start(self, context: Context) -> int:
-        """Start a run and return its id."""
-        return self.hook.run_workflow(self.workflow_id_or_name, **self._arguments(context))
 
     def named(self, subject_id: Any) -> WorkflowRun:
         """Return the run that has the id."""

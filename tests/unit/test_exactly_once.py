@@ -300,15 +300,15 @@ def test_older_airflow_says_that_it_cannot(
 @contextmanager
 def offline_after_start(server: LocalPromptLayer) -> Iterator[None]:
     """Let the server go away as soon as a run was started."""
-    start = PromptLayerHook.run_workflow
+    start = PromptLayerHook.start_run
 
-    def run_workflow(self: PromptLayerHook, *args: Any, **kwargs: Any) -> int:
-        run_id = start(self, *args, **kwargs)
+    def start_run(self: PromptLayerHook, call: Any) -> int:
+        run_id = start(self, call)
         server.stop()
         return run_id
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PromptLayerHook, "run_workflow", run_workflow)
+        patch.setattr(PromptLayerHook, "start_run", start_run)
         yield
 
 

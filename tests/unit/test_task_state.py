@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
@@ -16,8 +18,13 @@ from support.kinds import new_server
 from support.modes import FakeTaskInstance, Store, epoch
 from support.starts import STARTS, Start
 
+from airflow_provider_promptlayer import transport
 from airflow_provider_promptlayer.api.starting import Phase, Record
+from airflow_provider_promptlayer.hooks import workflows as workflow_methods
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.operators import workflows as workflow_operators
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer
+from airflow_provider_promptlayer.transport import blocking
 
 KEY = "promptlayer_run"
 
@@ -195,3 +202,42 @@ class TestNotesOfADeferral:
         # With a store, a retry goes back to what was started.
         assert isinstance(failed.value, AirflowFailException) is not with_store
         assert server.count("POST") == 1
+
+
+def test_all_is_ready_before_a_start_is_noted(
+    start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that dies between the note and the start asks a person to look for nothing."""
+    happened = []
+
+    def noting(what: str, function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            happened.append(what)
+            return function(*args, **kwargs)
+
+        return call
+
+    class NotingStore(Store):
+        def set(self, key: str, value: Any) -> None:
+            happened.append(value["phase"])
+            if value["phase"] == "starting":
+                happened.append("imported" if blocking.__name__ in sys.modules else "not imported")
+            super().set(key, value)
+
+    # As in a new process. The attribute comes back with the module.
+    monkeypatch.setattr(transport, "blocking", blocking)
+    monkeypatch.delitem(sys.modules, blocking.__name__)
+    get_connection = staticmethod(noting("connection", PromptLayerHook.get_connection))
+    monkeypatch.setattr(PromptLayerHook, "get_connection", get_connection)
+    for module in (workflow_operators, workflow_methods):
+        monkeypatch.setattr(module, "run_workflow", noting("body", module.run_workflow))
+    monkeypatch.setattr(requests.Session, "send", noting("sent", requests.Session.send))
+    start.run(NotingStore(), "never", wait_for_completion=False)
+    body = ["body"] if start is STARTS["workflow run"] else []
+    assert happened[: happened.index("started")] == [
+        *body,
+        "connection",
+        "starting",
+        "imported",
+        "sent",
+    ]

@@ -41,8 +41,8 @@ class Dying(PromptLayerRunWorkflowOperator):
 
 
 class _DyingHook(PromptLayerHook):
-    def run_workflow(self, *args: Any, **kwargs: Any) -> int:
-        run_id = super().run_workflow(*args, **kwargs)
+    def start_run(self, call: Any) -> int:
+        run_id = super().start_run(call)
         os.kill(os.getpid(), signal.SIGKILL)
         return run_id
 
