@@ -30,6 +30,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_promptlayer import compat, xcom
+from airflow_provider_promptlayer.api.arguments import seconds
 from airflow_provider_promptlayer.api.events import read_event
 from airflow_provider_promptlayer.api.pace import AIRFLOWS_POKE_INTERVAL, Pace
 from airflow_provider_promptlayer.api.persisted import UnreadableError
@@ -120,15 +121,9 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self.deferrable = deferrable
         # Each look of a rescheduled task starts a process, which Airflow advises to do rarely.
         self._keeps_interval = poke_interval is not None or (self.reschedule and not deferrable)
-        self.max_outage = (
-            max_outage.total_seconds()
-            if isinstance(max_outage, datetime.timedelta)
-            else float(max_outage)
-        )
-        if not 0 <= self.max_outage < math.inf:  # Airflow 3 hands on no such number to a trigger
-            raise PromptLayerInvalidInputError(
-                f"max_outage must be a number of seconds, 0 or more, not {max_outage!r}."
-            )
+        self.max_outage = seconds("max_outage", max_outage, zero=True)
+        if self.max_outage == math.inf:  # Airflow 3 hands no such number on to a trigger
+            raise PromptLayerInvalidInputError("max_outage must be finite.")
         self._subject: Subject[L] | None = None  # once known
         self._outage_memory: OutageMemory | None = None
         self._resumed = False  # whether this process came back to a wait

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from enum import Enum
 from typing import Any, Final
 from urllib.parse import quote
@@ -242,6 +242,22 @@ def score(name: str, value: Any, *, highest: float = math.inf) -> float:
             f"{name} must be a number from 0{upto}, not {_given(value)}."
         )
     return number
+
+
+def seconds(name: str, value: Any, *, zero: bool = False) -> float:
+    """Return a time that was given as a number of seconds or as a ``timedelta``, in seconds.
+
+    :param zero: whether 0 is taken too.
+    :raises PromptLayerInvalidInputError: if argument ``name`` is something else, negative or NaN.
+    """
+    found = value.total_seconds() if isinstance(value, timedelta) else value
+    is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
+    if not is_number or not (found > 0 or (zero and found == 0)):  # NaN is neither
+        least = "0 or more" if zero else "more than 0"
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a number of seconds or a timedelta, {least}, not {_given(value)}."
+        )
+    return float(found)
 
 
 def _some(name: str, value: Any) -> list[Any] | None:

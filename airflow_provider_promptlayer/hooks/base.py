@@ -23,6 +23,7 @@ from airflow.providers.common.compat.sdk import (
     BaseHook,
 )
 
+from airflow_provider_promptlayer.api.arguments import seconds
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.pace import Pace
 from airflow_provider_promptlayer.api.settings import Settings, read_connection
@@ -361,7 +362,8 @@ class PromptLayerConnectionHook(BaseHook):
     def _wait_for(
         self, subject: Subject[L], timeout: float, poke_interval: float | None, max_outage: float
     ) -> L:
-        wait = self._new_wait(subject, timeout, poke_interval, max_outage)
+        times = _times(timeout, poke_interval, max_outage)
+        wait = self._new_wait(subject, *times)
         while True:
             time.sleep(wait.before_look(now=time.time()))
             try:
@@ -381,8 +383,9 @@ class PromptLayerConnectionHook(BaseHook):
         poke_interval: float | None,
         max_outage: float,
     ) -> L:
+        times = _times(timeout, poke_interval, max_outage)
         async with self.async_transport():  # which has read the connection, for the throttle
-            wait = self._new_wait(subject, timeout, poke_interval, max_outage)
+            wait = self._new_wait(subject, *times)
             while True:
                 if (hold := wait.before_look(now=time.time())) > 0:
                     await asyncio.sleep(hold)
@@ -521,6 +524,21 @@ class PromptLayerConnectionHook(BaseHook):
     def _log_step(self, step: Step) -> None:
         if step.note:
             (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
+
+
+def _times(
+    timeout: float, poke_interval: float | None, max_outage: float
+) -> tuple[float, float | None, float]:
+    """Return the times of a wait in seconds.
+
+    :raises PromptLayerInvalidInputError: for a time that is negative or NaN; 0 is taken for
+        ``max_outage`` alone, as a ``poke_interval`` of 0 would poll without a pause.
+    """
+    return (
+        seconds("timeout", timeout),
+        None if poke_interval is None else seconds("poke_interval", poke_interval),
+        seconds("max_outage", max_outage, zero=True),
+    )
 
 
 def _patience(about: str, max_outage: float) -> Wait:

@@ -7,8 +7,10 @@ The whole table of faults is in test_faults.py, for workflow runs; here is one o
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -344,3 +346,21 @@ def test_sensors_return_what_can_be_used_downstream(server: LocalPromptLayer) ->
     titles = [one["title"] for one in ending.value["criterion_summaries"].values()]
     assert titles == ["Polite", "Cites a source"]
     assert WORKFLOW_RUN.name in KINDS
+
+
+IMPOSSIBLE_TIMES = [
+    *(("timeout", value) for value in (math.nan, 0, -1, timedelta(seconds=-1), True, "9")),
+    *(("poke_interval", value) for value in (math.nan, 0, -0.5)),
+    *(("max_outage", value) for value in (math.nan, -1, None)),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), IMPOSSIBLE_TIMES)
+@pytest.mark.parametrize("hook_mode", ["hook", "async hook"])
+def test_the_hook_refuses_times_that_are_none(
+    hook_mode: str, name: str, value: Any, kind: Kind, server: LocalPromptLayer
+) -> None:
+    ending = wait(hook_mode, kind, kind.start(server, "good"), **{"timeout": 5.0, name: value})
+    assert ending.kind == "failed for good", ending
+    assert f"{name} must be a number of seconds" in ending.message
+    assert server.count("GET") == 0
