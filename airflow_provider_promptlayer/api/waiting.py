@@ -19,7 +19,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from airflow_provider_promptlayer.api.pace import SHORTEST_INTERVAL, Pace, fraction
+from airflow_provider_promptlayer.api.pace import (
+    LONGEST_INTERVAL,
+    SHORTEST_INTERVAL,
+    Pace,
+    fraction,
+)
 from airflow_provider_promptlayer.api.subjects import Look
 from airflow_provider_promptlayer.api.throttle import Throttle
 from airflow_provider_promptlayer.exceptions import (
@@ -133,15 +138,22 @@ class Wait:
         """Return the seconds until this process is to look first.
 
         Waits whose time has long passed, as that of all has when a triggerer comes back, do not all
-        look at once.
+        look at once. One whose time lies further ahead than any plan goes was planned by another
+        machine's clock: it is polled after two intervals, or two minutes. A wait that seems to
+        begin in the future begins now, and lasts as long as it was meant to.
 
         :param planned: what :meth:`hand_over` said; None for a wait that begins here.
         """
+        if self.started_at > now:  # this machine's clock is behind that of the one before
+            ahead = self.started_at - now
+            self.started_at = now
+            self.deadline = None if self.deadline is None else self.deadline - ahead
         interval = self._interval(now)
         if planned is None:
             return self._capped(self._place * min(interval, SHORTEST_INTERVAL), now)
         if now - planned < interval:
-            return max(0.0, planned - now)
+            # The clocks of two machines may differ by hours.
+            return max(0.0, min(planned - now, 2 * max(interval, LONGEST_INTERVAL)))
         return self._capped(self._place * interval, now)
 
     def before_look(self, *, now: float) -> float:
@@ -185,7 +197,9 @@ class Wait:
         if not error.retry_helps:
             raise error
         note = None
-        if self.outage_since is None:
+        if self.outage_since is not None:
+            self.outage_since = min(self.outage_since, now)  # the clock may have been set back
+        else:
             self.outage_since = now
             note = f"{str(error).rstrip('.')}. Waiting on for {self.subject}."
         self._failures += 1

@@ -105,6 +105,17 @@ def test_waits_that_begin_together_spread_out() -> None:
     assert 0.0 <= min(first) < 0.2 < 1.8 < max(first) <= 2.0
 
 
+@pytest.mark.parametrize(("interval", "latest"), [(10.0, 120.0), (90.0, 180.0)])
+def test_a_clock_that_is_behind_does_not_put_the_first_poll_off(
+    interval: float, latest: float
+) -> None:
+    wait = wait_for(Pace(interval), deadline=600.0)
+    an_hour_behind = START - 3600.0
+    assert wait.take_over(START + 12.0, now=an_hour_behind) == latest
+    with pytest.raises(PromptLayerWaitTimeoutError, match="did not end within 600 s"):
+        wait.after_look(RUNNING, now=an_hour_behind + 600.0)
+
+
 # Wait: looks
 
 
@@ -342,3 +353,10 @@ def test_the_pure_core_imports_neither_airflow_nor_an_http_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
     assert done.returncode == 0
+
+
+def test_a_clock_that_is_set_back_stretches_no_outage() -> None:
+    wait = wait_for(max_outage=100.0, outage_since=START + 3600.0)
+    wait.after_error(PromptLayerServerError("HTTP 502"), now=START)
+    with pytest.raises(PromptLayerOutageError, match="longer than max_outage=100 s"):
+        wait.after_error(PromptLayerServerError("HTTP 502"), now=START + 100.0)
