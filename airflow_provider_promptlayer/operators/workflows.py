@@ -78,14 +78,20 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
 
     def _push_nodes(self, context: Context, outputs: Mapping[str, Any]) -> None:
         for name, value in outputs.items():
-            if xcom.storable_key(name):
-                self._push(context, name, value)
-            else:
+            if not xcom.storable_key(name) or not self._push_node(context, name, value):
                 self._findings.add(
                     name,
                     "has no XCom of its own, because Airflow cannot keep one under that name"
                     + ("; its value is in return_value" if self.return_all_outputs else ""),
                 )
+
+    def _push_node(self, context: Context, name: str, value: Any) -> bool:
+        """Push the output of a node; return False if Airflow cannot keep an XCom of that name."""
+        try:
+            self._push(context, name, value)
+        except UnicodeError:  # dag.test() takes names in ASCII alone
+            return False
+        return True
 
 
 class PromptLayerWorkflowResultsOperator(_PushesOutputs):

@@ -32,6 +32,8 @@ NO_KEYS = (
     *("promptlayer_node_statuses", "🍵" * 257, "n" * 513),
 )
 
+UNICODE = {"Résumé": 1, "要約": 2, "😀": 3, "Plain": 4}
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RawPromptLayer]:
@@ -42,6 +44,12 @@ def server() -> Iterator[RawPromptLayer]:
         "many": json.dumps(many).encode(),
         "repeated": b"{%s}"
         % b",".join(b'"n%d": {"status": "SUCCESS"}' % (n // 2) for n in range(999)),
+        "unicode": json.dumps(
+            {
+                name: {"status": "SUCCESS", "value": value, "is_output_node": True}
+                for name, value in UNICODE.items()
+            }
+        ).encode(),
         "failed": b'{"a\\u0000": {"status": "FAILED\\ud800", "is_output_node": true}}',
         "statuses": b'{"a": {"status": "SUCCESS", "value": 1, "is_output_node": true}}',
     }
@@ -90,6 +98,30 @@ def test_hostile_names() -> None:
     assert ending.xcoms["promptlayer_node_statuses"] == dict.fromkeys(ending.value, "SUCCESS")
     own = {"promptlayer_execution_id", "promptlayer_node_statuses", "promptlayer_final_output"}
     assert set(ending.xcoms) == own | {one.name for one in NAMES if xcom.storable_key(one.name)}
+
+
+class TaskInstanceOfDagTest(FakeTaskInstance):
+    """As ``dag.test()`` of Airflow 3, which sends the key through a server in its own process."""
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        key.encode("latin-1").decode()
+        super().xcom_push(key, value)
+
+
+def test_names_that_dag_test_cannot_keep(log: Any) -> None:
+    ending = run_task(
+        lambda: PromptLayerRunWorkflowOperator(
+            task_id="task", workflow_id_or_name="unicode", deferrable=False
+        ),
+        TaskInstanceOfDagTest(),
+    )
+    assert ending.kind == "success", ending
+    assert ending.value == UNICODE
+    assert set(UNICODE) & set(ending.xcoms) == {"Plain"}
+    lines = log()
+    for name in UNICODE:
+        said = f"Node '{name}' has no XCom of its own" in lines
+        assert said is (name != "Plain"), name
 
 
 def test_hostile_values(log: Any) -> None:
