@@ -57,7 +57,8 @@ def pytest_runtest_makereport(
     """Say with a failure in one of several processes how to run what that process had run."""
     report = yield
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if report.failed and worker and item.config.cache:
+    if report.failed and worker:
+        assert item.config.cache is not None
         order = item.config.cache.mkdir("order") / f"{worker}.txt"
         order.write_text("\n".join(_started))
         path = order.relative_to(item.config.rootpath)
