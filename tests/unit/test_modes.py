@@ -32,6 +32,7 @@ from support.modes import (
     run_task,
 )
 
+from airflow_provider_promptlayer.api import waiting
 from airflow_provider_promptlayer.api.events import Outcome, WaitEvent
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
@@ -313,7 +314,8 @@ def test_refused_key_says_so(
     assert "pl_wrong" not in ending.message
 
 
-def test_unknown_connection_says_so(mode: str) -> None:
+def test_unknown_connection_says_so(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_MAX_BACKOFF", 0.02)  # a triggerer asks Airflow five times
     ending = wait(mode, 1)
     # A task may be tried again: somebody may add the connection, or Airflow could not look.
     assert ending.kind == ("failed for good" if "hook" in mode else "failed")
