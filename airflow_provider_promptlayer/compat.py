@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow import __version__ as airflow_version
@@ -53,18 +54,47 @@ FINAL_STATES: Final = frozenset({"failed", "removed", "skipped", "success", "ups
 """The states in which a task instance has come to its end."""
 
 
-def states_of(ti: Any) -> frozenset[str | None]:
-    """Return the state of a task instance, as the triggerer's supervisor says; none if it is gone.
+GONE: Final = "gone"
+"""No state of Airflow's: the task instance is not there any more."""
+
+USER_ACTION: Final = "__airflow_user_action__"
+"""The message of a cancel by which the triggerer ends a wait that is no longer wanted there.
+
+The cancel of a triggerer that stops has none.
+"""
+
+ON_KILL_IS_AMBIGUOUS: Final = airflow_version.startswith("3.3.")
+"""Whether ``on_kill`` does not tell by itself that what was waited for is to be cancelled.
+
+Airflow 3.3 calls it when a user has ended the task, and also when the task was cleared and its next
+try finds the task state as it was, and when another triggerer has taken the wait over. Airflow 3.4
+lets go of a wait that was taken over without ``on_kill`` (apache/airflow PR 73454), and a clear
+drops the task state (PR 72100). With ``keep_task_state``, or where a whole DAG run is cleared, it
+does not; that a trigger cannot find out: the triggerer takes no question about the task state store
+(``ToTriggerSupervisor``), and the API answers none about a try that was replaced.
+"""
+
+
+def states_of(tis: Sequence[Any]) -> list[str | None]:
+    """Return the state of each of these instances of one task, :data:`GONE` where there is none.
 
     Blocks, and must not run on the triggerer's event loop. For the Airflow that tells triggers
     when a task is ended (3.3 and later).
     """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
+    indexes = {ti.map_index for ti in tis}
     states = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+        dag_id=tis[0].dag_id,
+        task_ids=[tis[0].task_id],
+        run_ids=sorted({ti.run_id for ti in tis}),
+        map_index=indexes.pop() if len(indexes) == 1 else None,
     )
-    return frozenset(states.get(ti.run_id, {}).values())
+    return [states.get(ti.run_id, {}).get(_state_key(ti), GONE) for ti in tis]
+
+
+def _state_key(ti: Any) -> str:
+    return str(ti.task_id) if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
 
 
 def first_reschedule_date(context: Context, retries: int) -> datetime.datetime | None:

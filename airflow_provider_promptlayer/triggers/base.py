@@ -11,6 +11,7 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -27,9 +28,17 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerTransientError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.triggers.on_kill import (
+    DetachedWork,
+    is_user_action,
+    state_of,
+    warm_up,
+)
 
 _CONNECTION_TRIES = 5
-_KILL_PATIENCE = 15.0
+
+_CANCEL_PATIENCE = 300.0
+"""Seconds for which Airflow is asked about a task that was ended, and PromptLayer to cancel."""
 
 
 class PromptLayerTrigger(BaseTrigger):
@@ -48,8 +57,10 @@ class PromptLayerTrigger(BaseTrigger):
     :param deadline: when it ends without success; None for never.
     :param next_look_at: when to look first; None for as soon as may be.
     :param outage_since: since when PromptLayer is out of reach; None if it is not.
-    :param cancel_on_kill: cancel it when a user ends the task, where PromptLayer can.
-    :param is_gone_back_to: whether the next try of a task that is cleared goes on with it.
+    :param cancel_on_kill: whether it is the task's own. Then it is cancelled when a user ends the
+        task, or clears it and the next try does not go back to it, where PromptLayer can.
+    :param is_gone_back_to: whether the next try of a task that is cleared goes back to it, if
+        Airflow keeps the task's state.
     """
 
     def __init__(
@@ -79,6 +90,10 @@ class PromptLayerTrigger(BaseTrigger):
         self.outage_since = outage_since
         self.cancel_on_kill = cancel_on_kill
         self.is_gone_back_to = is_gone_back_to
+        self._hook: PromptLayerHook | None = None  # of the wait, once it has begun
+        self._polled_at: float | None = None
+        self._is_over = False
+        self._ending: DetachedWork | None = None
 
     @property
     def log(self) -> Any:
@@ -122,54 +137,121 @@ class PromptLayerTrigger(BaseTrigger):
             event = await self._wait(self.subject())
         except PromptLayerError as error:
             event = to_worker(event_for([*self.ids().values()][-1], error))
+        except asyncio.CancelledError as cancel:
+            if is_user_action(cancel):
+                await self.on_kill()  # now, as Airflow's own call may never come
+            raise
+        self._is_over = True
         yield event
 
     async def on_kill(self) -> None:
-        """Cancel it or say that it goes on, when a user ends the task (Airflow 3.3 and later)."""
-        subject = self.subject()
-        if await self._goes_on(subject):
+        """Cancel it, or say that it goes on, when nothing waits for it here any more.
+
+        For Airflow 3.3 and later. The work goes on if this is cancelled; see :mod:`.on_kill`.
+        """
+        if self._is_over:
             return
-        what_became = subject.when_left
-        if self.cancel_on_kill:
-            hook = PromptLayerHook(self.promptlayer_conn_id)
-            try:
-                what_became = await hook.aconverse(
-                    cancellation(subject),
-                    # Airflow gives it half a minute in all.
-                    lambda call: hook.aask(call, about=subject.name, max_outage=_KILL_PATIENCE),
-                )
-            except Exception as error:  # noqa: BLE001  # whatever it is, a person has to know
-                what_became = f"goes on at PromptLayer, as it could not be cancelled ({error})"
-        self.log.warning("The task was ended while it waited. %s %s.", subject, what_became)
+        if self._ending is None:
+            self._ending = DetachedWork(self._end(self.subject()))
+        await self._ending.wait()
+
+    async def _end(self, subject: Subject[Any]) -> None:
+        try:
+            if not self._may_cancel(subject):
+                self.log.warning("The task no longer waits here. %s", self._left(subject))
+            elif self.deadline is not None and time.time() >= self.deadline:
+                self.log.warning("The time for %s was up: it is not cancelled.", subject.name)
+            elif not await self._goes_on(subject):
+                what_became = await self._cancel(subject)
+                self.log.warning("The task no longer waits here. %s %s.", subject, what_became)
+        except Exception as error:  # noqa: BLE001  # whatever it is, a person has to know
+            self.log.error(
+                "The task no longer waits here. %s goes on at PromptLayer, as it could not be "
+                "cancelled (%s).",
+                subject,
+                str(error) or type(error).__name__,
+            )
+
+    def _may_cancel(self, subject: Subject[Any]) -> bool:
+        return self.cancel_on_kill and subject.cancel() is not None
 
     async def _goes_on(self, subject: Subject[Any]) -> bool:
         """Return whether the task goes on with the subject elsewhere, and say so.
 
-        Airflow says the same, that a user has acted, of three things (seen on 3.3.2). The task was
-        ended. It was cleared, and its next try goes back to the subject, or to nothing without
-        ``is_gone_back_to``. Or this triggerer was held up, and another one has taken its triggers
-        over. Where Airflow cannot be asked, no user can have acted through it either.
+        Where Airflow cannot be asked, it does: an evaluation that goes on is paid for once, while
+        one that is cancelled under a task that waits for it fails a task that nobody has touched,
+        and its retry pays for another.
         """
-        if self.task_instance is None:
+        if self.task_instance is None or not compat.ON_KILL_IS_AMBIGUOUS:
             return False
         try:
-            asked = asyncio.to_thread(compat.states_of, self.task_instance)
-            states = await asyncio.wait_for(asked, _KILL_PATIENCE)
+            state = await state_of(self.task_instance, patience=_CANCEL_PATIENCE)
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing is known
-            self.log.warning(
-                "Could not ask Airflow whether the task goes on with %s, which is left alone: %s",
+            self.log.error(
+                "Could not ask Airflow for %.0f s whether the task goes on with %s (%s), which is "
+                "not cancelled: if the task was ended, cancel it in PromptLayer.",
+                _CANCEL_PATIENCE,
                 subject.name,
                 str(error) or type(error).__name__,
             )
             return True
-        goes_on = "deferred" in states or (
-            self.is_gone_back_to and bool(states) and states.isdisjoint(compat.FINAL_STATES)
+        is_another_try = state != compat.GONE and state not in compat.FINAL_STATES
+        if state == "deferred" or (is_another_try and self.is_gone_back_to):
+            self.log.info(
+                "The task is %r and goes on with %s elsewhere: not cancelling it.",
+                state,
+                subject.name,
+            )
+            return True
+        return False
+
+    async def _cancel(self, subject: Subject[Any]) -> str:
+        """Cancel it unless it has ended; return what became of it.
+
+        :raises PromptLayerError: if PromptLayer did not confirm it.
+        """
+        hook = self._hook or PromptLayerHook(self.promptlayer_conn_id)
+        patience = Wait(
+            subject.name,
+            Pace(0.0),
+            started_at=time.time(),
+            deadline=None,
+            max_outage=_CANCEL_PATIENCE,
         )
-        if goes_on:
-            self.log.info("The task goes on with %s, but not here.", subject.name)
-        return goes_on
+        await self._read_connection(hook, patience)
+        if subject.may_cancel() is None:  # else that tells whether it has ended
+            with suppress(PromptLayerError):
+                if (await hook.acall(subject.peek())).is_complete:
+                    return "had ended and was not cancelled"
+        return await hook.aconverse(
+            cancellation(subject),
+            lambda call: hook.aask(call, about=subject.name, max_outage=_CANCEL_PATIENCE),
+        )
+
+    def _left(self, subject: Subject[Any]) -> str:
+        """Return what is known of a subject that nothing can or may cancel, for people."""
+        when = (
+            "when the task was deferred"
+            if self._polled_at is None
+            else f"when it was last polled, {time.time() - self._polled_at:.0f} s ago"
+        )
+        lines = [f"{subject} was going on {when}."]
+        if subject.cancel() is None:
+            lines.append("PromptLayer cannot cancel it.")
+        if self.cancel_on_kill:
+            lines.append(
+                "If the task was cleared, its next try starts another one."
+                if not self.is_gone_back_to
+                else "If the task was cleared, its next try goes back to it."
+                if compat.ON_KILL_IS_AMBIGUOUS
+                else "If the task was cleared, its next try starts another one, unless Airflow "
+                "was told to keep the task's state."
+            )
+        return " ".join(lines)
 
     async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
+        if self._may_cancel(subject) and self.task_instance and compat.ON_KILL_IS_AMBIGUOUS:
+            warm_up(self.task_instance)
         wait = self._new_wait(subject)
         hook = await self._begin(wait)
         await self._until_ended(hook, wait, subject)
@@ -177,7 +259,7 @@ class PromptLayerTrigger(BaseTrigger):
 
     async def _begin(self, wait: Wait) -> PromptLayerHook:
         """Let pass what time has to pass before the first look, and read the connection."""
-        hook = PromptLayerHook(self.promptlayer_conn_id)
+        hook = self._hook = PromptLayerHook(self.promptlayer_conn_id)
         await asyncio.sleep(wait.take_over(self.next_look_at, now=time.time()))
         await self._read_connection(hook, wait)
         return hook
@@ -195,7 +277,8 @@ class PromptLayerTrigger(BaseTrigger):
                         await asyncio.sleep(hold)
                     try:
                         look = await hook.acall(glance, transport)
-                        step = wait.after_look(look, now=time.time())
+                        self._polled_at = time.time()
+                        step = wait.after_look(look, now=self._polled_at)
                     except PromptLayerError as error:
                         step = wait.after_error(error, now=time.time())
                     self._log_step(step)

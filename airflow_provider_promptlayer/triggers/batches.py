@@ -85,16 +85,10 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         """Return the runs."""
         return WorkflowRuns(self.workflow_version_execution_ids, self.until)
 
-    async def on_kill(self) -> None:
-        """Say which runs go on, when a user ends the task (Airflow 3.3 and later)."""
-        if await self._goes_on(self.subject()):
-            return
-        self.log.warning(
-            "The task was ended while it waited. %s %s: %s.",
-            self.subject(),
-            WorkflowRuns.when_left,
-            ", ".join(map(str, self.workflow_version_execution_ids)),
-        )
+    def _left(self, subject: Subject[Any]) -> str:
+        """Return which runs go on, as far as is known."""
+        runs = ", ".join(map(str, self.workflow_version_execution_ids))
+        return f"{super()._left(subject)} Its runs: {runs}."
 
     async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
         runs = deque(self.subject().runs)

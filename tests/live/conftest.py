@@ -55,11 +55,20 @@ def promptlayer() -> Iterator[LocalPromptLayer]:
         scorecard=Scorecard("Endless", duration=math.inf),
     )
     table = Table("Endless", [endless], id="5c0a1e00-0000-4000-8000-0000000000e0")
+    many = [
+        Sheet(
+            f"Many {number}",
+            [Column("Answer", cell_duration=math.inf)],
+            id=f"5c0a1e00-0000-4000-8000-0000000001{number:02x}",
+        )
+        for number in range(30)
+    ]
+    many_sheets = Table("Many", many, id="5c0a1e00-0000-4000-8000-0000000000d0")
     brief = Workflow(
         "Brief wait",
         [Node("Only", lambda inputs, _: inputs["ticket"], duration=15.0, is_output_node=True)],
     )
-    tables = [*builtin_evaluations().tables, table]
+    tables = [*builtin_evaluations().tables, table, many_sheets]
     workflows = [*builtin_workflows(), good, bad, never, brief]
     with LocalPromptLayer(workflows, tables=tables) as server:
         yield server

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_promptlayer.compat import ON_KILL_IS_AMBIGUOUS
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
 from airflow_provider_promptlayer.testing.fault_script import Script
 from dev.airflow_stack import AirflowStack
 
 SECONDS = 300.0
 TRIGGERS_ARE_TOLD = hasattr(BaseTrigger, "on_kill")
+ENDLESS_TASKS = ("cells", "scorecard")
 
 
 @dataclass
@@ -287,15 +289,12 @@ class TestEvaluations:
         assert "below min_score=0.8" in run.log("gate")
 
 
-@pytest.mark.skipif(not TRIGGERS_ARE_TOLD, reason="Airflow 3.3 and later tell a trigger")
-def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it_cancels(
-    stack: AirflowStack, promptlayer: LocalPromptLayer
-) -> None:
+def endless(stack: AirflowStack, promptlayer: LocalPromptLayer) -> tuple[Run, list[Any]]:
+    """Return a run whose tasks wait in the triggerer, and what each of them has started."""
     dag = "live_endless_evaluations"
     run = Run(stack, dag, stack.trigger_dag(dag))
-    tasks = ("cells", "scorecard")
     stack.wait_for(
-        lambda: run.look() or all("deferred" in run.seen[task, -1] for task in tasks),
+        lambda: run.look() or all("deferred" in run.seen[task, -1] for task in ENDLESS_TASKS),
         SECONDS,
         "both to be deferred",
     )
@@ -303,21 +302,59 @@ def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it
         promptlayer.operations[run.xcoms("cells")["promptlayer_operation_id"]],
         promptlayer.calculations[run.xcoms("scorecard")["promptlayer_calculation_id"]],
     ]
-    assert [one.cancelled_at for one in started] == [None, None]
-
-    def looks(one: Any) -> int:
-        return sum(one.id in request.raw_path for request in promptlayer.requests)
-
+    assert cancellations(promptlayer, started) == [False, False]
     # Airflow forgets a trigger without a word that no triggerer has taken over yet.
     stack.wait_for(
-        lambda: all(looks(one) >= 2 for one in started), SECONDS, "the triggerer to look"
+        lambda: all(looks(promptlayer, one) >= 2 for one in started),
+        SECONDS,
+        "the triggerer to look",
     )
+    return run, started
 
-    clear = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": tasks, "only_failed": False}
-    stack.api("POST", f"/api/v2/dags/{dag}/clearTaskInstances", clear)
-    for task in tasks:  # the trigger of the first try is told, as of a task that a user has ended
+
+def looks(promptlayer: LocalPromptLayer, one: Any) -> int:
+    return sum(one.id in request.raw_path for request in promptlayer.requests)
+
+
+def cancellations(promptlayer: LocalPromptLayer, started: list[Any]) -> list[bool]:
+    now: list[Any] = [
+        promptlayer.operations[started[0].id],
+        promptlayer.calculations[started[1].id],
+    ]
+    return [one.cancelled_at is not None for one in now]
+
+
+def clear(run: Run) -> None:
+    body = {
+        "dry_run": False,
+        "dag_run_id": run.run_id,
+        "task_ids": ENDLESS_TASKS,
+        "only_failed": False,
+    }
+    run.stack.api("POST", f"/api/v2/dags/{run.dag_id}/clearTaskInstances", body)
+
+
+def end_all(run: Run) -> None:
+    for task in ENDLESS_TASKS:
+        path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task}"
+        run.stack.api("PATCH", path, {"new_state": "failed"})
+
+
+@pytest.mark.skipif(
+    not (TRIGGERS_ARE_TOLD and ON_KILL_IS_AMBIGUOUS),
+    reason="Airflow 3.3 tells a trigger, and keeps the state of a task that is cleared",
+)
+def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it_cancels(
+    stack: AirflowStack, promptlayer: LocalPromptLayer
+) -> None:
+    run, started = endless(stack, promptlayer)
+
+    clear(run)
+    for task in ENDLESS_TASKS:  # the trigger of the first try is told, as of a task that was ended
         stack.wait_for(
-            lambda task=task: "but not here" in stack.task_log(dag, run.run_id, task, try_number=1),  # type: ignore[misc]
+            lambda task=task: (  # type: ignore[misc]
+                "not cancelling it" in stack.task_log(run.dag_id, run.run_id, task, try_number=1)
+            ),
             SECONDS,
             "the trigger to be told",
         )
@@ -326,33 +363,51 @@ def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it
             SECONDS,
             "the second try",
         )
-    before = [looks(one) for one in started]
+    before = [looks(promptlayer, one) for one in started]
     stack.wait_for(
-        lambda: all(looks(one) >= many + 3 for one, many in zip(started, before, strict=True)),
+        lambda: all(
+            looks(promptlayer, one) >= many + 3 for one, many in zip(started, before, strict=True)
+        ),
         SECONDS,
         "the triggerer to look again",
     )
     assert set(run.final.values()) == {"deferred"}
-    assert [one.cancelled_at for one in started] == [None, None]
+    assert cancellations(promptlayer, started) == [False, False]
 
-    for task in tasks:
-        path = f"/api/v2/dags/{dag}/dagRuns/{run.run_id}/taskInstances/{task}"
-        stack.api("PATCH", path, {"new_state": "failed"})
-
-    def all_cancelled() -> bool:
-        now: list[Any] = [
-            promptlayer.operations[started[0].id],
-            promptlayer.calculations[started[1].id],
-        ]
-        return all(one.cancelled_at is not None for one in now)
-
-    stack.wait_for(all_cancelled, SECONDS, "the cancellations")
+    end_all(run)
+    stack.wait_for(lambda: all(cancellations(promptlayer, started)), SECONDS, "the cancellations")
     stack.wait_for(run.look, SECONDS, "the run to end")
     assert set(run.final.values()) == {"failed"}
     assert (
         len([one for one in promptlayer.operations.values() if one.table_id == started[0].table_id])
         == 1
     )
+
+
+@pytest.mark.skipif(
+    not TRIGGERS_ARE_TOLD or ON_KILL_IS_AMBIGUOUS,
+    reason="Airflow 3.4 and later drop the state of a task that is cleared",
+)
+def test_clearing_a_deferred_task_cancels_what_it_has_started_and_starts_another(
+    stack: AirflowStack, promptlayer: LocalPromptLayer
+) -> None:
+    run, started = endless(stack, promptlayer)
+
+    clear(run)
+    stack.wait_for(lambda: all(cancellations(promptlayer, started)), SECONDS, "the cancellations")
+    keys = {"cells": "promptlayer_operation_id", "scorecard": "promptlayer_calculation_id"}
+    old = [one.id for one in started]
+
+    def others() -> list[str]:
+        found = [run.xcoms(task).get(key) for task, key in keys.items()]
+        return [one for one in found if one and one not in old]
+
+    stack.wait_for(lambda: len(others()) == 2, SECONDS, "the second try to start others")
+    operation, calculation = others()
+    assert promptlayer.operations[operation].cancelled_at is None
+    assert promptlayer.calculations[calculation].cancelled_at is None
+    end_all(run)
+    stack.wait_for(run.look, SECONDS, "the run to end")
 
 
 def test_killed_triggerer_loses_no_wait(stack: AirflowStack, promptlayer: LocalPromptLayer) -> None:

@@ -1067,7 +1067,7 @@ class TestKilled:
         )
         asyncio.run(trigger.on_kill())
         said = capsys.readouterr().out + caplog.text
-        assert "Batch of 2 workflow runs goes on" in said
+        assert "Batch of 2 workflow runs was going on when the task was deferred" in said
         assert "7, 8" in said
 
 

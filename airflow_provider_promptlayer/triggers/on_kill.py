@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``on_kill`` of the triggers stands on: detached work, and questions about a task's state.
+
+Airflow gives ``on_kill`` much less than its 30 s. Until the trigger has ended, the triggerer
+cancels it again every second, and each cancel strikes whatever the trigger awaits by then:
+``on_kill``, or the line of the log that Airflow writes before it calls ``on_kill``, which is then
+never called. And the first question that a triggerer asks Airflow takes many seconds: the process
+that answers it imports Airflow's whole API first, and does nothing else meanwhile. (In Airflow
+3.3.2, ``update_triggers``, ``run_trigger`` and ``client`` of ``jobs/triggerer_job_runner.py``.)
+
+So the work is done in a task of its own, which no cancel of the trigger reaches, and the first
+question is asked when a wait begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from airflow_provider_promptlayer import compat
+
+_AIRFLOWS_PATIENCE: Final = 28.0
+"""Seconds for which a trigger waits for its detached work: Airflow ends ``on_kill`` after 30 s."""
+
+_GATHER_SECONDS: Final = 0.1
+"""Seconds in which to gather the questions of triggers that are cancelled at the same time."""
+
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 30.0
+
+_running: Final[set[asyncio.Task[None]]] = set()
+"""The event loop itself keeps no strong references to its tasks."""
+
+
+class DetachedWork:
+    """Work that goes on if the trigger which waits for it is cancelled again, or has ended.
+
+    It ends with the triggerer's event loop at the latest.
+
+    :param work: raises nothing.
+    """
+
+    __slots__ = ("_task", "_wait_until")
+
+    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.create_task(work)
+        _running.add(self._task)
+        self._task.add_done_callback(_running.discard)
+        self._wait_until = asyncio.get_running_loop().time() + _AIRFLOWS_PATIENCE
+
+    async def wait(self) -> None:
+        """Wait until it is done, or Airflow's patience is about to end, whoever cancels this."""
+        now = asyncio.get_running_loop().time
+        while not self._task.done() and (left := self._wait_until - now()) > 0:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({self._task}, timeout=left)
+
+
+def is_user_action(cancel: BaseException | None) -> bool:
+    """Return whether the triggerer cancels a wait that is not wanted there any more.
+
+    The cancel's message says so, or that of the cancel before it: asgiref, by which Airflow reads
+    a connection, raises another one without the message. Airflow calls no ``on_kill`` then.
+    """
+    while isinstance(cancel, asyncio.CancelledError):
+        if cancel.args[:1] == (compat.USER_ACTION,):
+            return True
+        cancel = cancel.__context__
+    return False
+
+
+async def state_of(ti: Any, *, patience: float) -> str | None:
+    """Return the state of a task instance; :data:`.compat.GONE` if there is no such one.
+
+    :param ti: the trigger's ``task_instance``.
+    :param patience: seconds for which to ask again when Airflow cannot answer.
+    :raises Exception: whatever Airflow's last answer was, or TimeoutError.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + patience
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return await asyncio.wait_for(_questions().ask(ti), give_up_at - loop.time())
+        except Exception:
+            if loop.time() + pause >= give_up_at:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def warm_up(ti: Any) -> None:
+    """Let this process's first question to Airflow be asked now, in the background."""
+    questions = _questions()
+    if not questions.are_warm:
+        questions.are_warm = True
+        DetachedWork(questions.warm_up(ti))
+
+
+class _Questions:
+    """Asks for the states of task instances, one question after the other.
+
+    One question asks about all instances of a mapped task that wait for an answer. Each question
+    holds up the triggerer, and a thread of the pool that Airflow's own log lines need.
+    """
+
+    def __init__(self) -> None:
+        self.are_warm = False
+        self._waiting: list[tuple[Any, asyncio.Future[str | None]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def ask(self, ti: Any) -> str | None:
+        """Return the state, as of now or later: no question that is under way is joined."""
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ti, answer))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all())
+        return await answer
+
+    async def warm_up(self, ti: Any) -> None:
+        """Ask, whatever the answer; if there is none, the next wait's beginning asks again."""
+        try:
+            await self.ask(ti)
+        except Exception:  # noqa: BLE001  # nothing hangs on it
+            self.are_warm = False
+
+    async def _ask_all(self) -> None:
+        try:
+            while self._waiting:
+                await asyncio.sleep(_GATHER_SECONDS)
+                waiting, self._waiting = self._waiting, []
+                by_task = defaultdict(list)
+                for ti, answer in waiting:
+                    by_task[ti.dag_id, ti.task_id].append((ti, answer))
+                for asked in by_task.values():
+                    await _ask_about(asked)
+        finally:
+            self._asking = None
+
+
+async def _ask_about(asked: list[tuple[Any, asyncio.Future[str | None]]]) -> None:
+    """Ask about instances of one task, and hand on the answer."""
+    try:
+        states = await asyncio.to_thread(compat.states_of, [ti for ti, _ in asked])
+    except Exception as error:  # noqa: BLE001  # whoever asks decides
+        for _, answer in asked:
+            if not answer.done():
+                answer.set_exception(error)
+    else:
+        for (_, answer), state in zip(asked, states, strict=True):
+            if not answer.done():
+                answer.set_result(state)
+
+
+_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Questions] = WeakKeyDictionary()
+
+
+def _questions() -> _Questions:
+    return _of_loop.setdefault(asyncio.get_running_loop(), _Questions())
