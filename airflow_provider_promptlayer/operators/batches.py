@@ -91,6 +91,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     sent when the worker died counts as failed until the task is cleared, because nobody can tell
     whether it has arrived. A task that is cleared before it has succeeded goes back in the same
     way, unless the input has changed; one that is cleared after it has succeeded runs all anew.
+    Airflow 3.4 drops the notes when the task is cleared: such a task runs all anew, unless it is
+    cleared with ``keep_task_state`` or together with its whole DAG run.
 
     Before Airflow 3.3 there is no place for these notes. Once a run goes on or has succeeded, the
     task is not retried there, whatever happens; only a worker that dies can double runs, see

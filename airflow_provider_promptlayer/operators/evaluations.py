@@ -74,7 +74,9 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
     before. While something else is calculating cells of the selection, it waits first, for the
     operations on the sheet one after the other, as PromptLayer does not say which of them does.
     Ending the task cancels the operation, also while it is deferred (Airflow 3.3 and later), unless
-    something else has started it.
+    something else has started it. Clearing the task while it is deferred does not on Airflow 3.3,
+    where the next try goes back to the operation; on Airflow 3.4 it does, and the next try starts
+    another.
 
     A lost answer, a crash and a retry start nothing twice, see
     :class:`.PromptLayerRunWorkflowOperator`. An operation that somebody cancelled may be retried.
@@ -343,8 +345,8 @@ class PromptLayerRunScorecardOperator(
 
     Ending the task cancels the calculation, also while the task is deferred (Airflow 3.3 and
     later), unless a newer one is under way: PromptLayer cancels whatever is being calculated for
-    the sheet. A lost answer, a crash and a retry start nothing twice, see
-    :class:`.PromptLayerRunWorkflowOperator`.
+    the sheet. Clearing a deferred task is as with :class:`PromptLayerRunTableOperator`. A lost
+    answer, a crash and a retry start nothing twice, see :class:`.PromptLayerRunWorkflowOperator`.
 
     :param table_id: the table, a UUID. Templated.
     :param sheet_id: the sheet, a UUID. Templated.

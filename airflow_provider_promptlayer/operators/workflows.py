@@ -149,15 +149,15 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
     each mapped index, the same for all tries), so a try after a crash, a time-out or an outage goes
     back to the run that was started, and starts another only if that one has failed. A task that
     is cleared before its outputs have gone out does the same, unless it asks for another workflow
-    or has another input by then; one that is cleared after it has succeeded starts a new run. What
-    remains:
+    or has another input by then; one that is cleared after it has succeeded starts a new run.
+    Airflow 3.4 drops the note when the task is cleared: such a task starts another run, unless it
+    is cleared with ``keep_task_state`` or together with its whole DAG run. What remains:
 
     - The worker dies while the start is being sent, or the note cannot be read (another release
       wrote it, or a state backend that this worker lacks): the next try starts nothing, also
       after a clear, and asks a person to look for the run. Clearing the task after that starts
       another one.
-    - The store cannot be written for a minute after the start: the log has the run's id, and the
-      next try starts nothing either, and points to that log.
+    - The store cannot be written after the start: as on older versions.
 
     Before Airflow 3.3 there is nowhere to keep the note. Only what cannot double a run is retried
     there: a start that was refused or did not arrive, and a run that has failed. A run is doubled
