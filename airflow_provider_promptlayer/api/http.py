@@ -64,12 +64,14 @@ class Response:
     """One whole answer, whatever its status.
 
     :param headers: names in lower case.
-    :param body: the bytes after content decoding.
+    :param body: the bytes after content decoding, without secrets.
+    :param redactions: how many secrets were replaced in the body.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    redactions: int = 0
 
     @property
     def is_success(self) -> bool:

@@ -202,8 +202,9 @@ def is_proxy(value: Any) -> bool:
         if not _is_name(parts.hostname):
             return False
         parts.hostname.encode("idna")
-        return parts.scheme.lower() in ("http", "https") and (parts.port is None or parts.port > 0)
-    except ValueError:
+        normal_url(parts.scheme, parts.hostname, parts.port, "")
+        return parts.port is None or parts.port > 0
+    except (KeyError, ValueError):  # another scheme, or a host that cannot be
         return False
 
 

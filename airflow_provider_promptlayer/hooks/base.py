@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_promptlayer.api.arguments import seconds
-from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.http import Call, Request, Response
 from airflow_provider_promptlayer.api.pace import Pace
 from airflow_provider_promptlayer.api.settings import Settings, read_connection
 from airflow_provider_promptlayer.api.starting import resend_after
@@ -408,6 +408,7 @@ class PromptLayerConnectionHook(BaseHook):
             response = self._transport.send(call.request)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
+        self._say_redacted(call.request, response)
         return call.read(response, time.time())
 
     async def _acall_once(self, call: Call[T], over: AsyncTransport) -> T:
@@ -415,9 +416,23 @@ class PromptLayerConnectionHook(BaseHook):
             response = await over.send(call.request)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
+        self._say_redacted(call.request, response)
         if response.takes_long:
             return await asyncio.to_thread(call.read, response, time.time())
         return call.read(response, time.time())
+
+    def _say_redacted(self, request: Request, response: Response) -> None:
+        """Tell of outputs that are not as PromptLayer sent them.
+
+        Not of refusals, nor of a run that goes on (202): nothing of these is handed on.
+        """
+        if response.redactions and response.is_success and response.status != 202:
+            self.log.warning(
+                "Replaced the API key or the proxy's credentials by *** in %d place(s) of the "
+                "answer to the request to %s.",
+                response.redactions,
+                request.purpose,
+            )
 
     def _is_news(self, settings: Settings) -> bool:
         """Take the connection as it is now, and tell whether it has changed."""

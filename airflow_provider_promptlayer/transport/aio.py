@@ -26,7 +26,7 @@ from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
-from airflow_provider_promptlayer.transport.body import Body
+from airflow_provider_promptlayer.transport.body import Body, UnreadableBodyError
 from airflow_provider_promptlayer.transport.headers import Secrets, headers_for
 from airflow_provider_promptlayer.transport.tls import proxy_for, ssl_context
 from airflow_provider_promptlayer.transport.turns import Turns
@@ -34,8 +34,8 @@ from airflow_provider_promptlayer.transport.turns import Turns
 _LONGEST_LINE: Final = 65_536
 """Bytes that a line of an answer's head may have: as many as the other transport takes."""
 
-_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
-"""What aiohttp raises: a time-out is an OSError, a host that IDNA refuses a ValueError."""
+_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError, UnreadableBodyError)
+"""A time-out is an OSError, a host that IDNA refuses a ValueError."""
 
 _NEVER_LEFT: Final = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ValueError)
 """Of these, the ones by which PromptLayer certainly has not seen the request."""
@@ -52,10 +52,11 @@ class AsyncTransport:
         self._ssl = ssl_context(settings)
         self._proxy = proxy_for(settings)
         self._secrets = Secrets(settings, self._proxy)
-        self._headers = {
-            **headers_for(Request("GET", "/", ""), settings),
-            # Looks have small answers, and one that unpacks to megabytes at once stops the loop.
+        self._proxy_headers = self._proxy.headers if self._proxy else {}
+        self._extra_headers = {
             "Accept-Encoding": "identity",
+            # Cleartext goes through a proxy as it is; for TLS, aiohttp asks for a tunnel.
+            **(self._proxy_headers if settings.base_url.startswith("http:") else {}),
         }
         self._turns = Turns()
         self._session: aiohttp.ClientSession | None = None
@@ -104,6 +105,7 @@ class AsyncTransport:
             timeout=aiohttp.ClientTimeout(total=self.settings.timeout),
             trace_configs=list(traces),
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # aiohttp does so on the event loop, however large it becomes
             max_line_size=_LONGEST_LINE,
             max_field_size=_LONGEST_LINE,
         )
@@ -115,24 +117,26 @@ class AsyncTransport:
             request.method,
             URL(self.settings.base_url + request.path, encoded=True),
             data=request.body,
-            headers=self._headers if request.body is None else headers_for(request, self.settings),
-            proxy=self._proxy,
+            headers={**headers_for(request, self.settings), **self._extra_headers},
+            proxy=self._proxy.url if self._proxy else None,
+            proxy_headers=self._proxy_headers,
             allow_redirects=False,
             trace_request_ctx=sending,
         ) as answer:
             if answer.status < 200:
                 raise aiohttp.ClientPayloadError(f"an interim answer (HTTP {answer.status})")
+            body = Body(request, self._secrets, answer.headers.get("Content-Encoding", ""))
+            while chunk := await answer.content.readany():
+                if body.is_packed:
+                    await asyncio.to_thread(body.add, chunk)
+                else:
+                    body.add(chunk)
             return Response(
                 status=answer.status,
                 headers=_Headers(answer.headers),
-                body=await self._read(answer, request),
+                body=body.whole(),
+                redactions=body.redactions,
             )
-
-    async def _read(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
-        body = Body(request, self._secrets)
-        while chunk := await answer.content.readany():
-            body.add(chunk)
-        return body.whole()
 
     def _unreachable(
         self, request: Request, error: Exception, *, arrived: bool

@@ -22,7 +22,7 @@ from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.urls import is_below
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
-from airflow_provider_promptlayer.transport.body import CHUNK, Body
+from airflow_provider_promptlayer.transport.body import CHUNK, Body, UnreadableBodyError
 from airflow_provider_promptlayer.transport.cuttable import CuttableAdapter, Line
 from airflow_provider_promptlayer.transport.headers import (
     API_KEY_HEADER,
@@ -50,12 +50,12 @@ class PromptLayerSession(requests.Session):
         self.trust_env = False  # proxies and CA bundle of the environment are read in .tls
         check_ca_bundle(settings)
         self.verify = ca_bundle(settings) or False
-        self.proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self.proxies = {"http": proxy.url, "https": proxy.url} if proxy else {}
         self.auth = _KeyFor(settings)
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.line = Line()
-        self.mount("https://", CuttableAdapter(self.line))
-        self.mount("http://", CuttableAdapter(self.line))
+        self.mount("https://", CuttableAdapter(self.line, proxy))
+        self.mount("http://", CuttableAdapter(self.line, proxy))
 
     def close(self) -> None:
         """Close the connections."""
@@ -153,7 +153,10 @@ class _Exchange:
                 self._request.method,
                 self._settings.base_url + self._request.path,
                 data=self._request.body,
-                headers=headers_for(self._request, self._settings),
+                headers={
+                    **headers_for(self._request, self._settings),
+                    "Accept-Encoding": "gzip, deflate",  # what Body decompresses
+                },
                 timeout=self._settings.timeout,
                 allow_redirects=False,
                 stream=True,
@@ -161,25 +164,29 @@ class _Exchange:
                 if answer.status_code < 200:
                     # http.client takes it for the answer, and the answer for that to the next one.
                     raise self._unreachable(f"an interim answer (HTTP {answer.status_code})")
+                body = Body(
+                    self._request,
+                    self._session.secrets,
+                    answer.headers.get("Content-Encoding", ""),
+                )
+                for chunk in answer.raw.stream(CHUNK, decode_content=False):
+                    body.add(chunk)
                 return Response(
                     status=answer.status_code,
                     headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=self._read(answer),
+                    body=body.whole(),
+                    redactions=body.redactions,
                 )
         except requests.Timeout:
             raise self._unreachable(
                 f"no whole answer within {self._settings.timeout:g} s"
             ) from None
+        except UnreadableBodyError as error:
+            raise self._unreachable(str(error)) from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # requests' own errors are OSErrors; a host that IDNA refuses is a ValueError, and so is
             # what http.client makes of an answer that is no HTTP.
             raise self._unreachable(_reason(error, self._session.secrets)) from None
-
-    def _read(self, answer: requests.Response) -> bytes:
-        body = Body(self._request, self._session.secrets)
-        for chunk in answer.iter_content(CHUNK):
-            body.add(chunk)
-        return body.whole()
 
     def _unreachable(self, reason: str) -> PromptLayerUnreachableError:
         return PromptLayerUnreachableError(

@@ -15,6 +15,8 @@ from typing import Any
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from airflow_provider_promptlayer.transport.tls import Proxy
+
 
 class Line:
     """What is known of the newest connection of a session.
@@ -73,9 +75,13 @@ class Line:
 
 
 class CuttableAdapter(HTTPAdapter):
-    """Opens connections that report to a :class:`Line`. Never sends anything twice."""
+    """Opens connections that report to a :class:`Line`. Never sends anything twice.
 
-    def __init__(self, line: Line) -> None:
+    :param proxy: whose credentials its requests carry, where they go through it.
+    """
+
+    def __init__(self, line: Line, proxy: Proxy | None) -> None:
+        self._proxy = proxy
         self._pools = {
             "http": _reporting(HTTPConnectionPool, line),
             "https": _reporting(HTTPSConnectionPool, line),
@@ -92,6 +98,13 @@ class CuttableAdapter(HTTPAdapter):
         manager: Any = super().proxy_manager_for(*args, **kwargs)
         manager.pool_classes_by_scheme = self._pools
         return manager
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        """Return what the proxy is sent: a caller of ``get_conn()`` may have chosen another one."""
+        if self._proxy is not None and proxy == self._proxy.url:
+            return self._proxy.headers
+        headers: dict[str, str] = super().proxy_headers(proxy)
+        return headers
 
 
 def _reporting(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectionPool]:

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from urllib.parse import unquote, urlsplit
-
 from airflow_provider_promptlayer import __version__
 from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.transport.tls import Proxy
 
 API_KEY_HEADER = "X-API-KEY"
 _SHORTEST_SECRET = 12
@@ -31,25 +29,19 @@ def headers_for(request: Request, settings: Settings) -> dict[str, str]:
 class Secrets:
     """The API key and the proxy's credentials, which nothing that is kept or shown may quote.
 
-    Looked for as they are sent: what a proxy gets is its credentials in base64. Not the proxy's
-    password as it is, which is never sent so and may be a word of an output. Slashes also as some
-    servers write them in JSON.
+    Looked for as they are sent, which is in base64 for a proxy, and the proxy's password also as it
+    is. Slashes also as some servers write them in JSON.
 
     :param proxy: what :func:`.proxy_for` says. Asking it goes through the whole environment,
         which takes as long as a look at a run: made once, not for each answer.
     """
 
-    def __init__(self, settings: Settings, proxy: str | None) -> None:
+    def __init__(self, settings: Settings, proxy: Proxy | None) -> None:
         # A made-up key of a few letters, as local servers take, is part of innocent words.
-        found = [settings.api_key] if len(settings.api_key) >= _SHORTEST_SECRET else []
-        parts = urlsplit(proxy or "")
-        if parts.password is not None:
-            pair = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
-            # requests and aiohttp encode it as Latin-1; UTF-8 is for what that does not have.
-            found += [
-                b64encode(pair.encode(encoding, errors="replace")).decode()
-                for encoding in ("latin-1", "utf-8")
-            ]
+        plain = [settings.api_key, proxy.secret if proxy else ""]
+        found = [text for text in plain if len(text) >= _SHORTEST_SECRET]
+        if proxy and proxy.credentials:
+            found.append(proxy.credentials)
         found += [secret.replace("/", "\\/") for secret in found]
         self._texts = tuple(dict.fromkeys(found))
         self.as_bytes = tuple(text.encode() for text in self._texts)

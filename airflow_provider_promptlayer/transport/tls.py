@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import ssl
+from base64 import b64encode
+from dataclasses import dataclass, field
 from functools import lru_cache
+from urllib.parse import unquote, urlsplit
 
 import requests
 
 from airflow_provider_promptlayer.api.settings import Settings, is_proxy
+from airflow_provider_promptlayer.api.urls import normal_url
 from airflow_provider_promptlayer.exceptions import PromptLayerConfigurationError
 
 
@@ -71,13 +75,35 @@ def _context(bundle: str | None, _modified: int) -> ssl.SSLContext:
         raise PromptLayerConfigurationError(f"The CA file {bundle!r} cannot be read.") from None
 
 
-def proxy_for(settings: Settings) -> str | None:
-    """Return the URL of the proxy: the connection's, else the environment's, else None.
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy, and what it is sent to let a request through.
+
+    requests and aiohttp would read the credentials out of the URL, each in its own way, and quote
+    that URL in errors.
+
+    :param url: in its normal form, without credentials.
+    :param credentials: user and password in base64, as HTTP Basic has it; empty for none.
+    :param secret: the password as it is, or the user where there is no password.
+    """
+
+    url: str
+    credentials: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the proxy is sent, and nobody behind it."""
+        return {"Proxy-Authorization": f"Basic {self.credentials}"} if self.credentials else {}
+
+
+def proxy_for(settings: Settings) -> Proxy | None:
+    """Return the proxy: the connection's, else the environment's, else None.
 
     :raises PromptLayerConfigurationError: if the environment names one that cannot be used.
     """
     if settings.proxy is not None:
-        return settings.proxy
+        return _proxy(settings.proxy)
     environment = requests.utils.get_environ_proxies(settings.base_url, no_proxy=None)
     proxy = requests.utils.select_proxy(settings.base_url, environment)
     if proxy is None:
@@ -89,4 +115,18 @@ def proxy_for(settings: Settings) -> str | None:
             "What the environment names as the proxy is not the URL of an HTTP proxy: "
             "put one into 'proxy' of the Airflow connection's extra."
         )
-    return proxy
+    return _proxy(proxy)
+
+
+def _proxy(url: str) -> Proxy:
+    parts = urlsplit(url)
+    found = normal_url(parts.scheme, parts.hostname or "", parts.port, "")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not (user or password):
+        return Proxy(found)
+    pair = f"{user}:{password}"
+    try:
+        encoded = pair.encode("latin-1")  # as requests and aiohttp do
+    except UnicodeEncodeError:
+        encoded = pair.encode()
+    return Proxy(found, b64encode(encoded).decode(), password or user)

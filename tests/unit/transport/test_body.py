@@ -14,15 +14,34 @@ from unit.transport.conftest import KEY, settings_for
 from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.transport.body import Body
 from airflow_provider_promptlayer.transport.headers import Secrets
+from airflow_provider_promptlayer.transport.tls import proxy_for
 
 PROXY = "http://me:pass@proxy.invalid"
 QUOTED = "bWU6cGFzcw=="  # me:pass, as a proxy is sent it
 PARTS = st.lists(st.sampled_from([KEY, KEY[:9], KEY[9:], QUOTED, QUOTED[:-1], "x", "é" * 40]))
 
 
+def secrets(key: str, proxy: str | None = None) -> Secrets:
+    settings = settings_for("https://promptlayer.invalid", api_key=key, proxy=proxy)
+    return Secrets(settings, proxy_for(settings))
+
+
 def body(key: str, proxy: str | None = None) -> Body:
-    settings = settings_for("https://promptlayer.invalid", api_key=key)
-    return Body(Request("GET", "/x", "look"), Secrets(settings, proxy))
+    return Body(Request("GET", "/x", "look"), secrets(key, proxy))
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "text", "redacted"),
+    [
+        ("tok_9876543210", "dG9rXzk4NzY1NDMyMTA6", "***"),
+        ("tok_9876543210", "no user tok_9876543210", "no user ***"),
+        ("me:tok_9876543210", "me and tok_9876543210", "me and ***"),
+        ("me:tok%2F9876543210", "tok/9876543210 or tok\\/9876543210", "*** or ***"),
+        ("me:pass", "a pass is no secret, bWU6cGFzcw== is", "a pass is no secret, *** is"),
+    ],
+)
+def test_a_proxys_credential_is_blotted_out(userinfo: str, text: str, redacted: str) -> None:
+    assert secrets(KEY, f"http://{userinfo}@proxy.invalid").blotted(text) == redacted
 
 
 @given(PARTS, st.lists(st.integers(0, 500)))

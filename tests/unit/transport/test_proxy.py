@@ -15,6 +15,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerUnreachableError,
 )
+from airflow_provider_promptlayer.transport.blocking import PromptLayerSession
 from airflow_provider_promptlayer.transport.tls import proxy_for
 
 KEY = "pl_geheim_0123456789"
@@ -74,15 +75,69 @@ def test_certificates_are_checked_behind_a_proxy(
     assert tls_server.requests == []
 
 
-def test_user_and_password_go_to_the_proxy_alone(
-    driver: Any, tls_server: Any, start_proxy: Any, certificates: Any
+CREDENTIALS = pytest.mark.parametrize(
+    ("userinfo", "sent"),
+    [
+        ("user:proxy-geheim", b"user:proxy-geheim"),
+        ("proxy-geheim", b"proxy-geheim:"),
+        ("proxy-geheim:", b"proxy-geheim:"),
+        (":proxy-geheim", b":proxy-geheim"),
+        ("us%40er:p%3Aw%25", b"us@er:p:w%"),
+        ("\u00fcser:p%C3%B6w", "\u00fcser:p\u00f6w".encode("latin-1")),
+        ("user:\u30d1\u30b9", "user:\u30d1\u30b9".encode()),
+    ],
+)
+
+
+@CREDENTIALS
+@BOTH
+def test_credentials_go_to_the_proxy_alone(
+    driver: Any,
+    tls_server: Any,
+    start_proxy: Any,
+    certificates: Any,
+    userinfo: str,
+    sent: bytes,
+    request_: Request,
 ) -> None:
     proxy = start_proxy()
-    url = f"http://user:proxy-geheim@127.0.0.1:{proxy.port}"
-    driver.send(tls_server, LOOK, proxy=url, verify=certificates.ca_file)
-    expected = base64.b64encode(b"user:proxy-geheim").decode()
+    url = f"http://{userinfo}@127.0.0.1:{proxy.port}"
+    driver.send(tls_server, request_, proxy=url, verify=certificates.ca_file)
+    expected = base64.b64encode(sent).decode()
     assert proxy.requests[0].headers["proxy-authorization"] == f"Basic {expected}"
+    assert "authorization" not in proxy.requests[0].headers
     assert "proxy-authorization" not in tls_server.requests[0].headers
+
+
+@CREDENTIALS
+@BOTH
+def test_credentials_for_cleartext_requests(
+    driver: Any, server: Any, start_proxy: Any, userinfo: str, sent: bytes, request_: Request
+) -> None:
+    proxy = start_proxy()
+    driver.send(server, request_, proxy=f"http://{userinfo}@127.0.0.1:{proxy.port}")
+    expected = base64.b64encode(sent).decode()
+    assert proxy.requests[0].headers["proxy-authorization"] == f"Basic {expected}"
+    assert "authorization" not in proxy.requests[0].headers
+
+
+@pytest.mark.parametrize("userinfo", ["", "@", ":@"])
+def test_a_proxy_without_credentials_is_sent_none(
+    driver: Any, server: Any, start_proxy: Any, userinfo: str
+) -> None:
+    proxy = start_proxy()
+    driver.get(server, proxy=f"http://{userinfo}127.0.0.1:{proxy.port}")
+    assert "proxy-authorization" not in proxy.requests[0].headers
+
+
+def test_the_session_gives_the_credentials_to_no_other_proxy(server: Any, start_proxy: Any) -> None:
+    ours, theirs = start_proxy(), start_proxy()
+    settings = Settings(server.url, KEY, proxy=f"http://proxy-geheim@127.0.0.1:{ours.port}")
+    with PromptLayerSession(settings) as session:
+        session.get(server.url, timeout=10)
+        session.get(server.url, timeout=10, proxies={"http": address(theirs)})
+    assert "proxy-authorization" in ours.requests[0].headers
+    assert "proxy-authorization" not in theirs.requests[0].headers
 
 
 @BOTH
@@ -195,7 +250,7 @@ def test_a_proxy_that_cannot_be_used(
     [
         ({}, "https://pl.example.com", None),
         ({"https_proxy": "p:3128"}, "https://pl.example.com", "http://p:3128"),
-        ({"https_proxy": "HTTP://p:3128"}, "https://pl.example.com", "HTTP://p:3128"),
+        ({"https_proxy": "HTTP://user:pw@P:3128/"}, "https://pl.example.com", "http://p:3128"),
         ({"http_proxy": "http://p:3128"}, "https://pl.example.com", None),
         ({"https_proxy": "http://p", "no_proxy": ".example.com"}, "https://pl.example.com", None),
         ({"https_proxy": "http://p", "no_proxy": "example.org"}, "https://a.example", "http://p"),
@@ -210,4 +265,6 @@ def test_proxy_for(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert proxy_for(Settings(url, KEY)) == proxy
+    found = proxy_for(Settings(url, KEY))
+    assert (found and found.url) == proxy
+    assert "pw" not in repr(found)

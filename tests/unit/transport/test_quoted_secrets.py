@@ -20,9 +20,12 @@ from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 # Both are sent with a slash in them, which some servers write differently in JSON.
 KEY = "pl_geheim/0123456789"
 PROXY_PASSWORD = "???_geheim_9876543210"
+PROXY_TOKEN = "tok_geheim_5555555555"
 FORBIDDEN = {
     **{f"key {name}": text for name, text in forms(KEY).items()},
     **{f"proxy password {name}": text for name, text in forms(PROXY_PASSWORD, "me").items()},
+    **{f"proxy token {name}": text for name, text in forms("", PROXY_TOKEN).items() if text},
+    "proxy token": PROXY_TOKEN,
 }
 
 
@@ -32,7 +35,7 @@ def server() -> Iterator[QuotingServer]:
         yield running
 
 
-@pytest.fixture(params=["direct", "proxy", "tunnel"])
+@pytest.fixture(params=["direct", "proxy", "tunnel", "token"])
 def connection(
     request: pytest.FixtureRequest, server: QuotingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,6 +44,10 @@ def connection(
         "direct": (server.url, {}),
         "proxy": ("http://promptlayer.invalid", {"proxy": proxy}),
         "tunnel": ("https://promptlayer.invalid", {"proxy": proxy}),
+        "token": (
+            "http://promptlayer.invalid",
+            {"proxy": server.url.replace("://", f"://{PROXY_TOKEN}@")},
+        ),
     }[request.param]
     fields = {"host": host, "password": KEY, "extra": {"timeout": 0.5, **extra}}
     # A start that did not arrive is sent again after pauses, which would tell nothing more.
@@ -69,6 +76,7 @@ def test_errors_and_logs_quote_no_secret(
     method: str,
     trouble: str,
     caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
     argument = trouble if method == "run_workflow" else TROUBLES.index(trouble) + 1
@@ -77,6 +85,34 @@ def test_errors_and_logs_quote_no_secret(
         said.append(repr(call(method, argument)))
     except PromptLayerError as error:
         said += [repr(error), str(error.__dict__), *traceback.format_exception(error)]
-    said.append(caplog.text)
+    said.append(capsys.readouterr().out + caplog.text)
     text = "\n".join(said)
     assert [name for name, secret in FORBIDDEN.items() if secret in text] == []
+
+
+@pytest.mark.parametrize("call", [blocking, coroutine], ids=["blocking", "coroutine"])
+@pytest.mark.parametrize(
+    ("status", "warned"), [(200, True), (202, False), (404, False)], ids=["ended", "running", "no"]
+)
+def test_outputs_that_held_the_key_are_told_of(
+    call: Callable[..., Any],
+    status: int,
+    warned: bool,
+    serve: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    node = {"status": "SUCCESS" if status == 200 else "RUNNING", "is_output_node": True}
+    sent = json.dumps({"Echo": {**node, "value": f"{KEY}, once more {KEY}"}})
+    server = serve(lambda talk: talk.answer(status, sent.encode()))
+    fields = {"conn_type": "promptlayer", "host": server.url, "password": KEY}
+    monkeypatch.setenv("AIRFLOW_CONN_QUOTING", json.dumps(fields))
+    if status == 404:
+        with pytest.raises(PromptLayerError):
+            call("get_workflow_results", 7)
+    else:
+        results = call("get_workflow_results", 7)
+        assert [node.value for node in results.nodes.values()] == ["***, once more ***"]
+    told = capsys.readouterr().out + caplog.text
+    assert ("2 place(s) of the answer to the request to read the results" in told) == warned
