@@ -157,17 +157,18 @@ def error_for(
     status = response.status
     reason = error_text(response)
     failed = f"Could not {request.purpose}: "
+    wait = retry_after(response.headers, now=now)
     if status == 429:
         return PromptLayerRateLimitError(
-            f"{failed}too many requests (HTTP 429){_said(reason)}",
+            f"{failed}too many requests (HTTP 429){_said(reason)}{_asked(wait)}",
             status=status,
-            retry_after=retry_after(response.headers, now=now),
+            retry_after=wait,
         )
     if status == 408 or status >= 500:
         return PromptLayerServerError(
-            f"{failed}PromptLayer has trouble (HTTP {status}){_said(reason)}",
+            f"{failed}PromptLayer has trouble (HTTP {status}){_said(reason)}{_asked(wait)}",
             status=status,
-            retry_after=retry_after(response.headers, now=now),
+            retry_after=wait,
         )
     if hint := (hints or {}).get(status):
         refused = PromptLayerNotFoundError if status == 404 else PromptLayerRefusedError
@@ -196,6 +197,27 @@ def error_for(
         )
     return PromptLayerRefusedError(
         f"{failed}PromptLayer refused the request (HTTP {status}){_said(reason)}", status=status
+    )
+
+
+def is_promptlayers(response: Response) -> bool:
+    """Return whether an error answer is certainly PromptLayer's own, and no gateway's.
+
+    That is ``{"success": false, "message" or "error"}``, ``{"error"}`` or FastAPI's ``{"detail"}``.
+    A bare ``{"message"}``, which old endpoints of PromptLayer send, is what the gateways of AWS and
+    Kong say too.
+    """
+    try:
+        payload = loads(response.body, outline=True)
+    except ValueError:
+        return False
+    if not isinstance(payload, dict):
+        return False
+    message, error, detail = (payload.get(key) for key in ("message", "error", "detail"))
+    return (
+        (payload.get("success") is False and isinstance(message, str))
+        or isinstance(error, str)
+        or isinstance(detail, str | list)
     )
 
 
@@ -255,3 +277,7 @@ def _field_errors(details: list[Any]) -> str:
 
 def _said(reason: str) -> str:
     return f": {reason.rstrip('.')}" if reason else ""
+
+
+def _asked(seconds: float | None) -> str:
+    return f"; it asks to wait for {seconds:.0f} s" if seconds else ""

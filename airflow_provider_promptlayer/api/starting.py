@@ -25,7 +25,9 @@ from airflow_provider_promptlayer.exceptions import (
 MAX_SENDS: Final = 5
 """How often one call sends a start at most, the first time included."""
 
+_FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
+"""Seconds that one call waits for its next send at most; longer ones are left to Airflow's retry."""
 
 
 def resend_after(
@@ -33,8 +35,9 @@ def resend_after(
 ) -> float | None:
     """Return the seconds after which to send a start again, or None if it must not be.
 
-    It may be after a connection that was never made, and after 429 and 503; for everything that
-    leaves open whether a run was started, the caller has an error that is not transient.
+    It may be after a connection that was never made, and after the 429 and 503 that say so; for
+    everything that leaves open whether a run was started, the caller has an error that is not
+    transient. Never before the time that ``Retry-After`` asked for.
 
     :param sent: how often it was sent so far.
     """
@@ -43,8 +46,8 @@ def resend_after(
     if isinstance(error, PromptLayerUnreachableError) and error.arrived:
         return None
     if error.retry_after is not None:
-        return min(error.retry_after, _LONGEST_PAUSE)
-    return float(2 ** (sent - 1)) * (0.5 + 0.5 * jitter())
+        return error.retry_after if error.retry_after <= _LONGEST_PAUSE else None
+    return _FIRST_PAUSE * 2.0 ** (sent - 1) * (0.5 + 0.5 * jitter())
 
 
 class Phase(StrEnum):

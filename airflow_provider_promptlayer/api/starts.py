@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the answer to a start means, and what a lost one does.
 
-Nothing that costs money has an idempotency key. A refusal (4xx), 429 and 503 tell that nothing
-was started, unless the answer has the id of something that was; so does a connection that was
-never made. Anything else leaves it open, and is a :class:`PromptLayerStartUncertainError`, which
-nobody sends again.
+Nothing that costs money has an idempotency key. So it has to be certain that nothing was started
+before a request is sent again. That is so where no connection was made, and where the answer has
+no id of what was started and is
+
+- a refusal (4xx). 429 is one too, whoever sent it: a rate limit is applied before a request is
+  handled or handed on, never after.
+- a 503 with ``Retry-After``, or with PromptLayer's own JSON. Any other 503 may be a gateway's that
+  had handed the request on and then lost PromptLayer ("upstream connect error … reset reason:
+  connection termination").
+
+Everything else leaves it open, and is a :class:`PromptLayerStartUncertainError`, which is never
+sent again.
 """
 
 from __future__ import annotations
@@ -13,7 +21,15 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from airflow_provider_promptlayer.api.fields import FieldError, Fields
-from airflow_provider_promptlayer.api.http import Call, Request, Response, error_for, unexpected
+from airflow_provider_promptlayer.api.http import (
+    Call,
+    Request,
+    Response,
+    error_for,
+    is_promptlayers,
+    retry_after,
+    unexpected,
+)
 from airflow_provider_promptlayer.api.json_body import loads
 from airflow_provider_promptlayer.api.text import one_line, shown
 from airflow_provider_promptlayer.exceptions import (
@@ -54,7 +70,7 @@ def start(
             error = error_for(request, response, now=now, hints=hints)
             may_name_it = evidence.encode() in response.body
             if error.retry_helps:
-                if response.status in (429, 503) and not may_name_it:
+                if not may_name_it and _started_nothing(response, now):
                     raise error
                 raise uncertain(error)
             named = _named(response, evidence) if may_name_it else None
@@ -77,6 +93,14 @@ def start(
         request,
         read_start,
         unanswered=lambda error: uncertain(error) if error.arrived else error,
+    )
+
+
+def _started_nothing(response: Response, now: float) -> bool:
+    """Return whether an answer for which trying again helps says that nothing was started."""
+    return response.status == 429 or (
+        response.status == 503
+        and (retry_after(response.headers, now=now) is not None or is_promptlayers(response))
     )
 
 

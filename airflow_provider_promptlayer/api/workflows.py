@@ -158,8 +158,7 @@ def run_workflow(
     """``POST /workflows/{name}/run``: start a run.
 
     Answered with 201, or 202 where a callback was asked for. An answer that leaves open whether
-    a run was started is a :class:`PromptLayerStartUncertainError`; a refusal (4xx), 429 and 503
-    tell that none was.
+    a run was started is a :class:`PromptLayerStartUncertainError`, see :mod:`.starts`.
 
     :param workflow_id_or_name: a name of any characters, or the numeric id.
     :param input_variables: anything that JSON can hold; dates are sent in ISO 8601.

@@ -243,9 +243,8 @@ class PromptLayerConnectionHook(BaseHook):
     def start(self, call: Call[T]) -> T:
         """Do what :meth:`call` does for a request that starts something.
 
-        It is sent again, a few times and with growing pauses, only when it certainly did not
-        arrive: no connection was made, or the answer was 429 or 503. Not after
-        :meth:`stop_starting`.
+        It is sent again, a few times and with growing pauses, only when it certainly started
+        nothing, see :mod:`..api.starts`. Not after :meth:`stop_starting`.
         """
         sent = 0
         while True:

@@ -36,8 +36,8 @@ class WorkflowMethods(PromptLayerConnectionHook):
         """Start a run of a workflow and return without waiting for it.
 
         PromptLayer has no idempotency key, so a second POST would be a second, billed run. It is
-        sent again, a few times and with growing pauses, only when it certainly did not arrive: no
-        connection was made, or the answer was 429 or 503.
+        sent again, a few times and with growing pauses, only when it certainly started nothing: no
+        connection was made, or the answer was 429, or a 503 that says so.
 
         :param workflow_id_or_name: name or numeric id.
         :param input_variables: what the workflow takes; anything that JSON can hold.

@@ -552,7 +552,7 @@ class TestLostAnswers:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_promptlayer.api.starting._LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("airflow_provider_promptlayer.api.starting._FIRST_PAUSE", 0.01)
 
 
 class TestTrouble:
@@ -560,14 +560,14 @@ class TestTrouble:
     def test_a_start_that_certainly_did_not_arrive_is_sent_again(
         self, server: LocalPromptLayer, no_pauses: None, status: int
     ) -> None:
-        server.script(Reply(status, headers={"Retry-After": "1"}), method="POST", after=1, times=2)
+        server.script(Reply(status, headers={"Retry-After": "0"}), method="POST", after=1, times=2)
         assert run(numbered(3)).value == answers(0, 1, 2)
         assert starts(server) == each_once(3)
 
     def test_no_more_starts_for_the_moment_waits_for_what_goes_on(
         self, server: LocalPromptLayer, no_pauses: None, deferrable: bool
     ) -> None:
-        server.script(Reply(429, headers={"Retry-After": "1"}), method="POST", after=2, times=5)
+        server.script(Reply(429, headers={"Retry-After": "0"}), method="POST", after=2, times=5)
         ending = run(numbered(5), workflow_id_or_name="Slow", deferrable=deferrable)
         assert ending.value == answers(0, 1, 2, 3, 4)
         assert ending.worker_visits == (3 if deferrable else 1)
@@ -577,7 +577,7 @@ class TestTrouble:
     def test_no_start_at_all_may_be_tried_again(
         self, server: LocalPromptLayer, no_pauses: None, store: Store | None
     ) -> None:
-        server.script(Reply(429, headers={"Retry-After": "1"}), method="POST", times=None)
+        server.script(Reply(429, headers={"Retry-After": "0"}), method="POST", times=None)
         ending = run(numbered(3), store=store)
         assert ending.kind == "failed"
         assert "429" in ending.message

@@ -101,7 +101,7 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "_MAX_BACKOFF", 0.02)
-    monkeypatch.setattr(starting, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(starting, "_FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -907,7 +907,7 @@ class TestGate:
     ) -> None:
         store = Store()
         assert run(SCORECARD, "bad", store).kind == "failed for good"
-        server.script(Reply(503), method="POST", times=None)
+        server.script(Reply(503, headers={"Retry-After": "0"}), method="POST", times=None)
         ending = run(SCORECARD, "bad", store, number=2, max_tries=3, max_outage=0.2)
         assert ending.kind == "failed"
         server.clear_scripts()

@@ -225,6 +225,25 @@ class TestReattach:
         assert "airflow_try_number='1'" in ending.message
         assert server.count() == 0
 
+    def test_a_start_that_a_gateway_lost_is_not_sent_by_a_retry(
+        self, server: LocalPromptLayer
+    ) -> None:
+        server.script(Reply(503, LOST_UPSTREAM), method="POST", times=None, acted_on=True)
+        store = Store()
+        for number in (1, 2):
+            assert attempt(store, number=number).kind == "failed for good"
+        assert server.count("POST") == len(server.executions) == 1
+
+    @pytest.mark.parametrize("store", [Store(), None], ids=["3.3", "before"])
+    def test_a_start_that_is_to_come_much_later_is_left_to_a_retry(
+        self, server: LocalPromptLayer, store: Store | None
+    ) -> None:
+        server.script(Reply(429, "{}", {"Retry-After": "3600"}), method="POST")
+        first = attempt(store)
+        assert (first.kind, server.count("POST")) == ("failed", 1)
+        assert "3600 s" in first.message
+        assert attempt(store, number=2).kind == "success"
+
     def test_a_refused_start_leaves_nothing_behind(self, server: LocalPromptLayer) -> None:
         store = Store()
         assert attempt(store, workflow_id_or_name="Digst").kind == "failed for good"
@@ -357,12 +376,15 @@ def http(status: str, body: str, *headers: str) -> bytes:
 
 ACCEPTED = http("201 Created", '{"success": true, "workflow_version_execution_id": 7}')
 NO_ID = http("201 Created", '{"success": true}')
+LOST_UPSTREAM = (
+    "upstream connect error or disconnect/reset before headers. reset reason: connection "
+    "termination"
+)
+BUSY = "503 Service Unavailable"
 
 
 @pytest.fixture(params=["blocking", "async"])
 def start(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setattr(starting, "_LONGEST_PAUSE", 0.01)
-
     def start(url: str) -> int:
         connection = {"conn_type": "promptlayer", "host": url, "password": "pl_key"}
         monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
@@ -383,12 +405,20 @@ class TestResending:
     @pytest.mark.parametrize(
         "first",
         [
-            http("429 Too Many Requests", '{"message": "slow"}', "Retry-After: 3600"),
-            http("429 Too Many Requests", "", "Retry-After: 0"),
-            http("503 Service Unavailable", "<html>", "Retry-After: 0"),
+            http("429 Too Many Requests", '{"message": "slow"}', "Retry-After: 0"),
+            http("429 Too Many Requests", "<html>"),
+            http(BUSY, "<html>", "Retry-After: 0"),
+            http(BUSY, '{"success": false, "message": "Down for maintenance"}'),
+            http(BUSY, '{"success": false, "error": "overloaded"}'),
+            http(BUSY, '{"error": "overloaded"}'),
+            http(BUSY, '{"detail": "overloaded"}'),
+            http(BUSY, '{"detail": [{"loc": ["body"], "msg": "overloaded"}]}'),
         ],
     )
-    def test_is_sent_again(self, start: Callable[..., int], first: bytes) -> None:
+    def test_is_sent_again(
+        self, start: Callable[..., int], first: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(starting, "_FIRST_PAUSE", 0.01)
         with Script(first, ACCEPTED) as server:
             assert start(server.url) == 7
         assert server.starts == 2
@@ -411,7 +441,16 @@ class TestResending:
             http("500 Internal Server Error", "{}"),
             http("502 Bad Gateway", "<html>"),
             http("504 Gateway Timeout", ""),
-            http("503 Service Unavailable", '{"workflow_version_execution_id": 7}'),
+            http(BUSY, '{"workflow_version_execution_id": 7}'),
+            http(BUSY, '{"error": "late", "workflow_version_execution_id": 7}', "Retry-After: 0"),
+            # A gateway's own, sent when it has lost a request that it had handed on.
+            http(BUSY, LOST_UPSTREAM),
+            http(BUSY, "<html><h1>503 Service Temporarily Unavailable</h1></html>"),
+            http(BUSY, ""),
+            http(BUSY, '{"message": "Service Unavailable"}'),
+            http(BUSY, '{"error": null}'),
+            http(BUSY, '[{"error": "overloaded"}]'),
+            http(BUSY, "<html>", "Retry-After: soon"),
             NO_ID,
             http("201 Created", "<html>"),
             http("202 Accepted", ""),
@@ -426,6 +465,19 @@ class TestResending:
         ):
             start(server.url)
         assert server.starts == 1
+
+    @pytest.mark.parametrize("status", ["429 Too Many Requests", BUSY])
+    def test_is_not_sent_before_the_time_that_was_asked_for(
+        self, start: Callable[..., int], status: str
+    ) -> None:
+        """A retry of the task comes later than this call may wait."""
+        with (
+            Script(http(status, "{}", "Retry-After: 3600"), ACCEPTED) as server,
+            pytest.raises(PromptLayerTransientError, match="3600 s") as raised,
+        ):
+            start(server.url)
+        assert server.starts == 1
+        assert raised.value.retry_after == 3600
 
     def test_is_not_sent_for_ever(self, start: Callable[..., int]) -> None:
         busy = http("429 Too Many Requests", "", "Retry-After: 0")
