@@ -99,11 +99,14 @@ class Call(Generic[T]):
         raises a :class:`PromptLayerError`.
     :param unanswered: takes the error of a transport that got no whole answer; returns the error
         to raise for it.
+    :param starts: whether it starts what costs money, and so must not be sent for a task that is
+        being stopped.
     """
 
     request: Request
     read: Callable[[Response, float], T]
     unanswered: Callable[[Unanswered], PromptLayerError] = lambda error: error
+    starts: bool = False
 
     def then(self, make: Callable[[T], U]) -> Call[U]:
         """Return the same request, with what ``make`` makes of the result as its result."""
@@ -111,6 +114,7 @@ class Call(Generic[T]):
             self.request,
             lambda response, now: make(self.read(response, now)),
             self.unanswered,
+            self.starts,
         )
 
 

@@ -93,6 +93,7 @@ def start(
         request,
         read_start,
         unanswered=lambda error: uncertain(error) if error.arrived else error,
+        starts=True,
     )
 
 

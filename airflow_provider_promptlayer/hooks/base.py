@@ -248,10 +248,6 @@ class PromptLayerConnectionHook(BaseHook):
         """
         sent = 0
         while True:
-            if self.is_stopping:
-                raise PromptLayerTransientError(
-                    "The task is being stopped, so nothing more is started."
-                )
             try:
                 return self.call(call)
             except PromptLayerError as error:
@@ -403,6 +399,7 @@ class PromptLayerConnectionHook(BaseHook):
 
         if self._transport is None:
             self._transport = BlockingTransport(self.settings)
+        self._refuse_if_stopping(call)
         try:
             response = self._transport.send(call.request)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
@@ -411,6 +408,7 @@ class PromptLayerConnectionHook(BaseHook):
         return call.read(response, time.time())
 
     async def _acall_once(self, call: Call[T], over: AsyncTransport) -> T:
+        self._refuse_if_stopping(call)
         try:
             response = await over.send(call.request)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
@@ -431,6 +429,16 @@ class PromptLayerConnectionHook(BaseHook):
                 "answer to the request to %s.",
                 response.redactions,
                 request.purpose,
+            )
+
+    def _refuse_if_stopping(self, call: Call[Any]) -> None:
+        """Raise instead of sending a start for a task that is being stopped.
+
+        Asked before each single send: a call may send a second time, with another key.
+        """
+        if call.starts and self.is_stopping:
+            raise PromptLayerTransientError(
+                "The task is being stopped, so nothing more is started."
             )
 
     def _is_news(self, settings: Settings) -> bool:
@@ -460,7 +468,7 @@ class PromptLayerConnectionHook(BaseHook):
 
     def _until_resend(self, error: PromptLayerError, sent: int) -> float:
         seconds = resend_after(error, sent)
-        if seconds is None:
+        if seconds is None or self.is_stopping:
             raise error
         self.log.warning("%s Nothing was started; trying again in %.1f s.", error, seconds)
         return seconds

@@ -479,6 +479,31 @@ class TestResending:
         assert server.starts == 1
         assert raised.value.retry_after == 3600
 
+    @pytest.mark.parametrize("is_async", [False, True], ids=["blocking", "async"])
+    @pytest.mark.parametrize("after", ["another key", "a pause"])
+    def test_is_not_sent_again_for_a_task_that_is_being_stopped(
+        self, server: LocalPromptLayer, after: str, is_async: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hook = PromptLayerHook()
+
+        def stop(_: Any) -> Reply:
+            hook.stop_starting()
+            if after == "a pause":
+                return Reply(429, "{}", {"Retry-After": "0"})
+            connection = json.loads(server.airflow_connection_json)
+            connection["password"] = "pl_another"
+            monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
+            return Reply(401, "{}")
+
+        server.script(stop, method="POST")
+        with pytest.raises(PromptLayerTransientError):
+            if is_async:
+                asyncio.run(hook.arun_workflow("Digest"))
+            else:
+                hook.run_workflow("Digest")
+        hook.close()
+        assert server.count("POST") == 1
+
     def test_is_not_sent_for_ever(self, start: Callable[..., int]) -> None:
         busy = http("429 Too Many Requests", "", "Retry-After: 0")
         with Script(*[busy] * 9) as server, pytest.raises(PromptLayerTransientError):
