@@ -27,7 +27,7 @@ MAX_SENDS: Final = 5
 
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
-"""Seconds that one call waits for its next send at most; longer ones are left to Airflow's retry."""
+"""Seconds before the next send at most; a start that is to wait longer is left to a retry."""
 
 
 def resend_after(

@@ -437,9 +437,11 @@ class PromptLayerConnectionHook(BaseHook):
         Asked before each single send: a call may send a second time, with another key.
         """
         if call.starts and self.is_stopping:
-            raise PromptLayerTransientError(
-                "The task is being stopped, so nothing more is started."
-            )
+            raise self._stopping()
+
+    @staticmethod
+    def _stopping() -> PromptLayerTransientError:
+        return PromptLayerTransientError("The task is being stopped, so nothing more is started.")
 
     def _is_news(self, settings: Settings) -> bool:
         """Take the connection as it is now, and tell whether it has changed."""
@@ -468,8 +470,10 @@ class PromptLayerConnectionHook(BaseHook):
 
     def _until_resend(self, error: PromptLayerError, sent: int) -> float:
         seconds = resend_after(error, sent)
-        if seconds is None or self.is_stopping:
+        if seconds is None:
             raise error
+        if self.is_stopping:
+            raise self._stopping() from error
         self.log.warning("%s Nothing was started; trying again in %.1f s.", error, seconds)
         return seconds
 

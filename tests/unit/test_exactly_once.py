@@ -496,11 +496,8 @@ class TestResending:
             return Reply(401, "{}")
 
         server.script(stop, method="POST")
-        with pytest.raises(PromptLayerTransientError):
-            if is_async:
-                asyncio.run(hook.arun_workflow("Digest"))
-            else:
-                hook.run_workflow("Digest")
+        with pytest.raises(PromptLayerTransientError, match="nothing more is started"):
+            asyncio.run(hook.arun_workflow("Digest")) if is_async else hook.run_workflow("Digest")
         hook.close()
         assert server.count("POST") == 1
 
