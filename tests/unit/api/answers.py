@@ -37,7 +37,7 @@ def check_start_rules(call: Call[Any], evidence: str, readable: dict[str, Any]) 
     for status in (429, 503):
         error = PromptLayerRateLimitError if status == 429 else PromptLayerServerError
         with pytest.raises(error):
-            call.read(answer(status, {"message": "no"}), NOW)
+            call.read(answer(status, {"success": False, "message": "no"}), NOW)
         with pytest.raises(PromptLayerStartUncertainError, match="may have"):
             call.read(answer(status, {evidence: readable[evidence]}), NOW)
     for status in (400, 404, 409, 422, 302):
@@ -46,6 +46,8 @@ def check_start_rules(call: Call[Any], evidence: str, readable: dict[str, Any]) 
     for response in (
         answer(500),
         answer(502, b"<html>"),
+        answer(503, b"<html>"),
+        answer(503, {"message": "Service Unavailable"}),
         answer(408),
         answer(200),
         answer(202, b"<html>"),
