@@ -56,6 +56,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         refused without ``deferrable``: each look would be another start.
     """
 
+    starts_what_it_waits_for = True
+
     id_key: ClassVar[str]
     """Under which key the id is pushed to XCom."""
 
@@ -75,10 +77,6 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self, *, wait_for_completion: bool = True, reattach: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if self.reschedule and not self.deferrable:
-            raise PromptLayerInvalidInputError(
-                "mode='reschedule' would start a run at each look: use deferrable=True."
-            )
         self.wait_for_completion = wait_for_completion
         self.reattach = reattach
         self._memory: RunMemory | None = None

@@ -104,6 +104,9 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     cancels_on_kill: bool = False
     """Whether the subject is this task's own, and ends with it."""
 
+    starts_what_it_waits_for: ClassVar[bool] = False
+    """Whether it is the task that starts the subject, so that it must not begin anew each time."""
+
     def __init__(
         self,
         *,
@@ -120,7 +123,12 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self.promptlayer_conn_id = promptlayer_conn_id
         self.deferrable = deferrable
         # Each look of a rescheduled task starts a process, which Airflow advises to do rarely.
-        self._keeps_interval = poke_interval is not None or (self.reschedule and not deferrable)
+        is_rescheduled = self.reschedule and not deferrable
+        if is_rescheduled and self.starts_what_it_waits_for:
+            raise PromptLayerInvalidInputError(
+                "mode='reschedule' would start a run at each look: use deferrable=True."
+            )
+        self._keeps_interval = poke_interval is not None or is_rescheduled
         self.max_outage = seconds("max_outage", max_outage, zero=True)
         if self.max_outage == math.inf:  # Airflow 3 hands no such number on to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
@@ -252,8 +260,17 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             )
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once, without waiting; trouble in asking counts as 'not yet'."""
+        """Poll once, without waiting; trouble in asking counts as 'not yet'.
+
+        Refused by what starts what it waits for: Airflow may call it any number of times, each
+        time of another object.
+        """
         with self._airflow_errors():
+            if self.starts_what_it_waits_for:
+                raise PromptLayerInvalidInputError(
+                    f"{type(self).__name__}.poke() would start a run at each call: use execute(), "
+                    "or poke the sensor for what was started."
+                )
             subject = self._subject or self.identify(context)
             if subject is None:
                 return PokeReturnValue(is_done=True)

@@ -77,17 +77,23 @@ def path_segment(workflow_id_or_name: object) -> str:
 
 
 def mapping(name: str, value: Any) -> dict[str, Any]:
-    """Return a mapping that was given as argument ``name``, as a dict; None gives an empty one.
+    """Return a mapping that was given as such, as JSON, or as a template renders one.
 
-    :raises PromptLayerInvalidInputError: if it is something else, or has keys that are no text.
+    None gives an empty one. A template that renders a mapping as text gives Python's form of it,
+    with single quotes.
+
+    :raises PromptLayerInvalidInputError: if argument ``name`` is something else, or has keys that
+        are no text.
     """
     if value is None:
         return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+    found = _literal(value) if isinstance(value, str) else value
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        given = _given(value) if isinstance(value, str) else type(value).__name__
         raise PromptLayerInvalidInputError(
-            f"{name} must be a mapping with strings as keys, not {type(value).__name__}."
+            f"{name} must be a mapping with strings as keys, or one as JSON, not {given}."
         )
-    return dict(value)
+    return dict(found)
 
 
 def positive(name: str, value: Any) -> int:

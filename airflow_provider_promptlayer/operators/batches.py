@@ -136,6 +136,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     template_fields_renderers: ClassVar[dict[str, str]] = {"inputs": "json", "metadata": "json"}
 
     subject_type = WorkflowRuns
+    starts_what_it_waits_for = True
 
     def __init__(
         self,
@@ -156,10 +157,6 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         if kwargs.get("multiple_outputs"):
             raise PromptLayerInvalidInputError("multiple_outputs is not taken: a list is returned.")
         super().__init__(**kwargs)
-        if self.reschedule and not self.deferrable:
-            raise PromptLayerInvalidInputError(
-                "mode='reschedule' would start the runs at each look: use deferrable=True."
-            )
         check_fail_on(fail_on)
         _check_limits(max_active_runs, min_success_rate)
         self.workflow_id_or_name: Any = workflow_id_or_name

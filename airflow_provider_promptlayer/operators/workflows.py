@@ -171,7 +171,8 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
       without a retry; only where no triggerer ends it, Airflow fails the task itself.
 
     :param workflow_id_or_name: name or numeric id of the workflow. Templated.
-    :param input_variables: what the workflow takes. Templated.
+    :param input_variables: what the workflow takes: a mapping, or one as JSON, or as a template
+        renders one. Templated.
     :param metadata: strings to find the run by in PromptLayer; ``airflow_dag_id``,
         ``airflow_run_id``, ``airflow_task_id``, ``airflow_map_index`` and
         ``airflow_try_number`` are added where they are not given. Templated.
@@ -235,7 +236,8 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
             "workflow": str(self.workflow_id_or_name),
             "label": self.workflow_label_name,
             "version": str(self.workflow_version_number),
-            "input_variables": self.input_variables,
+            "input_variables": self.input_variables
+            and mapping("input_variables", self.input_variables),
         }
 
     def named(self, subject_id: Any) -> WorkflowRun:

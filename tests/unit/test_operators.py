@@ -9,16 +9,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 from support.modes import Ending, FakeTaskInstance, run_task
 
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerRunReportOperator,
+    PromptLayerRunScorecardOperator,
+    PromptLayerRunTableOperator,
+    PromptLayerRunWorkflowBatchOperator,
     PromptLayerRunWorkflowOperator,
     PromptLayerWorkflowResultsOperator,
 )
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 
+UUID = "123e4567-e89b-12d3-a456-426614174000"
 NODES = (
     Node("Notes", {"points": [1, 2]}),
     Node("Summarize", "short", depends_on=["Notes"], duration=0.2),
@@ -279,6 +284,8 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown label": ({"workflow_label_name": "staging"}, "404"),
     "inputs are text": ({"input_variables": "topic"}, "input_variables must be a mapping"),
+    "inputs of a template gone wrong": ({"input_variables": "None"}, "or one as JSON, not 'None'"),
+    "inputs are a list as JSON": ({"input_variables": "[1]"}, "input_variables must be a mapping"),
     "inputs that are no JSON": ({"input_variables": {"t": object()}}, "cannot be sent as JSON"),
     "inputs that are NaN": ({"input_variables": {"t": float("nan")}}, "cannot be sent as JSON"),
     "nodes that are none": ({"nodes": 3}, "nodes must be a list"),
@@ -300,6 +307,27 @@ def test_bad_input(server: LocalPromptLayer, arguments: dict[str, Any], says: st
     assert not server.executions
 
 
+@pytest.mark.parametrize(
+    "text", ['{"topic": "tea", "n": null}', "{'topic': 'tea', 'n': None}"], ids=["JSON", "Python"]
+)
+def test_mappings_may_come_as_a_template_renders_them(server: LocalPromptLayer, text: str) -> None:
+    assert start(input_variables=text, metadata='{"team": "search"}').kind == "success"
+    (execution,) = server.executions.values()
+    assert execution.input_variables == {"topic": "tea", "n": None}
+    assert execution.metadata["team"] == "search"
+
+
+def test_a_mapping_as_text_asks_for_the_same_as_the_mapping() -> None:
+    """So that a task that is cleared goes back to its run, whatever the template engine."""
+
+    def asks(variables: Any) -> Any:
+        return PromptLayerRunWorkflowOperator(
+            task_id="t", workflow_id_or_name="x", input_variables=variables
+        ).asks()
+
+    assert asks("{'day': 1}") == asks('{"day": 1}') == asks({"day": 1})
+
+
 def test_warning_of_the_api_is_logged(
     server: LocalPromptLayer, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -315,6 +343,28 @@ def test_mode_reschedule_is_refused_where_it_would_start_runs_again() -> None:
             task_id="t", workflow_id_or_name="x", deferrable=False, mode="reschedule"
         )
     PromptLayerRunWorkflowOperator(task_id="t", workflow_id_or_name="x", mode="reschedule")
+
+
+STARTING = [
+    (PromptLayerRunWorkflowOperator, {"workflow_id_or_name": "Digest"}),
+    (PromptLayerRunWorkflowBatchOperator, {"workflow_id_or_name": "Digest", "inputs": [{}]}),
+    (PromptLayerRunTableOperator, {"table_id": UUID, "sheet_id": UUID}),
+    (PromptLayerRunScorecardOperator, {"table_id": UUID, "sheet_id": UUID}),
+    (PromptLayerRunReportOperator, {"report_id": 1, "name": "nightly"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments"), STARTING, ids=lambda v: getattr(v, "__name__", "")
+)
+def test_a_poke_starts_nothing(
+    operator: Any, arguments: dict[str, Any], server: LocalPromptLayer
+) -> None:
+    """Nor does it call a batch that was never started done."""
+    task = operator(task_id="t", **arguments)
+    with pytest.raises(AirflowFailException, match="would start a run at each call"):
+        task.poke({"ti": FakeTaskInstance()})
+    assert server.count() == 0
 
 
 def test_unknown_fail_on_is_refused_at_parse_time() -> None:

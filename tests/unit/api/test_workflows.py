@@ -241,7 +241,7 @@ def test_input_variables_that_json_cannot_hold(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["text", [1], 5, {1: 2}, {None: 1}, Lazy(1)], ids=lambda v: type(v).__name__
+    "value", ["text", "{1: 2}", [1], 5, {1: 2}, {None: 1}, Lazy(1)], ids=lambda v: type(v).__name__
 )
 @pytest.mark.parametrize("argument", ["input_variables", "metadata"])
 def test_what_is_no_mapping_with_strings_as_keys(argument: str, value: Any) -> None:
@@ -334,7 +334,7 @@ def test_a_start_without_an_id_is_uncertain(body: Any) -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("status", [408, 500, 502, 504, 520, 599])
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 520, 599])
 def test_a_start_that_the_server_stumbled_over_is_uncertain(status: int) -> None:
     with pytest.raises(PromptLayerStartUncertainError, match="airflow_run_id") as caught:
         run_workflow("Digest").read(answer(status, b"<html>"), NOW)
@@ -356,7 +356,7 @@ def test_a_start_that_the_server_stumbled_over_is_uncertain(status: int) -> None
 )
 def test_a_start_that_was_refused_is_certain(status: int, error: type[PromptLayerError]) -> None:
     with pytest.raises(PromptLayerError) as caught:
-        run_workflow("Digest").read(answer(status, {"message": "no"}), NOW)
+        run_workflow("Digest").read(answer(status, {"success": False, "message": "no"}), NOW)
     assert type(caught.value) is error
 
 
