@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_promptlayer import compat
@@ -15,6 +16,7 @@ from airflow_provider_promptlayer.api.persisted import (
     versioned,
 )
 from airflow_provider_promptlayer.api.starting import Phase, Record
+from airflow_provider_promptlayer.api.text import one_line
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -22,6 +24,38 @@ if TYPE_CHECKING:
 KEY: Final = "promptlayer_run"
 _QUESTION_KEY: Final = "promptlayer_question"
 _OUTAGE_KEY: Final = "promptlayer_outage"
+
+_PATIENCE: Final = 60.0
+"""Seconds for which a note is written again. Airflow's own client tries for some ten seconds."""
+
+_PAUSE: Final = 2.0
+
+
+def write_patiently(write: Callable[[], None], log: Any, is_stopping: Callable[[], bool]) -> None:
+    """Write a note without which a later try has to ask a person; again for a minute if it fails.
+
+    :param write: may be called more than once.
+    :param is_stopping: whether there is no time any more.
+    :raises Exception: what the last attempt raised.
+    """
+    give_up_at = time.monotonic() + _PATIENCE
+    is_first = True
+    while True:
+        try:
+            write()
+        except Exception as error:
+            if is_stopping() or time.monotonic() + _PAUSE > give_up_at:
+                raise
+            if is_first:
+                log.warning(
+                    "Could not write the task's state (%s); trying again for %.0f s.",
+                    one_line(str(error)),
+                    _PATIENCE,
+                )
+            is_first = False
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 class RunMemory:

@@ -34,7 +34,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
 )
-from airflow_provider_promptlayer.memory import KEY, RunMemory
+from airflow_provider_promptlayer.memory import KEY, RunMemory, write_patiently
 from airflow_provider_promptlayer.waiting import PromptLayerWaiter
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         self.reattach = reattach
         self._memory: RunMemory | None = None
         self._replaced: Record | None = None  # of what an earlier try had started
+        self._sent: str | None = None  # how to look for what a start that is being sent may start
         self._asked_then: str | None = None  # by the earlier try that is gone back to
 
     @abstractmethod
@@ -130,6 +131,20 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         """Come back from the triggerer."""
         self._memory = self._open_memory(context)
         return super().resume_execution(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """Do what the base does; while a start is being sent, say how to look for what it starts.
+
+        Airflow does not wait for the answer. What comes of the start is known to nobody then.
+        """
+        sent = self._sent
+        super().on_kill()
+        if sent is not None:
+            self.log.warning(
+                "The task is being stopped while its start is being sent, so what it starts may go "
+                "on at PromptLayer: %s.",
+                sent,
+            )
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot double what goes on."""
@@ -181,6 +196,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             except Exception as error:
                 self._forget_the_start()  # it may be there all the same
                 raise store_trouble(error) from error
+        self._sent = self.look_for(context, context["ti"].try_number)
         try:
             subject_id = send()
         except PromptLayerStartUncertainError:
@@ -189,6 +205,8 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         except PromptLayerError:
             self._forget_the_start()  # certainly there was none
             raise
+        finally:
+            self._sent = None
         return None if subject_id is None else self.named(subject_id)
 
     def _push_id(self, context: Context, subject: Subject[L]) -> None:
@@ -199,15 +217,17 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             self.log.exception("Could not push the id of %s to XCom.", subject.name)
 
     def _forget_the_start(self) -> None:
+        self._sent = None
         if self._memory is None:
             return
+        memory, replaced = self._memory, self._replaced  # the latter, as nothing took its place
         try:
-            if self._replaced is None:
-                self._memory.forget()
-            else:  # nothing has taken its place
-                self._memory.put_back(self._replaced)
+            self._write(memory.forget if replaced is None else lambda: memory.put_back(replaced))
         except Exception:
             self.log.exception("Could not remove the note that a start is being sent.")
+
+    def _write(self, write: Callable[[], None]) -> None:
+        write_patiently(write, self.log, lambda: self.hook.is_stopping)
 
     def _of_earlier_try(self, context: Context) -> Subject[L] | None:
         """Return what an earlier try of this task has started and has not failed."""
@@ -228,7 +248,9 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if record is not None and what is Plan.ASK:
             what_is_there = (
                 f"Try {record.try_number} of this task noted that it was about to send the start, "
-                "and not what came of it."
+                "and not what came of it: it was killed, or Airflow could not be reached. If "
+                f"PromptLayer has answered, the log of try {record.try_number} says what was "
+                "started."
             )
             self._ask_a_person(context, self._memory, what_is_there, try_number=record.try_number)
             return None
@@ -294,7 +316,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if self._memory is None:
             return
         try:
-            self._memory.ask()
+            self._write(self._memory.ask)
         except Exception:
             self.log.exception("Could not note that a person is asked; the next try asks again.")
 
@@ -369,14 +391,16 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
     def _remember(self, phase: Phase, subject: Subject[L]) -> None:
         if self._memory is None:
             return
+        memory, asked = self._memory, self._asked_then or self._asked
         try:
-            asked = self._asked_then or self._asked
-            self._memory.write(
-                phase,
-                subject.id,
-                is_own=self.cancels_on_kill,
-                asked=asked,
-                subject=asdict(subject),
+            self._write(
+                lambda: memory.write(
+                    phase,
+                    subject.id,
+                    is_own=self.cancels_on_kill,
+                    asked=asked,
+                    subject=asdict(subject),
+                )
             )
         except Exception:
             # As with XCom: it is under way, and failing now would only lose it.

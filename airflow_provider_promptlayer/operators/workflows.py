@@ -157,7 +157,8 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
       wrote it, or a state backend that this worker lacks): the next try starts nothing, also
       after a clear, and asks a person to look for the run. Clearing the task after that starts
       another one.
-    - The store cannot be written after the start: as on older versions.
+    - The store cannot be written for a minute after the start: the log has the run's id, and the
+      next try starts nothing either, and points to that log.
 
     Before Airflow 3.3 there is nowhere to keep the note. Only what cannot double a run is retried
     there: a start that was refused or did not arrive, and a run that has failed. A run is doubled

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from support.clocks import timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, epoch, run_task
 
-from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer import compat, memory
 from airflow_provider_promptlayer.api import starting
 from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
 from airflow_provider_promptlayer.exceptions import (
@@ -298,8 +298,10 @@ class TestReattach:
         assert attempt(store, number=2).kind == "success"
 
     def test_a_store_that_cannot_be_written_after_the_start_loses_nothing(
-        self, server: LocalPromptLayer
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(memory, "_PATIENCE", 0.0)
+
         class Full(Store):
             def set(self, key: str, value: Any) -> None:
                 if value["phase"] != "starting":

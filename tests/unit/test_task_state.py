@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from support.kinds import new_server
 from support.modes import FakeTaskInstance, Store, epoch
 from support.starts import STARTS, Start
 
-from airflow_provider_promptlayer import transport
+from airflow_provider_promptlayer import memory, transport
 from airflow_provider_promptlayer.api.starting import Phase, Record
 from airflow_provider_promptlayer.hooks import workflows as workflow_methods
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
@@ -241,3 +243,92 @@ def test_all_is_ready_before_a_start_is_noted(
         "imported",
         "sent",
     ]
+
+
+class Away(Store):
+    """Airflow's API server cannot be reached so many times after a start."""
+
+    def __init__(self, times: float, in_between: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.times = times
+        self.attempts = 0
+        self.in_between = in_between
+
+    def set(self, key: str, value: Any) -> None:
+        if value.get("phase") == "started":
+            self.attempts += 1
+            if self.attempts <= self.times:
+                self.in_between()
+                raise ConnectionError("the API server is away")
+        super().set(key, value)
+
+
+class TestApiServerAwayAfterTheStart:
+    """The id is known, and has to be noted."""
+
+    def test_for_a_while(
+        self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(memory, "_PAUSE", 0.01)
+        store, ti = Away(3), FakeTaskInstance(max_tries=2)
+        context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
+        with pytest.raises(TaskDeferred):
+            start.make("never", deferrable=True).execute(context)
+        assert (store.attempts, store.phase) == (4, "started")
+        start.run(store, "never", number=2, wait_for_completion=False)
+        assert server.count("POST") == 1
+
+    def test_for_long(
+        self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(memory, "_PATIENCE", 0.0)
+        store = Away(math.inf)
+        ti = FakeTaskInstance(try_number=3, max_tries=2)
+        context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
+        with pytest.raises(TaskDeferred):
+            start.make("never", deferrable=True).execute(context)
+        ending = start.run(store, number=4)
+        assert ending.kind == "failed for good"
+        assert "the log of try 3 says what was started" in ending.message
+        assert server.count("POST") == 1
+
+    def test_a_task_that_is_being_stopped_has_no_time(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        task = start.make("good")
+        store, ti = Away(math.inf, in_between=task.on_kill), FakeTaskInstance(max_tries=2)
+        context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
+        with suppress(AirflowException, TaskDeferred):
+            task.execute(context)
+        assert store.attempts == 1
+
+
+@pytest.mark.parametrize("cleared", [{}, {"max_tries": 3}, {"carrier": "another"}], ids=str)
+def test_stopped_while_the_start_is_sent(
+    start: Start,
+    cleared: dict[str, Any],
+    server: LocalPromptLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a clear stops a running task. Both logs say how to look for what goes on."""
+    store, ti, task = Store(), FakeTaskInstance(max_tries=2), start.make("never")
+    send = blocking.BlockingTransport.send
+
+    def killed(self: Any, request: Any) -> Any:
+        send(self, request)
+        task.on_kill()
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocking.BlockingTransport, "send", killed)
+        with pytest.raises(SystemExit):
+            task.execute({"ti": ti, "run_id": ti.run_id, "task_state_store": store})
+    how_to_look = task.look_for({"ti": ti}, 1)
+    assert how_to_look in capsys.readouterr().out + caplog.text
+    assert ("airflow_try_number='1'" in how_to_look) == (start is STARTS["workflow run"])
+    ending = start.run(store, "never", number=2, **cleared)
+    assert ending.kind == "failed for good"
+    assert how_to_look in ending.message
+    assert server.count("POST") == 1
