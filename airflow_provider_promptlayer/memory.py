@@ -15,13 +15,12 @@ from airflow_provider_promptlayer.api.persisted import (
     read_persisted,
     versioned,
 )
-from airflow_provider_promptlayer.api.starting import Phase, Record
+from airflow_provider_promptlayer.api.starting import KEY, Phase, Record
 from airflow_provider_promptlayer.api.text import one_line
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-KEY: Final = "promptlayer_run"
 _QUESTION_KEY: Final = "promptlayer_question"
 _OUTAGE_KEY: Final = "promptlayer_outage"
 
@@ -88,6 +87,7 @@ class RunMemory:
     def write(
         self,
         phase: Phase,
+        base_url: str,
         subject_id: int | str | None = None,
         *,
         is_own: bool = True,
@@ -95,8 +95,9 @@ class RunMemory:
         subject: Mapping[str, Any] | None = None,
     ) -> None:
         """Note how far the task has come."""
+        try_number, epoch = self._try_number, self.clear_epoch
         self.put_back(
-            Record(phase, self.clear_epoch, self._try_number, subject_id, is_own, asked, subject)
+            Record(phase, epoch, try_number, base_url, subject_id, is_own, asked, subject)
         )
 
     def put_back(self, record: Record) -> None:

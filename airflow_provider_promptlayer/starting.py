@@ -20,7 +20,15 @@ from airflow_provider_promptlayer import compat, xcom
 from airflow_provider_promptlayer.api.arguments import canonical
 from airflow_provider_promptlayer.api.batches import fingerprint
 from airflow_provider_promptlayer.api.persisted import UnreadableError
-from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
+from airflow_provider_promptlayer.api.starting import (
+    KEY,
+    Phase,
+    Plan,
+    Record,
+    plan,
+    question,
+    without_end,
+)
 from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.api.talks import cancellation
 from airflow_provider_promptlayer.api.text import one_line
@@ -34,7 +42,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
 )
-from airflow_provider_promptlayer.memory import KEY, RunMemory, write_patiently
+from airflow_provider_promptlayer.memory import RunMemory, write_patiently
 from airflow_provider_promptlayer.waiting import PromptLayerWaiter
 
 if TYPE_CHECKING:
@@ -114,6 +122,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             self._forget_the_start()
             self._push(context, self.id_key, None)  # whoever is downstream may ask for it
             return None
+        self.hook.stay_at(self.hook.settings.base_url, about=subject.name)
         self._remember(Phase.STARTED, subject)
         self._push_id(context, subject)
         if self.hook.is_stopping:  # since a moment at which it was not known what to cancel
@@ -192,7 +201,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             # Before the start, so that a crash in the middle of it cannot pass for no start. With
             # nothing left to do in between: a crash there asks a person to look for nothing.
             try:
-                self._memory.write(Phase.STARTING)
+                self._memory.write(Phase.STARTING, self.hook.settings.base_url)
             except Exception as error:
                 self._forget_the_start()  # it may be there all the same
                 raise store_trouble(error) from error
@@ -236,26 +245,24 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         try:
             record = self._memory.read()
         except UnreadableError as error:
-            what_is_there = (
-                f"What an earlier try noted in the task's state ({KEY}) {error.found}. "
-                f"{error.remedy}".rstrip()
-            )
             self._ask_a_person(
-                context, self._memory, what_is_there, is_elsewhere=error.is_elsewhere
+                self._memory,
+                f"What an earlier try noted in the task's state ({KEY}) {error.found}. "
+                f"{error.remedy}".rstrip(),
+                self.look_for(context, None),
+                is_in_backend=error.is_elsewhere,
             )
             return None
-        what = plan(record, self._memory.clear_epoch, self._asked)
+        here = None if record is None or record.subject_id is None else self.hook.settings.base_url
+        what = plan(record, self._memory.clear_epoch, here, self._asked)
         if record is not None and what is Plan.ASK:
-            what_is_there = (
-                f"Try {record.try_number} of this task noted that it was about to send the start, "
-                "and not what came of it: it was killed, or Airflow could not be reached. If "
-                f"PromptLayer has answered, the log of try {record.try_number} says what was "
-                "started."
-            )
-            self._ask_a_person(context, self._memory, what_is_there, try_number=record.try_number)
+            how_to_look = self.look_for(context, record.try_number)
+            self._ask_a_person(self._memory, without_end(record), how_to_look)
             return None
         if record is None or record.subject_id is None or not record.is_own:
             return None  # what something else has started is found anew
+        if what is Plan.ELSEWHERE:
+            self.hook.stay_at(record.base_url, about=self.named(record.subject_id).name)  # raises
         if what is Plan.START:
             if record.phase is Phase.STARTED:
                 self.prepare(context)  # else what goes on would be ended for nothing
@@ -282,34 +289,18 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         return subject
 
     def _ask_a_person(
-        self,
-        context: Context,
-        memory: RunMemory,
-        what_is_there: str,
-        *,
-        try_number: int | None = None,
-        is_elsewhere: bool = False,
+        self, memory: RunMemory, what_is_there: str, how_to_look: str, **how: bool
     ) -> None:
         """Return if a person was asked before, and has cleared the task since.
 
-        :param is_elsewhere: whether what is there can be read elsewhere: then it has to be.
-        :raises PromptLayerStartUncertainError: if not.
+        :param how: see :func:`.api.starting.question`.
+        :raises PromptLayerStartUncertainError: if not, or if it has to be read in a backend.
         """
-        if not is_elsewhere and memory.is_answered():
-            self.log.info(
-                "%s The task was cleared since, so another one is started.", what_is_there
-            )
+        if not any(how.values()) and memory.is_answered():
+            self.log.info("%s The task was cleared since, so it starts another.", what_is_there)
             return
         self._note_question()
-        raise PromptLayerStartUncertainError(
-            f"{what_is_there} So it may be going on: {self.look_for(context, try_number)}. Then "
-            + (
-                f"clear this task, which goes back to it; or delete {KEY} from the task's state "
-                "and clear this task, to start another."
-                if is_elsewhere
-                else "clear this task to start another."
-            )
-        )
+        raise PromptLayerStartUncertainError(question(what_is_there, how_to_look, **how))
 
     def _note_question(self) -> None:
         """Note that a person is asked, so that a clear after this means that they have looked."""
@@ -323,6 +314,15 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
     def _leave(self, record: Record) -> None:
         """End what was started for other arguments, before a clear, where PromptLayer can."""
         subject_id = record.subject_id
+        if record.base_url != self.hook.settings.base_url:
+            self.log.warning(
+                "What an earlier try started at %s is left to itself, as the connection leads to "
+                "%s now: %s.",
+                record.base_url,
+                self.hook.settings.base_url,
+                one_line(str(subject_id), 80),
+            )
+            return
         try:
             subject: Subject[Any] = (
                 self.subject_type(**record.subject) if record.subject else self.named(subject_id)
@@ -396,6 +396,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             self._write(
                 lambda: memory.write(
                     phase,
+                    self.hook.settings.base_url,
                     subject.id,
                     is_own=self.cancels_on_kill,
                     asked=asked,

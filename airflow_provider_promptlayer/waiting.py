@@ -219,6 +219,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             state = ResumeState.read(waiting)
             self._subject = subject = state.subject(self.subject_type)
             self.cancels_on_kill = state.is_own
+            if state.base_url is not None:
+                self.hook.stay_at(state.base_url, about=subject.name)
             read_event(event, subject_id=subject.id)
             self._is_over = True
             wait = self._new_wait(
@@ -411,11 +413,17 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 outage_since=outage_there,
                 cancel_on_kill=self.cancels_on_kill,
                 is_gone_back_to=self.is_gone_back_to,
+                base_url=self.hook.stays_at,
             ),
             method_name="execute_complete",
             kwargs={
                 "waiting": ResumeState(
-                    asdict(subject), wait.started_at, deadline, outage_here, self.cancels_on_kill
+                    asdict(subject),
+                    wait.started_at,
+                    deadline,
+                    outage_here,
+                    self.cancels_on_kill,
+                    self.hook.stays_at,
                 ).payload()
                 | self.notes()
             },

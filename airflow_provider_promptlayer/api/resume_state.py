@@ -31,6 +31,7 @@ class ResumeState:
     :param deadline: when it ends without success.
     :param outage_since: since when the worker could not ask; None if it could.
     :param is_own: whether this task has started the subject, which so ends with it.
+    :param base_url: where the subject is; None if that was not known for certain.
     """
 
     ids: Mapping[str, Any]
@@ -38,6 +39,7 @@ class ResumeState:
     deadline: float
     outage_since: float | None = None
     is_own: bool = False
+    base_url: str | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the notes as plain JSON."""
@@ -72,6 +74,7 @@ class ResumeState:
             _time(fields, "deadline"),
             fields.number_or_none("outage_since"),
             fields.flag("is_own"),
+            fields.text_or_none("base_url"),
         )
 
     def subject(self, subject_type: type[S]) -> S:

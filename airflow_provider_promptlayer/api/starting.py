@@ -25,6 +25,9 @@ from airflow_provider_promptlayer.exceptions import (
 MAX_SENDS: Final = 5
 """How often one call sends a start at most, the first time included."""
 
+KEY: Final = "promptlayer_run"
+"""Under which key of the task's state a :class:`Record` is kept."""
+
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 """Seconds before the next send at most; a start that is to wait longer is left to a retry."""
@@ -67,6 +70,7 @@ class Record:
 
     :param clear_epoch: tells a retry from a try after a clear, see :func:`.compat.clear_epoch`.
     :param try_number: the try that wrote this.
+    :param base_url: where the start was sent: elsewhere the id is that of something else.
     :param subject_id: the id of what was started, or None if that is not known yet.
     :param is_own: False where something else had started it, so that it must not be cancelled.
     :param asked: tells what was asked for from something else, or None if that was not noted.
@@ -75,7 +79,8 @@ class Record:
 
     phase: Phase
     clear_epoch: str
-    try_number: int = 1
+    try_number: int
+    base_url: str
     subject_id: int | str | None = None
     is_own: bool = True
     asked: str | None = None
@@ -88,6 +93,7 @@ class Record:
                 "phase": self.phase.value,
                 "clear_epoch": self.clear_epoch,
                 "try_number": self.try_number,
+                "base_url": self.base_url,
                 "id": self.subject_id,
                 "is_own": self.is_own,
                 "asked": self.asked,
@@ -110,11 +116,37 @@ class Record:
             phase,
             fields.text("clear_epoch"),
             fields.count("try_number"),
+            fields.text("base_url"),
             subject_id,
             fields.flag("is_own"),
             fields.text_or_none("asked"),
             fields.mapping_or_none("subject"),
         )
+
+
+def question(what_is_there: str, how_to_look: str, *, is_in_backend: bool = False) -> str:
+    """Return what a person is asked who alone can tell whether a run goes on.
+
+    :param what_is_there: what an earlier try has left, in sentences.
+    :param how_to_look: how to tell whether its start has arrived, without a full stop.
+    :param is_in_backend: whether a state backend has more about it, which so has to be read.
+    """
+    return f"{what_is_there} So it may be going on: {how_to_look}. Then " + (
+        f"clear this task, which goes back to it; or delete {KEY} from the task's state and clear "
+        "this task, to start another."
+        if is_in_backend
+        else "clear this task to start another."
+    )
+
+
+def without_end(record: Record) -> str:
+    """Return what there is to say of a record without an id."""
+    return (
+        f"Try {record.try_number} of this task noted that it was about to send the start to "
+        f"{record.base_url}, and not what came of it: it was killed, or Airflow could not be "
+        f"reached. If PromptLayer has answered, the log of try {record.try_number} says what was "
+        "started."
+    )
 
 
 class Plan(StrEnum):
@@ -126,22 +158,32 @@ class Plan(StrEnum):
     ASK = "ask"
     """An earlier try noted no more than that it was about to send the start: a person has to look
     whether it arrived. A clear alone does not say that anybody has looked."""
+    ELSEWHERE = "elsewhere"
+    """The run is at another PromptLayer than the one that the connection leads to now."""
 
 
-def plan(record: Record | None, clear_epoch: str, asked: str | None = None) -> Plan:
+def plan(
+    record: Record | None, clear_epoch: str, base_url: str | None, asked: str | None = None
+) -> Plan:
     """Return what to do, given what an earlier try has left behind.
 
     A task that is cleared after it has delivered is meant to run again; one that is cleared
     while its run goes on is meant to wait for it again, unless it asks for something else now.
 
+    :param base_url: where a start would be sent now; not read for a record without an id.
     :param asked: what is asked for now, see :class:`Record`.
     """
     if record is None:
         return Plan.START
     if record.subject_id is None:
         return Plan.ASK
+    is_elsewhere = record.base_url != base_url
     if record.clear_epoch == clear_epoch:  # a retry
-        return Plan.ATTACH
-    if record.phase is Phase.DELIVERED or (record.asked and asked and record.asked != asked):
+        return Plan.ELSEWHERE if is_elsewhere else Plan.ATTACH
+    if (
+        is_elsewhere
+        or record.phase is Phase.DELIVERED
+        or (record.asked and asked and record.asked != asked)
+    ):
         return Plan.START
     return Plan.ATTACH

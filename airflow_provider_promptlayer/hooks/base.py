@@ -94,6 +94,7 @@ class PromptLayerConnectionHook(BaseHook):
         self._transport: BlockingTransport | None = None
         self._read_at = 0.0  # by the monotonic clock
         self.is_stopping = False
+        self._place: tuple[str, str] | None = None  # a base URL, and what is there
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -234,6 +235,22 @@ class PromptLayerConnectionHook(BaseHook):
             self._say_changed(error)
             async with self.async_transport() as transport:
                 return await self._acall_once(call, transport)
+
+    @property
+    def stays_at(self) -> str | None:
+        """The base URL of the only PromptLayer that may be asked, or None."""
+        return None if self._place is None else self._place[0]
+
+    def stay_at(self, base_url: str, *, about: str) -> None:
+        """Ask no other PromptLayer from now on, where an id means something else.
+
+        :param base_url: as in :class:`..api.settings.Settings`.
+        :param about: what was started there, for messages.
+        :raises PromptLayerConfigurationError: if the connection leads elsewhere; also later.
+        """
+        self._place = (base_url, about)
+        if self._settings is not None:
+            self._check_place(self._settings)
 
     def warm_up(self) -> None:
         """Read the connection and import the transport, so that the next call is sent at once."""
@@ -447,8 +464,28 @@ class PromptLayerConnectionHook(BaseHook):
         """Take the connection as it is now, and tell whether it has changed."""
         if settings == self._settings:
             return False
+        if lost := self._lost(settings):
+            self.log.warning("%s It goes on to be asked about where it was started.", lost)
+            return False
         self._adopt(settings)
         return True
+
+    def _check_place(self, settings: Settings) -> None:
+        if lost := self._lost(settings):
+            raise PromptLayerConfigurationError(
+                f"{lost} Correct the connection and clear this task, to go back to it; or clear "
+                "this task as it is, to start another."
+            )
+
+    def _lost(self, settings: Settings) -> str:
+        """Return what to say of a connection that leads to another place than ``stays_at``."""
+        if self._place is None or settings.base_url == self.stays_at:
+            return ""
+        base_url, about = self._place
+        return (
+            f"{about[:1].upper()}{about[1:]} was started at {base_url}, and the Airflow connection "
+            f"{self.promptlayer_conn_id!r} leads to {settings.base_url} now."
+        )
 
     def _may_have_changed(self, error: PromptLayerError) -> bool:
         """Return whether to read the connection again: at once for a key, else once a minute."""
@@ -512,6 +549,7 @@ class PromptLayerConnectionHook(BaseHook):
         )
 
     def _adopt(self, settings: Settings) -> Settings:
+        self._check_place(settings)
         self._read_at = time.monotonic()
         if settings.is_cleartext:
             self.log.warning(

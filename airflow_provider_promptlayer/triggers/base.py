@@ -61,6 +61,7 @@ class PromptLayerTrigger(BaseTrigger):
         task, or clears it and the next try does not go back to it, where PromptLayer can.
     :param is_gone_back_to: whether the next try of a task that is cleared goes back to it, if
         Airflow keeps the task's state.
+    :param base_url: where it was started, if that is known: it is asked about nowhere else.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class PromptLayerTrigger(BaseTrigger):
         outage_since: float | None = None,
         cancel_on_kill: bool = False,
         is_gone_back_to: bool = True,
+        base_url: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.promptlayer_conn_id = promptlayer_conn_id
@@ -90,6 +92,7 @@ class PromptLayerTrigger(BaseTrigger):
         self.outage_since = outage_since
         self.cancel_on_kill = cancel_on_kill
         self.is_gone_back_to = is_gone_back_to
+        self.base_url = base_url
         self._hook: PromptLayerHook | None = None  # of the wait, once it has begun
         self._polled_at: float | None = None
         self._is_over = False
@@ -128,6 +131,7 @@ class PromptLayerTrigger(BaseTrigger):
                 "outage_since": self.outage_since,
                 "cancel_on_kill": self.cancel_on_kill,
                 "is_gone_back_to": self.is_gone_back_to,
+                "base_url": self.base_url,
             },
         )
 
@@ -210,7 +214,7 @@ class PromptLayerTrigger(BaseTrigger):
 
         :raises PromptLayerError: if PromptLayer did not confirm it.
         """
-        hook = self._hook or PromptLayerHook(self.promptlayer_conn_id)
+        hook = self._hook or self._new_hook()
         patience = Wait(
             subject.name,
             Pace(0.0),
@@ -259,9 +263,15 @@ class PromptLayerTrigger(BaseTrigger):
 
     async def _begin(self, wait: Wait) -> PromptLayerHook:
         """Let pass what time has to pass before the first look, and read the connection."""
-        hook = self._hook = PromptLayerHook(self.promptlayer_conn_id)
+        hook = self._hook = self._new_hook()
         await asyncio.sleep(wait.take_over(self.next_look_at, now=time.time()))
         await self._read_connection(hook, wait)
+        return hook
+
+    def _new_hook(self) -> PromptLayerHook:
+        hook = PromptLayerHook(self.promptlayer_conn_id)
+        if self.base_url is not None:
+            hook.stay_at(self.base_url, about=self.subject().name)
         return hook
 
     async def _until_ended(self, hook: PromptLayerHook, wait: Wait, subject: Subject[Any]) -> None:

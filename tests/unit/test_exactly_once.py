@@ -89,26 +89,36 @@ def leave(store: Store, *, number: int = 1, max_tries: int = 2, **arguments: Any
         operator.execute(context)
 
 
-STARTED = Record(Phase.STARTED, "a", 1, 7)
+def record(phase: Phase, subject_id: int | None = 7, asked: str | None = None) -> Record:
+    return Record(phase, "a", 1, "https://here", subject_id, asked=asked)
+
+
+STARTED, DELIVERED = record(Phase.STARTED), record(Phase.DELIVERED)
+STARTING = record(Phase.STARTING, None)
 
 
 @pytest.mark.parametrize(
-    ("record", "clear_epoch", "expected"),
+    ("record", "clear_epoch", "base_url", "expected"),
     [
-        (None, "a", Plan.START),
-        (STARTED, "a", Plan.ATTACH),
-        (STARTED, "b", Plan.ATTACH),  # cleared while it went on
-        (Record(Phase.DELIVERED, "a", 1, 7), "a", Plan.ATTACH),  # died after it had delivered
-        (Record(Phase.DELIVERED, "a", 1, 7), "b", Plan.START),  # cleared to run again
-        (Record(Phase.STARTING, "a"), "a", Plan.ASK),
-        (Record(Phase.STARTING, "a"), "b", Plan.ASK),  # cleared, which says of no look
-        (Record(Phase.STARTED, "a", 1, 7, asked="this"), "b", Plan.ATTACH),
-        (Record(Phase.STARTED, "a", 1, 7, asked="that"), "b", Plan.START),  # cleared, and changed
-        (Record(Phase.STARTED, "a", 1, 7, asked="that"), "a", Plan.ATTACH),  # billed once
+        (None, "a", None, Plan.START),
+        (STARTED, "a", "https://here", Plan.ATTACH),
+        (STARTED, "b", "https://here", Plan.ATTACH),  # cleared while it went on
+        (DELIVERED, "a", "https://here", Plan.ATTACH),  # died after it had delivered
+        (DELIVERED, "b", "https://here", Plan.START),  # cleared to run again
+        (STARTING, "a", None, Plan.ASK),
+        (STARTING, "b", None, Plan.ASK),  # cleared, which says of no look
+        (record(Phase.STARTED, asked="this"), "b", "https://here", Plan.ATTACH),
+        (record(Phase.STARTED, asked="that"), "b", "https://here", Plan.START),  # and changed
+        (record(Phase.STARTED, asked="that"), "a", "https://here", Plan.ATTACH),  # billed once
+        (STARTED, "a", "https://there", Plan.ELSEWHERE),  # nor started twice
+        (STARTED, "b", "https://there", Plan.START),  # cleared, and changed
+        (DELIVERED, "a", "https://there", Plan.ELSEWHERE),
     ],
 )
-def test_plan(record: Record | None, clear_epoch: str, expected: Plan) -> None:
-    assert plan(record, clear_epoch, "this") is expected
+def test_plan(
+    record: Record | None, clear_epoch: str, base_url: str | None, expected: Plan
+) -> None:
+    assert plan(record, clear_epoch, base_url, "this") is expected
 
 
 class TestReattach:
@@ -121,7 +131,7 @@ class TestReattach:
         store = Store()
         store.set(
             "promptlayer_run",
-            Record(Phase.STARTED, epoch(), 1, server.start_execution("Slow")).payload(),
+            Record(Phase.STARTED, epoch(), 1, server.url, server.start_execution("Slow")).payload(),
         )
         ending = attempt(store, number=2, deferrable=deferrable)
         assert ending.value == {"Answer": "long"}
@@ -218,7 +228,7 @@ class TestReattach:
 
     def test_a_try_that_died_while_sending_starts_nothing(self, server: LocalPromptLayer) -> None:
         store = Store()
-        store.set("promptlayer_run", Record(Phase.STARTING, epoch()).payload())
+        store.set("promptlayer_run", Record(Phase.STARTING, epoch(), 1, server.url).payload())
         ending = attempt(store, number=2)
         assert ending.kind == "failed for good"
         assert "airflow_run_id='manual__1'" in ending.message
@@ -607,7 +617,7 @@ def test_a_blip_after_the_deadline_does_not_lose_a_run_that_ended(
 
 def test_clearing_a_task_whose_run_is_gone_starts_another(server: LocalPromptLayer) -> None:
     store = Store()
-    store.set("promptlayer_run", Record(Phase.STARTED, epoch(), 1, 4711).payload())
+    store.set("promptlayer_run", Record(Phase.STARTED, epoch(), 1, server.url, 4711).payload())
     assert attempt(store).kind == "failed for good"
     assert attempt(store, max_tries=3).kind == "success"
 

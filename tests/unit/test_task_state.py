@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -17,11 +21,13 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 from support.kinds import new_server
-from support.modes import FakeTaskInstance, Store, epoch
+from support.modes import FakeTaskInstance, Store, epoch, first_event, rebuilt
 from support.starts import STARTS, Start
 
 from airflow_provider_promptlayer import memory, transport
+from airflow_provider_promptlayer.api import waiting as api_waiting
 from airflow_provider_promptlayer.api.starting import Phase, Record
+from airflow_provider_promptlayer.hooks import base as hooks_base
 from airflow_provider_promptlayer.hooks import workflows as workflow_methods
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators import workflows as workflow_operators
@@ -43,13 +49,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
         yield server
 
 
-GOOD = Record(Phase.STARTED, epoch(), 1, 7).payload()
+GOOD = Record(Phase.STARTED, epoch(), 1, "https://here", 7).payload()
 UNREADABLE: dict[str, Any] = {
     "of another version": GOOD | {"version": 2},
     "without a version": {key: value for key, value in GOOD.items() if key != "version"},
     "of an unknown phase": GOOD | {"phase": "celebrated"},
     "without an id": GOOD | {"id": None},
     "with an id of another type": GOOD | {"id": [7]},
+    "without a place": GOOD | {"base_url": None},
     "without a clear epoch": GOOD | {"clear_epoch": None},
     "empty": {},
     "a text": "7",
@@ -132,7 +139,7 @@ class TestCleared:
         self, start: Start, cleared: dict[str, Any], server: LocalPromptLayer
     ) -> None:
         """Nobody was told to look yet, so the clear says nothing; the next one does."""
-        store = Store({KEY: Record(Phase.STARTING, epoch()).payload()})
+        store = Store({KEY: Record(Phase.STARTING, epoch(), 1, "https://here").payload()})
         ending = start.run(store, number=2, **cleared)
         assert ending.kind == "failed for good"
         assert "clear this task to start another" in ending.message
@@ -144,9 +151,9 @@ class TestCleared:
         self, start: Start, cleared: dict[str, Any], server: LocalPromptLayer
     ) -> None:
         """The one that a person has looked for is not the one that died after the clear."""
-        store = Store({KEY: Record(Phase.STARTING, epoch()).payload()})
+        store = Store({KEY: Record(Phase.STARTING, epoch(), 1, "https://here").payload()})
         start.run(store)
-        store[KEY] = Record(Phase.STARTING, epoch(5), 2).payload()
+        store[KEY] = Record(Phase.STARTING, epoch(5), 2, "https://here").payload()
         assert start.run(store, number=3, **cleared).kind == "failed for good"
         assert server.count() == 0
 
@@ -332,3 +339,130 @@ def test_stopped_while_the_start_is_sent(
     assert ending.kind == "failed for good"
     assert how_to_look in ending.message
     assert server.count("POST") == 1
+
+
+class TestElsewhere:
+    """The connection leads to another PromptLayer, where the same id is of something else."""
+
+    @pytest.fixture
+    def there(self) -> Iterator[LocalPromptLayer]:
+        with new_server() as other:
+            other.start_execution("good")  # it has a run 1 too
+            yield other
+
+    @pytest.fixture(autouse=True)
+    def _short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api_waiting, "_MAX_BACKOFF", 0.02)
+
+    @staticmethod
+    def lead_to(server: LocalPromptLayer) -> None:
+        os.environ["AIRFLOW_CONN_PROMPTLAYER_DEFAULT"] = server.airflow_connection_json
+
+    @staticmethod
+    def leave(start: Start, store: Store) -> tuple[Any, Any, Any]:
+        """Start it and leave the worker; return the deferral, the context and the id."""
+        ti = FakeTaskInstance(max_tries=2)
+        context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
+        with pytest.raises(TaskDeferred) as left:
+            start.make("never", deferrable=True).execute(context)
+        return left.value, context, ti.xcoms[start.id_key]
+
+    def test_a_retry_asks_for_it_nowhere_else(
+        self, start: Start, server: LocalPromptLayer, there: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        *_, its_id = self.leave(start, store)
+        self.lead_to(there)
+        ending = start.run(store, "never", number=2)
+        assert ending.kind == "failed for good"
+        assert f"{its_id} was started at {server.url}" in ending.message
+        assert f"leads to {there.url} now" in ending.message
+        assert there.count() == 0
+        self.lead_to(server)  # corrected, and cleared
+        back = start.run(store, "never", number=3, max_tries=5, wait_for_completion=False)
+        assert (back.value, server.count("POST")) == (its_id, 1)
+
+    def test_a_clear_starts_another(
+        self,
+        start: Start,
+        server: LocalPromptLayer,
+        there: LocalPromptLayer,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        store = Store()
+        self.leave(start, store)
+        self.lead_to(there)
+        assert start.run(store, number=2, max_tries=3).kind == "success"
+        assert (server.count("POST"), there.count("POST")) == (1, 1)
+        log = capsys.readouterr().out + caplog.text
+        assert f"What an earlier try started at {server.url} is left to itself" in log
+
+    def test_another_connection_to_the_same_place(
+        self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = Store()
+        *_, its_id = self.leave(start, store)
+        connection = json.loads(server.airflow_connection_json)
+        connection["host"] = connection["host"].replace("http://", "HTTP://") + "/"
+        monkeypatch.setenv("AIRFLOW_CONN_SAME", json.dumps(connection))
+        ending = start.run(
+            store, "never", number=2, promptlayer_conn_id="same", wait_for_completion=False
+        )
+        assert (ending.value, server.count("POST")) == (its_id, 1)
+
+    @pytest.mark.parametrize("with_store", [True, False], ids=["store", "no store"])
+    def test_a_worker_that_resumes(
+        self, start: Start, with_store: bool, server: LocalPromptLayer, there: LocalPromptLayer
+    ) -> None:
+        left, context, its_id = self.leave(start, Store())
+        if not with_store:
+            del context["task_state_store"]
+        self.lead_to(there)
+        event = {"version": 1, "id": its_id, "outcome": "ended", "message": ""}
+        with pytest.raises(AirflowFailException, match=f"{its_id} was started at {server.url}"):
+            start.make("never", deferrable=True).resume_execution(
+                left.method_name, {**left.kwargs, "event": event}, context
+            )
+        assert there.count() == 0
+
+    def test_a_triggerer_that_begins(
+        self, start: Start, server: LocalPromptLayer, there: LocalPromptLayer
+    ) -> None:
+        left, context, its_id = self.leave(start, Store())
+        self.lead_to(there)
+        event = asyncio.run(first_event(rebuilt(left.trigger)))
+        assert event.payload["outcome"] == "refused"
+        with pytest.raises(AirflowFailException, match=f"{its_id} was started at {server.url}"):
+            start.make("never", deferrable=True).resume_execution(
+                left.method_name, {**left.kwargs, "event": event.payload}, context
+            )
+        assert there.count() == 0
+
+    @pytest.mark.parametrize("deferrable", [False, True], ids=["poke", "deferred"])
+    def test_a_wait_goes_on_where_it_began(
+        self,
+        start: Start,
+        deferrable: bool,
+        server: LocalPromptLayer,
+        there: LocalPromptLayer,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Where it is out of reach, no other PromptLayer is asked instead; it may come back."""
+        monkeypatch.setattr(hooks_base, "_READ_AGAIN_SECONDS", 0.0)
+
+        def move() -> None:
+            server.wait_for(lambda: server.count("GET") >= 2, 60.0)
+            self.lead_to(there)
+            server.stop()
+
+        mover = threading.Thread(target=move)
+        mover.start()
+        ending = start.run(Store(), "never", deferrable=deferrable, max_outage=0.5, timeout=60)
+        mover.join()
+        assert ending.kind == "failed", ending
+        assert there.count() == 0
+        log = capsys.readouterr().out + caplog.text
+        assert f"leads to {there.url} now. It goes on to be asked about" in log
