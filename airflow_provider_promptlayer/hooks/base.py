@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -63,6 +64,9 @@ _known_settings: dict[Settings, Settings] = {}
 
 _throttles: dict[Settings, Throttle] = {}
 """Connection → the brake of all waits in this process that use it."""
+
+_opening = threading.RLock()
+"""Held while a hook makes its transport. One for all: that takes no time."""
 
 _READ_AGAIN_SECONDS = 60.0
 """How often at most the connection is read again where PromptLayer is not reached through it."""
@@ -158,32 +162,31 @@ class PromptLayerConnectionHook(BaseHook):
 
     def close(self) -> None:
         """Close the blocking connections. The hook can be used again."""
-        if self._transport is not None:
-            self._transport.close()
+        if (transport := self._transport) is not None:
+            transport.close()
 
     def call(self, call: Call[T]) -> T:
         """Send a request of :mod:`..api` and return what its answer means.
 
         If the key is refused, the connection is read again, as somebody may have changed it; and
-        from time to time where nobody is reached.
+        from time to time where nobody is reached. Several threads may share the hook: each is told
+        of the key that its own request had.
         """
+        transport = self._blocking_transport()
         try:
-            return self._call_once(call)
+            return self._call_once(call, transport)
         except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
-            if not self._may_have_changed(error):
-                raise
-            self.close()
-            self._transport = None
-            try:
-                found = self._read_connection()
-            except Exception:
-                if isinstance(error, PromptLayerUnreachableError):
-                    raise error from None
-                raise
-            if not self._is_news(found):
+            if self._settings == transport.settings and self._may_have_changed(error):
+                try:
+                    self._is_news(self._read_connection())
+                except Exception:
+                    if isinstance(error, PromptLayerUnreachableError):
+                        raise error from None
+                    raise
+            if self._settings == transport.settings:
                 raise
             self._say_changed(error)
-            return self._call_once(call)
+            return self._call_once(call, self._blocking_transport())
 
     def call_apart(self, call: Call[T]) -> T:
         """Do what :meth:`call` does, on a connection of its own and with the key at hand.
@@ -411,14 +414,23 @@ class PromptLayerConnectionHook(BaseHook):
                     return look
                 await asyncio.sleep(step.sleep)
 
-    def _call_once(self, call: Call[T]) -> T:
+    def _blocking_transport(self) -> BlockingTransport:
+        """Return the transport for the connection as it is known now."""
         from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
-        if self._transport is None:
-            self._transport = BlockingTransport(self.settings)
+        settings = self.settings
+        with _opening:
+            transport = self._transport
+            if transport is None or transport.settings != settings:
+                if transport is not None:
+                    transport.close()
+                transport = self._transport = BlockingTransport(settings)
+            return transport
+
+    def _call_once(self, call: Call[T], over: BlockingTransport) -> T:
         self._refuse_if_stopping(call)
         try:
-            response = self._transport.send(call.request)
+            response = over.send(call.request)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
         self._say_redacted(call.request, response)

@@ -80,14 +80,17 @@ class _LookSession(PromptLayerSession):
 
 
 class BlockingTransport:
-    """Sends requests one after the other over kept-alive connections.
+    """Sends requests over kept-alive connections; several threads may share it.
 
-    Not safe to be used by several threads at once.
+    Each request has a session, and with it a connection, to itself: what cuts one exchange, or
+    waits for its answer, has nothing to do with another thread's.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._session: PromptLayerSession | None = None
+        self.settings = settings
+        self._lock = threading.RLock()  # a signal handler may interrupt who holds it
+        self._idle: list[PromptLayerSession] = []
+        self._closings = 0
 
     def send(self, request: Request) -> Response:
         """Return the whole answer, whatever its status.
@@ -95,25 +98,36 @@ class BlockingTransport:
         :raises PromptLayerUnreachableError: if there is none within the settings' ``timeout``.
         :raises PromptLayerAnswerTooLargeError: if it is too large.
         """
-        if request.method != "GET":
+        with self._lock:
+            closings = self._closings
+            session = self._idle.pop() if self._idle else None
+        if session is not None and request.method != "GET":
             # Never over a kept connection: it may be dead, and then nobody knows whether the
             # request arrived.
-            self.close()
-        if self._session is None:
-            self._session = _LookSession(self._settings)
-        exchange = _Exchange(self._session, self._settings, request)
+            session.close()
+            session = None
+        if session is None:
+            session = _LookSession(self.settings)
         try:
-            return exchange.result()
+            response = _Exchange(session, self.settings, request).result()
         except BaseException:  # also what a signal raises: the exchange may still be under way
-            self._session.line.cut()
-            self.close()
+            session.line.cut()
+            session.close()
             raise
+        with self._lock:
+            if closings == self._closings:
+                self._idle.append(session)
+                return response
+        session.close()
+        return response
 
     def close(self) -> None:
-        """Close the connections. The transport can be used again."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        """Close the connections, those in use after their answers. It can be used again."""
+        with self._lock:
+            self._closings += 1
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
 
 
 class _Exchange:

@@ -9,6 +9,7 @@ import math
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -247,6 +248,29 @@ def test_unencrypted_key_is_warned_of_but_for_loopback(
     assert warned("http://promptlayer.example.com")
     assert not warned("promptlayer.example.com")
     assert not warned("http://localhost:8080")
+
+
+def test_threads_share_a_hook(
+    promptlayer_connection: str,
+    promptlayer_server: LocalPromptLayer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each gets the run that it has started, also while the key changes."""
+    hook = PromptLayerHook()
+    together = threading.Barrier(8)
+
+    def start(_: int) -> int:
+        together.wait(20)
+        return hook.run_workflow("Triage ticket", input_variables={"ticket": "x"})
+
+    with ThreadPoolExecutor(8) as pool:
+        run_ids = list(pool.map(start, range(8)))
+        promptlayer_server.rotate_key("pl_new_key")
+        connect(monkeypatch, host=promptlayer_server.url, password="pl_new_key")
+        run_ids += pool.map(start, range(8))
+    hook.close()
+    assert sorted(run_ids) == list(range(1, 17))
+    assert len(promptlayer_server.executions) == 16
 
 
 def test_missing_connection() -> None:

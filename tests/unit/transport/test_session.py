@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import requests
 
 from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.api.settings import Settings, read_connection
+from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport, PromptLayerSession
 
 KEY = "pl_geheim_0123456789"
@@ -143,3 +146,81 @@ def test_an_interrupted_exchange_does_not_spoil_the_next(serve: Any) -> None:
     finally:
         transport.close()
     assert outcome.body == b"whole"
+
+
+# Threads
+
+
+def in_threads(*calls: Callable[[], Any]) -> list[Any]:
+    """Return what each call returned or raised, of calls that are made at the same time."""
+
+    def outcome(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - compared by the test
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(outcome, calls))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_threads_that_share_a_transport_get_their_own_answers(
+    serve: Any, method: Literal["GET", "POST"]
+) -> None:
+    all_there = threading.Barrier(4)
+
+    def handle(talk: Any) -> bool:
+        all_there.wait(10)  # no thread waits for another's answer
+        talk.answer(200, talk.request.target.encode())
+        return True
+
+    server = serve(handle)
+    transport = BlockingTransport(Settings(server.url, KEY, timeout=10.0))
+    body = None if method == "GET" else b"{}"
+    requests_ = [Request(method, f"/{number}", "look", body) for number in range(4)]
+    try:
+        for _ in range(3):
+            answers = in_threads(*(partial(transport.send, request) for request in requests_))
+            assert [answer.body for answer in answers] == [b"/0", b"/1", b"/2", b"/3"]
+        assert server.connections == (4 if method == "GET" else 12)
+    finally:
+        transport.close()
+
+
+def test_an_exchange_that_fails_does_not_touch_another_threads(serve: Any) -> None:
+    both_there = threading.Barrier(2)
+    failed = threading.Event()
+
+    def handle(talk: Any) -> bool:
+        both_there.wait(10)
+        if talk.request.target == "/fails":
+            return False
+        assert failed.wait(10)
+        talk.answer(200, b"whole")
+        return True
+
+    server = serve(handle)
+    transport = BlockingTransport(Settings(server.url, KEY, timeout=10.0))
+
+    def fail() -> None:
+        with pytest.raises(PromptLayerUnreachableError):
+            transport.send(Request("GET", "/fails", "look"))
+        transport.close()  # as a thread may do that has done with the hook
+        failed.set()
+
+    _, answered = in_threads(fail, lambda: transport.send(Request("GET", "/x", "look")))
+    transport.close()
+    assert answered.body == b"whole"
+
+
+def test_a_transport_that_is_closed_meanwhile_keeps_no_connection(serve: Any) -> None:
+    def handle(talk: Any) -> bool:
+        transport.close()
+        talk.answer(200, b"whole")
+        return True
+
+    server = serve(handle)
+    transport = BlockingTransport(Settings(server.url, KEY, timeout=10.0))
+    assert transport.send(Request("GET", "/x", "look")).body == b"whole"
+    assert server.hung_up.acquire(timeout=10)
