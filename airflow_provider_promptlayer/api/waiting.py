@@ -201,7 +201,7 @@ class Wait:
             self.outage_since = min(self.outage_since, now)  # the clock may have been set back
         else:
             self.outage_since = now
-            note = f"{str(error).rstrip('.')}. Waiting on for {self.subject}."
+            note = f"{str(error).rstrip('.')}. Still waiting for {self.subject}."
         self._failures += 1
         self._last = str(error)
         if now - self.outage_since >= self.max_outage:

@@ -557,7 +557,8 @@ class PromptLayerConnectionHook(BaseHook):
     def _unknown_connection(self) -> PromptLayerUnknownConnectionError:
         return PromptLayerUnknownConnectionError(
             f"There is no Airflow connection {self.promptlayer_conn_id!r}: add one of type "
-            "'promptlayer' with the API key as its password, or correct promptlayer_conn_id."
+            "'promptlayer' with the API key as its password, or correct promptlayer_conn_id. "
+            "Airflow also says this of an AIRFLOW_CONN_… variable that it cannot parse."
         )
 
     def _adopt(self, settings: Settings) -> Settings:

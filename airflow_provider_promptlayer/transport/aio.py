@@ -28,7 +28,7 @@ from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.body import Body, UnreadableBodyError
 from airflow_provider_promptlayer.transport.headers import Secrets, headers_for
-from airflow_provider_promptlayer.transport.tls import proxy_for, ssl_context
+from airflow_provider_promptlayer.transport.tls import explain_tls, proxy_for, ssl_context
 from airflow_provider_promptlayer.transport.turns import Turns
 
 _LONGEST_LINE: Final = 65_536
@@ -155,7 +155,8 @@ class AsyncTransport:
             # What another library says may quote the proxy's answer, and that the request.
             reason = one_line(self._secrets.blotted(str(error))) or type(error).__name__
         return PromptLayerUnreachableError(
-            f"Could not {request.purpose}: {reason} ({self.settings.base_url}).", arrived=arrived
+            f"Could not {request.purpose}: {explain_tls(reason)} ({self.settings.base_url}).",
+            arrived=arrived,
         )
 
 

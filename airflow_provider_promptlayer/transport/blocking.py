@@ -29,7 +29,12 @@ from airflow_provider_promptlayer.transport.headers import (
     Secrets,
     headers_for,
 )
-from airflow_provider_promptlayer.transport.tls import ca_bundle, check_ca_bundle, proxy_for
+from airflow_provider_promptlayer.transport.tls import (
+    ca_bundle,
+    check_ca_bundle,
+    explain_tls,
+    proxy_for,
+)
 
 _CUT_SECONDS = (
     1.0  # for a thread to notice that its connection was cut; a name server is no connection
@@ -204,7 +209,8 @@ class _Exchange:
 
     def _unreachable(self, reason: str) -> PromptLayerUnreachableError:
         return PromptLayerUnreachableError(
-            f"Could not {self._request.purpose}: {reason} ({self._settings.base_url}).",
+            f"Could not {self._request.purpose}: {explain_tls(reason)} "
+            f"({self._settings.base_url}).",
             arrived=self._session.line.is_made,
         )
 

@@ -75,6 +75,16 @@ def _context(bundle: str | None, _modified: int) -> ssl.SSLContext:
         raise PromptLayerConfigurationError(f"The CA file {bundle!r} cannot be read.") from None
 
 
+def explain_tls(reason: str) -> str:
+    """Add to OpenSSL's words for an answer without TLS what they mean and where https came from."""
+    if "WRONG_VERSION_NUMBER" not in reason:
+        return reason
+    return (
+        f"{reason}: the host does not answer with TLS there; https is used unless the connection's "
+        "host begins with http://"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Proxy:
     """An HTTP proxy, and what it is sent to let a request through.

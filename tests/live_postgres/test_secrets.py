@@ -202,7 +202,7 @@ def test_the_errors_were_provoked_and_are_in_the_logs(traces: Traces) -> None:
         "is not followed",
         "X-API-KEY: ***",
         "User-Agent: airflow-provider-promptlayer/",
-        "Waiting on for workflow run",
+        "Still waiting for workflow run",
     ):
         assert expected in logs, expected
     kinds = {name.split("/")[0] for name in traces.logs}

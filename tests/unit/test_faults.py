@@ -101,7 +101,7 @@ def news(
         # Airflow 3 logs to the standard output, Airflow 2 through logging.
         lines = [record.getMessage() for record in caplog.records]
         lines += capsys.readouterr().out.splitlines() if not lines else []
-        return [line for line in lines if "Waiting on for" in line or "answers again" in line]
+        return [line for line in lines if "Still waiting for" in line or "answers again" in line]
 
     return read
 

@@ -233,7 +233,7 @@ def test_a_blip_is_noted_once_and_ridden_out(error: PromptLayerError) -> None:
     first = wait.after_error(error, now=START + 10)
     assert not first.is_done
     assert first.is_trouble
-    assert first.note == f"{str(error).rstrip('.')}. Waiting on for workflow run 42."
+    assert first.note == f"{str(error).rstrip('.')}. Still waiting for workflow run 42."
     assert wait.outage_since == START + 10
     second = wait.after_error(error, now=START + 20)
     assert second.note is None

@@ -19,6 +19,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerUnreachableError,
 )
+from airflow_provider_promptlayer.testing import LocalPromptLayer
 
 KEY = "pl_geheim_0123456789"
 LOOK = Request("GET", "/look", "look")
@@ -52,6 +53,17 @@ def test_a_certificate_of_an_unknown_ca_is_refused(
     assert error.arrived is False
     assert "certificate" in str(error).lower()
     assert tls_server.requests == []
+
+
+@BOTH
+def test_the_error_says_that_a_host_does_not_answer_with_tls(
+    driver: Any, request_: Request
+) -> None:
+    with LocalPromptLayer() as server:
+        error = refusal(driver, server.url.replace("http://", "https://"), request_)
+    assert error.arrived is False
+    assert "does not answer with TLS" in str(error)
+    assert "begins with http://" in str(error)
 
 
 @BOTH
