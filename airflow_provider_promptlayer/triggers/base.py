@@ -278,6 +278,7 @@ class PromptLayerTrigger(BaseTrigger):
         """Look until one thing has ended."""
         wait.throttle = hook.throttle
         glance = glances(subject.peek())
+        patience = _ConnectionPatience()
         while True:
             # The pool of one set of settings; another one when the connection has changed.
             async with hook.async_transport() as transport:
@@ -289,8 +290,9 @@ class PromptLayerTrigger(BaseTrigger):
                         look = await hook.acall(glance, transport)
                         self._polled_at = time.time()
                         step = wait.after_look(look, now=self._polled_at)
+                        patience = _ConnectionPatience()
                     except PromptLayerError as error:
-                        step = wait.after_error(error, now=time.time())
+                        step = wait.after_error(patience.applied_to(error), now=time.time())
                     self._log_step(step)
                     if step.is_done:
                         return
@@ -311,26 +313,41 @@ class PromptLayerTrigger(BaseTrigger):
         )
 
     async def _read_connection(self, hook: PromptLayerHook, wait: Wait) -> None:
-        tries = 0
+        patience = _ConnectionPatience()
         while True:
             try:
                 await hook.aget_settings()
                 return
-            except PromptLayerConfigurationError as error:
-                # Airflow calls a connection undefined also where its own server could not be
-                # asked; and the worker has just read this one.
-                tries += 1
-                if tries == _CONNECTION_TRIES:
-                    raise
-                step = wait.after_error(PromptLayerTransientError(str(error)), now=time.time())
             except PromptLayerError as error:
-                step = wait.after_error(error, now=time.time())
+                step = wait.after_error(patience.applied_to(error), now=time.time())
             self._log_step(step)
             await asyncio.sleep(step.sleep)
 
     def _log_step(self, step: Step) -> None:
         if step.note:
             (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
+
+
+class _ConnectionPatience:
+    """How often the connection may be found unusable before that is believed.
+
+    Airflow calls a connection undefined also where its own server could not be asked; and a worker
+    has read this one before the wait came here.
+    """
+
+    __slots__ = ("_failed",)
+
+    def __init__(self) -> None:
+        self._failed = 0
+
+    def applied_to(self, error: PromptLayerError) -> PromptLayerError:
+        """Return the error, or one that may pass in its place while there are tries left."""
+        if not isinstance(error, PromptLayerConfigurationError):
+            return error
+        self._failed += 1
+        if self._failed >= _CONNECTION_TRIES:
+            return error
+        return PromptLayerTransientError(str(error))
 
 
 def to_worker(event: WaitEvent) -> TriggerEvent:

@@ -512,6 +512,55 @@ class TestRotatedKey:
         assert [record.status for record in server.requests].count(401) <= 2
 
 
+class TestConnectionGoneInMidWait:
+    """Airflow says of a connection that there is none also where it could not look."""
+
+    TRIES = 5
+
+    @pytest.fixture
+    def event(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., dict[str, Any]]:
+        def event(*, failing_looks: int, times: int = 1) -> dict[str, Any]:
+            """Return what the trigger fires where the connection is gone for so many look-ups.
+
+            :param times: how often that happens; in between, a poll goes well.
+            """
+            run_id = server.start_execution("Done")
+            left = 0
+            steps = iter(["goes well", "is refused"] * times)
+
+            def play(request: Any) -> Fault | None:
+                nonlocal left
+                if request.headers["x-api-key"] != server.api_key:  # as the connection is gone
+                    left -= 1
+                    if left == 0:
+                        connect(server, monkeypatch)
+                    return None
+                step = next(steps, None)
+                if step == "is refused":
+                    left = failing_looks
+                    server.rotate_key(f"{server.api_key}_new")
+                    monkeypatch.delenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT")
+                return Reply(204) if step == "goes well" else None
+
+            server.script(play, times=None)
+            payload: dict[str, Any] = asyncio.run(first_event(trigger_for(run_id))).payload
+            return payload
+
+        return event
+
+    @pytest.mark.parametrize("times", [1, 2], ids=["once", "counts anew after a good poll"])
+    def test_is_ridden_out(self, event: Callable[..., dict[str, Any]], times: int) -> None:
+        assert event(failing_looks=self.TRIES - 1, times=times)["outcome"] == "ended"
+
+    def test_has_an_end(
+        self, event: Callable[..., dict[str, Any]], server: LocalPromptLayer
+    ) -> None:
+        assert event(failing_looks=100)["outcome"] == "no_connection"
+        assert [record.status for record in server.requests].count(401) == self.TRIES
+
+
 def test_trouble_does_not_forget_the_deadline(mode: str, server: LocalPromptLayer) -> None:
     """Ends at the deadline that was set at the start, not at one that each outage moves."""
     run_id = server.start_execution("Never done")
