@@ -47,7 +47,7 @@ class ConnectionFields(Protocol):
     def extra(self) -> Any: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Settings:
     """Where and how to reach PromptLayer.
 

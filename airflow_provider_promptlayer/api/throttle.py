@@ -39,3 +39,21 @@ class Throttle:
             return 0.0  # the clock was set back: held until then, nobody would ask for as long
         remaining = self._until - now
         return remaining * (1.0 + _SPREAD * self._jitter()) if remaining > 0 else 0.0
+
+
+class CurrentThrottle(Throttle):
+    """The brake of the connection that is in use at the time: a wait may go on with another key.
+
+    :param find: returns it.
+    """
+
+    def __init__(self, find: Callable[[], Throttle]) -> None:
+        self._find = find
+
+    def hold_for(self, seconds: float, *, now: float) -> None:
+        """Keep everybody from asking for so many seconds."""
+        self._find().hold_for(seconds, now=now)
+
+    def delay(self, *, now: float) -> float:
+        """Return the seconds for which to hold a poll; 0 if there is no need to."""
+        return self._find().delay(now=now)

@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary, ref
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -32,7 +33,7 @@ from airflow_provider_promptlayer.api.starting import resend_after
 from airflow_provider_promptlayer.api.subjects import L, Subject
 from airflow_provider_promptlayer.api.talks import R, Talk
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.throttle import Throttle
+from airflow_provider_promptlayer.api.throttle import CurrentThrottle, Throttle
 from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
 from airflow_provider_promptlayer.api.workflows import workflow_count
 from airflow_provider_promptlayer.exceptions import (
@@ -59,10 +60,10 @@ T = TypeVar("T")
 _aio: ModuleType | None = None
 """The asynchronous transport, once it is imported."""
 
-_known_settings: dict[Settings, Settings] = {}
-"""The settings that this process has read, each once."""
+_known_settings: WeakKeyDictionary[Settings, ref[Settings]] = WeakKeyDictionary()
+"""The settings that hooks of this process use, each once. No key outlives its last user."""
 
-_throttles: dict[Settings, Throttle] = {}
+_throttles: WeakKeyDictionary[Settings, Throttle] = WeakKeyDictionary()
 """Connection → the brake of all waits in this process that use it."""
 
 _opening = threading.RLock()
@@ -577,13 +578,14 @@ class PromptLayerConnectionHook(BaseHook):
                 self.promptlayer_conn_id,
             )
         # One object for all hooks: there is a hook for each of thousands of waits.
-        self._settings = _known_settings.setdefault(settings, settings)
+        found = _known_settings.setdefault(settings, ref(settings))()
+        self._settings = settings if found is None else found
         return self._settings
 
     @property
     def throttle(self) -> Throttle:
         """What all waits of this process that use the same connection share."""
-        return _throttles.setdefault(self.settings, Throttle())
+        return CurrentThrottle(lambda: _throttles.setdefault(self.settings, Throttle()))
 
     def _new_wait(
         self, subject: Subject[L], timeout: float, poke_interval: float | None, max_outage: float

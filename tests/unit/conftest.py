@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -80,7 +81,7 @@ def no_scheduler_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_brake_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of this test may have the port of one that told its clients to wait for an hour."""
-    monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._throttles", {})
+    monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._throttles", WeakKeyDictionary())
 
 
 @pytest.fixture

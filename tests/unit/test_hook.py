@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 import socket
@@ -16,6 +17,8 @@ import pytest
 
 from airflow_provider_promptlayer.api.http import Call, Request, Response
 from airflow_provider_promptlayer.api.json_body import LARGE
+from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.api.workflows import workflow_count
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerError,
@@ -271,6 +274,37 @@ def test_threads_share_a_hook(
     hook.close()
     assert sorted(run_ids) == list(range(1, 17))
     assert len(promptlayer_server.executions) == 16
+
+
+def test_a_wait_that_goes_on_with_another_key_heeds_the_brake_of_that_key(
+    monkeypatch: pytest.MonkeyPatch, promptlayer_server: LocalPromptLayer
+) -> None:
+    old = connect(monkeypatch, host=promptlayer_server.url, password=promptlayer_server.api_key)
+    assert old.settings.api_key == promptlayer_server.api_key
+    brake = old.throttle
+    promptlayer_server.rotate_key("pl_new_key")
+    new = connect(monkeypatch, host=promptlayer_server.url, password="pl_new_key")
+    new.throttle.hold_for(60, now=1000.0)
+    assert brake.delay(now=1000.0) == 0
+    old.call(workflow_count())  # is told that the key has changed
+    assert brake.delay(now=1000.0) >= 60
+    old.close()
+
+
+def test_no_key_outlives_its_last_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_kept() -> bool:
+        gc.collect()
+        return any(
+            isinstance(each, Settings) and each.api_key == "pl_forgotten"
+            for each in gc.get_objects()
+        )
+
+    hook: Any = connect(monkeypatch, password="pl_forgotten")
+    assert hook.throttle.delay(now=0.0) == 0
+    assert hook.settings is connect(monkeypatch, password="pl_forgotten").settings
+    assert is_kept()
+    hook = None
+    assert not is_kept()
 
 
 def test_missing_connection() -> None:
