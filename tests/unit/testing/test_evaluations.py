@@ -669,19 +669,18 @@ class TestFaultsAndMore:
     @pytest.mark.parametrize("acted_on", [False, True])
     def test_a_start_that_meets_a_fault(self, client: Client, number: int, acted_on: bool) -> None:
         call, count = self.starts()[number]
-        for status, error in (
-            (503, PromptLayerServerError),
-            (502, PromptLayerStartUncertainError),
+        busy = FaultReply.of_json({"success": False, "message": "busy"}, 503)
+        for fault, error in (
+            (busy, PromptLayerServerError),
+            (FaultReply(503, "<html>"), PromptLayerStartUncertainError),
         ):
             before = count(client)
-            with client.server.script(
-                FaultReply(status, "<html>"), method="POST", acted_on=acted_on
-            ):
+            with client.server.script(fault, method="POST", acted_on=acted_on):
                 reply = client.send("POST", call.request.path, call.request.body)
             with pytest.raises(error):
                 call.read(Response(reply.status, reply.headers, reply.body), 0.0)
             # The second recalculation of the cells finds them queued.
-            is_second_of_cells = number == 0 and status == 502
+            is_second_of_cells = number == 0 and error is PromptLayerStartUncertainError
             assert count(client) - before == int(acted_on and not is_second_of_cells)
 
     @pytest.mark.parametrize("acted_on", [False, True])
