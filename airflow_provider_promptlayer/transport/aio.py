@@ -11,14 +11,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -160,6 +163,33 @@ class AsyncTransport:
         )
 
 
+class _Protocol(ResponseHandler):
+    """A connection that is not used again when bytes have arrived on it while it was idle.
+
+    aiohttp would take them for the answer to the next request, which is another run's.
+    """
+
+    is_idle = False
+
+    def is_connected(self) -> bool:
+        """Return whether it can be used, which the pool asks before it takes an idle one."""
+        if not super().is_connected():
+            return False
+        return not (self.is_idle and (self.should_close or _is_readable(self.transport)))
+
+    def set_response_params(self, **params: Any) -> None:
+        """Get ready for the next answer."""
+        self.is_idle = False
+        super().set_response_params(**params)
+
+
+def _is_readable(transport: Any) -> bool:
+    """Whether bytes have arrived that the event loop has not come to read so far."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class _Connector(aiohttp.TCPConnector):
     """Ends with all of its connections, also those that it no longer knows.
 
@@ -169,6 +199,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._factory = partial(_Protocol, loop=self._loop)
         self._made: WeakSet[asyncio.Transport] = WeakSet()
 
     # aiohttp's own name for it: were there another one day, nothing but the goodbyes would be left.
@@ -177,6 +208,10 @@ class _Connector(aiohttp.TCPConnector):
         with suppress(TypeError):  # uvloop's TLS takes no weak reference; its goodbyes are left
             self._made.add(transport)
         return transport, protocol
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        protocol.is_idle = True
+        super()._release(key, protocol, should_close=should_close)
 
     async def close(self, *, abort_ssl: bool = True) -> None:  # noqa: ARG002 - all end so
         for transport in list(self._made):

@@ -8,6 +8,7 @@ headers; without the second, nobody could tell a start that never left from one 
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from typing import Any
@@ -117,6 +118,12 @@ def _reporting(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectio
                 connection.close()
                 raise
             return connection
+
+        @property
+        def is_connected(self) -> bool:
+            # urllib3 looks at the socket alone: TLS may hold decrypted bytes that came unasked.
+            held = self.sock.pending() if isinstance(self.sock, ssl.SSLSocket) else 0
+            return bool(super().is_connected) and not held
 
         def connect(self) -> None:
             super().connect()

@@ -343,6 +343,51 @@ def test_looks_share_a_connection_and_a_start_has_its_own(driver: Any, serve: An
     assert server.connections == 4
 
 
+EXTRA = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [EXTRA, EXTRA[:20], b"\r\n", EXTRA.replace(b"5", b"12000").replace(b"other", b"o" * 12_000)],
+    ids=["answer", "half", "blank", "large"],
+)
+@pytest.mark.parametrize("together", [True, False], ids=["with the answer", "later"])
+@pytest.mark.parametrize("tls", [False, True], ids=["cleartext", "tls"])
+def test_bytes_on_an_idle_connection_are_no_answer(
+    driver: Any, serve: Any, certificates: Any, extra: bytes, together: bool, tls: bool
+) -> None:
+    """Else the next request, which asks about another run, would get them."""
+    sent = threading.Semaphore(0)
+
+    def handle(talk: Any) -> bool:
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole"
+        if talk.number > 1:
+            talk.write(answer)
+        elif together:
+            talk.write(answer + extra)
+            sent.release()
+        else:
+            talk.write(answer)
+            assert received.acquire(timeout=10)
+            talk.write(extra)
+            sent.release()
+        return True
+
+    def let_it_arrive() -> None:
+        received.release()
+        if len(server.requests) == 1:
+            # The event loop does nothing meanwhile: the bytes wait in the kernel.
+            assert sent.acquire(timeout=10)
+
+    received = threading.Semaphore(0)
+    server = serve(handle, certificates.server if tls else None)
+    verify = certificates.ca_file if tls else True
+    responses = driver.send(server, LOOK, LOOK, after_each=let_it_arrive, verify=verify)
+    assert [response.body for response in responses] == [b"whole", b"whole"]
+    if not together:
+        assert server.connections == 2
+
+
 # No answer
 
 
