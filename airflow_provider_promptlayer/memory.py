@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_promptlayer import compat
-from airflow_provider_promptlayer.api.batches import Batch, Note, Stage, fingerprint
+from airflow_provider_promptlayer.api.batch_notes import Head, Note, Page
+from airflow_provider_promptlayer.api.batches import Batch, check_place, fingerprint
 from airflow_provider_promptlayer.api.persisted import (
     UnreadableError,
     read_persisted,
@@ -17,6 +19,7 @@ from airflow_provider_promptlayer.api.persisted import (
 )
 from airflow_provider_promptlayer.api.starting import KEY, Phase, Record
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.exceptions import PromptLayerStartUncertainError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -110,26 +113,46 @@ class RunMemory:
 
     def ask(self) -> None:
         """Note that this try asks a person to look at what an earlier one has left."""
-        question = {"clear_epoch": self.clear_epoch, "about": self._about}
-        self._store.set(_QUESTION_KEY, versioned(question))
+        _Question(self._store, self.clear_epoch).ask(self._store.get(KEY))
 
     def is_answered(self) -> bool:
         """Return whether a person was asked about what is there, and has cleared the task since."""
+        return _Question(self._store, self.clear_epoch).is_answered(self._store.get(KEY))
+
+
+class _Question:
+    """The note that a person is asked to look at what a try could not make out.
+
+    :param store: see :class:`RunMemory`.
+    :param clear_epoch: of the running try.
+    """
+
+    def __init__(self, store: Any, clear_epoch: str) -> None:
+        self._store = store
+        self._clear_epoch = clear_epoch
+
+    def ask(self, about: Any) -> None:
+        """Note that this try asks a person.
+
+        :param about: what is there, as it was kept.
+        """
+        question = {"clear_epoch": self._clear_epoch, "about": _digest(about)}
+        self._store.set(_QUESTION_KEY, versioned(question))
+
+    def is_answered(self, about: Any) -> bool:
+        """Return whether a person was asked about just this, and has cleared the task since."""
         try:
-            question = read_persisted(
+            asked = read_persisted(
                 self._store.get(_QUESTION_KEY),
                 lambda fields: (fields.text("clear_epoch"), fields.text("about")),
             )
         except UnreadableError:
             return False  # asking once more does no harm
-        return (
-            question is not None and question[0] != self.clear_epoch and question[1] == self._about
-        )
+        return asked is not None and asked[0] != self._clear_epoch and asked[1] == _digest(about)
 
-    @property
-    def _about(self) -> str:
-        kept = self._store.get(KEY)
-        return fingerprint(json.dumps(kept, sort_keys=True, default=repr).encode())
+
+def _digest(kept: Any) -> str:
+    return fingerprint(json.dumps(kept, sort_keys=True, default=repr).encode())
 
 
 class BatchMemory:
@@ -139,47 +162,44 @@ class BatchMemory:
     page is written before each start, and holds the ids so far as well: one write says both.
 
     :param store: ``context["task_state_store"]``.
-    :param lifecycle: the task instance's ``max_tries``, see :class:`.api.starting.Record`.
+    :param clear_epoch: see :class:`.api.starting.Record`.
     """
 
     PAGE: Final = 100
     _HEAD: Final = "promptlayer_batch"
 
-    def __init__(self, store: Any, lifecycle: int) -> None:
+    def __init__(self, store: Any, clear_epoch: str) -> None:
         self._store = store
-        self._lifecycle = lifecycle
+        self._clear_epoch = clear_epoch
+        self._base_url = ""
         self._dirty: set[int] = set()
+        self._head: Head | None = None  # as it was last read or written
+        self.left_elsewhere: list[int] = []  # the runs that a clear has given up
 
     @classmethod
     def of(cls, context: Context) -> BatchMemory | None:
         """Return the memory of the running task, or None where Airflow has none."""
         values: Any = context
         store = values.get("task_state_store")
-        return None if store is None else cls(store, int(values["ti"].max_tries or 0))
+        return None if store is None else cls(store, compat.clear_epoch(values["ti"]))
 
-    def open(self, fingerprints: Sequence[str]) -> Batch:
+    def open(self, fingerprints: Sequence[str], base_url: str) -> Batch:
         """Return what this try makes of what earlier ones have left; see :meth:`Batch.take_over`.
 
-        What was left before the task was cleared is written anew as this lifecycle's, and the head
-        after it, so that a crash in between leaves pages that are read as what they are.
+        :param base_url: where the starts are sent.
+        :raises PromptLayerStartUncertainError: if some of it cannot be read, and nobody was asked.
+        :raises PromptLayerConfigurationError: if a retry is led to another PromptLayer.
         """
-        head = self._read(self._HEAD)
-        lives: list[Any] = [self._lifecycle]
-        if head and not head.get("is_delivered"):
-            lives.append(head.get("lifecycle"))
-        notes: list[Note | None] = []
-        for first in range(0, len(fingerprints), self.PAGE):
-            page = self._read(self._key(first))
-            size = min(self.PAGE, len(fingerprints) - first)
-            if page.get("lifecycle") in lives:
-                is_of_retry = page.get("lifecycle") == self._lifecycle
-                notes += _notes(page, size, is_of_retry=is_of_retry)
-            else:
-                notes += [None] * size
+        self._base_url = base_url
+        head = self._head = self._read_head()
+        epochs, notes = [self._clear_epoch], list[Note | None]()
+        if head is not None and not (head.is_delivered and head.clear_epochs[-1] != epochs[0]):
+            epochs = [epoch for epoch in head.clear_epochs if epoch != epochs[0]] + epochs
+            notes = self._notes(head.size, epochs)
         batch = Batch.take_over(notes, fingerprints)
-        if head.get("lifecycle") != self._lifecycle:
-            self.write(batch, *(range(len(batch)) if head else ()))
-            self._write_head(is_delivered=False)
+        batch.base_url = base_url
+        if head is None or head.clear_epochs != epochs:
+            self._write_head(Head(epochs, len(batch.inputs)))
         return batch
 
     def mark(self, *changed: int) -> None:
@@ -189,48 +209,100 @@ class BatchMemory:
     def write(self, batch: Batch, *changed: int) -> None:
         """Note where these inputs are, and those that were marked."""
         self.mark(*changed)
+        head = self._known_head(batch)
+        if head.size < len(batch.inputs):
+            self._write_head(replace(head, size=len(batch.inputs)))
         for first in sorted(self._dirty):
-            page = slice(first, first + self.PAGE)
-            self._store.set(
-                self._key(first),
-                {
-                    "lifecycle": self._lifecycle,
-                    "inputs": [each.fingerprint for each in batch.inputs[page]],
-                    "runs": [
-                        "starting"
-                        if each.stage in (Stage.STARTING, Stage.UNCERTAIN)
-                        else each.run_id
-                        for each in batch.inputs[page]
-                    ],
-                },
-            )
+            notes = [each.note for each in batch.inputs[first : first + self.PAGE]]
+            page = Page(self._clear_epoch, self._base_url, notes)
+            self._store.set(self._key(first), page.payload())
             self._dirty.discard(first)
 
-    def deliver(self) -> None:
+    def resume(self, batch: Batch) -> None:
+        """Go on after a deferral, with the batch as it was left."""
+        self._base_url = batch.base_url or ""
+
+    def deliver(self, batch: Batch) -> None:
         """Note that the results were handed on: a task that is cleared now starts all anew."""
-        self._write_head(is_delivered=True)
+        self._write_head(replace(self._known_head(batch), is_delivered=True))
 
-    def _write_head(self, *, is_delivered: bool) -> None:
-        self._store.set(self._HEAD, {"lifecycle": self._lifecycle, "is_delivered": is_delivered})
+    def _known_head(self, batch: Batch) -> Head:
+        if self._head is None:  # as after a deferral
+            self._head = self._read_head() or Head([self._clear_epoch], len(batch.inputs))
+        return self._head
 
-    def _read(self, key: str) -> dict[str, Any]:
-        found = self._store.get(key)
-        return found if isinstance(found, dict) else {}
+    def _write_head(self, head: Head) -> None:
+        self._store.set(self._HEAD, head.payload())
+        self._head = head
+
+    def _read_head(self) -> Head | None:
+        kept = self._store.get(self._HEAD)
+        try:
+            return read_persisted(kept, Head.read)
+        except UnreadableError as error:
+            self._ask({self._HEAD: kept}, [error])
+            return None
+
+    def _notes(self, size: int, epochs: Sequence[str]) -> list[Note | None]:
+        """Return what there is about so many inputs."""
+        notes: list[Note | None] = []
+        unreadable: dict[str, Any] = {}
+        errors = []
+        for first in range(0, size, self.PAGE):
+            key, length = self._key(first), min(self.PAGE, size - first)
+            kept = self._store.get(key)
+            found: list[Note | None] = []
+            try:
+                page = read_persisted(kept, Page.read)
+            except UnreadableError as error:
+                unreadable[key] = kept
+                errors.append(error)
+            else:
+                if page is not None and page.clear_epoch in epochs:
+                    found += self._notes_of(page)
+            notes += (found + [None] * length)[:length]
+        if unreadable:
+            self._ask(unreadable, errors)
+        return notes
+
+    def _notes_of(self, page: Page) -> Sequence[Note | None]:
+        if page.clear_epoch == self._clear_epoch:
+            if any(note.was_sent for note in page.notes):
+                check_place(page.base_url, self._base_url)
+            return page.notes
+        notes = [replace(note, is_of_retry=False) for note in page.notes]
+        if page.base_url == self._base_url:
+            return notes
+        self.left_elsewhere += [note.run_id for note in notes if note.run_id is not None]
+        return [note if note.run_id is None else None for note in notes]
+
+    def _ask(self, unreadable: Mapping[str, Any], errors: Sequence[UnreadableError]) -> None:
+        """Return if a person was asked about all of it before, and has cleared the task since.
+
+        :param unreadable: what was kept under which key.
+        :param errors: why it cannot be read.
+        :raises PromptLayerStartUncertainError: if not.
+        """
+        question = _Question(self._store, self._clear_epoch)
+        is_in_backend = any(error.is_elsewhere for error in errors)
+        if not is_in_backend and question.is_answered(unreadable):
+            return
+        question.ask(unreadable)
+        keys = ", ".join(unreadable)
+        raise PromptLayerStartUncertainError(
+            f"What an earlier try noted in the task's state ({keys}) {errors[0].found}. "
+            f"{errors[0].remedy} So runs may be going on: look in PromptLayer for runs with the "
+            "airflow_run_id and the airflow_task_id of this task in their metadata. Then "
+            + (
+                f"clear this task, which goes back to them; or delete {keys} from the task's state "
+                "and clear this task, to start others."
+                if is_in_backend
+                else "clear this task to start others."
+            )
+        )
 
     def _key(self, first: int) -> str:
         return f"{self._HEAD}_{first}"
-
-
-def _notes(page: dict[str, Any], size: int, *, is_of_retry: bool) -> list[Note | None]:
-    """Return the notes of a page; whatever is none is no note."""
-    runs, inputs = page.get("runs"), page.get("inputs")
-    if not isinstance(runs, list) or not isinstance(inputs, list):
-        return [None] * size
-    notes: list[Note | None] = [
-        None if run is None else Note(str(text), run if isinstance(run, int) else None, is_of_retry)
-        for run, text in zip(runs[:size], inputs[:size], strict=False)
-    ]
-    return notes + [None] * (size - len(notes))
 
 
 class OutageMemory:

@@ -14,17 +14,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from airflow_provider_promptlayer.api.arguments import execution_id
+from airflow_provider_promptlayer.api.batch_input import OVER, Input, Stage, Starter, how_to_find
+from airflow_provider_promptlayer.api.batch_matching import match
+from airflow_provider_promptlayer.api.batch_notes import Note
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerBatchFailedError,
-    PromptLayerInvalidInputError,
+    PromptLayerConfigurationError,
 )
 
 _PROBLEM_LENGTH: Final = 400
@@ -32,61 +34,6 @@ _PROBLEM_LENGTH: Final = 400
 
 _INPUTS_NAMED: Final = 5
 """How many inputs a message names."""
-
-
-class Stage(StrEnum):
-    """How far one input is."""
-
-    LEFT = "left"
-    """No start was sent, or none that could have arrived."""
-    STARTING = "starting"
-    """The start is being sent."""
-    GOING = "going"
-    """It has a run, which is not known to have ended."""
-    ENDED = "ended"
-    """Its run has ended, well or badly."""
-    REFUSED = "refused"
-    """It certainly has no run, and will not get one."""
-    UNCERTAIN = "uncertain"
-    """A start was sent, and nobody knows whether it arrived: it is never sent again."""
-
-
-class Starter(StrEnum):
-    """Who has started a run."""
-
-    THIS_TRY = "this try"
-    EARLIER_TRY = "earlier try"
-    """Its run is replaced if it has failed."""
-    BEFORE_CLEAR = "before clear"
-    """A try before the task was cleared: its run is replaced also where PromptLayer knows none."""
-
-
-@dataclass(slots=True)
-class Input:
-    """One input, and what became of it.
-
-    :param fingerprint: see :func:`fingerprint`.
-    :param problem: why it has no run, for people.
-    """
-
-    fingerprint: str
-    stage: Stage = Stage.LEFT
-    run_id: int | None = None
-    problem: str | None = None
-    starter: Starter = Starter.THIS_TRY
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What an earlier try has left behind about one input.
-
-    :param run_id: its run; None if the start was about to be sent.
-    :param is_of_retry: whether the try was of this lifecycle, see :class:`.starting.Record`.
-    """
-
-    fingerprint: str
-    run_id: int | None
-    is_of_retry: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,45 +51,66 @@ class Await:
 
 
 class Batch:
-    """The state of a batch."""
+    """The state of a batch.
 
-    def __init__(self, inputs: list[Input]) -> None:
+    An input keeps its index for good: by it, its run is found in PromptLayer. Where it stands in
+    the list of the inputs, which may change, is told by :attr:`order`.
+
+    :param inputs: all that were ever seen.
+    :param order: which of them the list has now; those that are not in it count for nothing.
+    """
+
+    def __init__(self, inputs: list[Input], order: Sequence[int] | None = None) -> None:
         self.inputs = inputs
-        self._left = [
-            index for index in reversed(range(len(inputs))) if inputs[index].stage is Stage.LEFT
-        ]
-        self._stages = Counter(each.stage for each in inputs)
+        self.base_url: str | None = None  # where its runs are, once that is known
+        self._set_order(range(len(inputs)) if order is None else order)
 
     @classmethod
     def take_over(cls, notes: Sequence[Note | None], fingerprints: Sequence[str]) -> Batch:
         """Return what a try makes of what earlier ones have left.
 
         A run that was started is gone back to. A start that was being sent when its try died is
-        not sent again by a retry; once somebody has cleared the task, it is. Somebody who clears a
-        task may also have changed its inputs: a run of another input is nobody's then.
+        not sent again, until a person who was told so has cleared the task. Somebody who clears a
+        task may also have changed its inputs: a run of another input is nobody's then. A retry
+        goes back to it, if it stands at the same place, as the input may tell the time.
 
-        :param notes: one for each input; None where nothing was left.
+        :param notes: one for each input that was seen; None where nothing was left.
         :param fingerprints: of the inputs as they are now.
         """
-        inputs = []
-        for index, (note, now) in enumerate(zip(notes, fingerprints, strict=True)):
-            each = Input(now)
-            if note is not None and note.run_id is not None:
-                if note.is_of_retry:
-                    each.stage, each.starter = Stage.GOING, Starter.EARLIER_TRY
-                    each.fingerprint = note.fingerprint  # of what it was started for
-                elif note.fingerprint == now:
-                    each.stage, each.starter = Stage.GOING, Starter.BEFORE_CLEAR
-                if each.stage is Stage.GOING:
-                    each.run_id = note.run_id
-            elif note is not None and note.is_of_retry:
-                each.stage = Stage.UNCERTAIN
-                each.problem = _how_to_find(index, "an earlier try died while it sent the start.")
-            inputs.append(each)
-        return cls(inputs)
+        batch = cls([Input.of_note(index, note) for index, note in enumerate(notes)])
+        keeps_places = all(note is None or note.is_of_retry for note in notes)
+        batch.arrange(fingerprints, keeps_places=keeps_places)
+        return batch
+
+    def arrange(self, fingerprints: Sequence[str], *, keeps_places: bool = True) -> None:
+        """Take the inputs as they are now, in this order.
+
+        :param keeps_places: whether one that is not recognized may be the one at its place.
+        """
+        matched = match(
+            [each.fingerprint for each in self.inputs],
+            [each.rank for each in self.inputs],
+            fingerprints,
+            self.order if keeps_places else (),
+        )
+        used = set(matched)
+        unused = [
+            index
+            for index in reversed(range(len(self.inputs)))
+            if self.inputs[index].stage is Stage.LEFT and index not in used
+        ]
+        order = []
+        for now, known in zip(fingerprints, matched, strict=True):
+            index = known if known is not None else unused.pop() if unused else len(self.inputs)
+            if index == len(self.inputs):
+                self.inputs.append(Input(now))
+            elif self.inputs[index].stage is Stage.LEFT:
+                self.inputs[index].fingerprint = now
+            order.append(index)
+        self._set_order(order)
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.order)
 
     @property
     def has_left(self) -> bool:
@@ -152,15 +120,24 @@ class Batch:
     @property
     def run_ids(self) -> list[int | None]:
         """The runs in the order of the inputs; None for an input without one."""
-        return [each.run_id for each in self.inputs]
+        return [self.inputs[index].run_id for index in self.order]
 
     @property
     def going(self) -> list[int]:
         """The runs that are not known to have ended."""
         return [
+            run_id
+            for index in self.at(Stage.GOING)
+            if (run_id := self.inputs[index].run_id) is not None
+        ]
+
+    @property
+    def dropped(self) -> list[int]:
+        """The runs of inputs that are not among those of now."""
+        return [
             each.run_id
-            for each in self.inputs
-            if each.stage is Stage.GOING and each.run_id is not None
+            for index, each in enumerate(self.inputs)
+            if each.run_id is not None and index not in self.places
         ]
 
     def run(self, index: int) -> WorkflowRun:
@@ -171,9 +148,9 @@ class Batch:
         """Return how many inputs are at one of the stages."""
         return sum(self._stages[stage] for stage in stages)
 
-    def at(self, stage: Stage) -> list[int]:
-        """Return the inputs that are at a stage."""
-        return [index for index, each in enumerate(self.inputs) if each.stage is stage]
+    def at(self, *stages: Stage) -> list[int]:
+        """Return the inputs that are at one of the stages."""
+        return [index for index in self.order if self.inputs[index].stage in stages]
 
     def plan(self, max_active: int | None, *, may_start: bool = True) -> Start | Await | None:
         """Return what to do next; None if every input has come to its end, or none may be started.
@@ -210,7 +187,14 @@ class Batch:
 
     def uncertain(self, index: int, problem: str) -> None:
         """Note that nobody knows whether the start arrived."""
-        self._move(index, Stage.UNCERTAIN, problem=_how_to_find(index, problem))
+        self._move(index, Stage.UNCERTAIN, problem=how_to_find(index, problem))
+
+    def report_uncertain(self) -> list[int]:
+        """Note that a person is told of the starts of which nobody knows; return the news."""
+        news = [index for index in self.at(Stage.UNCERTAIN) if not self.inputs[index].is_reported]
+        for index in news:
+            self.inputs[index].is_reported = True
+        return news
 
     def ended(self, index: int) -> None:
         """Note that its run has ended."""
@@ -220,77 +204,75 @@ class Batch:
         """Note that its run has not ended after all."""
         self._restage(index, Stage.GOING)
 
-    def replace(self, index: int, *, is_gone: bool = False) -> bool:
-        """Forget its run, which has failed, and start another, if an earlier try has started it.
+    def succeeded(self, index: int) -> None:
+        """Note that its run is a success."""
+        self._restage(index, Stage.SUCCEEDED)
 
+    def failed(self, index: int, *, retry_helps: bool, is_gone: bool = False) -> bool:
+        """Note that its run is no success. If an earlier try has started it, another is started.
+
+        :param retry_helps: whether another run may be one.
         :param is_gone: whether PromptLayer does not know the run.
         :returns: whether another will be started.
         """
-        starter = self.inputs[index].starter
-        may = starter is Starter.BEFORE_CLEAR or (starter is Starter.EARLIER_TRY and not is_gone)
-        if may:
+        each = self.inputs[index]
+        may_be_replaced = each.starter is Starter.BEFORE_CLEAR or (
+            each.starter is Starter.EARLIER_TRY and not is_gone
+        )
+        if (retry_helps or is_gone) and may_be_replaced:
             self._move(index, Stage.LEFT)
-        return may
-
-    @property
-    def ended_of_total(self) -> tuple[int, int]:
-        """How many runs are known to have ended, and how many there will be."""
-        none = self.count(Stage.REFUSED, Stage.UNCERTAIN)
-        return self.count(Stage.ENDED), len(self) - none
+            return True
+        each.retry_helps = retry_helps
+        self._restage(index, Stage.FAILED)
+        return False
 
     def end_all(self) -> None:
         """Note that all runs have ended."""
         for index in self.at(Stage.GOING):
             self.ended(index)
 
-    def payload(self) -> dict[str, Any]:
-        """Return the state as plain JSON. Inputs that share a problem share its text."""
-        problems: dict[str, list[int]] = {}
-        for index, each in enumerate(self.inputs):
-            if each.problem is not None:
-                problems.setdefault(each.problem, []).append(index)
-        return {
-            "inputs": [each.fingerprint for each in self.inputs],
-            "runs": self.run_ids,
-            "ended": self.at(Stage.ENDED),
-            "uncertain": [*self.at(Stage.UNCERTAIN), *self.at(Stage.STARTING)],
-            "starters": {
-                starter.value: [i for i, each in enumerate(self.inputs) if each.starter is starter]
-                for starter in (Starter.EARLIER_TRY, Starter.BEFORE_CLEAR)
-            },
-            "problems": [[problem, indexes] for problem, indexes in problems.items()],
-        }
+    def withhold(self, problem: str) -> None:
+        """Start nothing more in this try."""
+        for index in self.at(Stage.LEFT):
+            self.refused(index, problem)
+            self.inputs[index].retry_helps = True
 
-    @classmethod
-    def read(cls, payload: Any) -> Batch:
-        """Return the state that :meth:`payload` has put down.
+    @property
+    def ended_of_total(self) -> tuple[int, int]:
+        """How many runs are known to have ended, and how many there will be."""
+        none = self.count(Stage.REFUSED, Stage.UNCERTAIN)
+        return self.count(*OVER), len(self) - none
 
-        :raises PromptLayerInvalidInputError: if it is none.
-        """
-        try:
-            inputs = [
-                Input(text) if run_id is None else Input(text, Stage.GOING, execution_id(run_id))
-                for text, run_id in zip(payload["inputs"], payload["runs"], strict=True)
-            ]
-            for index in payload["ended"]:
-                inputs[index].stage = Stage.ENDED
-            for starter, indexes in payload["starters"].items():
-                for index in indexes:
-                    inputs[index].starter = Starter(starter)
-            for problem, indexes in payload["problems"]:
-                for index in indexes:
-                    inputs[index].stage, inputs[index].problem = Stage.REFUSED, str(problem)
-            for index in payload["uncertain"]:
-                inputs[index].stage = Stage.UNCERTAIN
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError):
-            raise PromptLayerInvalidInputError("The notes on the batch cannot be read.") from None
-        return cls(inputs)
+    @property
+    def attainable(self) -> int:
+        """How many inputs have succeeded, or may in a retry of the task."""
+        may = sum(self.inputs[index].retry_helps for index in self.order)
+        return self.count(Stage.SUCCEEDED) + may
+
+    @property
+    def not_to_be_doubled(self) -> int:
+        """How many inputs have a run, or may have one, that a retry without notes would double."""
+        has_run = (Stage.STARTING, Stage.GOING, Stage.ENDED, Stage.SUCCEEDED, Stage.UNCERTAIN)
+        failed = [self.inputs[index] for index in self.at(Stage.FAILED)]
+        return self.count(*has_run) + sum(not each.retry_helps for each in failed)
+
+    def spare(self, min_success_rate: float) -> int:
+        """Return how many inputs more may fail; less than 0 if too many have."""
+        failed = self.count(Stage.REFUSED, Stage.UNCERTAIN, Stage.FAILED)
+        return len(self) - needed(len(self), min_success_rate) - failed
+
+    def _set_order(self, order: Sequence[int]) -> None:
+        self.order = list(order)
+        self.places = {index: place for place, index in enumerate(self.order)}
+        self._left = [i for i in reversed(self.order) if self.inputs[i].stage is Stage.LEFT]
+        self._stages = Counter(self.inputs[index].stage for index in self.order)
 
     def _move(
         self, index: int, stage: Stage, run_id: int | None = None, problem: str | None = None
     ) -> None:
         each = self.inputs[index]
         each.run_id, each.starter = run_id, Starter.THIS_TRY
+        each.retry_helps = each.is_reported = False
         each.problem = None if problem is None else one_line(problem, _PROBLEM_LENGTH)
         self._restage(index, stage)
 
@@ -308,11 +290,18 @@ class Batch:
             self._left.append(index)
 
 
-def _how_to_find(index: int, problem: str) -> str:
-    return (
-        "a run may be going on, which can be found in PromptLayer by its metadata "
-        f"(airflow_run_id, airflow_task_id, airflow_batch_index={index}): {problem}"
-    )
+def check_place(runs_are_at: str, base_url: str) -> None:
+    """Let runs be asked about where they are alone: elsewhere, their ids are those of others.
+
+    :param base_url: where the connection leads to.
+    :raises PromptLayerConfigurationError: if that is elsewhere.
+    """
+    if runs_are_at != base_url:
+        raise PromptLayerConfigurationError(
+            f"Runs of this batch were started at {runs_are_at}, and the Airflow connection leads "
+            f"to {base_url} now. Correct the connection and clear this task, to go back to them; "
+            "or clear this task as it is, to start others."
+        )
 
 
 def fingerprint(body: bytes) -> str:

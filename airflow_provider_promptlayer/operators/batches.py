@@ -5,27 +5,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_promptlayer import xcom
-from airflow_provider_promptlayer.api.arguments import canonical, items, mapping, texts
+from airflow_provider_promptlayer.api.arguments import texts
+from airflow_provider_promptlayer.api.batch_input import OVER, Input, Stage
+from airflow_provider_promptlayer.api.batch_resume import batch_payload, read_batch
 from airflow_provider_promptlayer.api.batches import (
     Await,
     Batch,
     BatchLook,
-    Stage,
     Start,
     WorkflowRuns,
-    fingerprint,
+    check_place,
     judge_batch,
     needed,
     shortfall,
 )
-from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
+from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on
 from airflow_provider_promptlayer.api.events import read_event
+from airflow_provider_promptlayer.api.resume_state import ResumeState
 from airflow_provider_promptlayer.api.subjects import Subject
-from airflow_provider_promptlayer.api.workflows import WorkflowResults, run_workflow
+from airflow_provider_promptlayer.batch_inputs import BatchInputs
+from airflow_provider_promptlayer.batch_results import MANY_TROUBLES, BatchResults
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
     PromptLayerBatchFailedError,
@@ -35,12 +37,11 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerNotFoundError,
     PromptLayerOutageError,
     PromptLayerRefusedError,
-    PromptLayerRunFailedError,
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.memory import BatchMemory
+from airflow_provider_promptlayer.memory import BatchMemory, write_patiently
 from airflow_provider_promptlayer.operators.workflows import origin
 from airflow_provider_promptlayer.starting import ahead_of_execution_timeout, store_trouble
 from airflow_provider_promptlayer.waiting import PromptLayerWaiter
@@ -52,13 +53,7 @@ if TYPE_CHECKING:
 _ABOUT_THE_INPUT: Final = frozenset({400, 413, 422})
 """The refusals that another input may not meet."""
 
-_TROUBLES: Final = 3
-"""How many runs that could not be asked about end a look: it is no use to ask about the rest."""
-
-_PATIENCE: Final = 60.0
-"""Seconds for which a run is asked about in vain, once another one could not be read."""
-
-_FINDINGS_NAMED: Final = 20
+_RUNS_NAMED: Final = 20
 
 
 class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
@@ -88,9 +83,19 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     :class:`.PromptLayerRunWorkflowOperator` has it. On Airflow 3.3 and later the task notes each
     start before it is sent, and each run. A retry goes back to the runs that go on or have
     succeeded, and starts those inputs anew whose run has failed; an input whose start was being
-    sent when the worker died counts as failed until the task is cleared, because nobody can tell
-    whether it has arrived. A task that is cleared before it has succeeded goes back in the same
-    way, unless the input has changed; one that is cleared after it has succeeded runs all anew.
+    sent when the worker died counts as failed until a try has said so and the task is cleared
+    then, because nobody can tell whether it has arrived. A task that is cleared before it has
+    succeeded goes back in the same way, unless the input has changed; one that is cleared after it
+    has succeeded runs all anew.
+
+    **Inputs are recognized wherever they stand in the list**, which a retry, a clear or the way
+    back from a deferral may render in another order, with more inputs or with fewer. The results
+    are always in the order of the inputs as they are then.
+
+    **No run is started for nothing.** Once ``min_success_rate`` cannot be reached any more, nothing
+    more is started; the task waits for the runs that go on, and fails. When the time is up, what
+    has ended is handed on all the same: the others are in ``promptlayer_errors``, with the ids of
+    their runs, and ``min_success_rate`` decides whether the task succeeds.
     Airflow 3.4 drops the notes when the task is cleared: such a task runs all anew, unless it is
     cleared with ``keep_task_state`` or together with its whole DAG run.
 
@@ -106,9 +111,9 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     :param max_active_runs: how many runs may go on at a time; None starts all at once. The task
         comes back to a worker when half of these have ended, to start others.
     :param min_success_rate: the share of the inputs that has to succeed, from 0 to 1.
-    :param metadata: strings to find the runs by in PromptLayer; ``airflow_batch_index``, which
-        counts from 0, and those of :class:`.PromptLayerRunWorkflowOperator` are added where they
-        are not given. Templated.
+    :param metadata: strings to find the runs by in PromptLayer; ``airflow_batch_index``, the place
+        from 0 on at which the task first saw the input, and those of
+        :class:`.PromptLayerRunWorkflowOperator` are added where they are not given. Templated.
     :param workflow_label_name: run the version with this release label. Templated.
     :param workflow_version_number: run this version; excludes the label. Templated. Without
         either, the latest version runs.
@@ -172,15 +177,24 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         self.fail_on: FailOn = fail_on
         self._memory: BatchMemory | None = None
         self._batch: Batch | None = None  # once known
+        self._inputs: BatchInputs | None = None  # once rendered
+        self._results: BatchResults | None = None  # while there is a batch
         self._began_at = self._deadline = 0.0
-        self._outputs: dict[int, Any] = {}  # of the inputs that succeeded
-        self._failures: dict[int, str] = {}  # of the inputs whose run is no success
-        self._another_helps: set[int] = set()  # those of them for which another run may be one
-        self._unread: set[int] = set()  # those of them whose run could not be asked about
-        self._doubted: set[int] = set()  # inputs whose run was said to have ended, and goes on
         self._is_doubtful = False  # whether an outage was met that may be of one run alone
-        self._size = 0
-        self._findings: list[str] = []
+
+    @property
+    def results(self) -> BatchResults:
+        """What was fetched of the batch in this visit of a worker."""
+        if self._results is None:
+            self._results = BatchResults(
+                self.hook,
+                self.batch,
+                fail_on=self.fail_on,
+                nodes=self.nodes,
+                return_all_outputs=self.return_all_outputs,
+                max_outage=self.max_outage,
+            )
+        return self._results
 
     @property
     def batch(self) -> Batch:
@@ -213,22 +227,28 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             has_notes = waiting is not None
             if waiting is None:
                 waiting = self._notes_from_elsewhere(context)
-            if "batch" not in waiting:
-                raise PromptLayerEventError("The task was resumed without its own notes.")
-            self._began_at, self._deadline = waiting["started_at"], waiting["deadline"]
-            batch = self._batch = Batch.read(waiting["batch"])
-            subject = self._subject = WorkflowRuns(**waiting["subject"])
+            state, batch = ResumeState.read(waiting), read_batch(waiting.get("batch"))
+            self._began_at, self._deadline = state.started_at, state.deadline
+            self._batch = batch
+            if self._memory is not None:
+                self._memory.resume(batch)
+            if batch.base_url is not None:
+                check_place(batch.base_url, self.hook.settings.base_url)
+            subject = self._subject = state.subject(WorkflowRuns)
+            self._arrange(context)
             # Without notes it is not known which of the runs were still going on.
             is_any = not has_notes and isinstance(event, dict)
             try:
                 read_event(event, subject_id=str(event.get("id")) if is_any else subject.id)
             except PromptLayerOutageError:
-                if subject.until or len(batch.going) + batch.count(Stage.ENDED) < 2:
+                if subject.until or batch.count(Stage.GOING, *OVER) < 2:
                     raise
                 self._is_doubtful = True  # it may be of one run alone: reading them tells
+            except PromptLayerWaitTimeoutError:
+                return self._finish_late(context)
             if subject.until == 0:
                 batch.end_all()  # if one has not, reading it will tell
-            return self._to_the_end(context, outage_since=waiting["outage_since"])
+            return self._to_the_end(context, outage_since=state.outage_since)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -242,20 +262,25 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
 
         :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
         """
-        fingerprints, unfit = self._check(context)
+        inputs = self._inputs = self._new_inputs(context)
+        inputs.check(self.min_success_rate)
+        texts("nodes", self.nodes)
         self._memory = self._open_memory(context)
+        base_url = self.hook.settings.base_url
         batch = self._batch = (
-            Batch.take_over([None] * len(fingerprints), fingerprints)
+            Batch.take_over([], inputs.fingerprints)
             if self._memory is None
-            else self._memory.open(fingerprints)
+            else self._memory.open(inputs.fingerprints, base_url)
         )
-        for index in batch.at(Stage.LEFT):
-            if index in unfit:
-                batch.refused(index, unfit[index])
+        batch.base_url = base_url  # also where there are no notes
+        self._refuse_unfit(batch, inputs)
         if batch.going:
             self.log.info("Going back to %s runs of an earlier try.", len(batch.going))
             others = [
-                i for i in batch.at(Stage.GOING) if batch.inputs[i].fingerprint != fingerprints[i]
+                place
+                for place, index in enumerate(batch.order)
+                if batch.inputs[index].stage is Stage.GOING
+                and batch.inputs[index].fingerprint != inputs.fingerprints[place]
             ]
             if others:
                 self.log.warning(
@@ -265,19 +290,58 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                     others[0],
                 )
             self._keep(context)
+        self._say_dropped(batch)
+        if self._memory is not None and self._memory.left_elsewhere:
+            self.log.warning(
+                "Runs that an earlier try started at another PromptLayer are left to themselves: "
+                "%s.",
+                _some(self._memory.left_elsewhere),
+            )
         return WorkflowRuns(batch.going) if batch.going else None
+
+    def _arrange(self, context: Context) -> None:
+        """Take the inputs as they are rendered now, which may be in another order than before."""
+        inputs = self._inputs = self._new_inputs(context)
+        batch, dropped = self.batch, self.batch.dropped
+        try:
+            batch.arrange(inputs.fingerprints)
+        except PromptLayerInvalidInputError as error:  # such as an XCom that is no more
+            self.log.warning("%s The order of the inputs before the deferral is kept.", error)
+            return
+        self._refuse_unfit(batch, inputs)
+        if batch.dropped != dropped:
+            self._say_dropped(batch)
+
+    @staticmethod
+    def _refuse_unfit(batch: Batch, inputs: BatchInputs) -> None:
+        for place, problem in inputs.unfit.items():
+            if batch.inputs[batch.order[place]].stage is Stage.LEFT:
+                batch.refused(batch.order[place], problem)
+
+    def _say_dropped(self, batch: Batch) -> None:
+        if dropped := batch.dropped:
+            self.log.warning(
+                "%s runs were started for inputs that are not in the list any more, and are left "
+                "to themselves: %s.",
+                len(dropped),
+                _some(dropped),
+            )
 
     def _notes_from_elsewhere(self, context: Context) -> dict[str, Any]:
         # See the base. Inputs without a run may have been left or refused: nobody can tell here.
         pushed = xcom.pull_own(context, xcom.EXECUTION_IDS_KEY)
         if not pushed or None in pushed:
             raise PromptLayerEventError("The task was resumed without its own notes.")
-        notes = super()._notes_from_elsewhere(context)
-        batch = Batch.take_over([None] * len(pushed), self._check(context)[0])
-        for index, run_id in enumerate(pushed):
-            batch.starting(index)
-            batch.started(index, run_id)
-        return {**notes, "batch": batch.payload()}
+        fingerprints = self._new_inputs(context).fingerprints
+        if len(fingerprints) != len(pushed):
+            raise PromptLayerEventError("The task was resumed without its own notes.")
+        batch = Batch(
+            [
+                Input(text, Stage.GOING, run_id)
+                for text, run_id in zip(fingerprints, pushed, strict=True)
+            ]
+        )
+        return {**super()._notes_from_elsewhere(context), "batch": batch_payload(batch)}
 
     def recall(self, context: Context) -> WorkflowRuns | None:
         """Return the runs whose ids were pushed before the task left the worker."""
@@ -292,12 +356,12 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         that PromptLayer is there.
         """
         batch, until = self.batch, subject.until if isinstance(subject, WorkflowRuns) else 0
-        going = batch.at(Stage.GOING)
         go_on, answers, troubles = 0, 0, []
-        for index in going:
+        for index in batch.at(Stage.GOING):
             try:
                 run = batch.run(index)
-                look = self.hook.call(run.read() if index in self._doubted else run.peek())
+                is_contradicted = index in self.results.contradicted
+                look = self.hook.call(run.read() if is_contradicted else run.peek())
             except PromptLayerTransientError as error:
                 troubles.append(error)
                 go_on += 1
@@ -308,7 +372,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 go_on += not look.is_complete
                 if look.is_complete:
                     batch.ended(index)
-            if (answers and go_on > until) or len(troubles) == _TROUBLES:
+            if (answers and go_on > until) or len(troubles) == MANY_TROUBLES:
                 break
         if troubles and not answers:
             raise troubles[-1]
@@ -332,25 +396,25 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
 
     def notes(self) -> dict[str, Any]:
         """Return the state of the batch, as JSON."""
-        return {"batch": self.batch.payload()}
+        return {"batch": batch_payload(self.batch)}
 
     def record(self, context: Context, ending: BatchLook) -> None:  # noqa: ARG002
         """Push what went wrong with each input, before that is judged."""
         self._push(context, xcom.EXECUTION_IDS_KEY, self.batch.run_ids)
-        self._push(context, xcom.ERRORS_KEY, self._errors)
+        self._push(context, xcom.ERRORS_KEY, self.results.errors)
 
     def judge(self, ending: BatchLook) -> None:  # noqa: ARG002
         """Apply ``min_success_rate``.
 
         :raises PromptLayerBatchFailedError: naming the first inputs that failed, and why.
         """
-        judge_batch(self._errors, self.min_success_rate)
+        judge_batch(self.results.errors, self.min_success_rate)
 
     def deliver(self, context: Context, ending: BatchLook) -> list[Any]:  # noqa: ARG002
         """Return the results."""
-        if self.do_xcom_push and (hint := xcom.size_hint(self._size)):
+        if self.do_xcom_push and (hint := xcom.size_hint(self.results.size)):
             self.log.info("%s", hint)
-        return self._results
+        return self.results.in_order
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot double what goes on or has succeeded."""
@@ -358,14 +422,10 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         if self._memory is None:
             if batch is None:
                 return not self._resumed and super().may_retry(error)
-            not_to_be_doubled = batch.count(
-                Stage.STARTING, Stage.GOING, Stage.ENDED, Stage.UNCERTAIN
-            ) - len(self._another_helps)
-            if not_to_be_doubled:
+            if batch.not_to_be_doubled:
                 return False
         if batch is not None and isinstance(error, PromptLayerBatchFailedError):
-            attainable = len(self._outputs) + len(self._another_helps) + len(self._unread)
-            return attainable >= needed(len(batch), self.min_success_rate)
+            return batch.attainable >= needed(len(batch), self.min_success_rate)
         return super().may_retry(error)
 
     def on_kill(self) -> None:
@@ -388,22 +448,63 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
 
     def _to_the_end(self, context: Context, outage_since: float | None = None) -> list[Any]:
         # New ones: an operator that dag.test() runs twice is copied, and copies share what it has.
-        self._outputs, self._failures, self._findings, self._size = {}, {}, [], 0
-        self._another_helps, self._unread, self._doubted = set(), set(), set()
+        self._results = None
         may_start = True
-        while True:
-            step = self.batch.plan(self.max_active_runs, may_start=may_start)
-            if isinstance(step, Start):
-                may_start = self._start_some(context)
-                continue
-            if isinstance(step, Await):
-                self._wait_for_some(step.until, outage_since)
-                outage_since = None
-            elif self._collect():
-                ending = BatchLook(0, 0, *self.batch.ended_of_total)
-                results: list[Any] = self._finish(context, ending)
-                return results
-            may_start = True
+        try:
+            while True:
+                self._stop_if_out_of_reach()
+                step = self.batch.plan(self.max_active_runs, may_start=may_start)
+                if isinstance(step, Start):
+                    may_start = self._start_some(context)
+                    continue
+                may_start = True
+                if isinstance(step, Await):
+                    self._wait_for_some(step.until, outage_since)
+                    outage_since = None
+                    continue
+                self.results.fetch(is_doubtful=self._is_doubtful)
+                if not self.batch.count(Stage.GOING, Stage.LEFT):
+                    return self._finish(context, BatchLook(0, 0, *self.batch.ended_of_total))
+        except PromptLayerWaitTimeoutError:
+            return self._finish_late(context)
+
+    def _finish_late(self, context: Context) -> list[Any]:
+        """Hand on what has ended, of a batch whose time is up.
+
+        :raises PromptLayerWaitTimeoutError: if that is too little.
+        """
+        batch, seconds = self.batch, self._deadline - self._began_at
+        batch.end_all()  # which of them have not, reading them tells
+        self.results.fetch_late()
+        for index in batch.at(Stage.GOING):
+            self.results.failures[index] = (
+                f"{batch.run(index)} did not end within {seconds:.0f} s. It goes on at PromptLayer."
+            )
+        for index in batch.at(Stage.LEFT):
+            self.results.failures[index] = f"No run was started within {seconds:.0f} s."
+        try:
+            return self._finish(
+                context, BatchLook(batch.count(Stage.GOING), 0, *batch.ended_of_total)
+            )
+        except PromptLayerBatchFailedError as error:
+            raise PromptLayerWaitTimeoutError(
+                f"The batch did not end within {seconds:.0f} s. {error}"
+            ) from error
+
+    def _stop_if_out_of_reach(self) -> None:
+        """Start nothing more if ``min_success_rate`` cannot be reached, and say so."""
+        batch = self.batch
+        if batch.has_left and batch.spare(self.min_success_rate) < batch.count(Stage.ENDED):
+            self.results.judge_ended()
+        if batch.has_left and batch.spare(self.min_success_rate) < 0:
+            self.log.warning(
+                "min_success_rate=%g cannot be reached any more, so the %s inputs that are left "
+                "are not started. %s runs go on.",
+                self.min_success_rate,
+                len(batch.at(Stage.LEFT)),
+                batch.count(Stage.GOING),
+            )
+            batch.withhold("not started, as min_success_rate could not be reached any more.")
 
     def _wait_for_some(self, until: int, outage_since: float | None) -> None:
         subject = self._subject = WorkflowRuns(self.batch.going, until)
@@ -420,7 +521,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         try:
             self._wait_to_the_end(subject, wait)
         except PromptLayerOutageError:
-            if until or not self.batch.count(Stage.ENDED):
+            if until or not self.batch.count(*OVER):
                 raise
             self._is_doubtful = True
             self.batch.end_all()  # it may be of one run alone: reading them tells
@@ -432,7 +533,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
 
     @property
     def _is_contradicted(self) -> bool:
-        return bool(self._doubted)  # the batch also comes back to start others
+        return bool(self.results.contradicted)  # the batch also comes back to start others
 
     def _start_some(self, context: Context) -> bool:
         """Start what may be started now; return False if that met trouble that may pass.
@@ -440,13 +541,15 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         :raises PromptLayerError: if it cannot pass, or nothing goes on that could be waited for.
         """
         try:
+            self.hook.warm_up()
             while isinstance(step := self.batch.plan(self.max_active_runs), Start):
                 if time.time() >= self._deadline:
                     raise PromptLayerWaitTimeoutError(
                         f"{len(self.batch.at(Stage.LEFT))} of {len(self.batch)} inputs were not "
                         f"started within {self.timeout:.0f} s."
                     )
-                self._start(context, step.index)
+                self._start(step.index)
+                self._stop_if_out_of_reach()
         except PromptLayerError as error:
             going = self.batch.count(Stage.GOING)
             if going and isinstance(error, PromptLayerTransientError):
@@ -462,10 +565,10 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             self._keep(context)
         return True
 
-    def _start(self, context: Context, index: int) -> None:
-        """Start one input. Before its start is sent, it is noted that it is."""
+    def _start(self, index: int) -> None:
+        """Start one input. When all is ready for it, it is noted that its start is sent."""
         batch, memory = self.batch, self._memory
-        arguments = self._arguments(context, index)
+        call = self.inputs_now.call(batch.places[index], index)
         batch.starting(index)
         if memory is not None:
             try:
@@ -476,7 +579,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 raise store_trouble(error) from error
             memory.mark(index)  # what becomes of it goes along with the next note
         try:
-            batch.started(index, self.hook.run_workflow(self.workflow_id_or_name, **arguments))
+            batch.started(index, self.hook.start_run(call))
         except PromptLayerStartUncertainError as error:
             batch.uncertain(index, str(error))
         except PromptLayerRefusedError as error:
@@ -489,200 +592,76 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             raise
         else:
             return
-        self.log.warning("Input %s: %s", index, batch.inputs[index].problem)
+        self.log.warning("Input %s: %s", batch.places[index], batch.inputs[index].problem)
 
     def _keep(self, context: Context) -> None:
         """Keep the ids where they can be found, after each round of starts, however it ended."""
+        batch, memory = self.batch, self._memory
         try:
-            if self._memory is not None:
-                self._memory.write(self.batch)
+            if memory is not None:
+                write_patiently(
+                    lambda: memory.write(batch), self.log, lambda: self.hook.is_stopping
+                )
         except Exception:
             self.log.exception("Could not note the runs for later tries.")
         try:
-            self._push(context, xcom.EXECUTION_IDS_KEY, self.batch.run_ids)
+            self._push(context, xcom.EXECUTION_IDS_KEY, batch.run_ids)
         except Exception:
             self.log.exception("Could not push the ids of the runs to XCom.")
 
-    # --- the inputs ---------------------------------------------------------------------------
-
-    @cached_property
-    def _inputs(self) -> list[dict[str, Any]]:
-        """The inputs as they are sent.
-
-        :raises PromptLayerInvalidInputError: if they are no list of mappings.
-        """
-        found = items("inputs", self.inputs)
-        if found is None:
-            raise PromptLayerInvalidInputError("inputs must be a list of mappings, not None.")
-        return [
-            {} if each is None else mapping(f"inputs[{index}]", each)
-            for index, each in enumerate(found)
-        ]
-
-    def _check(self, context: Context) -> tuple[list[str], dict[int, str]]:
-        """Return the fingerprints of the inputs, and why some of them cannot be sent.
-
-        :raises PromptLayerInvalidInputError: if too few can for ``min_success_rate``, or another
-            argument cannot be sent.
-        """
-        run_workflow(self.workflow_id_or_name, **{**self._common(context), "input_variables": {}})
-        texts("nodes", self.nodes)
-        fingerprints, unfit = self._fingerprints
-        if len(fingerprints) - len(unfit) < needed(len(fingerprints), self.min_success_rate):
-            raise PromptLayerInvalidInputError(
-                f"{len(unfit)} of {len(fingerprints)} inputs cannot be sent, so nothing was "
-                f"started: {next(iter(unfit.values()))}"
-            )
-        return fingerprints, unfit
-
-    @cached_property
-    def _fingerprints(self) -> tuple[list[str], dict[int, str]]:
-        """The fingerprints of the inputs, and why some have none: they cannot be sent."""
-        fingerprints, unfit = [], {}
-        for index, each in enumerate(self._inputs):
-            try:
-                fingerprints.append(self._fingerprint(index, each))
-            except PromptLayerInvalidInputError as error:
-                fingerprints.append("")
-                unfit[index] = str(error)
-        return fingerprints, unfit
-
-    def _fingerprint(self, index: int, variables: dict[str, Any]) -> str:
-        """Return what tells the run of an input from that of another, or of another workflow."""
-        of = [self.workflow_id_or_name, self.workflow_label_name, self.workflow_version_number]
-        asked = {"of": [None if one is None else str(one) for one in of], "inputs": variables}
-        return fingerprint(canonical(f"inputs[{index}]", asked))
-
-    @cached_property
-    def _moved(self) -> set[str]:
-        """The inputs in whose place there was another one when this visit of a worker began."""
-        now, _ = self._fingerprints
-        begun = [each.fingerprint for each in self.batch.inputs]
-        return {then for then, there in zip(begun, now, strict=True) if then != there}
-
-    def _arguments(self, context: Context, index: int) -> dict[str, Any]:
-        """Return the arguments of one start.
-
-        :raises PromptLayerInvalidInputError: if there are more or fewer inputs than when the batch
-            began.
-        """
-        inputs = self._inputs
-        if len(inputs) != len(self.batch):
-            raise PromptLayerInvalidInputError(
-                f"There are {len(inputs)} inputs now and there were {len(self.batch)} when the "
-                "batch began, so no more of them are started."
-            )
-        now = self._fingerprint(index, inputs[index])
-        if now in self._moved:
-            raise PromptLayerInvalidInputError(
-                f"The inputs have moved since the batch began: inputs[{index}] was at another "
-                "place, and would be run twice. No more of them are started."
-            )
-        self.batch.inputs[index].fingerprint = now  # of a template that tells the time, say
-        common = self._common(context)
-        common["metadata"] = {"airflow_batch_index": str(index), **common["metadata"]}
-        return {**common, "input_variables": inputs[index]}
-
-    def _common(self, context: Context) -> dict[str, Any]:
-        return {
-            "metadata": {**origin(context), **mapping("metadata", self.metadata)},
-            "workflow_label_name": self.workflow_label_name,
-            "workflow_version_number": self.workflow_version_number,
-            "return_all_outputs": self.return_all_outputs,
-        }
-
-    # --- the results --------------------------------------------------------------------------
-
-    def _collect(self) -> bool:
-        """Read each run that has ended, once; return False if some have to be waited for."""
-        batch, unread, answers = self.batch, dict[int, PromptLayerOutageError](), 0
-        patience = min(self.max_outage, _PATIENCE)
-        for index in batch.at(Stage.ENDED):
-            if index in self._outputs or index in self._failures:
-                continue
-            is_gone = False
-            try:
-                results = self.hook.ask(
-                    batch.run(index).read(),
-                    about=batch.run(index).name,
-                    # Whether one run alone cannot be read, the next ones tell soon.
-                    max_outage=patience if unread or self._is_doubtful else self.max_outage,
-                )
-                answers += 1
-                if not results.is_complete:
-                    batch.goes_on(index)
-                    self._doubted.add(index)  # else the next look says so again, at once
-                    continue
-                judge(results, self.fail_on)
-                self._outputs[index] = self._output(results)
-                continue
-            except PromptLayerOutageError as error:
-                unread[index] = error
-                if self._outputs:  # what was read can be read again, unless it is an outage of all
-                    good = batch.run(next(iter(self._outputs)))
-                    self.hook.ask(good.peek(), about=good.name, max_outage=patience)
-                    answers += 1
-                elif len(unread) == _TROUBLES and not answers:
-                    raise
-                continue
-            except PromptLayerRunFailedError as error:
-                problem, another_helps = str(error), True
-            except PromptLayerNotFoundError as error:
-                problem, another_helps, is_gone = str(error), False, True
-            except (PromptLayerAnswerTooLargeError, PromptLayerInvalidInputError) as error:
-                problem, another_helps = str(error), False
-            if (another_helps or is_gone) and batch.replace(index, is_gone=is_gone):
-                self.log.info("Input %s is started anew: %s", index, problem)
-                continue
-            self._failures[index] = problem
-            if another_helps:
-                self._another_helps.add(index)
-        if unread and not answers:
-            raise next(iter(unread.values()))
-        self._failures.update({index: str(error) for index, error in unread.items()})
-        self._unread.update(unread)
-        return not batch.count(Stage.GOING, Stage.LEFT)
-
-    def _output(self, results: WorkflowResults) -> Any:
-        """Return what is handed on of a run, in a form that Airflow can store."""
-        findings = xcom.Findings(results)
-        outputs = xcom.storable_outputs(xcom.select(results, self.nodes), results.nodes, findings)
-        output = outputs.by_stored_name if self.return_all_outputs else outputs.final(results)
-        self._size += outputs.size
-        self._findings += [
-            f"Workflow run {results.workflow_version_execution_id}: {line}"
-            for line in findings.lines()[: _FINDINGS_NAMED - len(self._findings)]
-        ]
-        return output
+    # --- the inputs and the results -----------------------------------------------------------
 
     @property
-    def _errors(self) -> list[str | None]:
-        return [
-            self._failures.get(index, each.problem) for index, each in enumerate(self.batch.inputs)
-        ]
+    def inputs_now(self) -> BatchInputs:
+        """The inputs as they were rendered for this visit of a worker."""
+        if self._inputs is None:
+            raise PromptLayerEventError("The task was resumed without its inputs.")
+        return self._inputs
 
-    @property
-    def _results(self) -> list[Any]:
-        return [self._outputs.get(index) for index in range(len(self.batch))]
+    def _new_inputs(self, context: Context) -> BatchInputs:
+        return BatchInputs(
+            self.inputs,
+            self.workflow_id_or_name,
+            metadata=self.metadata,
+            origin=origin(context),
+            workflow_label_name=self.workflow_label_name,
+            workflow_version_number=self.workflow_version_number,
+            return_all_outputs=self.return_all_outputs,
+        )
 
-    def _finish(self, context: Context, ending: BatchLook) -> Any:
+    def _finish(self, context: Context, ending: BatchLook) -> list[Any]:
         self.record(context, ending)
+        self._note_reported()
         if self.do_xcom_push:
-            for line in self._findings:
+            for line in self.results.findings:
                 self.log.warning("%s", line)
         try:
             self.judge(ending)
         except PromptLayerBatchFailedError:
-            self._push(context, xcom.RETURN_VALUE_KEY, self._results)
+            self._push(context, xcom.RETURN_VALUE_KEY, self.results.in_order)
             raise
-        if missing := shortfall(self._errors):
+        if missing := shortfall(self.results.errors):
             self.log.warning("%s", missing)
+        results = self.deliver(context, ending)
         if self._memory is not None:
             try:
-                self._memory.deliver()
+                self._memory.deliver(self.batch)
             except Exception:
                 self.log.exception("Could not note for later tries that the results went out.")
-        return self.deliver(context, ending)
+        return results
+
+    def _note_reported(self) -> None:
+        """Note that a person is told of the starts of which nobody knows whether they arrived.
+
+        Only a clear after that says that somebody has looked.
+        """
+        news = self.batch.report_uncertain()
+        if self._memory is None or not news:
+            return
+        try:
+            self._memory.write(self.batch, *news)
+        except Exception:
+            self.log.exception("Could not note what a person is asked; the next try asks again.")
 
     def _open_memory(self, context: Context) -> BatchMemory | None:
         if not self.reattach:
@@ -694,6 +673,12 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 "after a crash starts all of them again."
             )
         return memory
+
+
+def _some(run_ids: Sequence[int]) -> str:
+    named = ", ".join(map(str, run_ids[:_RUNS_NAMED]))
+    more = len(run_ids) - _RUNS_NAMED
+    return named + (f" and {more} more" if more > 0 else "")
 
 
 def _check_limits(max_active_runs: Any, min_success_rate: Any) -> None:

@@ -8,6 +8,7 @@ import copy
 import datetime
 import json
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import requests
 from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
 from support.clocks import Leap, timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
 
-from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer import compat, transport
 from airflow_provider_promptlayer.api import arguments
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
@@ -37,6 +39,7 @@ from airflow_provider_promptlayer.testing import (
     Reply,
     Workflow,
 )
+from airflow_provider_promptlayer.transport import blocking
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowBatchTrigger
 
 SLOW = 5
@@ -74,6 +77,12 @@ def server(promptlayer_connection: str, promptlayer_server: LocalPromptLayer) ->
 @pytest.fixture(params=[False, True], ids=["poke", "deferred"])
 def deferrable(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
+
+
+@pytest.fixture
+def log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    caplog.set_level("INFO")  # Airflow 3 logs to the standard output, Airflow 2 through logging
+    return lambda: "\n".join(r.getMessage() for r in caplog.records) or capsys.readouterr().out
 
 
 def numbered(count: int, **more: Any) -> list[dict[str, Any]]:
@@ -161,7 +170,7 @@ class TestResults:
             compared.append(name)
             return arguments.canonical(name, value)
 
-        monkeypatch.setattr("airflow_provider_promptlayer.operators.batches.canonical", canonical)
+        monkeypatch.setattr("airflow_provider_promptlayer.batch_inputs.canonical", canonical)
         assert run([{"n": 7}] * 100).value == answers(*[7] * 100)
         assert starts(server) == each_once(100)
         assert len(compared) <= 3 * 100
@@ -251,13 +260,6 @@ class TestResults:
 
 
 class TestProgress:
-    @pytest.fixture
-    def log(
-        self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-    ) -> Callable[[], str]:
-        caplog.set_level("INFO")  # Airflow 3 logs to the standard output, Airflow 2 through logging
-        return lambda: "\n".join(r.getMessage() for r in caplog.records) or capsys.readouterr().out
-
     @pytest.mark.parametrize("places", [None, 4])
     def test_never_runs_backwards(
         self,
@@ -444,11 +446,31 @@ class TestMaxActiveRuns:
 
         return run_task(make)
 
-    def test_inputs_that_have_moved_are_not_started(self, server: LocalPromptLayer) -> None:
+    def test_inputs_in_another_order_are_recognized(self, server: LocalPromptLayer) -> None:
         ending = self.run_while_inputs_change(numbered(4)[::-1])
-        assert ending.kind == "failed for good"
-        assert "The inputs have moved" in ending.message
-        assert starts(server) == each_once(2)
+        assert ending.value == answers(3, 2, 1, 0)
+        assert ending.xcoms["promptlayer_execution_ids"][2:] == [2, 1]
+        assert starts(server) == each_once(4)
+
+    def test_inputs_that_come_and_go_are_recognized(self, server: LocalPromptLayer) -> None:
+        ending = self.run_while_inputs_change([{"n": n} for n in (9, 3, 0, 2, 8)])
+        assert ending.value == answers(9, 3, 0, 2, 8)
+        assert server.count("POST") == 6
+
+    def test_inputs_that_are_no_more_keep_their_order(self, server: LocalPromptLayer) -> None:
+        """Where the XCom of another task is gone when the task comes back."""
+        made: list[int] = []
+
+        def make() -> PromptLayerRunWorkflowBatchOperator:
+            made.append(len(made))
+            return PromptLayerRunWorkflowBatchOperator(
+                task_id="task",
+                workflow_id_or_name="Slow",
+                inputs=numbered(3) if len(made) <= 2 else None,  # type: ignore[arg-type]
+                poke_interval=0.05,
+            )
+
+        assert run_task(make).value == answers(0, 1, 2)
 
     def test_inputs_that_tell_the_time_are_started(self, server: LocalPromptLayer) -> None:
         ending = self.run_while_inputs_change([{"n": n} for n in (10, 11, 12, 13)])
@@ -479,6 +501,73 @@ class TestMaxActiveRuns:
         )
         if deferrals == 1 and deferrable:
             assert ending.worker_visits == 2
+
+
+class TestOutOfReach:
+    """A batch that cannot reach ``min_success_rate`` any more costs no more than it has."""
+
+    @pytest.fixture(params=["Echo", "Slow"])
+    def workflow(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.mark.parametrize(
+        ("rate", "started"), [(1.0, range(2, 4)), (0.9, range(4, 7)), (0.8, range(10, 11))]
+    )
+    def test_starts_nothing_more(
+        self,
+        server: LocalPromptLayer,
+        deferrable: bool,
+        workflow: str,
+        rate: float,
+        started: range,
+        log: Callable[[], str],
+    ) -> None:
+        store = Store()
+        ending = run(
+            numbered(10, broken=[0, 3]),
+            store=store,
+            workflow_id_or_name=workflow,
+            deferrable=deferrable,
+            max_active_runs=2,
+            min_success_rate=rate,
+        )
+        assert server.count("POST") in started
+        said = log()
+        if rate == 0.8:
+            assert ending.kind == "success"
+            assert "cannot be reached" not in said
+            return
+        assert ending.kind == "failed"  # what was not started may succeed in a retry
+        assert said.count("cannot be reached any more") == 1
+        errors = ending.xcoms["promptlayer_errors"]
+        assert "not started" in errors[-1]
+        # What was going on was waited for.
+        assert len(ending.xcoms["return_value"]) == 10
+        assert all(
+            (error is None) is (value is not None)
+            for error, value in zip(errors, ending.xcoms["return_value"], strict=True)
+        )
+        assert "not started" not in str(errors[: server.count("POST")])
+        again = run(numbered(10), FakeTaskInstance(try_number=2), store, max_active_runs=2)
+        assert again.value == answers(*range(10))
+
+    def test_by_starts_that_are_refused(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        server.script(Reply(422), method="POST", after=2, times=None)
+        ending = run(
+            numbered(10), deferrable=deferrable, workflow_id_or_name="Slow", min_success_rate=0.9
+        )
+        assert ending.kind == "failed for good"
+        assert server.count("POST") == 4
+        assert ending.xcoms["return_value"] == answers(0, 1, *[None] * 8)
+
+    def test_runs_are_read_early_only_where_that_decides(self, server: LocalPromptLayer) -> None:
+        run(numbered(10), workflow_id_or_name="Slow", max_active_runs=2, min_success_rate=0.0)
+        whole = Counter(
+            request.query["workflow_version_execution_id"]
+            for request in server.requests
+            if request.query.get("return_all_outputs") == "true"
+        )
+        assert set(whole.values()) == {1}
 
 
 class TestRefusals:
@@ -544,7 +633,7 @@ class TestLostAnswers:
         again = run(numbered(3), FakeTaskInstance(try_number=2), store)
         assert again.kind == "failed for good"
         assert "airflow_batch_index=1" in again.message
-        assert starts(server) == Counter([0, 2])
+        assert starts(server) == Counter([0])  # with that one lost, the others are no use
         cleared = run(numbered(3), FakeTaskInstance(try_number=3, max_tries=3), store)
         assert cleared.value == answers(0, 1, 2)
         assert starts(server) == each_once(3)
@@ -766,6 +855,108 @@ class TestTrouble:
         assert ending.kind == "timeout"
         assert starts(server) == each_once(4)
 
+    @pytest.mark.parametrize(
+        ("rate", "kind"), [(1.0, "timeout"), (0.7, "timeout"), (0.5, "success"), (0.0, "success")]
+    )
+    def test_what_has_ended_in_time_is_handed_on(
+        self,
+        server: LocalPromptLayer,
+        deferrable: bool,
+        leap: Leap,
+        rate: float,
+        kind: str,
+    ) -> None:
+        """And the rate decides, as it does in time."""
+        looked: list[Any] = []
+
+        def goes_on(_: Any) -> Reply:
+            looked.append(1)
+            if len(looked) == 8:  # the others are known to have ended, by whoever looks
+                leap(1000.0)
+            return Reply(202, "{}")
+
+        for execution_id in (2, 3):
+            server.script(goes_on, method="GET", execution_id=execution_id, times=None)
+        ending = run(
+            numbered(4),
+            workflow_id_or_name="Slow",
+            deferrable=deferrable,
+            timeout=500.0,
+            min_success_rate=rate,
+        )
+        assert ending.kind == kind, ending
+        results = ending.value if kind == "success" else ending.xcoms["return_value"]
+        assert results == answers(0, None, None, 3)
+        first, *late, last = ending.xcoms["promptlayer_errors"]
+        assert (first, last) == (None, None)
+        for run_id, error in zip((2, 3), late, strict=True):
+            assert error.startswith(f"Workflow run {run_id} did not end within 500 s.")
+        if kind == "timeout":
+            assert "did not end within 500 s. 2 of 4 inputs succeeded" in ending.message
+            assert "Workflow run 2 did not end" in ending.message
+
+    def test_a_run_that_cannot_be_asked_about_when_the_time_is_up(
+        self, server: LocalPromptLayer, deferrable: bool, leap: Leap
+    ) -> None:
+        def late(request: Any) -> Reply | None:
+            if server.count("GET") == 3:
+                leap(1000.0)
+            is_it = request.query["workflow_version_execution_id"] == "2"
+            return Reply(502 if server.count("GET") > 3 else 202, "{}") if is_it else None
+
+        server.script(late, method="GET", times=None)
+        ending = run(
+            numbered(3), deferrable=deferrable, timeout=500.0, min_success_rate=0.5, max_outage=1.0
+        )
+        assert ending.value == answers(0, None, 2), ending
+        error = ending.xcoms["promptlayer_errors"][1]
+        assert error == "PromptLayer could not be asked about workflow run 2 in time."
+
+    def test_the_time_is_up_and_promptlayer_is_away(
+        self, server: LocalPromptLayer, deferrable: bool, leap: Leap
+    ) -> None:
+        def late(_: Any) -> Reply:
+            if server.count("GET") == 3:
+                leap(1000.0)
+            return Reply(502)
+
+        server.script(late, method="GET", times=None)
+        asked: list[int] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("airflow_provider_promptlayer.batch_results._LATE_PATIENCE", 0.0)
+            ending = run(
+                numbered(50),
+                deferrable=deferrable,
+                timeout=500.0,
+                max_outage=2000.0,
+                min_success_rate=0.5,
+            )
+            asked.append(server.count("GET"))
+        assert ending.kind == "timeout", ending
+        assert all("could not be asked" in error for error in ending.xcoms["promptlayer_errors"])
+        assert asked[0] < 50  # some are enough to know
+
+    def test_what_was_not_started_in_time_is_said(
+        self, server: LocalPromptLayer, deferrable: bool, leap: Leap
+    ) -> None:
+        def late(_: Any) -> None:
+            if server.count("POST") == 3:
+                leap(1000.0)
+
+        server.script(late, method="POST", times=None)
+        ending = run(
+            numbered(5),
+            workflow_id_or_name="Slow",
+            max_active_runs=2,
+            deferrable=deferrable,
+            timeout=500.0,
+            min_success_rate=0.2,
+        )
+        assert ending.kind == "success", ending
+        errors = ending.xcoms["promptlayer_errors"]
+        assert errors[-1] == "No run was started within 500 s."
+        assert ending.value[0] == {"Answer": 0}
+
     @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
     def test_the_time_is_up_softly(self, server: LocalPromptLayer, option: str) -> None:
         softly: dict[str, Any] = {option: True}
@@ -795,21 +986,26 @@ class DyingStore(Store):
             raise Died
 
 
+def index_of(call: Any) -> int:
+    """Return which input a start is of."""
+    return int(json.loads(call.request.body)["metadata"]["airflow_batch_index"])
+
+
 @contextmanager
 def dying_around_the_start(index: int, *, after: bool) -> Iterator[None]:
-    run_workflow = PromptLayerHook.run_workflow
+    start_run = PromptLayerHook.start_run
 
-    def run_it(self: PromptLayerHook, *args: Any, **kwargs: Any) -> int:
-        is_it = kwargs["metadata"]["airflow_batch_index"] == str(index)
+    def run_it(self: PromptLayerHook, call: Any) -> int:
+        is_it = index_of(call) == index
         if is_it and not after:
             raise Died
-        run_id = run_workflow(self, *args, **kwargs)
+        run_id = start_run(self, call)
         if is_it:
             raise Died
         return run_id
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PromptLayerHook, "run_workflow", run_it)
+        patch.setattr(PromptLayerHook, "start_run", run_it)
         # Whoever is killed cleans nothing up.
         patch.setattr(PromptLayerRunWorkflowBatchOperator, "_keep", lambda *_: None)
         yield
@@ -919,21 +1115,123 @@ class TestCrashes:
         assert run([{"n": 2}], cleared, store, workflow_id_or_name="Slow").value == answers(2)
         assert server.count("POST") == 2
 
-    def test_a_retry_does_not_start_what_has_moved(self, server: LocalPromptLayer) -> None:
+    def test_a_retry_starts_what_was_left_wherever_it_stands(
+        self, server: LocalPromptLayer
+    ) -> None:
         class Interrupted(PromptLayerRunWorkflowBatchOperator):
-            def _start(self, context: Any, index: int) -> None:
+            def _start(self, index: int) -> None:
                 if index:
                     raise PromptLayerTransientError("Interrupted.")
-                super()._start(context, index)
+                super()._start(index)
 
         store = Store()
         leave(numbered(2), store, operator=Interrupted)
         ending = run(
             numbered(2)[::-1], FakeTaskInstance(try_number=2), store, workflow_id_or_name="Slow"
         )
+        assert ending.value == answers(1, 0)
+        assert starts(server) == each_once(2)
+
+    def test_a_retry_with_the_inputs_in_another_order(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        store = Store()
+        first = run(numbered(3), store=store, deferrable=deferrable)
+        again = run(numbered(3)[::-1], FakeTaskInstance(try_number=2), store, deferrable=deferrable)
+        assert again.value == first.value[::-1]
+        ids = first.xcoms["promptlayer_execution_ids"]
+        assert again.xcoms["promptlayer_execution_ids"] == ids[::-1]
+        assert starts(server) == each_once(3)
+
+    @pytest.mark.parametrize(
+        ("now", "started"),
+        [
+            ((2, 1, 0), 0),
+            ((7, 0, 1, 2), 1),
+            ((0, 2), 0),
+            ((0, 0, 1, 2), 1),  # one more of the same
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("cleared", [False, True], ids=["retry", "cleared"])
+    def test_another_list_while_the_runs_go_on(
+        self,
+        server: LocalPromptLayer,
+        now: tuple[int, ...],
+        started: int,
+        cleared: bool,
+        deferrable: bool,
+    ) -> None:
+        store = Store()
+        leave(numbered(3), store)
+        ending = run(
+            [{"n": n} for n in now],
+            FakeTaskInstance(try_number=2, max_tries=3 if cleared else 0),
+            store,
+            workflow_id_or_name="Slow",
+            deferrable=deferrable,
+        )
+        assert ending.value == answers(*now)
+        assert server.count("POST") == 3 + started
+
+    def test_what_the_list_has_lost_is_named(
+        self,
+        server: LocalPromptLayer,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        store = Store()
+        leave(numbered(3), store)
+        cleared = FakeTaskInstance(try_number=2, max_tries=3)
+        run([{"n": 1}], cleared, store, workflow_id_or_name="Slow")
+        said = capsys.readouterr().out + caplog.text
+        assert "2 runs were started for inputs that are not in the list any more" in said
+        assert "left to themselves: 1, 3." in said
+
+    @pytest.mark.parametrize("max_tries", [0, 3], ids=["retries lowered", "cleared"])
+    def test_a_clear_is_one_whatever_the_retries_are(
+        self, server: LocalPromptLayer, max_tries: int
+    ) -> None:
+        store = Store()
+        run(numbered(2), store=store)
+        cleared = FakeTaskInstance(
+            try_number=2, max_tries=max_tries, context_carrier={"traceparent": "another"}
+        )
+        run(numbered(2), cleared, store)
+        assert server.count("POST") == 4
+
+    def test_a_clear_after_a_death_asks_a_person_first(self, server: LocalPromptLayer) -> None:
+        """Nobody was told to look for the run, so the clear does not say that somebody has."""
+        store = Store()
+        with dying_around_the_start(1, after=True), pytest.raises(Died):
+            run(numbered(2), store=store)
+        cleared = FakeTaskInstance(try_number=2, max_tries=3)
+        ending = run(numbered(2), cleared, store)
         assert ending.kind == "failed for good"
-        assert "The inputs have moved" in ending.message
-        assert server.count("POST") == 1
+        assert "airflow_batch_index=1" in ending.message
+        assert starts(server) == each_once(2)
+        again = FakeTaskInstance(try_number=3, max_tries=5)
+        assert run(numbered(2), again, store).value == answers(0, 1)
+        assert starts(server) == Counter([0, 1, 1])
+
+    def test_a_misspelt_node_corrected_and_cleared(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        assert run(numbered(2), store=store, nodes=["Anwser"]).kind == "failed for good"
+        cleared = FakeTaskInstance(try_number=2, max_tries=3)
+        assert run(numbered(2), cleared, store, nodes=["Answer"]).value == answers(0, 1)
+        assert starts(server) == each_once(2)
+
+    def test_delivered_is_noted_after_delivery(self, server: LocalPromptLayer) -> None:
+        class Undelivered(PromptLayerRunWorkflowBatchOperator):
+            def deliver(self, *_: Any) -> Any:
+                raise ConnectionError("XCom is away")
+
+        store = Store()
+        with pytest.raises(ConnectionError):
+            run(numbered(2), store=store, operator=Undelivered)
+        cleared = FakeTaskInstance(try_number=2, max_tries=3)
+        assert run(numbered(2), cleared, store).value == answers(0, 1)
+        assert starts(server) == each_once(2)
 
     def test_clearing_with_other_inputs_goes_back_to_the_same_ones_alone(
         self, server: LocalPromptLayer
@@ -944,7 +1242,8 @@ class TestCrashes:
         others = [{"n": 0}, {"n": 7}, {"n": 2}, {"n": 8}]
         ending = run(others, cleared, store, workflow_id_or_name="Slow")
         assert ending.value == answers(0, 7, 2, 8)
-        assert starts(server) == Counter([0, 1, 1, 2, 3])
+        # By their index the runs are found in PromptLayer, so none has that of another input.
+        assert starts(server) == Counter([0, 1, 2, 3, 4])
 
     def test_clearing_where_a_run_is_gone_starts_another(self, server: LocalPromptLayer) -> None:
         store = Store()
@@ -968,6 +1267,119 @@ class TestCrashes:
         store = Store()
         run(numbered(2), store=store, reattach=False)
         assert store == {}
+
+
+class TestReadiness:
+    def test_all_is_ready_before_a_start_is_noted(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that dies between the note and the start asks a person to look for nothing.
+
+        Each visit of a worker is one of a process that has nothing of that yet.
+        """
+        happened: list[str] = []
+
+        def noting(what: str, function: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                happened.append(what)
+                return function(*args, **kwargs)
+
+            return call
+
+        class NotingStore(Store):
+            def set(self, key: str, value: Any) -> None:
+                if "sent" in value.get("runs", ()):
+                    happened.append("note")
+                super().set(key, value)
+
+        class NewProcess(PromptLayerRunWorkflowBatchOperator):
+            def __init__(self, **kwargs: Any) -> None:
+                super().__init__(**kwargs)
+                sys.modules.pop(blocking.__name__, None)
+
+        monkeypatch.setitem(sys.modules, blocking.__name__, blocking)
+        monkeypatch.setattr(transport, "blocking", blocking)
+        get_connection = staticmethod(noting("connection", PromptLayerHook.get_connection))
+        monkeypatch.setattr(PromptLayerHook, "get_connection", get_connection)
+        send = noting("sent", requests.Session.send)
+        monkeypatch.setattr(requests.Session, "send", lambda *args, **how: send(*args, **how))
+        ending = run(
+            numbered(4),
+            store=NotingStore(),
+            operator=NewProcess,
+            workflow_id_or_name="Slow",
+            max_active_runs=2,
+            deferrable=True,
+        )
+        assert ending.value == answers(0, 1, 2, 3)
+        after_notes = [happened[index + 1] for index, what in enumerate(happened) if what == "note"]
+        assert after_notes == ["sent"] * 4
+
+
+class TestElsewhere:
+    """The connection leads to another PromptLayer, where the same ids are those of other runs."""
+
+    @pytest.fixture
+    def there(
+        self, promptlayer_workflows: list[Workflow], monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[LocalPromptLayer]:
+        with LocalPromptLayer(promptlayer_workflows) as other:
+            monkeypatch.setenv("AIRFLOW_CONN_THERE", other.airflow_connection_json)
+            other.start_execution("Echo", {"n": 7})
+            yield other
+
+    def test_a_retry_asks_for_its_runs_nowhere_else(
+        self, server: LocalPromptLayer, there: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        leave(numbered(2), store)
+        ending = run(
+            numbered(2),
+            FakeTaskInstance(try_number=2),
+            store,
+            workflow_id_or_name="Slow",
+            promptlayer_conn_id="there",
+        )
+        assert ending.kind == "failed for good"
+        assert f"started at {server.url}" in ending.message
+        assert there.count() == 0
+        cleared = FakeTaskInstance(try_number=3, max_tries=5)
+        ending = run(numbered(2), cleared, store, workflow_id_or_name="Slow")
+        assert ending.value == answers(0, 1)
+        assert starts(server) == each_once(2)
+
+    def test_a_clear_starts_others(
+        self,
+        server: LocalPromptLayer,
+        there: LocalPromptLayer,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        store = Store()
+        leave(numbered(2), store)
+        cleared = FakeTaskInstance(try_number=2, max_tries=3)
+        ending = run(numbered(2), cleared, store, promptlayer_conn_id="there")
+        assert ending.value == answers(0, 1)
+        assert there.count("POST") == 2
+        assert "left to themselves: 1, 2." in capsys.readouterr().out + caplog.text
+
+    def test_a_worker_that_resumes(self, server: LocalPromptLayer, there: LocalPromptLayer) -> None:
+        made: list[Any] = []
+
+        def make() -> PromptLayerRunWorkflowBatchOperator:
+            made.append(None)
+            return PromptLayerRunWorkflowBatchOperator(
+                task_id="task",
+                workflow_id_or_name="Slow",
+                inputs=numbered(2),
+                poke_interval=0.05,
+                promptlayer_conn_id="there" if len(made) > 2 else "promptlayer_default",
+            )
+
+        ending = run_task(make)
+        assert ending.kind == "failed for good"
+        assert f"started at {server.url}" in ending.message
+        assert there.count() == 0
 
 
 class TestAStoreInTrouble:
@@ -1028,7 +1440,7 @@ class TestKilled:
 
     def test_nothing_more_is_started(self, server: LocalPromptLayer) -> None:
         """Airflow 3 goes on with the task after ``on_kill``, for some seconds."""
-        run_workflow = PromptLayerHook.run_workflow
+        start_run = PromptLayerHook.start_run
         started_when_killed = []
 
         class Killed(PromptLayerRunWorkflowBatchOperator):
@@ -1036,14 +1448,14 @@ class TestKilled:
                 started_when_killed.append(len(starts(server)))
                 return super().trigger(*args, **kwargs)
 
-        def run_it(hook: PromptLayerHook, *args: Any, **kwargs: Any) -> int:
-            run_id = run_workflow(hook, *args, **kwargs)
-            if kwargs["metadata"]["airflow_batch_index"] == "2":
+        def run_it(hook: PromptLayerHook, call: Any) -> int:
+            run_id = start_run(hook, call)
+            if index_of(call) == 2:
                 hook.stop_starting()
             return run_id
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(PromptLayerHook, "run_workflow", run_it)
+            patch.setattr(PromptLayerHook, "start_run", run_it)
             ending = run(numbered(5), operator=Killed, workflow_id_or_name="Slow")
         # A worker that is sent away, and not the task: what is left is started by the next one.
         assert started_when_killed[0] == 3

@@ -13,21 +13,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_promptlayer.api.batch_input import OVER, Stage, Starter
+from airflow_provider_promptlayer.api.batch_notes import Head, Note, Page
+from airflow_provider_promptlayer.api.batch_resume import batch_payload, read_batch
 from airflow_provider_promptlayer.api.batches import (
     Await,
     Batch,
     BatchLook,
-    Note,
-    Stage,
     Start,
-    Starter,
     WorkflowRuns,
     judge_batch,
     needed,
 )
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerBatchFailedError,
-    PromptLayerInvalidInputError,
+    PromptLayerConfigurationError,
+    PromptLayerEventError,
+    PromptLayerStartUncertainError,
 )
 from airflow_provider_promptlayer.memory import BatchMemory
 
@@ -37,7 +39,7 @@ def fingerprints(size: int) -> list[str]:
 
 
 def batch_of(size: int) -> Batch:
-    return Batch.take_over([None] * size, fingerprints(size))
+    return Batch.take_over([], fingerprints(size))
 
 
 def start_all(batch: Batch, max_active: int | None = None) -> None:
@@ -84,39 +86,109 @@ class TestPlan:
         assert batch_of(3).plan(None, may_start=False) is None
 
 
+def run_of(text: str, run_id: int = 7, *, is_of_retry: bool = True) -> Note:
+    return Note(text, run_id, was_sent=True, is_of_retry=is_of_retry)
+
+
+def sent(text: str, *, reported: bool = False, is_of_retry: bool = True) -> Note:
+    return Note(text, was_sent=True, was_reported=reported, is_of_retry=is_of_retry)
+
+
 @pytest.mark.parametrize(
     ("note", "stage", "starter"),
     [
         (None, Stage.LEFT, Starter.THIS_TRY),
-        (Note("a", 7, is_of_retry=True), Stage.GOING, Starter.EARLIER_TRY),
-        (Note("x", 7, is_of_retry=True), Stage.GOING, Starter.EARLIER_TRY),
-        (Note("a", 7, is_of_retry=False), Stage.GOING, Starter.BEFORE_CLEAR),
-        (Note("x", 7, is_of_retry=False), Stage.LEFT, Starter.THIS_TRY),  # of another input
-        (Note("a", None, is_of_retry=True), Stage.UNCERTAIN, Starter.THIS_TRY),
-        (Note("a", None, is_of_retry=False), Stage.LEFT, Starter.THIS_TRY),  # somebody has looked
+        (Note("a"), Stage.LEFT, Starter.THIS_TRY),
+        (run_of("a"), Stage.GOING, Starter.EARLIER_TRY),
+        (run_of("x"), Stage.GOING, Starter.EARLIER_TRY),  # which may tell the time
+        (run_of("a", is_of_retry=False), Stage.GOING, Starter.BEFORE_CLEAR),
+        (run_of("x", is_of_retry=False), Stage.LEFT, Starter.THIS_TRY),  # of another input
+        (sent("a"), Stage.UNCERTAIN, Starter.THIS_TRY),
+        (sent("a", reported=True), Stage.UNCERTAIN, Starter.THIS_TRY),
+        (sent("a", is_of_retry=False), Stage.UNCERTAIN, Starter.THIS_TRY),  # nobody was told
+        (sent("a", reported=True, is_of_retry=False), Stage.LEFT, Starter.THIS_TRY),
     ],
 )
 def test_what_a_try_takes_over(note: Note | None, stage: Stage, starter: Starter) -> None:
-    (taken,) = Batch.take_over([note], ["a"]).inputs
+    batch = Batch.take_over([note], ["a"])
+    taken = batch.inputs[batch.order[0]]
     assert (taken.stage, taken.starter) == (stage, starter)
     assert taken.run_id == (7 if stage is Stage.GOING else None)
     if stage is Stage.UNCERTAIN:
         assert "airflow_batch_index=0" in str(taken.problem)
 
 
+@pytest.mark.parametrize("is_of_retry", [True, False])
+@pytest.mark.parametrize(
+    ("known", "now", "run_ids"),
+    [
+        ("abc", "abc", [1, 2, 3]),
+        ("abc", "cab", [3, 1, 2]),
+        ("abc", "xabc", [None, 1, 2, 3]),
+        ("abc", "ac", [1, 3]),
+        ("abc", "cx", [3, None]),
+        ("aab", "baa", [3, 1, 2]),  # equal ones are as many as there are
+        ("aa", "aaa", [1, 2, None]),
+        ("aaa", "aa", [1, 2]),
+        ("", "ab", [None, None]),
+        ("ab", "", []),
+    ],
+)
+def test_inputs_are_recognized_wherever_they_stand(
+    known: str, now: str, run_ids: list[int | None], is_of_retry: bool
+) -> None:
+    notes = [run_of(text, index + 1, is_of_retry=is_of_retry) for index, text in enumerate(known)]
+    batch = Batch.take_over(notes, list(now))
+    assert batch.run_ids == run_ids
+    assert len(batch) == len(now)
+    assert sorted(batch.dropped) == sorted({*range(1, len(known) + 1)} - {*run_ids})
+    again = read_batch(json.loads(json.dumps(batch_payload(batch))))
+    again.arrange(list(known))  # as it was before
+    assert again.run_ids == list(range(1, len(known) + 1))
+
+
+@pytest.mark.parametrize(
+    ("notes", "now", "run_ids", "uncertain"),
+    [
+        # What was sent counts before what was not, so that none of the equal ones is sent again.
+        ([Note("a"), sent("a"), run_of("a")], "aa", [None, 7], 1),
+        ([sent("a"), run_of("a")], "a", [7], 0),  # a result before a question
+        ([run_of("a"), sent("b"), Note("c")], "cba", [None, None, 7], 1),
+        # An input that is not recognized is the one at its place, unless that is elsewhere.
+        ([run_of("a"), run_of("b", 8)], "ax", [7, 8], 0),
+        ([run_of("a"), run_of("b", 8)], "bx", [8, None], 0),
+        ([run_of("a"), run_of("b", 8)], "axy", [7, None, None], 0),
+    ],
+)
+def test_what_a_retry_takes_inputs_for(
+    notes: list[Note], now: str, run_ids: list[int | None], uncertain: int
+) -> None:
+    batch = Batch.take_over(notes, list(now))
+    assert batch.run_ids == run_ids
+    assert batch.count(Stage.UNCERTAIN) == uncertain
+
+
+def test_an_input_keeps_its_index() -> None:
+    """By which its run is found in PromptLayer."""
+    batch = Batch.take_over([sent("a"), Note("b"), Note("c")], ["x", "c", "b", "a"])
+    assert batch.order == [3, 2, 1, 0]
+    assert "airflow_batch_index=0" in str(batch.inputs[0].problem)
+    assert batch.plan(None) == Start(3)  # the first of the list, and not the lowest index
+
+
 @pytest.mark.parametrize(
     ("note", "is_gone", "replaced"),
     [
-        (Note("a", 7, is_of_retry=True), False, True),
-        (Note("a", 7, is_of_retry=True), True, False),
-        (Note("a", 7, is_of_retry=False), False, True),
-        (Note("a", 7, is_of_retry=False), True, True),
+        (run_of("a"), False, True),
+        (run_of("a"), True, False),
+        (run_of("a", is_of_retry=False), False, True),
+        (run_of("a", is_of_retry=False), True, True),
     ],
 )
 def test_which_failed_runs_are_replaced(note: Note, is_gone: bool, replaced: bool) -> None:
     batch = Batch.take_over([note], ["a"])
     batch.ended(0)
-    assert batch.replace(0, is_gone=is_gone) is replaced
+    assert batch.failed(0, retry_helps=not is_gone, is_gone=is_gone) is replaced
     assert batch.plan(None) == (Start(0) if replaced else None)
 
 
@@ -124,41 +196,66 @@ def test_a_run_of_this_try_is_not_replaced() -> None:
     batch = batch_of(1)
     start_all(batch)
     batch.ended(0)
-    assert not batch.replace(0)
+    assert not batch.failed(0, retry_helps=True)
+    assert batch.attainable == 1
 
 
 def test_the_state_survives_the_way_through_the_database() -> None:
     batch = Batch.take_over(
-        [
-            Note("a", 7, is_of_retry=True),
-            Note("b", 8, is_of_retry=False),
-            Note("c", None, is_of_retry=True),
-            None,
-            None,
-            None,
-            None,
-        ],
-        ["a", "b", "c", "d", "e", "f", "g"],
+        [run_of("a"), run_of("b", 8, is_of_retry=False), sent("c", reported=True), sent("d")],
+        list("gfedcbahi"),
     )
     batch.ended(0)
-    batch.starting(3)
+    batch.failed(0, retry_helps=False)
     batch.started(4, 9)
     batch.refused(5, "no")
-    again = Batch.read(json.loads(json.dumps(batch.payload())))
-    assert again.at(Stage.UNCERTAIN) == [2, 3]  # nobody comes back from the middle of a start
-    batch.uncertain(3, "")
-    again.uncertain(3, "")
+    batch.base_url = "https://here"
+    again = read_batch(json.loads(json.dumps(batch_payload(batch))))
     assert again.inputs == batch.inputs
+    assert (again.order, again.base_url) == (batch.order, batch.base_url)
     assert again.plan(None) == batch.plan(None)
+    batch.withhold("late")
+    assert read_batch(json.loads(json.dumps(batch_payload(batch)))).attainable == batch.attainable
 
 
 @pytest.mark.parametrize(
-    "payload",
-    [None, 5, {}, {"inputs": ["a"], "runs": []}, {**batch_of(1).payload(), "ended": [4]}],
+    "change",
+    [
+        {"version": 2},
+        {"inputs": ["a"]},
+        {"runs": ["x", None]},
+        {"stages": {"asleep": [0]}},
+        {"stages": {"ended": [4]}},
+        {"order": [0, 4]},
+        {"order": [0, 0]},
+        {"problems": None},
+        {"base_url": 5},
+    ],
+    ids=str,
 )
-def test_a_state_that_is_none(payload: Any) -> None:
-    with pytest.raises(PromptLayerInvalidInputError):
-        Batch.read(payload)
+def test_a_state_that_is_none(change: dict[str, Any]) -> None:
+    with pytest.raises(PromptLayerEventError):
+        read_batch({**batch_payload(batch_of(2)), **change})
+
+
+@pytest.mark.parametrize("kept", [None, 5, {}, []])
+def test_no_state(kept: Any) -> None:
+    with pytest.raises(PromptLayerEventError):
+        read_batch(kept)
+
+
+def test_how_many_more_may_fail() -> None:
+    batch = batch_of(4)
+    assert batch.spare(0.5) == 2
+    batch.refused(0, "no")
+    batch.uncertain(1, "lost")
+    assert batch.spare(0.5) == 0
+    batch.started(2, 7)
+    batch.failed(2, retry_helps=True)
+    assert batch.spare(0.5) == -1
+    batch.withhold("late")
+    assert batch.plan(None) is None
+    assert batch.attainable == 2
 
 
 @given(total=st.integers(0, 2000), numerator=st.integers(0, 100))
@@ -211,16 +308,27 @@ class Died(BaseException):
     """The worker is no more."""
 
 
-class World:
-    """A PromptLayer, an Airflow store, and workers that die between any two steps."""
+HERE = "https://here"
 
-    def __init__(self, size: int, happens: Callable[[str], bool]) -> None:
+
+class World:
+    """A PromptLayer, an Airflow store, and workers that die between any two steps.
+
+    :param shuffle: puts the inputs, which are rendered anew by each visit, into another order.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        happens: Callable[[str], bool],
+        shuffle: Callable[[list[str]], Any] = lambda _: None,
+    ) -> None:
         self.size = size
         self.happens = happens
+        self.shuffle = shuffle
         self.store: dict[str, Any] = {}
-        self.lifecycle = 2
-        self.input_of: dict[int, int] = {}  # run → input
-        self.lifecycle_of: dict[int, int] = {}  # run → when it was started
+        self.epoch = "a"
+        self.input_of: dict[int, str] = {}  # run → input
         self.failed: set[int] = set()  # runs
         self.dead = 0
 
@@ -237,50 +345,57 @@ class World:
             self.dead += 1
             raise Died
 
+    def rendered(self) -> list[str]:
+        """Return the inputs as a visit of a worker finds them."""
+        inputs = fingerprints(self.size)
+        self.shuffle(inputs)
+        return inputs
+
     def work(self, max_active: int | None) -> Batch:
         """Do what the operator does, as far as the state of the batch is concerned."""
-        memory = BatchMemory(self, self.lifecycle)
-        batch = memory.open(fingerprints(self.size))
+        memory = BatchMemory(self, self.epoch)
+        batch = memory.open(self.rendered(), HERE)
         while step := batch.plan(max_active):
             if isinstance(step, Start):
                 self.start(batch, memory, step.index)
                 continue
             for run_id in batch.going[step.until :]:
-                index = batch.run_ids.index(run_id)
+                index = batch.order[batch.run_ids.index(run_id)]
                 batch.ended(index)
                 if self.happens("failure"):
                     self.failed.add(run_id)
                 if run_id in self.failed:
-                    batch.replace(index)
+                    batch.failed(index, retry_helps=True)
             if self.happens("deferral"):
-                batch = Batch.read(json.loads(json.dumps(batch.payload())))
+                batch = read_batch(json.loads(json.dumps(batch_payload(batch))))
+                memory = BatchMemory(self, self.epoch)
+                memory.resume(batch)
+                batch.arrange(self.rendered())
         memory.write(batch)
         return batch
 
     def start(self, batch: Batch, memory: BatchMemory, index: int) -> None:
-        for run_id in self.runs_of(index):
-            is_of_now = self.lifecycle_of[run_id] == self.lifecycle
-            assert run_id in self.failed or not is_of_now, "started twice"
+        text = batch.inputs[index].fingerprint
+        assert {*self.runs_of(text)} <= self.failed, "started twice"
         batch.starting(index)
         memory.write(batch, index)
         memory.mark(index)
-        page = self.store[f"promptlayer_batch_{index // 100 * 100}"]
-        assert page["runs"][index % 100] == "starting", "sent without a note"
+        page: Any = self.store[f"promptlayer_batch_{index // 100 * 100}"]
+        assert page["runs"][index % 100] == "sent", "sent without a note"
         self.may_die()
         if self.happens("refusal"):
             batch.refused(index, "no")
             return
         run_id = len(self.input_of) + 1
-        self.input_of[run_id] = index
-        self.lifecycle_of[run_id] = self.lifecycle
+        self.input_of[run_id] = text
         self.may_die()
         if self.happens("lost answer"):
             batch.uncertain(index, "lost")
         else:
             batch.started(index, run_id)
 
-    def runs_of(self, index: int) -> list[int]:
-        return [run_id for run_id, input_ in self.input_of.items() if input_ == index]
+    def runs_of(self, text: str) -> list[int]:
+        return [run_id for run_id, input_ in self.input_of.items() if input_ == text]
 
 
 @settings(max_examples=300)
@@ -290,57 +405,156 @@ class World:
     # Rare, or nothing ever comes to an end.
     chance=st.sampled_from([0, 0.01, 0.1, 0.3]),
     is_cleared_after_death=st.booleans(),
+    is_shuffled=st.booleans(),
     random=st.randoms(use_true_random=False),
 )
 def test_whatever_dies_nothing_is_started_twice_and_no_run_is_lost(
-    size: int, max_active: int | None, chance: float, is_cleared_after_death: bool, random: Random
+    size: int,
+    max_active: int | None,
+    chance: float,
+    is_cleared_after_death: bool,
+    is_shuffled: bool,
+    random: Random,
 ) -> None:
-    world = World(size, lambda _: random.random() < chance)
+    world = World(
+        size,
+        lambda _: random.random() < chance,
+        random.shuffle if is_shuffled else lambda _: None,
+    )
     for _ in range(30):
         try:
             batch = world.work(max_active)
             break
         except Died:
             if is_cleared_after_death and random.random() < 0.5:
-                world.lifecycle += 3
+                world.epoch += "a"
     else:
         return
-    for index, each in enumerate(batch.inputs):
-        runs = world.runs_of(index)
-        if each.stage is Stage.ENDED:
+    assert sorted(batch.inputs[index].fingerprint for index in batch.order) == sorted(
+        fingerprints(size)
+    )
+    for index in batch.order:
+        each = batch.inputs[index]
+        runs = world.runs_of(each.fingerprint)
+        if each.stage in OVER:
             assert each.run_id == runs[-1], "it is the last run that counts"
-            # Others were started before somebody cleared the task, without knowing their ids.
-            if world.lifecycle == 2:
-                assert set(runs[:-1]) <= world.failed
+            assert {*runs[:-1]} <= world.failed
         elif each.stage is Stage.UNCERTAIN:
-            assert world.dead or world.lifecycle_of.get(runs[-1]) == world.lifecycle
+            assert world.dead or runs
         else:
             assert each.stage is Stage.REFUSED
-            assert world.lifecycle > 2 or set(runs) <= world.failed
+            assert {*runs} <= world.failed
 
 
 def test_a_task_that_was_cleared_after_delivery_knows_nothing_of_old() -> None:
     world = World(150, lambda _: False)
-    world.work(None)
-    BatchMemory(world, 2).deliver()
-    assert BatchMemory(world, 2).open(fingerprints(150)).going == list(range(1, 151))
-    assert BatchMemory(world, 5).open(fingerprints(150)).going == []
+    memory, batch = BatchMemory(world, "a"), world.work(None)
+    memory.resume(batch)
+    memory.deliver(batch)
+    batch = BatchMemory(world, "a").open(fingerprints(150), HERE)
+    assert batch.going == list(range(1, 151))
+    assert BatchMemory(world, "b").open(fingerprints(150), HERE).going == []
     # Nor does a later try of the same, whatever was written in between.
-    assert BatchMemory(world, 5).open(fingerprints(150)).going == []
+    assert BatchMemory(world, "b").open(fingerprints(150), HERE).going == []
 
 
-def test_a_crash_while_old_notes_are_written_anew_loses_none() -> None:
+def test_a_task_that_is_cleared_again_and_again_loses_no_run() -> None:
     world = World(250, lambda _: False)
     world.work(None)
-    deaths = iter([False, False, True])
-    world.happens = lambda _: next(deaths, False)
-    with pytest.raises(Died):
-        BatchMemory(world, 5).open(fingerprints(250))
-    assert BatchMemory(world, 5).open(fingerprints(250)).going == list(range(1, 251))
+    for epoch in "bcd":
+        batch = BatchMemory(world, epoch).open(fingerprints(250)[::-1], HERE)
+        assert batch.run_ids == list(range(250, 0, -1))
 
 
-@pytest.mark.parametrize("junk", [None, 5, "x", [], {}, {"lifecycle": 2, "runs": 5, "inputs": []}])
-def test_notes_that_are_none(junk: Any) -> None:
-    world = World(2, lambda _: False)
-    world.store = {"promptlayer_batch": junk, "promptlayer_batch_0": junk}
-    assert BatchMemory(world, 2).open(fingerprints(2)).run_ids == [None, None]
+def test_what_is_no_longer_in_the_list_is_found_when_it_is_back() -> None:
+    world = World(250, lambda _: False)
+    world.work(None)
+    few = BatchMemory(world, "a").open(fingerprints(250)[:20], HERE)
+    assert len(few) == 20
+    more = BatchMemory(world, "b").open(fingerprints(250)[100:], HERE)
+    assert more.run_ids == list(range(101, 251))
+    assert BatchMemory(world, "c").open(fingerprints(250), HERE).run_ids == [*range(1, 251)]
+
+
+KEPT = {
+    "promptlayer_batch": Head(["a"], 2).payload(),
+    "promptlayer_batch_0": Page("a", HERE, [run_of("input 0"), Note("input 1")]).payload(),
+}
+
+
+class TestUnreadable:
+    """What is there and cannot be read is never taken for nothing: runs may hang on it."""
+
+    @pytest.mark.parametrize("key", KEPT)
+    @pytest.mark.parametrize(
+        "change",
+        [
+            None,
+            {"version": 2},
+            {"version": None},
+            {"clear_epoch": None, "clear_epochs": []},
+            {"size": -1, "runs": [7]},
+            {"size": None, "runs": [7, "asleep"]},
+            {"clear_epochs": [5], "inputs": [1, 2]},
+            {"clear_epochs": "a", "base_url": None},
+        ],
+        ids=str,
+    )
+    def test_a_person_is_asked(self, key: str, change: dict[str, Any] | None) -> None:
+        world = World(2, lambda _: False)
+        world.store = {**KEPT, key: [5] if change is None else {**KEPT[key], **change}}
+        before = dict(world.store)
+        for epoch in ("a", "a", "b", "b"):  # a clear of a person whom nobody had told to look
+            if epoch == "b":
+                world.store.pop("promptlayer_question")
+            with pytest.raises(PromptLayerStartUncertainError, match=rf"\({key}\)"):
+                BatchMemory(world, epoch).open(fingerprints(2), HERE)
+        assert {**world.store, **before} == world.store
+        batch = BatchMemory(world, "c").open(fingerprints(2), HERE)
+        assert batch.run_ids == [None, None]
+        assert BatchMemory(world, "c").open(fingerprints(2), HERE).run_ids == [None, None]
+
+    def test_two_pages_are_one_question(self) -> None:
+        world = World(250, lambda _: False)
+        world.work(None)
+        for first in (0, 100):
+            world.store[f"promptlayer_batch_{first}"] = {}
+        with pytest.raises(PromptLayerStartUncertainError, match="promptlayer_batch_100"):
+            BatchMemory(world, "a").open(fingerprints(250), HERE)
+        batch = BatchMemory(world, "b").open(fingerprints(250), HERE)
+        assert batch.run_ids == [None] * 200 + list(range(201, 251))
+
+    def test_in_a_state_backend_that_this_worker_lacks(self) -> None:
+        """However often it is cleared: with the backend it can be read, so it has to be."""
+        world = World(2, lambda _: False)
+        page = {"__airflow_state_ref__": "s3://bucket/page"}
+        world.store = {**KEPT, "promptlayer_batch_0": page}
+        for epoch in "abc":
+            with pytest.raises(PromptLayerStartUncertainError, match="state_store_backend"):
+                BatchMemory(world, epoch).open(fingerprints(2), HERE)
+        world.store["promptlayer_batch_0"] = KEPT["promptlayer_batch_0"]
+        assert BatchMemory(world, "c").open(fingerprints(2), HERE).run_ids == [7, None]
+
+
+class TestElsewhere:
+    """The connection leads to another PromptLayer, where the same ids are those of other runs."""
+
+    def test_a_retry_is_refused(self) -> None:
+        world = World(2, lambda _: False)
+        world.store = dict(KEPT)
+        with pytest.raises(PromptLayerConfigurationError, match=r"https://here.*https://there"):
+            BatchMemory(world, "a").open(fingerprints(2), "https://there")
+        assert BatchMemory(world, "a").open(fingerprints(2), HERE).run_ids == [7, None]
+
+    def test_a_retry_that_has_sent_nothing_is_not(self) -> None:
+        world = World(2, lambda _: False)
+        world.store = {"promptlayer_batch": Head(["a"], 2).payload()}
+        BatchMemory(world, "a").open(fingerprints(2), "https://there")
+
+    def test_a_clear_starts_others(self) -> None:
+        world = World(2, lambda _: False)
+        world.store = dict(KEPT)
+        memory = BatchMemory(world, "b")
+        assert memory.open(fingerprints(2), "https://there").run_ids == [None, None]
+        assert memory.left_elsewhere == [7]
+        assert BatchMemory(world, "b").open(fingerprints(2), "https://there").run_ids == [None] * 2
