@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from datetime import datetime, timedelta
@@ -36,11 +37,11 @@ class Dying(PromptLayerRunWorkflowBatchOperator):
 class _DyingHook(PromptLayerHook):
     moment = ""
 
-    def run_workflow(self, *args: Any, **kwargs: Any) -> int:
-        is_it = kwargs["metadata"]["airflow_batch_index"] == "7"
+    def start_run(self, call: Any) -> int:
+        is_it = json.loads(call.request.body)["metadata"]["airflow_batch_index"] == "7"
         if is_it and self.moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        run_id = super().run_workflow(*args, **kwargs)
+        run_id = super().start_run(call)
         if is_it and self.moment == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return run_id
