@@ -168,6 +168,13 @@ class PromptLayerTrigger(BaseTrigger):
             elif not await self._goes_on(subject):
                 what_became = await self._cancel(subject)
                 self.log.warning("The task no longer waits here. %s %s.", subject, what_became)
+        except asyncio.CancelledError:
+            self.log.error(
+                "The triggerer stops before it could cancel %s: if the task was ended, cancel it "
+                "in PromptLayer.",
+                subject.name,
+            )
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it is, a person has to know
             self.log.error(
                 "The task no longer waits here. %s goes on at PromptLayer, as it could not be "

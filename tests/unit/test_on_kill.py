@@ -267,6 +267,24 @@ class TestRepeatedCancels:
         assert not is_cancelled(server)
         assert "no longer waits" not in log()
 
+    def test_a_triggerer_that_stops_meanwhile_says_so(
+        self, server: LocalPromptLayer, supervisor: Supervisor, log: Callable[[], str]
+    ) -> None:
+        supervisor.answers.clear()
+
+        async def play() -> None:
+            triggerer = Triggerer()
+            triggerer.run(waiting(server))
+            await until(polled(server))
+            for task in triggerer.tasks:
+                task.cancel(compat.USER_ACTION)
+            await until(lambda: len(on_kill._running) > 1)  # besides the early question
+            asyncio.get_running_loop().call_soon(supervisor.answers.set)
+
+        asyncio.run(play())
+        assert not is_cancelled(server)
+        assert "The triggerer stops before it could cancel table operation" in log()
+
 
 class TestTheConnection:
     def test_is_not_read_again(
