@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read Airflow's metadata database without Airflow: nothing but SELECTs.
 
-Only columns that 2.11 and 3 share.
+Only columns that 2.11 and 3 share, and two tables that 3.4 has changed.
 
 Importing Airflow's models would tie the reader to one AIRFLOW_HOME for the life of the process,
 and the REST API of Airflow 2 is not the one of Airflow 3.
@@ -16,7 +16,22 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
+from dev.airflow_config import AIRFLOW_VERSION
+
 TaskStates = dict[tuple[str, int], str | None]
+
+TASKS, _XCOMS = "task_instance", "xcom"
+"""What to select from: one row for each task, and one for each XCom of a task."""
+if AIRFLOW_VERSION >= (3, 4):
+    # Each try of a task has a row of its own, to which its XComs belong; one row is at work.
+    TASKS = (
+        "(SELECT id, dag_id, run_id, task_id, region_index AS map_index, state, try_number,"
+        " pool_slots, trigger_id FROM task_instance WHERE working_set)"
+    )
+    _XCOMS = (
+        "(SELECT t.dag_id, t.run_id, t.task_id, t.region_index AS map_index, x.key, x.value"
+        " FROM xcom_v2 x JOIN task_instance t ON t.id = x.task_instance_id WHERE t.working_set)"
+    )
 
 
 class MetadataDb:
@@ -69,7 +84,7 @@ class MetadataDb:
     def task_states(self, dag_id: str, run_id: str) -> TaskStates:
         """Return (task_id, map_index) → state, map_index being -1 for what is not mapped."""
         found = self.rows(
-            "SELECT task_id, map_index, state FROM task_instance"
+            f"SELECT task_id, map_index, state FROM {TASKS} AS task"  # noqa: S608
             " WHERE dag_id = :dag_id AND run_id = :run_id ORDER BY task_id, map_index",
             dag_id=dag_id,
             run_id=run_id,
@@ -93,7 +108,7 @@ class MetadataDb:
     def occupied_slots(self) -> int:
         """Return how many pool slots are taken by tasks that a worker has or is about to get."""
         found = self.rows(
-            "SELECT sum(pool_slots) AS slots FROM task_instance"
+            f"SELECT sum(pool_slots) AS slots FROM {TASKS} AS task"  # noqa: S608
             " WHERE state IN ('queued', 'running')"
         )
         return int(found[0]["slots"] or 0)
@@ -101,8 +116,9 @@ class MetadataDb:
     def xcoms(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> dict[str, Any]:
         """Return key → value of one task."""
         found = self.rows(
-            "SELECT key, value FROM xcom WHERE dag_id = :dag_id AND run_id = :run_id"
-            " AND task_id = :task_id AND map_index = :map_index ORDER BY key",
+            f"SELECT key, value FROM {_XCOMS} AS xcom"  # noqa: S608
+            " WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id"
+            " AND map_index = :map_index ORDER BY key",
             dag_id=dag_id,
             run_id=run_id,
             task_id=task_id,
