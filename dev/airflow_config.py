@@ -44,6 +44,9 @@ def airflow_environment(
             "dags_folder": str(dags_folder),
             "executor": executor,
             "load_examples": "False",
+            # A busy machine may need more than the defaults of 30 s and 50 s for its imports.
+            "dagbag_import_timeout": "300",
+            "dag_file_processor_timeout": "300",
             "dags_are_paused_at_creation": "True",
             # LocalExecutor starts this many processes ahead of time.
             "parallelism": "4",
@@ -62,7 +65,7 @@ def airflow_environment(
         "api_auth": {"jwt_secret": secrets.token_hex(32)},
         "webserver": {"base_url": server, "secret_key": secrets.token_hex(16), "workers": "1"},
         # Quick to notice things, and still slow enough that a busy machine with two cores is not
-        # taken for a dead one: a triggerer is given up for lost after ten missed heartbeats.
+        # taken for a dead one: a triggerer is given up for lost after thirty missed heartbeats.
         "scheduler": {
             "job_heartbeat_sec": "1",
             "scheduler_heartbeat_sec": "1",
@@ -71,8 +74,12 @@ def airflow_environment(
             "dag_dir_list_interval": "5",
             "min_file_process_interval": "10",
         },
-        "dag_processor": {"refresh_interval": "5", "min_file_process_interval": "10"},
-        "triggerer": {"job_heartbeat_sec": "1", "triggerer_health_check_threshold": "10"},
+        "dag_processor": {
+            "refresh_interval": "5",
+            "min_file_process_interval": "10",
+            "dag_file_processor_timeout": "300",
+        },
+        "triggerer": {"job_heartbeat_sec": "1", "triggerer_health_check_threshold": "30"},
     }
     if not AIRFLOW_3:
         del settings["core"]["auth_manager"]

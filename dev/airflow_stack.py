@@ -34,7 +34,7 @@ from dev.processes import Component, Components
 
 T = TypeVar("T")
 
-START_SECONDS = 180.0
+START_SECONDS = 600.0
 POLL_SECONDS = 0.2
 
 
@@ -213,7 +213,7 @@ class AirflowStack:
 
     def stop(self, name: str) -> None:
         """SIGTERM a component, as a deployment would, and wait for its end."""
-        self.components.stop([name], grace=30.0)
+        self.components.stop([name], grace=120.0)
 
     # --- acting -----------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class AirflowStack:
                 + component.tail()
             )
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
+    def wait_for_dag(self, dag_id: str, timeout: float = START_SECONDS) -> None:
         """Until the DAG can be triggered. A broken DAG file is reported when time is up."""
         try:
             self.wait_for(lambda: self.db.knows_dag(dag_id), timeout, f"DAG {dag_id} to be parsed")
@@ -350,7 +350,7 @@ class AirflowStack:
         if body is not None:
             request.data = json.dumps(body).encode()
         try:
-            with _DIRECT.open(request, timeout=30) as answer:
+            with _DIRECT.open(request, timeout=120) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             text = error.read().decode(errors="replace")

@@ -33,7 +33,7 @@ from sqlalchemy.pool import NullPool
 
 from dev.processes import Components
 
-START_SECONDS = 30.0
+START_SECONDS = 180.0
 STOP_SECONDS = 10.0
 START_ATTEMPTS = 3
 

@@ -15,7 +15,7 @@ from dev.airflow_config import AIRFLOW_VERSION
 from dev.airflow_stack import AirflowStack
 
 REMEMBERS = AIRFLOW_VERSION >= (3, 3)
-SECONDS = 300.0
+SECONDS = 900.0
 
 
 @pytest.fixture(scope="module")

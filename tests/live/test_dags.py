@@ -16,7 +16,7 @@ from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
 from airflow_provider_promptlayer.testing.fault_script import Script
 from dev.airflow_stack import AirflowStack
 
-SECONDS = 300.0
+SECONDS = 900.0
 TRIGGERS_ARE_TOLD = hasattr(BaseTrigger, "on_kill")
 ENDLESS_TASKS = ("cells", "scorecard")
 

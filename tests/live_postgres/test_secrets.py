@@ -25,7 +25,7 @@ from dev.postgres import PostgresServer
 from dev.watchdog import members
 
 DAG_ID = "live_quoting"
-SECONDS = 240.0
+SECONDS = 900.0
 FERNET_PREFIX = "gAAAA"
 PROXY_USER = "proxy-user"
 
