@@ -79,6 +79,13 @@ def no_scheduler_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not pause for long after trouble: how long belongs to the tests of the pure decision."""
+    monkeypatch.setattr("airflow_provider_promptlayer.api.waiting._MAX_BACKOFF", 0.02)
+    monkeypatch.setattr("airflow_provider_promptlayer.api.starting._FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture(autouse=True)
 def no_brake_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of this test may have the port of one that told its clients to wait for an hour."""
     monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._throttles", WeakKeyDictionary())

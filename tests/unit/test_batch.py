@@ -639,22 +639,17 @@ class TestLostAnswers:
         assert starts(server) == each_once(3)
 
 
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_promptlayer.api.starting._FIRST_PAUSE", 0.01)
-
-
 class TestTrouble:
     @pytest.mark.parametrize("status", [429, 503])
     def test_a_start_that_certainly_did_not_arrive_is_sent_again(
-        self, server: LocalPromptLayer, no_pauses: None, status: int
+        self, server: LocalPromptLayer, status: int
     ) -> None:
         server.script(Reply(status, headers={"Retry-After": "0"}), method="POST", after=1, times=2)
         assert run(numbered(3)).value == answers(0, 1, 2)
         assert starts(server) == each_once(3)
 
     def test_no_more_starts_for_the_moment_waits_for_what_goes_on(
-        self, server: LocalPromptLayer, no_pauses: None, deferrable: bool
+        self, server: LocalPromptLayer, deferrable: bool
     ) -> None:
         server.script(Reply(429, headers={"Retry-After": "0"}), method="POST", after=2, times=5)
         ending = run(numbered(5), workflow_id_or_name="Slow", deferrable=deferrable)
@@ -664,7 +659,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize("store", [None, Store()])
     def test_no_start_at_all_may_be_tried_again(
-        self, server: LocalPromptLayer, no_pauses: None, store: Store | None
+        self, server: LocalPromptLayer, store: Store | None
     ) -> None:
         server.script(Reply(429, headers={"Retry-After": "0"}), method="POST", times=None)
         ending = run(numbered(3), store=store)

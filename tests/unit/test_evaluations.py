@@ -7,6 +7,7 @@ import asyncio
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,6 @@ from support.kinds import PIPELINES, REPORTS, SHEETS, TABLE, Fate, new_server, s
 from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
 
 from airflow_provider_promptlayer import compat
-from airflow_provider_promptlayer.api import starting, waiting
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators import evaluations
@@ -98,12 +98,6 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_MAX_BACKOFF", 0.02)
-    monkeypatch.setattr(starting, "_FIRST_PAUSE", 0.01)
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
     with new_server() as server:
@@ -115,12 +109,25 @@ def connect(server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
 
 
-def serving(monkeypatch: pytest.MonkeyPatch, only: Sheet) -> LocalPromptLayer:
-    """Return a server, started, of one sheet."""
-    server = LocalPromptLayer(tables=[Table("Table", [only])], reports=REPORTS)
-    server.start()
-    connect(server, monkeypatch)
-    return server
+def serving(
+    monkeypatch: pytest.MonkeyPatch, only: Sheet, *, timed_by_looks: bool = False
+) -> LocalPromptLayer:
+    """Return a server, started, of one sheet.
+
+    :param timed_by_looks: at this server a second passes with each look, and none without.
+    """
+
+    def looks() -> float:
+        return float(started.count("GET"))
+
+    started = LocalPromptLayer(
+        tables=[Table("Table", [only])],
+        reports=REPORTS,
+        clock=looks if timed_by_looks else time.monotonic,
+    )
+    started.start()
+    connect(started, monkeypatch)
+    return started
 
 
 def run(
@@ -445,8 +452,8 @@ class TestTable:
         assert "Check table_id, sheet_id" in ending.message
 
 
-A = Column("A", cell_duration=0.3, failing_rows=[0])
-B = Column("B", cell_duration=0.3)
+A = Column("A", cell_duration=4.0, failing_rows=[0])  # seconds of a server that counts looks
+B = Column("B", cell_duration=4.0)
 
 
 class TestCellsThatOthersCalculate:
@@ -455,7 +462,8 @@ class TestCellsThatOthersCalculate:
     @pytest.fixture
     def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
         columns = [Column("Question", type="TEXT"), A, B]
-        server = serving(monkeypatch, sheet("good", columns=columns, row_count=4))
+        sheet_ = sheet("good", columns=columns, row_count=4)
+        server = serving(monkeypatch, sheet_, timed_by_looks=True)
         yield server
         server.stop()
 
@@ -514,11 +522,15 @@ class TestCellsThatOthersCalculate:
         assert ending.value["operation_id"] == ending.xcoms["promptlayer_operation_id"] == last
         assert ending.value["completed_count"] == 2
 
-    def test_all_the_waits_share_the_time(self, server: LocalPromptLayer, deferrable: bool) -> None:
+    def test_all_the_waits_share_the_time(
+        self, server: LocalPromptLayer, deferrable: bool, leap: Leap
+    ) -> None:
+        """They take 400, 800 and 400 seconds."""
+        server.script(lambda request: leap(100.0) if request.method == "GET" else None, times=None)
         self.start(server, B, 0)
         self.start(server, B, 1, 2, 3)
         self.start(server, A, 0, 1, 2, 3)
-        ending = run(TABLE_START, column_ids=[A.id], timeout=0.5, deferrable=deferrable)
+        ending = run(TABLE_START, column_ids=[A.id], timeout=1000, deferrable=deferrable)
         assert ending.kind == "timeout", ending
 
     def test_what_others_calculate_besides_is_nobodys_business(
@@ -1294,12 +1306,12 @@ def test_what_somebody_cancelled_meanwhile_may_be_retried(
         hook.close()
 
     def when_looked_at() -> None:
-        server.wait_for(lambda: server.count("GET") > 0, 10)
+        server.wait_for(lambda: server.count("GET") > 0, 60)
         cancel()
 
     somebody = threading.Thread(target=when_looked_at)
     somebody.start()
-    ending = run(STARTS[name], "never", Store() if store else None, timeout=20)
+    ending = run(STARTS[name], "never", Store() if store else None, timeout=60)
     somebody.join()
     assert ending.kind == "failed", ending
     assert "cancelled" in ending.message

@@ -427,10 +427,7 @@ class TestResending:
             http(BUSY, '{"detail": [{"loc": ["body"], "msg": "overloaded"}]}'),
         ],
     )
-    def test_is_sent_again(
-        self, start: Callable[..., int], first: bytes, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(starting, "_FIRST_PAUSE", 0.01)
+    def test_is_sent_again(self, start: Callable[..., int], first: bytes) -> None:
         with Script(first, ACCEPTED) as server:
             assert start(server.url) == 7
         assert server.starts == 2
@@ -575,7 +572,7 @@ def test_a_start_that_was_given_up_while_connecting_is_never_sent(
         return resolve(*args, **kwargs)
 
     connection = json.loads(server.airflow_connection_json)
-    connection["extra"] = {"timeout": 1.5}
+    connection["extra"] = {"timeout": 3.0}
     monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
     monkeypatch.setattr("urllib3.util.connection.socket.getaddrinfo", slow_at_first)
     before = threading.active_count()
@@ -584,7 +581,7 @@ def test_a_start_that_was_given_up_while_connecting_is_never_sent(
     answered.set()
     for thread in threading.enumerate():
         if thread.name == "promptlayer-request":
-            thread.join(10)
+            thread.join(60)
     hook.close()
     assert threading.active_count() <= before
     assert server.count("POST") == 1
@@ -694,12 +691,12 @@ class TestExecutionTimeout:
     def test_the_wait_ends_before_it_where_it_counts(
         self, allowed: float, waits: float, server: LocalPromptLayer
     ) -> None:
-        assert self.deadline(True, allowed) == pytest.approx(waits, abs=5.0)
+        assert self.deadline(True, allowed) == pytest.approx(waits, abs=15.0)
 
     def test_and_nowhere_else(self, server: LocalPromptLayer) -> None:
-        assert self.deadline(False, 1000.0) == pytest.approx(10_000.0, abs=5.0)
+        assert self.deadline(False, 1000.0) == pytest.approx(10_000.0, abs=15.0)
         assert self.deadline(True, 1000.0, task_state_store=Store()) == pytest.approx(
-            10_000.0, abs=5.0
+            10_000.0, abs=15.0
         )
 
     def test_a_wait_in_the_worker_ends_before_it_everywhere(self, server: LocalPromptLayer) -> None:

@@ -183,7 +183,7 @@ def test_waiting_in_a_task_raises_with_the_results(
     run_id = promptlayer_server.start_execution("Broken report", input_variables={"report": "x"})
     hook = PromptLayerHook()
     with pytest.raises(PromptLayerRunFailedError) as raised:
-        hook.wait_for_workflow_results(run_id, timeout=30, poke_interval=0.1)
+        hook.wait_for_workflow_results(run_id, timeout=60, poke_interval=0.1)
     hook.close()
     assert raised.value.results.outputs == {"Render report": "# x"}
 
@@ -233,8 +233,8 @@ def test_session_sends_the_key_to_promptlayer_alone(
 ) -> None:
     with PromptLayerHook().get_conn() as session, LocalPromptLayer() as stranger:
         url = f"{promptlayer_server.url}/workflows"
-        assert session.get(url, timeout=5).status_code == 200
-        assert session.get(f"{stranger.url}/workflows", timeout=5).status_code == 401
+        assert session.get(url, timeout=60).status_code == 200
+        assert session.get(f"{stranger.url}/workflows", timeout=60).status_code == 401
     assert [seen.key_was_right for seen in promptlayer_server.requests] == [True]
 
 

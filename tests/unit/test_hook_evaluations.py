@@ -70,7 +70,9 @@ def test_table(ask: Ask, server: LocalPromptLayer) -> None:
     assert ask("cancel_table_operation", *NEVER, started.operation_id).cancelled_cell_count == 3
     assert ask("cancel_table_operation", *NEVER, started.operation_id).cancelled_cell_count == 0
     done = ask("run_table_operation", *GOOD, row_ids=[0])
-    assert ask("wait_for_table_operation", *GOOD, done.operation_id, timeout=5).completed_count == 1
+    assert (
+        ask("wait_for_table_operation", *GOOD, done.operation_id, timeout=60).completed_count == 1
+    )
 
 
 def test_large_table(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +97,10 @@ def test_scorecard(ask: Ask, server: LocalPromptLayer) -> None:
     assert ([row.row_index for row in page.rows], page.next_cursor) == ([1], None)
     assert ask("get_scorecard_row", *BAD, 1).step_results
     with pytest.raises(PromptLayerEvaluationFailedError, match="The link leads nowhere") as failed:
-        ask("wait_for_scorecard", *BAD, calculation_id, timeout=5)
+        ask("wait_for_scorecard", *BAD, calculation_id, timeout=60)
     assert failed.value.score == 0.4
     assert [row.row_index for row in failed.value.rows] == [1]
-    passed = ask("wait_for_scorecard", *BAD, calculation_id, timeout=5, fail_on_verdict=())
+    passed = ask("wait_for_scorecard", *BAD, calculation_id, timeout=60, fail_on_verdict=())
     assert passed == look
     ask("run_scorecard", *NEVER)
     assert ask("cancel_scorecard", *NEVER).cancelled_count == 1
@@ -117,7 +119,7 @@ def test_a_scorecard_is_not_explained_for_ever(
 
     server.script(slow, times=None)
     with pytest.raises(PromptLayerEvaluationFailedError, match="the verdict is 'fail'") as failed:
-        ask("wait_for_scorecard", *BAD, calculation_id, timeout=5)
+        ask("wait_for_scorecard", *BAD, calculation_id, timeout=60)
     assert "There is more to know, but: The time is up" in str(failed.value)
     assert len(explaining) == 2
 
@@ -126,7 +128,7 @@ def test_report(ask: Ask, server: LocalPromptLayer) -> None:
     report_id = ask("run_report", 1, "nightly")
     assert ask("get_report", report_id).completed_count == 4
     assert ask("get_report_score", report_id).overall_score == 90.0
-    report, score = ask("wait_for_report", report_id, timeout=5, min_score=90)
+    report, score = ask("wait_for_report", report_id, timeout=60, min_score=90)
     assert (report.report_id, score.overall_score) == (report_id, 90.0)
 
 

@@ -388,7 +388,7 @@ class TestStart:
 
         trigger = started_by_airflow(args)
         trigger.timeout_after = (now + datetime.timedelta(seconds=59)).replace(tzinfo=zone)
-        event = asyncio.run(asyncio.wait_for(first_event(trigger), 30))
+        event = asyncio.run(asyncio.wait_for(first_event(trigger), 60))
         assert event.payload["outcome"] == "timed_out"
         assert "did not end within 60 s" in event.payload["message"]
 

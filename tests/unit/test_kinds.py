@@ -17,7 +17,6 @@ import pytest
 from support.kinds import EVALUATIONS, KINDS, SECRET, TABLE, WORKFLOW_RUN, Kind, new_server, own_id
 from support.modes import MODES, MODES_OF_ALL_KINDS, Ending
 
-from airflow_provider_promptlayer.api import waiting
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply, Silence
 
 TASK_MODES = ("poke", "reschedule", "deferred")
@@ -37,14 +36,13 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
-    monkeypatch.setattr(waiting, "_MAX_BACKOFF", 0.02)
     with new_server() as server:
         connect(server, monkeypatch)
         yield server
 
 
 def connect(
-    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch, timeout: float = 20.0
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch, timeout: float = 60.0
 ) -> None:
     connection = json.loads(server.airflow_connection_json)
     connection["extra"] = {"timeout": timeout}

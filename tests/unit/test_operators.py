@@ -26,7 +26,7 @@ from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflo
 UUID = "123e4567-e89b-12d3-a456-426614174000"
 NODES = (
     Node("Notes", {"points": [1, 2]}),
-    Node("Summarize", "short", depends_on=["Notes"], duration=0.2),
+    Node("Summarize", "short", depends_on=["Notes"], duration=0.05),
     Node("Answer", "long", depends_on=["Notes"], is_output_node=True),
     Node("Escalate", status="SKIPPED", is_output_node=True),
 )
@@ -66,7 +66,7 @@ def start(ti: FakeTaskInstance | None = None, **arguments: Any) -> Ending:
                 "task_id": "task",
                 "workflow_id_or_name": "Digest",
                 "input_variables": {"topic": "tea"},
-                "poke_interval": 0.1,
+                "poke_interval": 0.02,
                 **arguments,
             }
         ),
@@ -77,7 +77,7 @@ def start(ti: FakeTaskInstance | None = None, **arguments: Any) -> Ending:
 def fetch(run_id: Any, **arguments: Any) -> Ending:
     return run_task(
         lambda: PromptLayerWorkflowResultsOperator(
-            task_id="task", workflow_version_execution_id=run_id, poke_interval=0.1, **arguments
+            task_id="task", workflow_version_execution_id=run_id, poke_interval=0.02, **arguments
         )
     )
 

@@ -15,6 +15,7 @@ from unit.api.answers import OTHER, SHEET, TABLE
 from airflow_provider_promptlayer.api import cells, gates, reports, scorecards, tables
 from airflow_provider_promptlayer.api.endings import FailOn, judge
 from airflow_provider_promptlayer.api.http import Call, Response
+from airflow_provider_promptlayer.api.json_steps import MAX_DEPTH
 from airflow_provider_promptlayer.api.workflows import (
     WorkflowResults,
     run_workflow,
@@ -52,8 +53,6 @@ NASTY = [
     b"\xff\xfe",
     b"\x00\x00\x00",
     b"\xef\xbb\xbf{}",
-    b"[" * 100_000,
-    b'{"a":' * 100_000,
     b'{"output":1,"success":false,"message":' + b"[" * 300 + b"]" * 300 + b"}",
     b"1" * 5000,
     b'{"a": {"status": "FAILED", "error_message": ' + b"1" * 4300 + b"}}",
@@ -66,6 +65,7 @@ NASTY = [
     b'{"a": {"status": "SUCCESS", "is_output_node": 1}}',
     b"<html>\r\n<body>502 Bad Gateway</body></html>",
 ]
+TOO_DEEP = [b"[" * (2 * MAX_DEPTH), b'{"a":' * (2 * MAX_DEPTH)]
 KEYS = st.sampled_from(
     [
         "success",
@@ -107,7 +107,7 @@ NODES = st.dictionaries(
     max_size=4,
 )
 BODIES = (
-    st.sampled_from(NASTY)
+    st.sampled_from([*NASTY, *TOO_DEEP])
     | st.binary(max_size=30)
     | (NODES | NODES.map(lambda n: {"success": False, "output": n}) | JSON).map(
         lambda value: json.dumps(value).encode()
@@ -190,6 +190,13 @@ def test_nasty_answers(status: int, body: bytes) -> None:
         check(call, Response(status, {}, body))
 
 
+@pytest.mark.parametrize("status", [200, 400, 422])
+@pytest.mark.parametrize("body", TOO_DEEP, ids=["lists", "objects"])
+def test_deeper_than_anything_is_read(status: int, body: bytes) -> None:
+    for call in CALLS:
+        check(call, Response(status, {}, body))
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -206,11 +213,16 @@ def test_nasty_answers(status: int, body: bytes) -> None:
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
 def test_nesting_as_deep_as_the_parser_takes(template: str, brackets: str) -> None:
     # What the parser just takes must not overflow where it is turned into text.
-    for depth in [*range(700, 1010, 3), 5_000]:
-        body = nested(template, brackets, depth)
-        for status in (200, 201, 422, 500):
-            for call in CALLS[:4]:
-                check(call, Response(status, {}, body))
+    answers = [
+        (nested(template, brackets, depth), status)
+        for depth in depths_around_the_parsers_limit(brackets, step=3)
+        for status in (200, 201, 422, 500)
+    ]
+    # What is read in steps comes out the same, however far beyond the limit it is.
+    answers += [(nested(template, brackets, 5_000), status) for status in (200, 422)]
+    for body, status in answers:
+        for call in CALLS[:4]:
+            check(call, Response(status, {}, body))
 
 
 @pytest.mark.parametrize(
@@ -225,10 +237,23 @@ def test_nesting_as_deep_as_the_parser_takes(template: str, brackets: str) -> No
 )
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
 def test_evaluations_as_deep_as_the_parser_takes(template: str, brackets: str) -> None:
-    for depth in [*range(700, 1010, 31), 5_000]:
+    for depth in [*depths_around_the_parsers_limit(brackets, step=9), 5_000]:
         body = nested(template % OTHER, brackets, depth)
         for call in CALLS[4:]:
             check(call, Response(200, {}, body))
+
+
+def depths_around_the_parsers_limit(brackets: str, step: int) -> range:
+    """Return depths of which Python's parser takes most, called from here, and not the last."""
+    limit = 1000
+    while limit > 500:
+        try:
+            json.loads(nested("%s", brackets, limit))
+        except RecursionError:
+            limit -= 1
+        else:
+            break
+    return range(limit - 90, limit + 10, step)
 
 
 def nested(template: str, brackets: str, depth: int) -> bytes:

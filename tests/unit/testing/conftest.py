@@ -58,7 +58,7 @@ class Client:
             headers["X-API-KEY"] = key
         if body is not None and content_type is not None:
             headers["Content-Type"] = content_type
-        connection = http.client.HTTPConnection(urlsplit(self.server.url).netloc, timeout=10)
+        connection = http.client.HTTPConnection(urlsplit(self.server.url).netloc, timeout=60)
         try:
             connection.request(method, target, body, headers)
             response = connection.getresponse()

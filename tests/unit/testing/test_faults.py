@@ -49,7 +49,7 @@ def server():
     gc.collect()
 
 
-def get(server, path="/workflows", timeout=10, **options):
+def get(server, path="/workflows", timeout=60, **options):
     headers = {"X-API-KEY": server.api_key}
     return requests.get(server.url + path, headers=headers, timeout=timeout, **options)
 
@@ -59,7 +59,7 @@ def post(server, metadata=None):
         f"{server.url}/workflows/W/run",
         json={"metadata": metadata or {}},
         headers={"X-API-KEY": server.api_key},
-        timeout=10,
+        timeout=60,
     )
 
 
@@ -67,7 +67,7 @@ def post(server, metadata=None):
 def dialled(server, request_line=LIST):
     """A socket on which a request was sent."""
     url = urlsplit(server.url)
-    with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
+    with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
         key = server.api_key.encode()
         connection.sendall(
             request_line + b"\r\nHost: x\r\nConnection: close\r\nX-API-KEY: " + key + b"\r\n"
@@ -117,13 +117,13 @@ def test_reply(server, reply):
     with requests.Session() as session:
         headers = {"X-API-KEY": server.api_key}
         url = f"{server.url}/workflows"
-        found = session.get(url, headers=headers, timeout=10, allow_redirects=False)
+        found = session.get(url, headers=headers, timeout=60, allow_redirects=False)
         assert (found.status_code, found.content) == (reply.status, reply.content)
         sent = {name.lower(): value for name, value in reply.headers.items()}
         sent.setdefault("content-type", "application/json")
         assert sent.items() <= {n.lower(): v for n, v in found.headers.items()}.items()
         # In good order: the next request uses the same connection.
-        assert session.get(url, headers=headers, timeout=10).status_code == 200
+        assert session.get(url, headers=headers, timeout=60).status_code == 200
     assert server.connections_made == 1
     faulty, true = server.requests
     assert (faulty.status, faulty.fault) == (reply.status, reply)
@@ -207,7 +207,7 @@ def test_drip_is_bounded(server):
     for _ in range(2):
         started = time.monotonic()
         data, ending = talk(server)
-        assert 0.05 < time.monotonic() - started < 20
+        assert 0.05 < time.monotonic() - started < 60
         head, _, body = data.partition(b"\r\n\r\n")
         assert b"Content-Length: " in head
         assert (ending, len(body) < 10) == ("closed", True)
@@ -231,7 +231,7 @@ def test_huge_is_not_all_in_memory_and_ends_when_the_client_leaves(server):
         assert connection.recv(1000)
         assert get(server).status_code == 200
         assert server.open_connections >= 1
-    server.wait_for(lambda: get(server) and server.open_connections <= 1, 10)
+    server.wait_for(lambda: get(server) and server.open_connections <= 1, 60)
 
 
 @pytest.mark.parametrize(
@@ -257,17 +257,17 @@ class TestUnderWay:
     def test_others_are_answered(self, server, fault):
         server.script(fault)
         with dialled(server):
-            server.wait_for(lambda: server.count() == 1, 10)
+            server.wait_for(lambda: server.count() == 1, 60)
             assert get(server).status_code == 200
 
     def test_it_ends_with_the_server(self, server, fault):
         server.script(fault)
         with dialled(server) as connection:
-            server.wait_for(lambda: server.count() == 1, 10)
+            server.wait_for(lambda: server.count() == 1, 60)
             started = time.monotonic()
             server.stop()
             # Far sooner than the fault would end, however busy the machine is.
-            assert time.monotonic() - started < 20
+            assert time.monotonic() - started < 60
             received(connection)
         assert server.open_connections == 0
         assert "local-promptlayer" not in {thread.name for thread in threading.enumerate()}
@@ -275,8 +275,8 @@ class TestUnderWay:
     def test_it_ends_with_the_client(self, server, fault):
         server.script(fault)
         with dialled(server):
-            server.wait_for(lambda: server.count() == 1, 10)
-        until = time.monotonic() + 10
+            server.wait_for(lambda: server.count() == 1, 60)
+        until = time.monotonic() + 60
         while server.open_connections and time.monotonic() < until:
             time.sleep(0.005)
         assert server.open_connections == 0
@@ -392,7 +392,7 @@ class TestRules:
 
     def test_before_the_key_is_looked_at(self, server):
         server.script(Reply(502))
-        assert requests.get(server.url, timeout=10).status_code == 502
+        assert requests.get(server.url, timeout=60).status_code == 502
         assert not server.requests[0].key_was_right
 
     @pytest.mark.parametrize("options", [{"times": 0}, {"times": -1}, {"after": -1}])
@@ -430,7 +430,7 @@ class TestAway:
     def test_open_connections_are_reset(self, server):
         server.script(Silence())
         with dialled(server) as connection:
-            server.wait_for(lambda: server.count() == 1, 10)
+            server.wait_for(lambda: server.count() == 1, 60)
             with server.away():
                 assert received(connection) == (b"", "reset")
 
@@ -467,7 +467,7 @@ class TestAway:
     def test_dropped_connections(self, server):
         server.script(Slow(60))
         with dialled(server) as connection:
-            server.wait_for(lambda: server.count() == 1, 10)
+            server.wait_for(lambda: server.count() == 1, 60)
             server.drop_connections()
             assert received(connection) == (b"", "reset")
         assert get(server).status_code == 200
@@ -476,7 +476,7 @@ class TestAway:
 def test_connections_are_counted(server):
     with requests.Session() as session:
         for _ in range(3):
-            session.get(server.url, timeout=10)
+            session.get(server.url, timeout=60)
         assert (server.open_connections, server.connections_made) == (1, 1)
     get(server)
     assert server.connections_made == 2
@@ -538,7 +538,7 @@ class TestTls:
             with pytest.raises(requests.exceptions.SSLError):
                 get(server)
             by_name = server.url.replace("127.0.0.1", "localhost")
-            assert requests.get(by_name, verify=server.ca_file, timeout=10).status_code == 401
+            assert requests.get(by_name, verify=server.ca_file, timeout=60).status_code == 401
 
     REASONS = (
         ("self-signed", "self-signed certificate"),
@@ -552,7 +552,7 @@ class TestTls:
             url = urlsplit(server.url)
             context = ssl.create_default_context(cafile=server.ca_file)
             with (
-                socket.create_connection((url.hostname, url.port), timeout=10) as plain,
+                socket.create_connection((url.hostname, url.port), timeout=60) as plain,
                 pytest.raises(ssl.SSLCertVerificationError, match=reason),
             ):
                 context.wrap_socket(plain, server_hostname=url.hostname)

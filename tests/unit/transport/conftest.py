@@ -25,7 +25,7 @@ from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.api.settings import Settings
 
 KEY = "pl_geheim_0123456789"
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a test server gives up, whatever happens."""
 
 ENVIRONMENT = [
@@ -393,7 +393,7 @@ def threads_end() -> Callable[[], None]:
     """Wait, within bounds, for the threads of given-up exchanges to end."""
 
     def wait() -> None:
-        ends = time.monotonic() + 3.0
+        ends = time.monotonic() + PATIENCE
         for thread in request_threads():
             thread.join(max(0.0, ends - time.monotonic()))
         assert not request_threads()

@@ -637,7 +637,7 @@ def test_a_kept_connection_that_died_costs_no_look(driver: Any, serve: Any) -> N
     # The server closes after each answer, without saying so.
     server = serve(lambda talk: talk.answer(200, b"whole"))
     responses = driver.send(
-        server, LOOK, LOOK, LOOK, START, after_each=lambda: server.hung_up.acquire(timeout=10)
+        server, LOOK, LOOK, LOOK, START, after_each=lambda: server.hung_up.acquire(timeout=60)
     )
     assert [response.body for response in responses] == [b"whole"] * 4
 

@@ -37,7 +37,7 @@ def session(server: Any) -> Iterator[PromptLayerSession]:
     ["/prefix", "/prefix/", "/prefix/x?y=z", "/prefix/a%2Fb", "/x/../prefix/x", "/%70refix/x"],
 )
 def test_the_key_goes_to_promptlayer(server: Any, session: PromptLayerSession, path: str) -> None:
-    assert session.get(server.url + path, timeout=10).content == b"whole"
+    assert session.get(server.url + path, timeout=60).content == b"whole"
     assert server.requests[0].headers["x-api-key"] == KEY
 
 
@@ -47,14 +47,14 @@ def test_the_key_goes_to_promptlayer(server: Any, session: PromptLayerSession, p
 def test_the_key_goes_nowhere_below_another_path(
     server: Any, session: PromptLayerSession, path: str
 ) -> None:
-    session.get(server.url + path, timeout=10)
+    session.get(server.url + path, timeout=60)
     assert "x-api-key" not in server.requests[0].headers
 
 
 def test_a_path_that_climbs_out_of_the_prefix_does_not_take_the_key_along(
     server: Any, session: PromptLayerSession
 ) -> None:
-    session.get(server.url + "/prefix/../other", timeout=10)
+    session.get(server.url + "/prefix/../other", timeout=60)
     (received,) = server.requests
     assert ("x-api-key" in received.headers) == received.target.startswith("/prefix")
 
@@ -81,8 +81,8 @@ def test_the_key_does_not_go_to_another_host(
     serve: Any, server: Any, session: PromptLayerSession
 ) -> None:
     elsewhere = serve(lambda talk: talk.answer())
-    session.get(elsewhere.url + "/prefix/x", timeout=10)
-    session.get(f"http://localhost:{server.port}/prefix/x", timeout=10)
+    session.get(elsewhere.url + "/prefix/x", timeout=60)
+    session.get(f"http://localhost:{server.port}/prefix/x", timeout=60)
     assert "x-api-key" not in elsewhere.requests[0].headers
     assert "x-api-key" not in server.requests[0].headers
 
@@ -92,7 +92,7 @@ def test_the_key_does_not_follow_a_redirect_elsewhere(serve: Any, status: int) -
     elsewhere = serve(lambda talk: talk.answer(200, b"else"))
     server = serve(lambda talk: talk.answer(status, b"", f"Location: {elsewhere.url}/prefix/x"))
     with PromptLayerSession(Settings(server.url, KEY)) as session:
-        assert session.get(f"{server.url}/x", timeout=10).content == b"else"
+        assert session.get(f"{server.url}/x", timeout=60).content == b"else"
     assert server.requests[0].headers["x-api-key"] == KEY
     assert "x-api-key" not in elsewhere.requests[0].headers
 
@@ -107,7 +107,7 @@ def test_the_key_follows_a_redirect_within_promptlayer(serve: Any) -> None:
 
     server = serve(handle)
     with PromptLayerSession(Settings(server.url, KEY)) as session:
-        assert session.get(f"{server.url}/x", timeout=10).content == b"whole"
+        assert session.get(f"{server.url}/x", timeout=60).content == b"whole"
     assert [received.headers["x-api-key"] for received in server.requests] == [KEY, KEY]
 
 
@@ -127,11 +127,11 @@ def test_an_interrupted_exchange_does_not_spoil_the_next(serve: Any) -> None:
         pass
 
     server = serve(handle)
-    transport = BlockingTransport(Settings(server.url, KEY, timeout=10.0))
+    transport = BlockingTransport(Settings(server.url, KEY, timeout=60.0))
     outcome: Any = None
 
     def interrupt(*args: Any, **kwargs: Any) -> Any:
-        assert arrived.wait(10)
+        assert arrived.wait(60)
         raise Stop
 
     with pytest.MonkeyPatch.context() as patch:

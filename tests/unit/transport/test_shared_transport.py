@@ -42,12 +42,12 @@ def is_closed(transport: AsyncTransport) -> bool:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(main, 30))
+    asyncio.run(asyncio.wait_for(main, 120))
     gc.collect()  # what is unclosed warns here, and a warning is an error
 
 
 async def until(predicate: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not predicate():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -101,7 +101,7 @@ def test_another_kind_of_loop(serve: Any, certificates: Any) -> None:
                 assert (await transport.send(request)).body == b"whole"
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(main(), 30))
+        runner.run(asyncio.wait_for(main(), 120))
 
 
 def test_the_first_may_leave_before_the_second(serve: Any) -> None:
@@ -200,8 +200,8 @@ def test_slow_answers_get_more_connections_but_not_one_each(serve: Any) -> None:
     def handle(talk: Any) -> bool:
         assert under_way.acquire(blocking=False)
         if not may_go_on.is_set():
-            all_there.wait(20)
-            assert may_go_on.wait(20)
+            all_there.wait(60)
+            assert may_go_on.wait(60)
         under_way.release()
         return keep_alive(talk)
 
@@ -210,7 +210,7 @@ def test_slow_answers_get_more_connections_but_not_one_each(serve: Any) -> None:
 
     async def main() -> None:
         looks = asyncio.create_task(many_looks(server))
-        await asyncio.to_thread(all_there.wait, 20)  # as many as may be are under way
+        await asyncio.to_thread(all_there.wait, 60)  # as many as may be are under way
         await asyncio.sleep(3 * turns._PATIENCE)  # and no more come, however long they queue
         may_go_on.set()
         await looks
@@ -443,7 +443,7 @@ def test_who_is_cancelled_in_the_queue_hands_its_turn_on(
 
     def handle(talk: Any) -> bool:
         arrived.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return keep_alive(talk)
 
     server = serve(handle)
