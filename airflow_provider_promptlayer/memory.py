@@ -197,7 +197,6 @@ class BatchMemory:
             epochs = [epoch for epoch in head.clear_epochs if epoch != epochs[0]] + epochs
             notes = self._notes(head.size, epochs)
         batch = Batch.take_over(notes, fingerprints)
-        batch.base_url = base_url
         if head is None or head.clear_epochs != epochs:
             self._write_head(Head(epochs, len(batch.inputs)))
         return batch
@@ -218,9 +217,12 @@ class BatchMemory:
             self._store.set(self._key(first), page.payload())
             self._dirty.discard(first)
 
-    def resume(self, batch: Batch) -> None:
-        """Go on after a deferral, with the batch as it was left."""
-        self._base_url = batch.base_url or ""
+    def resume(self, base_url: str) -> None:
+        """Go on after a deferral.
+
+        :param base_url: where the starts are sent.
+        """
+        self._base_url = base_url
 
     def deliver(self, batch: Batch) -> None:
         """Note that the results were handed on: a task that is cleared now starts all anew."""

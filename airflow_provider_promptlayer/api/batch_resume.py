@@ -30,7 +30,6 @@ def batch_payload(batch: Batch) -> dict[str, Any]:
         {
             "inputs": [each.fingerprint for each in batch.inputs],
             "order": batch.order,
-            "base_url": batch.base_url,
             "runs": [each.run_id for each in batch.inputs],
             "stages": {stage.value: indexes for stage, indexes in stages.items() if indexes},
             "starters": {who.value: indexes for who, indexes in starters.items() if indexes},
@@ -80,8 +79,6 @@ def _read(fields: Fields) -> Batch:
         order = fields.get("order")
         if len({*order}) != len(order) or not {*order} <= {*range(len(inputs))}:
             raise FieldError("has an order of other inputs")
-        batch = Batch(inputs, order)
-        batch.base_url = fields.text_or_none("base_url")
-        return batch
+        return Batch(inputs, order)
     except (AttributeError, KeyError, TypeError, IndexError):
         raise FieldError("has not the fields of a batch") from None

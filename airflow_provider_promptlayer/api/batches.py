@@ -62,7 +62,6 @@ class Batch:
 
     def __init__(self, inputs: list[Input], order: Sequence[int] | None = None) -> None:
         self.inputs = inputs
-        self.base_url: str | None = None  # where its runs are, once that is known
         self._set_order(range(len(inputs)) if order is None else order)
 
     @classmethod

@@ -17,7 +17,6 @@ from airflow_provider_promptlayer.api.batches import (
     BatchLook,
     Start,
     WorkflowRuns,
-    check_place,
     judge_batch,
     needed,
     shortfall,
@@ -52,6 +51,9 @@ if TYPE_CHECKING:
 
 _ABOUT_THE_INPUT: Final = frozenset({400, 413, 422})
 """The refusals that another input may not meet."""
+
+_ABOUT: Final = "the batch of workflow runs"
+"""What was started at a PromptLayer, for messages."""
 
 _RUNS_NAMED: Final = 20
 
@@ -230,10 +232,10 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             state, batch = ResumeState.read(waiting), read_batch(waiting.get("batch"))
             self._began_at, self._deadline = state.started_at, state.deadline
             self._batch = batch
+            if state.base_url is not None:
+                self.hook.stay_at(state.base_url, about=_ABOUT)
             if self._memory is not None:
-                self._memory.resume(batch)
-            if batch.base_url is not None:
-                check_place(batch.base_url, self.hook.settings.base_url)
+                self._memory.resume(state.base_url or self.hook.settings.base_url)
             subject = self._subject = state.subject(WorkflowRuns)
             self._arrange(context)
             # Without notes it is not known which of the runs were still going on.
@@ -272,7 +274,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             if self._memory is None
             else self._memory.open(inputs.fingerprints, base_url)
         )
-        batch.base_url = base_url  # also where there are no notes
+        self.hook.stay_at(base_url, about=_ABOUT)
         self._refuse_unfit(batch, inputs)
         if batch.going:
             self.log.info("Going back to %s runs of an earlier try.", len(batch.going))

@@ -1376,6 +1376,34 @@ class TestElsewhere:
         assert f"started at {server.url}" in ending.message
         assert there.count() == 0
 
+    def test_a_wait_goes_on_where_it_began(
+        self,
+        server: LocalPromptLayer,
+        there: LocalPromptLayer,
+        deferrable: bool,
+        monkeypatch: pytest.MonkeyPatch,
+        log: Callable[[], str],
+    ) -> None:
+        """Where that is out of reach, no other PromptLayer is asked instead."""
+        monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._READ_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr("airflow_provider_promptlayer.api.waiting._MAX_BACKOFF", 0.02)
+
+        def move(_: Any) -> Close:
+            monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", there.airflow_connection_json)
+            return Close()
+
+        server.script(move, method="GET", after=3, times=None)
+        ending = run(
+            numbered(2),
+            workflow_id_or_name="Endless",
+            deferrable=deferrable,
+            store=Store(),
+            max_outage=0.5,
+        )
+        assert ending.kind.startswith("failed"), ending
+        assert there.count() == 0
+        assert f"leads to {there.url} now" in log()
+
 
 class TestAStoreInTrouble:
     def test_nothing_is_sent_without_a_note(self, server: LocalPromptLayer) -> None:
