@@ -199,7 +199,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._factory = partial(_Protocol, loop=self._loop)
+        self._factory = partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # invariant
         self._made: WeakSet[asyncio.Transport] = WeakSet()
 
     # aiohttp's own name for it: were there another one day, nothing but the goodbyes would be left.
