@@ -49,6 +49,7 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.memory import OutageMemory
+from airflow_provider_promptlayer.task_errors import task_error
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -193,6 +194,9 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
     def execute(self, context: Context) -> Any:
         """Wait for the subject and hand on what it left behind.
+
+        What is raised is also of the class of :mod:`.exceptions` that says what has happened, with
+        its attributes.
 
         :raises AirflowFailException: if trying again cannot help.
         :raises AirflowException: if it can.
@@ -506,13 +510,13 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """Turn this provider's errors into those by which Airflow decides what comes next."""
         try:
             yield
-        except PromptLayerWaitTimeoutError as error:
-            raise self._ended(AirflowSensorTimeout, error) from None
-        except PromptLayerError as error:
-            kind = AirflowException if self.may_retry(error) else AirflowFailException
-            raise self._ended(kind, error) from None
         except AirflowException:
             raise  # already says what Airflow is to do
+        except PromptLayerWaitTimeoutError as error:
+            raise self._ended(AirflowSensorTimeout, error) from error
+        except PromptLayerError as error:
+            kind = AirflowException if self.may_retry(error) else AirflowFailException
+            raise self._ended(kind, error) from error
         except Exception as error:
             if self.may_retry(error):
                 raise
@@ -523,5 +527,6 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def _ended(self, kind: type[AirflowException], error: PromptLayerError) -> AirflowException:
         for option in ("soft_fail", "never_fail"):
             if getattr(self, option):
-                return AirflowSkipException(f"{error} Skipping, as {option} is set.")
-        return kind(str(error))
+                message = f"{error} Skipping, as {option} is set."
+                return task_error(AirflowSkipException, error, message)
+        return task_error(kind, error, str(error))

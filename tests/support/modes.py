@@ -91,6 +91,7 @@ class Ending:
 
     :param value: what the task returned. One that ended in the triggerer returns nothing: for it,
         the run that it waited for.
+    :param error: what the task raised, as failure callbacks get it.
     """
 
     kind: str
@@ -98,6 +99,7 @@ class Ending:
     value: Any = None
     xcoms: dict[str, Any] = field(default_factory=dict)
     worker_visits: int = 0
+    error: BaseException | None = None
 
 
 def run_task(
@@ -137,13 +139,13 @@ def run_task(
             time.sleep(max(0.0, (rescheduled.reschedule_date - now).total_seconds()))
             continue
         except AirflowSkipException as error:
-            return Ending("skipped", str(error), None, ti.xcoms, visits)
+            return Ending("skipped", str(error), None, ti.xcoms, visits, error)
         except AirflowSensorTimeout as error:
-            return Ending("timeout", str(error), None, ti.xcoms, visits)
+            return Ending("timeout", str(error), None, ti.xcoms, visits, error)
         except AirflowFailException as error:
-            return Ending("failed for good", str(error), None, ti.xcoms, visits)
+            return Ending("failed for good", str(error), None, ti.xcoms, visits, error)
         except AirflowException as error:
-            return Ending("failed", str(error), None, ti.xcoms, visits)
+            return Ending("failed", str(error), None, ti.xcoms, visits, error)
         return Ending("success", "", value, ti.xcoms, visits)
 
 

@@ -21,6 +21,7 @@ import pytest
 from airflow.providers.common.compat.sdk import (
     DAG,
     AirflowFailException,
+    AirflowSensorTimeout,
     TaskDeferred,
     task,
     task_group,
@@ -428,4 +429,4 @@ class TestStart:
                 {"error": "Trigger timeout"},
                 {"ti": FakeTaskInstance()},  # type: ignore[typeddict-item]
             )
-        assert type(caught.value).__name__ == "AirflowSensorTimeout"
+        assert isinstance(caught.value, AirflowSensorTimeout)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What callbacks and retry policies get of a task that did not succeed."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+from support.kinds import EVALUATIONS, KINDS, WORKFLOW_RUN, Kind, new_server
+from support.modes import MODES, Ending, FakeTaskInstance, run_task
+from unit.api.test_exceptions import CLASSES, make
+
+from airflow_provider_promptlayer import exceptions
+from airflow_provider_promptlayer.api import waiting
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
+from airflow_provider_promptlayer.task_errors import task_error
+from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
+
+AIRFLOWS = (AirflowException, AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
+
+
+@pytest.mark.parametrize("airflows", AIRFLOWS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("ours", CLASSES, ids=lambda cls: cls.__name__)
+def test_it_is_both_and_travels_between_processes(
+    ours: type[exceptions.PromptLayerError], airflows: type[AirflowException]
+) -> None:
+    original = make(ours)
+    error = task_error(airflows, original, "one line")
+    for each in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert isinstance(each, ours)
+        assert isinstance(each, airflows)
+        assert str(each) == "one line"
+        assert vars(each) == vars(original)
+        assert type(each) is type(error)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
+    monkeypatch.setattr(waiting, "_MAX_BACKOFF", 0.02)
+    with new_server() as server:
+        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+        yield server
+
+
+def wait(mode: str, kind: Kind, subject_id: Any, **arguments: Any) -> Ending:
+    return MODES[mode](subject_id, kind, **{"poke_interval": 0.05, **arguments})
+
+
+@pytest.fixture(params=["poke", "reschedule", "deferred"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+OPTIONS = [({}, None), ({"soft_fail": True}, AirflowSkipException)]
+
+
+@pytest.mark.parametrize(("options", "skipped"), OPTIONS, ids=["", "soft_fail"])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_a_bad_ending(
+    mode: str, kind: Kind, options: dict[str, Any], skipped: Any, server: LocalPromptLayer
+) -> None:
+    error = wait(mode, kind, kind.start(server, "bad"), **options).error
+    assert isinstance(error, skipped or AirflowFailException)
+    if kind is WORKFLOW_RUN:
+        assert isinstance(error, exceptions.PromptLayerRunFailedError)
+        assert error.results.nodes["Answer"].error_message == "too hot"
+    else:
+        assert kind in EVALUATIONS.values()
+        assert isinstance(error, exceptions.PromptLayerEvaluationFailedError)
+        assert error.outcome is not None
+    assert isinstance(error.__cause__, exceptions.PromptLayerError)
+    assert not isinstance(error.__cause__, AirflowException)
+
+
+@pytest.mark.parametrize(("options", "skipped"), OPTIONS, ids=["", "soft_fail"])
+def test_a_time_out(
+    mode: str, options: dict[str, Any], skipped: Any, server: LocalPromptLayer
+) -> None:
+    run_id = server.start_execution("never")
+    error = wait(mode, WORKFLOW_RUN, run_id, timeout=0.2, **options).error
+    assert isinstance(error, exceptions.PromptLayerWaitTimeoutError)
+    assert isinstance(error, skipped or AirflowSensorTimeout)
+
+
+@pytest.mark.parametrize(("options", "skipped"), OPTIONS, ids=["", "soft_fail"])
+def test_an_outage(
+    mode: str, options: dict[str, Any], skipped: Any, server: LocalPromptLayer
+) -> None:
+    run_id = server.start_execution("never")
+    server.script(Reply(502), times=None)
+    error = wait(mode, WORKFLOW_RUN, run_id, max_outage=0.2, **options).error
+    assert isinstance(error, exceptions.PromptLayerOutageError)
+    assert isinstance(error, skipped or AirflowException)
+    assert not isinstance(error, AirflowFailException)
+
+
+def test_a_start_of_unknown_end(server: LocalPromptLayer) -> None:
+    server.script(Close(), method="POST", times=1)
+    ending = run_task(
+        lambda: PromptLayerRunWorkflowOperator(task_id="task", workflow_id_or_name="good"),
+        FakeTaskInstance(),
+    )
+    assert isinstance(ending.error, exceptions.PromptLayerStartUncertainError)
+    assert isinstance(ending.error, AirflowFailException)
+
+
+def test_a_deferral_that_airflow_has_ended(server: LocalPromptLayer) -> None:
+    """A trigger that crashed or took too long: Airflow resumes the task to say so."""
+    task = KINDS["workflow run"].sensor(task_id="task", workflow_version_execution_id=1)
+    context: Any = {"ti": FakeTaskInstance()}
+    for reason, ours in (
+        ("Trigger timeout", exceptions.PromptLayerWaitTimeoutError),
+        ("Trigger failure", exceptions.PromptLayerEventError),
+    ):
+        with pytest.raises(ours) as raised:
+            task.resume_execution("__fail__", {"error": reason}, context)
+        assert isinstance(raised.value, AirflowException)
