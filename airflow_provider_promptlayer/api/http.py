@@ -33,6 +33,8 @@ MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 
 _FIELD_ERRORS_NAMED: Final = 5
 
+_JSON_BEGINS: Final = ("{", "[", '"')
+
 _LEVELS_READ_FAST: Final = 500
 """How deep a body may be nested for Python's own parser, whoever calls it."""
 
@@ -60,6 +62,23 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Who sent an answer, for messages.
+
+    :param host: base URL of the host that was asked.
+    :param connection: the Airflow connection that leads there.
+    """
+
+    host: str = "the host"
+    connection: str = "the Airflow connection"
+
+    @property
+    def is_not_promptlayers(self) -> str:
+        """The clause that says of an answer that it has no form in which PromptLayer answers."""
+        return f"the answer of {self.host} ({self.connection}) is not PromptLayer's"
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """One whole answer, whatever its status.
 
@@ -72,6 +91,7 @@ class Response:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     redactions: int = 0
+    origin: Origin = field(default=Origin(), repr=False)
 
     @property
     def is_success(self) -> bool:
@@ -140,11 +160,18 @@ def decode_json(
 def unexpected(
     request: Request, response: Response, problem: str
 ) -> PromptLayerUnexpectedAnswerError:
-    """Return the error for an answer that is not as documented, with its first characters."""
+    """Return the error for an answer that is not as documented.
+
+    JSON is quoted from its beginning, and nothing else: it may be the page of another server.
+    """
     quoted = excerpt(response.body)
+    if quoted.startswith(_JSON_BEGINS):
+        shows = f"it begins: {quoted}"
+    else:
+        shows = response.origin.is_not_promptlayers if quoted else "it is empty"
     return PromptLayerUnexpectedAnswerError(
-        f"Could not {request.purpose}: the answer (HTTP {response.status}) {problem}"
-        + (f"; it begins: {quoted}" if quoted else "; it is empty"),
+        f"Could not {request.purpose}: the answer (HTTP {response.status}) of "
+        f"{response.origin.host} {problem}; {shows}",
         status=response.status,
     )
 
@@ -158,49 +185,60 @@ def error_for(
     :param hints: status → what to do about it, where a refusal (4xx) of this request means
         something else than it does in general, such as a 403 that is not about the key.
     """
-    status = response.status
+    status, origin = response.status, response.origin
     reason = error_text(response)
+    says = f"; {origin.is_not_promptlayers}" if reason is None else _said(reason)
     failed = f"Could not {request.purpose}: "
     wait = retry_after(response.headers, now=now)
     if status == 429:
         return PromptLayerRateLimitError(
-            f"{failed}too many requests (HTTP 429){_said(reason)}{_asked(wait)}",
+            f"{failed}too many requests (HTTP 429){says}{_asked(wait)}",
             status=status,
             retry_after=wait,
         )
     if status == 408 or status >= 500:
+        who = "PromptLayer" if reason is not None else "PromptLayer or a gateway before it"
         return PromptLayerServerError(
-            f"{failed}PromptLayer has trouble (HTTP {status}){_said(reason)}{_asked(wait)}",
+            f"{failed}{who} has trouble (HTTP {status}){says}{_asked(wait)}",
             status=status,
             retry_after=wait,
+        )
+    if 300 <= status < 400:
+        return PromptLayerRefusedError(
+            f"{failed}{origin.host} answered with a redirect (HTTP {status}), which is not "
+            "followed so that the key is not sent elsewhere. Put the final address into the host "
+            f"of {origin.connection}.",
+            status=status,
+        )
+    if reason is None:
+        # Not a PromptLayerNotFoundError, for which a batch or a cleared task starts another run:
+        # PromptLayer has not said that there is no such thing.
+        foreign = PromptLayerAuthError if status in (401, 403) else PromptLayerRefusedError
+        return foreign(
+            f"{failed}the request was refused (HTTP {status}){says}. "
+            f"Check the host and the API key of {origin.connection}.",
+            status=status,
         )
     if hint := (hints or {}).get(status):
         refused = PromptLayerNotFoundError if status == 404 else PromptLayerRefusedError
         return refused(
-            f"{failed}PromptLayer refused the request (HTTP {status}){_said(reason)}. {hint}",
+            f"{failed}PromptLayer refused the request (HTTP {status}){says}. {hint}",
             status=status,
         )
     if status in (401, 403):
         return PromptLayerAuthError(
-            f"{failed}PromptLayer refused the API key (HTTP {status}){_said(reason)}. "
-            "Put a valid key into the password of the Airflow connection.",
+            f"{failed}PromptLayer refused the API key (HTTP {status}){says}. "
+            f"Put a valid key into the password of {origin.connection}.",
             status=status,
         )
     if status == 404:
         return PromptLayerNotFoundError(
-            f"{failed}PromptLayer has no such thing (HTTP 404){_said(reason)}. "
+            f"{failed}PromptLayer has no such thing (HTTP 404){says}. "
             "Check the name or id, and that the key belongs to the same workspace.",
             status=status,
         )
-    if 300 <= status < 400:
-        return PromptLayerRefusedError(
-            f"{failed}the host answered with a redirect (HTTP {status}), which is not followed "
-            "so that the key is not sent elsewhere. Put the final address into the host of the "
-            "Airflow connection.",
-            status=status,
-        )
     return PromptLayerRefusedError(
-        f"{failed}PromptLayer refused the request (HTTP {status}){_said(reason)}", status=status
+        f"{failed}PromptLayer refused the request (HTTP {status}){says}", status=status
     )
 
 
@@ -225,16 +263,16 @@ def is_promptlayers(response: Response) -> bool:
     )
 
 
-def error_text(response: Response) -> str:
-    """Return what an error answer says of itself, as one line; empty if it says nothing.
+def error_text(response: Response) -> str | None:
+    """Return what PromptLayer says in an error answer, as one line; None for another's answer.
 
     Knows ``{"message"}``, ``{"error"}`` and FastAPI's ``{"detail": [...]}``, where each entry
-    is given with its field. Anything else is quoted from its beginning.
+    is given with its field.
     """
     try:
         payload = loads(response.body, outline=True)
     except ValueError:
-        return excerpt(response.body)
+        return None
     if isinstance(payload, dict):
         for key in ("message", "error", "detail"):
             said = payload.get(key)
@@ -242,7 +280,9 @@ def error_text(response: Response) -> str:
                 return one_line(said)
             if key == "detail" and isinstance(said, list) and said:
                 return _field_errors(said)
-    return excerpt(response.body)
+        if not payload.keys().isdisjoint(("success", "message", "error", "detail")):
+            return excerpt(response.body)
+    return None
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:

@@ -185,7 +185,7 @@ def run_report(
         try:
             return call.read(response, now)
         except PromptLayerAuthError as error:
-            said = error_text(response)
+            said = error_text(response) or ""
             if error.status != 401 or _NO_REQUESTS not in said.lower():
                 raise
             raise PromptLayerRefusedError(

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,7 +27,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_promptlayer.api.arguments import seconds
-from airflow_provider_promptlayer.api.http import Call, Request, Response
+from airflow_provider_promptlayer.api.http import Call, Origin, Request, Response
 from airflow_provider_promptlayer.api.pace import Pace
 from airflow_provider_promptlayer.api.settings import Settings, read_connection
 from airflow_provider_promptlayer.api.starting import resend_after
@@ -138,8 +139,6 @@ class PromptLayerConnectionHook(BaseHook):
         """
         try:
             count = self.call(workflow_count())
-        except PromptLayerAuthError as error:
-            return False, f"The host is reachable, but the key is wrong. {error}"
         except PromptLayerUnreachableError as error:
             return False, f"The host {self.settings.base_url} is not reachable. {error}"
         except (PromptLayerNotFoundError, PromptLayerUnexpectedAnswerError) as error:
@@ -206,7 +205,8 @@ class PromptLayerConnectionHook(BaseHook):
         while True:
             transport = BlockingTransport(self._settings)
             try:
-                return call.read(transport.send(call.request), time.time())
+                response = self._attributed(transport.send(call.request), self._settings)
+                return call.read(response, time.time())
             except PromptLayerTransientError:
                 if time.monotonic() + _APART_PAUSE >= give_up_at:
                     raise
@@ -431,7 +431,7 @@ class PromptLayerConnectionHook(BaseHook):
     def _call_once(self, call: Call[T], over: BlockingTransport) -> T:
         self._refuse_if_stopping(call)
         try:
-            response = over.send(call.request)
+            response = self._attributed(over.send(call.request), over.settings)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
         self._say_redacted(call.request, response)
@@ -440,13 +440,18 @@ class PromptLayerConnectionHook(BaseHook):
     async def _acall_once(self, call: Call[T], over: AsyncTransport) -> T:
         self._refuse_if_stopping(call)
         try:
-            response = await over.send(call.request)
+            response = self._attributed(await over.send(call.request), over.settings)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
         self._say_redacted(call.request, response)
         if response.takes_long:
             return await asyncio.to_thread(call.read, response, time.time())
         return call.read(response, time.time())
+
+    def _attributed(self, response: Response, settings: Settings) -> Response:
+        """Return an answer with who has sent it, which its errors name."""
+        connection = f"Airflow connection {one_line(repr(self.promptlayer_conn_id), 80)}"
+        return replace(response, origin=Origin(settings.base_url, connection))
 
     def _say_redacted(self, request: Request, response: Response) -> None:
         """Tell of outputs that are not as PromptLayer sent them.

@@ -52,6 +52,9 @@ def echo(inputs: Any, _: Any) -> Any:
     return inputs.get("n")
 
 
+UNKNOWN = Reply.of_json({"success": False, "message": "No such execution."}, 404)
+
+
 @pytest.fixture
 def promptlayer_workflows() -> list[Workflow]:
     return [
@@ -594,7 +597,8 @@ class TestRefusals:
     def test_of_all_end_the_task_at_once(
         self, server: LocalPromptLayer, status: int, says: str
     ) -> None:
-        server.script(Reply(status), method="POST", after=2, times=None)
+        refusal = Reply.of_json({"success": False, "message": "no"}, status)
+        server.script(refusal, method="POST", after=2, times=None)
         ending = run(numbered(9), store=(store := Store()))
         assert ending.kind == ("failed" if status == 401 else "failed for good")
         assert says in ending.message
@@ -704,7 +708,7 @@ class TestTrouble:
     def test_a_run_that_is_gone_is_one_failure(
         self, server: LocalPromptLayer, deferrable: bool
     ) -> None:
-        server.script(Reply(404), method="GET", execution_id=2, times=None)
+        server.script(UNKNOWN, method="GET", execution_id=2, times=None)
         ending = run(
             numbered(3),
             workflow_id_or_name="Slow",
@@ -1242,12 +1246,26 @@ class TestCrashes:
 
     def test_clearing_where_a_run_is_gone_starts_another(self, server: LocalPromptLayer) -> None:
         store = Store()
-        server.script(Reply(404), method="GET", execution_id=2, times=None)
+        server.script(UNKNOWN, method="GET", execution_id=2, times=None)
         assert run(numbered(3), store=store).kind == "failed for good"
         assert run(numbered(3), FakeTaskInstance(try_number=2), store).kind == "failed for good"
         cleared = FakeTaskInstance(try_number=3, max_tries=3)
         assert run(numbered(3), cleared, store).value == answers(0, 1, 2)
         assert starts(server) == Counter([0, 1, 1, 2])
+
+    def test_clearing_where_another_server_answers_for_a_run_starts_nothing(
+        self, server: LocalPromptLayer
+    ) -> None:
+        """PromptLayer has not said that the run is gone."""
+        store = Store()
+        server.script(Reply(404, "<html>"), method="GET", execution_id=2, times=None)
+        for number, max_tries in ((1, 2), (2, 2), (3, 3)):
+            ti = FakeTaskInstance(try_number=number, max_tries=max_tries)
+            assert run(numbered(3), ti, store).kind == "failed for good"
+        server.clear_scripts()
+        cleared = FakeTaskInstance(try_number=4, max_tries=4)
+        assert run(numbered(3), cleared, store).value == answers(0, 1, 2)
+        assert starts(server) == each_once(3)
 
     def test_more_than_a_page(self, server: LocalPromptLayer) -> None:
         store = Store()

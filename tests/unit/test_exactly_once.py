@@ -619,6 +619,21 @@ def test_clearing_a_task_whose_run_is_gone_starts_another(server: LocalPromptLay
     assert attempt(store, max_tries=3).kind == "success"
 
 
+def test_clearing_a_task_for_whose_run_another_server_answers_starts_nothing(
+    server: LocalPromptLayer,
+) -> None:
+    """PromptLayer has not said that the run is gone: it may be going on."""
+    store = Store()
+    leave(store)
+    server.script(Reply(404, "<html>"), method="GET", times=None)
+    lost = attempt(store, number=2, max_tries=3, workflow_id_or_name="Slow")
+    assert lost.kind == "failed for good"
+    server.clear_scripts()
+    found = attempt(store, number=3, max_tries=4, workflow_id_or_name="Slow")
+    assert found.kind == "success"
+    assert server.count("POST") == 1
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 class TestOutputsThatCouldNotGoOut:
     """The run has succeeded, and the task has not handed on its outputs."""

@@ -63,7 +63,8 @@ class TestTestButton:
         hook = connect(monkeypatch, host=promptlayer_server.url, password="pl_wrong")
         works, says = hook.test_connection()
         assert not works
-        assert "the key is wrong" in says
+        assert "PromptLayer refused the API key" in says
+        assert "the password of Airflow connection 'promptlayer_default'" in says
         assert "pl_wrong" not in says
 
     def test_unreachable_host(self, deaf_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +72,18 @@ class TestTestButton:
         works, says = hook.test_connection()
         assert not works
         assert f"127.0.0.1:{deaf_port} is not reachable" in says
+
+    @pytest.mark.parametrize("status", [200, 401, 403, 404, 502])
+    def test_another_web_server(
+        self, status: int, promptlayer_server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        promptlayer_server.script(Reply(status, "<html>Intranet"))
+        hook = connect(monkeypatch, host=promptlayer_server.url, password="pl_key")
+        works, says = hook.test_connection()
+        assert not works
+        named = f"{promptlayer_server.url} (Airflow connection 'promptlayer_default')"
+        assert f"{named} is not PromptLayer's" in says
+        assert "Intranet" not in says
 
     @pytest.mark.parametrize("path", ["/somewhere", "/workflows/Article%20pipeline"])
     def test_not_promptlayer(

@@ -36,7 +36,7 @@ from airflow_provider_promptlayer.api import waiting
 from airflow_provider_promptlayer.api.events import Outcome, WaitEvent
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 
 SECRET = "what the customer wrote"
 
@@ -316,7 +316,20 @@ def test_refused_key_says_so(
     ending = wait(mode, 1)
     assert ending.kind in ("failed", "failed for good")
     assert "API key" in ending.message
+    assert "the password of Airflow connection 'promptlayer_default'" in ending.message
     assert "pl_wrong" not in ending.message
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_another_web_server_is_called_that(
+    mode: str, status: int, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    promptlayer_server.script(Reply(status, "<!DOCTYPE html>Intranet"), times=None)
+    ending = wait(mode, 1)
+    assert ending.kind in ("failed", "failed for good"), ending
+    named = f"{promptlayer_server.url} (Airflow connection 'promptlayer_default')"
+    assert f"{named} is not PromptLayer's" in ending.message
+    assert "Intranet" not in ending.message
 
 
 def test_unknown_connection_says_so(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_a_403_is_not_about_the_key() -> None:
         with pytest.raises(PromptLayerAuthError):
             run_report(5, "n").read(answer(401, body), NOW)
     with pytest.raises(PromptLayerNotFoundError, match="report_id and dataset_id"):
-        run_report(5, "n").read(answer(404), NOW)
+        run_report(5, "n").read(answer(404, {"message": "m"}), NOW)
 
 
 def test_a_401_may_be_about_the_data_and_not_the_key() -> None:
@@ -102,7 +102,7 @@ def test_a_refusal_may_repeat_the_pipeline() -> None:
     """Else a pipeline that is not there would be a run that may have been started."""
     for report_id in (5, "5"):
         with pytest.raises(PromptLayerNotFoundError, match="Check report_id"):
-            run_report(5, "n").read(answer(404, {"report_id": report_id}), NOW)
+            run_report(5, "n").read(answer(404, {"message": "m", "report_id": report_id}), NOW)
 
 
 def test_a_look() -> None:
@@ -174,7 +174,7 @@ def test_a_blueprint_never_ends() -> None:
         report(5).read(answer(200, body), NOW)
     assert not caught.value.retry_helps
     with pytest.raises(PromptLayerRefusedError, match="A blueprint has no score"):
-        report_score(5).read(answer(400), NOW)
+        report_score(5).read(answer(400, {"message": "no"}), NOW)
 
 
 def test_a_score() -> None:
