@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import airflow
+import jinja2
 import pytest
 
 from airflow_provider_promptlayer.get_provider_info import get_provider_info
@@ -90,3 +94,20 @@ def test_example_can_be_imported(path: Path) -> None:
     dags = {operator.dag.dag_id for operator in operators}
     mapped = [value for value in scope.values() if type(value).__name__ == "MappedOperator"]
     assert dags | {operator.dag.dag_id for operator in mapped} == {f"promptlayer_{path.stem}"}
+
+
+@pytest.mark.parametrize(
+    ("dag_run", "day"),
+    [
+        ({"logical_date": datetime.date(2026, 1, 1)}, "2026-01-01"),  # Airflow 2 has no run_after
+        ({"logical_date": None, "run_after": datetime.date(2026, 1, 2)}, "2026-01-02"),
+    ],
+    ids=["scheduled", "triggered without a logical date"],
+)
+def test_the_first_dag_of_readme_renders(dag_run: dict[str, Any], day: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (template,) = re.findall(r'input_variables=\{"day": "(.*)"\}', readme)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
+    environment.filters["ds"] = lambda when: when.isoformat()  # as Airflow's
+    rendered = environment.from_string(template).render(dag_run=SimpleNamespace(**dag_run))
+    assert rendered == day
