@@ -20,9 +20,13 @@ from airflow_provider_promptlayer.api.persisted import (
 )
 from airflow_provider_promptlayer.api.text import one_line, shown
 from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAnswerTooLargeError,
     PromptLayerAuthError,
+    PromptLayerConfigurationError,
     PromptLayerError,
     PromptLayerEventError,
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
     PromptLayerOutageError,
     PromptLayerRefusedError,
     PromptLayerUnknownConnectionError,
@@ -53,16 +57,27 @@ class WaitEvent:
 
     :param subject_id: what was waited for.
     :param message: a line for people.
+    :param error: the name of the exception's class, where that says more than the outcome.
+    :param status: the HTTP status of the answer, or None where there was none.
     """
 
     subject_id: int | str
     outcome: Outcome
     message: str
+    error: str | None = None
+    status: int | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the event as plain data."""
         return versioned(
-            {"id": self.subject_id, "outcome": self.outcome.value, "message": self.message}
+            {
+                "id": self.subject_id,
+                "outcome": self.outcome.value,
+                "message": self.message,
+                # A worker of an earlier release ignores these two.
+                "error": self.error,
+                "status": self.status,
+            }
         )
 
 
@@ -78,7 +93,10 @@ def event_for(subject_id: int | str, error: PromptLayerError) -> WaitEvent:
         outcome = Outcome.NO_CONNECTION
     else:
         outcome = Outcome.REFUSED
-    return WaitEvent(subject_id, outcome, str(error))
+    name = type(error).__name__
+    return WaitEvent(
+        subject_id, outcome, str(error), name if name in _REFUSALS else None, error.status
+    )
 
 
 def read_event(payload: Any, *, subject_id: int | str) -> None:
@@ -102,7 +120,7 @@ def read_event(payload: Any, *, subject_id: int | str) -> None:
         )
     if event.outcome is Outcome.ENDED:
         return
-    raise _ERRORS[event.outcome](event.message)
+    raise event.error_class(event.message, status=event.status)
 
 
 class _Event:
@@ -110,12 +128,33 @@ class _Event:
         self.subject_id = fields.get("id")
         self.outcome = Outcome(fields.text("outcome"))
         self.message = one_line(str(fields.get("message") or ""), 2000)
+        status = fields.get("status")
+        self.status = status if type(status) is int else None
+        self._error = str(fields.get("error"))
+
+    @property
+    def error_class(self) -> type[PromptLayerError]:
+        if self.outcome is Outcome.REFUSED:
+            # A triggerer of another release may name none, or one that is unknown here.
+            return _REFUSALS.get(self._error, PromptLayerRefusedError)
+        return _ERRORS[self.outcome]
 
 
 _ERRORS: Final[dict[Outcome, type[PromptLayerError]]] = {
     Outcome.TIMED_OUT: PromptLayerWaitTimeoutError,
     Outcome.OUTAGE: PromptLayerOutageError,
-    Outcome.REFUSED: PromptLayerRefusedError,
     Outcome.KEY_REFUSED: PromptLayerAuthError,
     Outcome.NO_CONNECTION: PromptLayerUnknownConnectionError,
 }
+
+_REFUSALS: Final[dict[str, type[PromptLayerError]]] = {
+    cls.__name__: cls
+    for cls in (
+        PromptLayerAnswerTooLargeError,
+        PromptLayerConfigurationError,
+        PromptLayerInvalidInputError,
+        PromptLayerNotFoundError,
+        PromptLayerRefusedError,
+    )
+}
+"""What a wait can end with that the outcome does not tell apart."""

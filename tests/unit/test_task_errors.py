@@ -16,12 +16,13 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 from support.kinds import EVALUATIONS, KINDS, WORKFLOW_RUN, Kind, new_server
-from support.modes import MODES, Ending, FakeTaskInstance, run_task
+from support.modes import MODES, TASK_MODES, Ending, FakeTaskInstance, run_task
 from unit.api.test_exceptions import CLASSES, make
 
 from airflow_provider_promptlayer import exceptions
 from airflow_provider_promptlayer.api import waiting
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
+from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.task_errors import task_error
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 
@@ -41,6 +42,44 @@ def test_it_is_both_and_travels_between_processes(
         assert str(each) == "one line"
         assert vars(each) == vars(original)
         assert type(each) is type(error)
+
+
+RETRIED = {
+    "PromptLayerAuthError",
+    "PromptLayerEventError",
+    "PromptLayerOutageError",
+    "PromptLayerRateLimitError",
+    "PromptLayerServerError",
+    "PromptLayerTransientError",
+    "PromptLayerUnexpectedAnswerError",
+    "PromptLayerUnknownConnectionError",
+    "PromptLayerUnreachableError",
+}
+
+
+@pytest.mark.parametrize("option", [None, "soft_fail", "never_fail"])
+@pytest.mark.parametrize("ours", CLASSES, ids=lambda cls: cls.__name__)
+def test_which_of_airflows_classes_it_is(
+    ours: type[exceptions.PromptLayerError], option: str | None
+) -> None:
+    class Sensor(PromptLayerWorkflowSensor):
+        def identify(self, context: Any) -> Any:
+            raise make(ours)
+
+    options: dict[str, Any] = {option: True} if option else {}
+    task = Sensor(task_id="task", workflow_version_execution_id=1, **options)
+    context: Any = {"ti": FakeTaskInstance()}
+    with pytest.raises(ours) as raised:
+        task.execute(context)
+    if option:
+        expected: type[Exception] = AirflowSkipException
+    elif ours is exceptions.PromptLayerWaitTimeoutError:
+        expected = AirflowSensorTimeout
+    else:
+        expected = AirflowException if ours.__name__ in RETRIED else AirflowFailException
+    assert [cls for cls in AIRFLOWS if isinstance(raised.value, cls)] == [
+        cls for cls in AIRFLOWS if cls in (AirflowException, expected)
+    ]
 
 
 @pytest.fixture
@@ -79,6 +118,27 @@ def test_a_bad_ending(
         assert error.outcome is not None
     assert isinstance(error.__cause__, exceptions.PromptLayerError)
     assert not isinstance(error.__cause__, AirflowException)
+
+
+REFUSALS = {
+    404: exceptions.PromptLayerNotFoundError,
+    401: exceptions.PromptLayerAuthError,
+    422: exceptions.PromptLayerRefusedError,
+}
+
+
+@pytest.mark.parametrize("polls", [0, 1], ids=["at once", "in the triggerer"])
+@pytest.mark.parametrize("status", REFUSALS)
+@pytest.mark.parametrize("task_mode", TASK_MODES)
+def test_a_refusal(task_mode: str, status: int, polls: int, server: LocalPromptLayer) -> None:
+    """The triggerer says which one it met, so that it is the same as in a worker."""
+    run_id = server.start_execution("never")
+    body = '{"success": false, "message": "no"}'
+    server.script(Reply(status, body), times=None, after=polls)
+    error: Any = wait(task_mode, WORKFLOW_RUN, run_id).error
+    assert type(error.__cause__) is REFUSALS[status]
+    assert isinstance(error, REFUSALS[status])
+    assert error.status == status
 
 
 @pytest.mark.parametrize(("options", "skipped"), OPTIONS, ids=["", "soft_fail"])

@@ -37,28 +37,38 @@ def test_an_ending_comes_through(subject: int | str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "arrives_as"),
+    "error",
     [
-        (PromptLayerWaitTimeoutError("late"), PromptLayerWaitTimeoutError),
-        (PromptLayerOutageError("gone"), PromptLayerOutageError),
-        (PromptLayerAuthError("key", status=401), PromptLayerAuthError),
-        (PromptLayerNotFoundError("none", status=404), PromptLayerRefusedError),
-        (PromptLayerRefusedError("no", status=422), PromptLayerRefusedError),
-        (PromptLayerConfigurationError("conn"), PromptLayerRefusedError),
-        (PromptLayerUnknownConnectionError("none"), PromptLayerUnknownConnectionError),
-        (PromptLayerInvalidInputError("id"), PromptLayerRefusedError),
-        (PromptLayerAnswerTooLargeError("big"), PromptLayerRefusedError),
+        PromptLayerWaitTimeoutError("late"),
+        PromptLayerOutageError("gone"),
+        PromptLayerAuthError("key", status=401),
+        PromptLayerNotFoundError("none", status=404),
+        PromptLayerRefusedError("no", status=422),
+        PromptLayerConfigurationError("conn"),
+        PromptLayerUnknownConnectionError("none"),
+        PromptLayerInvalidInputError("id"),
+        PromptLayerAnswerTooLargeError("big"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+    ids=lambda error: type(error).__name__,
 )
-def test_an_error_comes_through(
-    error: PromptLayerError, arrives_as: type[PromptLayerError]
-) -> None:
+def test_an_error_comes_through(error: PromptLayerError) -> None:
     with pytest.raises(PromptLayerError) as caught:
         read_event(through_the_database(event_for(7, error)), subject_id=7)
-    assert type(caught.value) is arrives_as
-    assert str(caught.value) == str(error)
-    assert caught.value.retry_helps is error.retry_helps
+    assert type(caught.value) is type(error)
+    assert (str(caught.value), caught.value.status) == (str(error), error.status)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"error": "PromptLayerOfTomorrowError"}, {"error": ["x"]}, {"error": None}, {"status": "4"}],
+    ids=repr,
+)
+def test_an_unknown_error_is_a_refusal(changes: dict[str, Any]) -> None:
+    event = event_for(7, PromptLayerRefusedError("no")).payload() | changes
+    with pytest.raises(PromptLayerRefusedError) as caught:
+        read_event(event, subject_id=7)
+    assert type(caught.value) is PromptLayerRefusedError
+    assert caught.value.status is None
 
 
 GOOD = WaitEvent(7, Outcome.ENDED, "done").payload()
