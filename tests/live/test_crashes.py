@@ -20,10 +20,10 @@ SECONDS = 900.0
 
 @pytest.fixture(scope="module")
 def ended(
-    stack: AirflowStack, promptlayer: LocalPromptLayer
+    stack: AirflowStack, promptlayer: LocalPromptLayer, early_runs: dict[str, str]
 ) -> tuple[dict[str, str], Counter[str]]:
     """Return the final state of each task, and how many runs it started."""
-    run_id = stack.trigger_dag("live_crashes")
+    run_id = early_runs["live_crashes"]
     stack.wait_for_dag_run("live_crashes", run_id, SECONDS)
     states = {
         task: str(state) for (task, _), state in stack.task_states("live_crashes", run_id).items()
