@@ -214,18 +214,22 @@ class PromptLayerConnectionHook(BaseHook):
             finally:
                 transport.close()
 
-    async def acall(self, call: Call[T], over: AsyncTransport | None = None) -> T:
+    async def acall(
+        self, call: Call[T], over: AsyncTransport | None = None, *, deadline: float | None = None
+    ) -> T:
         """Do what :meth:`call` does, without blocking the event loop.
 
         Several coroutines may share the hook: each is told of the key that its own request had.
 
         :param over: what :meth:`async_transport` lends, where the caller holds it.
+        :param deadline: when the caller stops waiting, in seconds since the epoch. The call takes
+            no longer after it than the connection's ``timeout``, however many others queue.
         """
         if over is None:
             async with self.async_transport() as transport:
-                return await self.acall(call, transport)
+                return await self.acall(call, transport, deadline=deadline)
         try:
-            return await self._acall_once(call, over)
+            return await self._acall_once(call, over, deadline)
         except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
             if self._settings == over.settings and self._may_have_changed(error):
                 try:
@@ -238,7 +242,7 @@ class PromptLayerConnectionHook(BaseHook):
                 raise
             self._say_changed(error)
             async with self.async_transport() as transport:
-                return await self._acall_once(call, transport)
+                return await self._acall_once(call, transport, deadline)
 
     @property
     def stays_at(self) -> str | None:
@@ -406,7 +410,7 @@ class PromptLayerConnectionHook(BaseHook):
                 if (hold := wait.before_look(now=time.time())) > 0:
                     await asyncio.sleep(hold)
                 try:
-                    look = await self.acall(subject.read())
+                    look = await self.acall(subject.read(), deadline=wait.deadline)
                     step = wait.after_look(look, now=time.time())
                 except PromptLayerTransientError as error:
                     step = wait.after_error(error, now=time.time())
@@ -437,10 +441,12 @@ class PromptLayerConnectionHook(BaseHook):
         self._say_redacted(call.request, response)
         return call.read(response, time.time())
 
-    async def _acall_once(self, call: Call[T], over: AsyncTransport) -> T:
+    async def _acall_once(self, call: Call[T], over: AsyncTransport, deadline: float | None) -> T:
+        wanted_for = None if deadline is None else max(0.0, deadline - time.time())
         self._refuse_if_stopping(call)
         try:
-            response = self._attributed(await over.send(call.request), over.settings)
+            response = await over.send(call.request, wanted_for=wanted_for)
+            response = self._attributed(response, over.settings)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
         self._say_redacted(call.request, response)

@@ -64,15 +64,26 @@ class AsyncTransport:
         self._turns = Turns()
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: Request, *, wanted_for: float | None = None) -> Response:
         """Return the whole answer, whatever its status.
 
+        :param wanted_for: seconds for which the caller goes on waiting. A GET then ends after
+            these and the settings' ``timeout``, also where it has not had its turn.
         :raises PromptLayerUnreachableError: if there is none within the settings' ``timeout``,
             counted from when it is this request's turn: to queue here is no fault of PromptLayer.
         :raises PromptLayerAnswerTooLargeError: if it is too large.
         """
         if request.method != "GET":
             return await self._send_alone(request)
+        if wanted_for is None:
+            return await self._send_in_turn(request)
+        try:
+            async with asyncio.timeout(wanted_for + self.settings.timeout):
+                return await self._send_in_turn(request)
+        except TimeoutError as error:  # else _send_in_turn has turned it into another one
+            raise self._unreachable(request, error, arrived=True) from None
+
+    async def _send_in_turn(self, request: Request) -> Response:
         async with self._turns:
             if self._session is None:
                 self._session = self._open()

@@ -294,7 +294,7 @@ class PromptLayerTrigger(BaseTrigger):
                     if (hold := wait.before_look(now=time.time())) > 0:
                         await asyncio.sleep(hold)
                     try:
-                        look = await hook.acall(glance, transport)
+                        look = await hook.acall(glance, transport, deadline=wait.deadline)
                         self._polled_at = time.time()
                         step = wait.after_look(look, now=self._polled_at)
                         patience = _ConnectionPatience()

@@ -311,7 +311,7 @@ def open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def acall(self: PromptLayerHook, call: Any, over: Any = None) -> Any:
+    async def acall(self: PromptLayerHook, call: Any, over: Any = None, **_: Any) -> Any:
         return self.call(call)
 
     monkeypatch.setattr(PromptLayerHook, "acall", acall)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import ssl
 import threading
 import time
@@ -12,17 +13,21 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from support.modes import first_event
 
 from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerUnreachableError,
+    PromptLayerWaitTimeoutError,
 )
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.transport import aio, turns
 from airflow_provider_promptlayer.transport.aio import AsyncTransport, SharedTransport
 from airflow_provider_promptlayer.transport.tls import ssl_context
 from airflow_provider_promptlayer.transport.turns import FEW, MOST, Turns
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
 KEY = "pl_geheim_0123456789"
 LOOK = Request("GET", "/look", "look")
@@ -420,6 +425,59 @@ def test_to_queue_for_a_turn_is_no_outage(serve: Any, monkeypatch: pytest.Monkey
         assert [answer.body for answer in answers] == [b"whole"] * 10
 
     run(main())
+
+
+def test_who_queues_at_a_deadline_waits_for_one_timeout_more(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody is answered, one after the other would wait for as long."""
+    one_at_a_time(monkeypatch)
+    server = serve(lambda talk: talk.hang())
+
+    async def main() -> None:
+        async with SharedTransport(settings_for(server, timeout=0.5)) as transport:
+            errors = await asyncio.gather(
+                *(transport.send(LOOK, wanted_for=0.0) for _ in range(20)), return_exceptions=True
+            )
+        assert {type(error) for error in errors} == {PromptLayerUnreachableError}
+        assert all("within 0.5 s" in str(error) for error in errors)
+
+    run(main())
+    assert len(server.requests) <= 2  # the second gets the turn when the time is up
+
+
+async def end_of_trigger(run_id: int) -> str:
+    trigger = PromptLayerWorkflowTrigger(
+        workflow_version_execution_id=run_id, promptlayer_conn_id="deaf", deadline=time.time()
+    )
+    return str((await first_event(trigger)).payload)
+
+
+async def end_of_hook(run_id: int) -> str:
+    with pytest.raises(PromptLayerWaitTimeoutError) as caught:
+        await PromptLayerHook("deaf").await_for_workflow_results(run_id, timeout=0.001)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("end_of", [end_of_trigger, end_of_hook])
+def test_waits_tell_the_queue_their_deadline(
+    monkeypatch: pytest.MonkeyPatch, end_of: Callable[[int], Coroutine[Any, Any, str]]
+) -> None:
+    fields = {"conn_type": "promptlayer", "password": KEY}
+    monkeypatch.setenv("AIRFLOW_CONN_DEAF", json.dumps(fields))
+    told: list[float | None] = []
+
+    async def send(_: Any, __: Any, *, wanted_for: float | None = None) -> Any:
+        told.append(wanted_for)
+        raise PromptLayerUnreachableError("Nothing was heard", arrived=True)
+
+    monkeypatch.setattr(AsyncTransport, "send", send)
+
+    async def main() -> None:
+        assert "did not end within" in await end_of(1)
+
+    run(main())
+    assert told[-1] == 0.0  # the last poll is at the deadline
 
 
 def test_first_come_first_served(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
