@@ -405,7 +405,9 @@ def _last_comma(text: str, at: int) -> int:
     first = text[at : at + 1]
     if first == "{":
         head = _FIRST_KEY.match(text, at)
-        return text.rfind(",", at, text.rfind(head.group(), at)) if head else -1
+        if head is None:  # an empty object, most likely among others
+            return text.rfind("},", at) + 1
+        return text.rfind(",", at, text.rfind(head.group(), at))
     if first == "[":
         return text.rfind("],", at) + 1
     if first == '"':

@@ -198,6 +198,25 @@ def test_the_c_parser_is_not_tried_at_every_level(monkeypatch: pytest.MonkeyPatc
     assert 0 < len(tried) < 150  # each costs up to a window
 
 
+@pytest.mark.parametrize("text", ["{}", "{ }", "{},1", "{},[]", '{},{"a":1}'])
+@pytest.mark.parametrize("outline", [False, True])
+def test_empty_objects_are_not_read_one_by_one(
+    text: str, outline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python takes microseconds for each of them, and a body may have millions."""
+    read = 0
+    members = json_steps._Reader._members
+
+    def counting(self: Any, *args: Any) -> Any:
+        nonlocal read
+        read += 1
+        return members(self, *args)
+
+    monkeypatch.setattr(json_steps._Reader, "_members", counting)
+    json_body.loads(f"[{','.join([text] * 200_000)}]".encode(), outline=outline)
+    assert read < 2_000
+
+
 def test_reads_what_follows_something_deep() -> None:
     deep = nested(3_000)
     body = f'[{deep}, {{"a": {deep}, "b": [1, 2]}}, {{"c": 3}}]'.encode()
@@ -234,6 +253,8 @@ LARGE = {
     "objects": [ROW] * 5_000,
     "numbers": [[*range(100_000)], [0.1234567] * 50_000],
     "lists": [[[1], [2, [3]]]] * 20_000,
+    "empty objects": [{}] * 100_000,
+    "empty objects among others": [{}, 1, [], {"a": {}}, "x"] * 20_000,
     "short strings": ['a, "b" {c}'] * 40_000,
     "an object": {f"key {number}": ROW for number in range(5_000)},
     "in one list": [1, "a", ROW, [ROW], None] * 5_000,
