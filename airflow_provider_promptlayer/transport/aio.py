@@ -30,12 +30,15 @@ from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.body import Body, UnreadableBodyError
+from airflow_provider_promptlayer.transport.head import (
+    MAX_LINES,
+    MAX_VALUE,
+    UnreadableHeadError,
+    check_headers,
+)
 from airflow_provider_promptlayer.transport.headers import Secrets, headers_for
 from airflow_provider_promptlayer.transport.tls import explain_tls, proxy_for, ssl_context
 from airflow_provider_promptlayer.transport.turns import Turns
-
-_LONGEST_LINE: Final = 65_536
-"""Bytes that a line of an answer's head may have: as many as the other transport takes."""
 
 _ERRORS: Final = (aiohttp.ClientError, OSError, ValueError, UnreadableBodyError)
 """A time-out is an OSError, a host that IDNA refuses a ValueError."""
@@ -120,8 +123,8 @@ class AsyncTransport:
             trace_configs=list(traces),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # aiohttp does so on the event loop, however large it becomes
-            max_line_size=_LONGEST_LINE,
-            max_field_size=_LONGEST_LINE,
+            max_line_size=MAX_VALUE,
+            max_field_size=MAX_VALUE,
         )
 
     async def _send(
@@ -139,6 +142,10 @@ class AsyncTransport:
         ) as answer:
             if answer.status < 200:
                 raise aiohttp.ClientPayloadError(f"an interim answer (HTTP {answer.status})")
+            # What aiohttp takes depends on its version.
+            if answer.version not in ((1, 0), (1, 1)):
+                raise UnreadableHeadError(f"the version {answer.version}")
+            check_headers(answer.raw_headers)
             body = Body(request, self._secrets, answer.headers.get("Content-Encoding", ""))
             while chunk := await answer.content.readany():
                 if body.is_packed:
@@ -191,6 +198,8 @@ class _Protocol(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """Get ready for the next answer."""
         self.is_idle = False
+        if "max_headers" in params:  # of aiohttp's releases, the newer ones have it
+            params["max_headers"] = MAX_LINES
         super().set_response_params(**params)
 
 

@@ -180,8 +180,7 @@ class _Exchange:
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                if answer.status_code < 200:
-                    # http.client takes it for the answer, and the answer for that to the next one.
+                if answer.status_code < 200:  # 101: the other interim ones are passed over
                     raise self._unreachable(f"an interim answer (HTTP {answer.status_code})")
                 body = Body(
                     self._request,

@@ -16,6 +16,7 @@ from typing import Any
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from airflow_provider_promptlayer.transport.head import StrictHTTPResponse
 from airflow_provider_promptlayer.transport.tls import Proxy
 
 
@@ -110,6 +111,8 @@ class CuttableAdapter(HTTPAdapter):
 
 def _reporting(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectionPool]:
     class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]  # a class made here
+        response_class = StrictHTTPResponse
+
         def _new_conn(self) -> socket.socket:
             connection: socket.socket = super()._new_conn()
             try:

@@ -108,42 +108,9 @@ def test_an_answer_without_a_body(driver: Any, serve: Any, status: int) -> None:
     assert (response.status, response.body) == (status, b"")
 
 
-def test_a_long_line_in_the_head_is_taken(driver: Any, serve: Any) -> None:
-    server = serve(lambda talk: talk.answer(200, b"{}", f"X-Policy: {'a' * 30_000}"))
-    assert driver.get(server).headers["x-policy"] == "a" * 30_000
-
-
-@BOTH
-def test_early_hints_are_not_taken_for_the_answer(
-    driver: Any, serve: Any, request_: Request
-) -> None:
-    """requests would: and the answer for that to the next request on the same connection."""
-
-    def handle(talk: Any) -> None:
-        talk.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
-        talk.answer(200, b"it")
-
-    server = serve(handle)
-    try:
-        (response,) = driver.send(server, request_)
-    except PromptLayerUnreachableError as error:
-        may_have_started_something = error.arrived
-    else:
-        may_have_started_something = (response.status, response.body) == (200, b"it")
-    assert may_have_started_something
-
-
 def test_what_is_no_http_is_not_laid_at_a_proxys_door(driver: Any, serve: Any) -> None:
     server = serve(lambda talk: talk.write(b"garbage\r\n\r\n"))
     assert "proxy" not in str(failure(driver, server))
-
-
-def test_a_continue_is_no_answer(driver: Any, serve: Any) -> None:
-    def handle(talk: Any) -> None:
-        talk.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        talk.answer(200, b"whole")
-
-    assert driver.get(serve(handle)).body == b"whole"
 
 
 PARTS = (b"wh", b"ole")

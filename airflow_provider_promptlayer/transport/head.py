@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head of an answer: what both transports take, and what neither does.
+
+http.client gives up on a 103 Early Hints and on the 101st header line, and guesses where aiohttp
+refuses: at a header without a colon it drops all that follow, the length of the body among them.
+What one transport reads and the other does not is a started run that only one of them knows of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from http.client import HTTPMessage, HTTPResponse
+from io import BytesIO
+from typing import Any, Final
+
+MAX_LINES: Final = 1_000
+"""Header lines that an answer may have."""
+
+MAX_VALUE: Final = 65_536
+"""Bytes that the name, and the value, of one header may have."""
+
+MAX_HEAD: Final = 1024 * 1024
+"""Bytes that all header lines may have together."""
+
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_FRAMING: Final = ("connection", "content-length", "keep-alive", "transfer-encoding")
+"""What says where the body ends, and whether the connection stays open."""
+
+
+class UnreadableHeadError(OSError):
+    """The head is not HTTP, or is too large."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the answer is no HTTP that can be read ({problem})")
+
+
+def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse what is too much, or that some parser may read otherwise.
+
+    :raises UnreadableHeadError: naming the problem.
+    """
+    size = lengths = 0
+    is_transfer_encoded = False
+    for line, (name, value) in enumerate(headers, start=1):
+        size += len(name) + len(value)
+        if line > MAX_LINES or size > MAX_HEAD:
+            raise UnreadableHeadError(f"more than {MAX_LINES} header lines or {MAX_HEAD} bytes")
+        if len(name) > MAX_VALUE or len(value) > MAX_VALUE:
+            raise UnreadableHeadError(f"a header of more than {MAX_VALUE} bytes")
+        if not _NAME.match(name):
+            raise UnreadableHeadError("a header line without a name")
+        if b"\0" in value or b"\r" in value:
+            raise UnreadableHeadError("a NUL or a line break in a header")
+        lowered = name.lower()
+        if lowered == b"content-length":
+            lengths += 1
+            if not value.isdigit():
+                raise UnreadableHeadError("a Content-Length that is no number")
+        is_transfer_encoded |= lowered == b"transfer-encoding"
+    if lengths + is_transfer_encoded > 1:
+        raise UnreadableHeadError("its length is given twice")
+
+
+class StrictHTTPResponse(HTTPResponse):
+    """An answer whose head is read by the rules of this module."""
+
+    fp: Any
+    headers: HTTPMessage | None  # type: ignore[assignment]  # None until begin() has read them
+    _read_status: Callable[[], tuple[str, int, str]]
+
+    def begin(self) -> None:
+        """Read the head of the answer, after those of all interim ones."""
+        if self.headers is not None:
+            return
+        while True:
+            while self.fp.peek(1)[:1] in (b"\r", b"\n"):
+                self.fp.read(1)
+            version, status, reason = self._read_status()
+            headers = self._read_headers()
+            is_interim = 100 <= status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS
+            if not is_interim:
+                break
+        if version not in ("HTTP/1.0", "HTTP/1.1"):
+            raise UnreadableHeadError(f"the version {version!r}")
+        check_headers(headers)
+        message = HTTPMessage()
+        for name, value in headers:
+            message[name.decode()] = value.decode("latin-1")
+        framing = "".join(f"{name}: {message[name]}\r\n" for name in _FRAMING if name in message)
+        head = f"{version} {status} {reason.strip()}\r\n{framing}\r\n"
+        # The base class works out from these few lines where the body ends.
+        answer, self.fp = self.fp, BytesIO(head.encode("latin-1"))
+        try:
+            super().begin()
+        finally:
+            self.fp = answer
+        self.headers = self.msg = message
+
+    def _read_headers(self) -> list[tuple[bytes, bytes]]:
+        headers: list[tuple[bytes, bytes]] = []
+        size = 0
+        while True:
+            line = self.fp.readline(2 * MAX_VALUE)
+            size += len(line)
+            if size > MAX_HEAD or len(headers) > MAX_LINES:
+                raise UnreadableHeadError(f"more than {MAX_LINES} header lines or {MAX_HEAD} bytes")
+            if not line.endswith(b"\n"):
+                raise UnreadableHeadError("the header lines end too early")
+            line = line.removesuffix(b"\n").removesuffix(b"\r")
+            if not line:
+                return headers
+            if line[:1] in (b" ", b"\t") and headers:  # goes on with the line before
+                name, value = headers.pop()
+                headers.append((name, value + b" " + line.strip(b" \t")))
+                continue
+            name, colon, value = line.lstrip(b" \t").partition(b":")
+            headers.append((name if colon else b"", value.strip(b" \t")))
