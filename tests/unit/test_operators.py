@@ -170,7 +170,7 @@ def test_a_run_is_waited_for_however_long(server: LocalPromptLayer, timeout: Any
     """Airflow adds the time-out to the time, which may not get beyond the year 9999."""
     with pytest.raises(TaskDeferred) as deferral:
         PromptLayerRunWorkflowOperator(
-            task_id="task", workflow_id_or_name="Digest", timeout=timeout
+            task_id="task", workflow_id_or_name="Endless", timeout=timeout
         ).execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
     assert deferral.value.timeout is not None
     assert datetime.datetime.now() + deferral.value.timeout > datetime.datetime(2030, 1, 1)
