@@ -1544,7 +1544,7 @@ class TestTrigger:
     def test_asks_rarely_about_many(self, server: LocalPromptLayer) -> None:
         """While one goes on, the others do not matter."""
         event = self.fire([server.start_execution("Slower") for _ in range(200)])
-        assert event == {"version": 1, "id": "b", "outcome": "ended", "message": ""}
+        assert event["outcome"] == "ended"
         asked = Counter(
             request.query["workflow_version_execution_id"] for request in server.requests
         )
