@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that this provider raises on purpose, as one tree.
-
-Each class says whether trying again can help: ``retry_helps`` is about the *same* request,
-sent again later. The waiting machinery and the operators decide by it and by the class alone,
-never by the text of a message. A message is one line, says what to do where something can be
-done, and never holds the API key.
-"""
+"""Everything that this provider raises on purpose: the public face of the errors."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from airflow_provider_promptlayer.api.cells import SelectedCells
-    from airflow_provider_promptlayer.api.reports import Report
-    from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, ScorecardRow
-    from airflow_provider_promptlayer.api.tables import TableOperation
-    from airflow_provider_promptlayer.api.workflows import WorkflowResults
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerAnswerTooLargeError,
+    PromptLayerAuthError,
+    PromptLayerConfigurationError,
+    PromptLayerConfirmationNeededError,
+    PromptLayerError,
+    PromptLayerEventError,
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+    PromptLayerOutageError,
+    PromptLayerRateLimitError,
+    PromptLayerRefusedError,
+    PromptLayerServerError,
+    PromptLayerStartUncertainError,
+    PromptLayerTransientError,
+    PromptLayerUnexpectedAnswerError,
+    PromptLayerUnknownConnectionError,
+    PromptLayerUnreachableError,
+    PromptLayerWaitTimeoutError,
+)
+from airflow_provider_promptlayer.outcomes.batches import (
+    PromptLayerBatchFailedError,
+)
+from airflow_provider_promptlayer.outcomes.evaluations import (
+    PromptLayerEvaluationFailedError,
+)
+from airflow_provider_promptlayer.outcomes.workflows import (
+    PromptLayerRunFailedError,
+)
 
 __all__ = [
     "PromptLayerAnswerTooLargeError",
@@ -43,198 +56,3 @@ __all__ = [
     "PromptLayerUnreachableError",
     "PromptLayerWaitTimeoutError",
 ]
-
-
-class PromptLayerError(Exception):
-    """Root of the tree.
-
-    :param message: one line for people.
-    :param status: HTTP status of the answer, or None where there was none.
-    """
-
-    retry_helps: ClassVar[bool] = False
-    """Whether the same request may succeed when it is sent again later."""
-
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The default calls the class with ``args`` alone, which the keyword-only arguments of
-        # the subclasses would refuse: an exception has to survive the way between processes.
-        return _rebuild, (type(self), self.args, self.__dict__)
-
-
-def _rebuild(
-    cls: type[PromptLayerError], args: tuple[Any, ...], state: dict[str, Any]
-) -> PromptLayerError:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(state)
-    return error
-
-
-class PromptLayerConfigurationError(PromptLayerError, ValueError):
-    """The Airflow connection cannot be used as it is. Trying again does not help."""
-
-
-class PromptLayerUnknownConnectionError(PromptLayerConfigurationError):
-    """Airflow knows no such connection. Trying again helps once it does.
-
-    Airflow says the same where its API server or its secrets backend could not be asked.
-    """
-
-
-class PromptLayerInvalidInputError(PromptLayerError, ValueError):
-    """An argument cannot be used, mostly known before anything is sent. Trying again is no help."""
-
-
-class PromptLayerRefusedError(PromptLayerError):
-    """PromptLayer refused the request for good (400, 422, …). Trying again does not help."""
-
-
-class PromptLayerAuthError(PromptLayerRefusedError):
-    """The API key was refused (401, 403). Trying again helps only with another key."""
-
-
-class PromptLayerNotFoundError(PromptLayerRefusedError):
-    """There is no such thing at PromptLayer (404). Trying again does not help."""
-
-
-class PromptLayerTransientError(PromptLayerError):
-    """A blip: trying again later can help. Says nothing about the run that is waited for.
-
-    :param retry_after: seconds that the answer asked to wait, or None.
-    """
-
-    retry_helps: ClassVar[bool] = True
-
-    def __init__(
-        self, message: str, *, status: int | None = None, retry_after: float | None = None
-    ) -> None:
-        super().__init__(message, status=status)
-        self.retry_after = retry_after
-
-
-class PromptLayerRateLimitError(PromptLayerTransientError):
-    """Too many requests (429). Trying again helps after ``retry_after`` seconds."""
-
-
-class PromptLayerServerError(PromptLayerTransientError):
-    """PromptLayer, or a gateway before it, could not answer (5xx). Trying again can help."""
-
-
-class PromptLayerUnexpectedAnswerError(PromptLayerTransientError):
-    """The answer is not JSON, or not of the documented shape. Trying again can help."""
-
-
-class PromptLayerAnswerTooLargeError(PromptLayerError):
-    """The answer is larger than this provider reads. Trying again does not help."""
-
-    arrived: ClassVar[bool] = True
-    """Whether PromptLayer may have seen the request."""
-
-
-class PromptLayerUnreachableError(PromptLayerTransientError):
-    """There was no whole answer: refused, reset, DNS, TLS, time-out. Trying again can help.
-
-    :param arrived: False where PromptLayer certainly never saw the request (no connection was
-        made), True where it may have.
-    """
-
-    def __init__(self, message: str, *, arrived: bool) -> None:
-        super().__init__(message)
-        self.arrived = arrived
-
-
-class PromptLayerStartUncertainError(PromptLayerError):
-    """A run was asked for and no usable answer came: it may have been started, and billed.
-
-    PromptLayer has no idempotency key, so the request is not sent again; trying again can start
-    a second run.
-    """
-
-
-class PromptLayerRunFailedError(PromptLayerError):
-    """The run has ended, and its ending counts as a failure. Looking again never helps.
-
-    :param results: what the run left behind; ``results.nodes`` has each node's error.
-    """
-
-    def __init__(self, message: str, *, results: WorkflowResults) -> None:
-        super().__init__(message)
-        self.results = results
-
-
-class PromptLayerBatchFailedError(PromptLayerError):
-    """Too few runs of a batch have succeeded. Looking again never helps.
-
-    Trying again helps where it starts those anew that failed.
-
-    :param errors: what went wrong with each input, in their order; None where nothing did.
-    """
-
-    def __init__(self, message: str, *, errors: Sequence[str | None]) -> None:
-        super().__init__(message)
-        self.errors = tuple(errors)
-
-
-class PromptLayerEvaluationFailedError(PromptLayerError):
-    """An evaluation has ended, and its ending counts as a failure. Looking again never helps.
-
-    :param outcome: what was judged: an operation on a table's cells, some cells of a sheet, the
-        calculation of a scorecard, or a report.
-    :param score: the score that was judged, or None where there is none.
-    :param rows: the worst rows, as far as they were fetched; of a scorecard alone.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        outcome: TableOperation | SelectedCells | ScorecardCalculation | Report,
-        score: float | None = None,
-        rows: Sequence[ScorecardRow] = (),
-    ) -> None:
-        super().__init__(message)
-        self.outcome = outcome
-        self.score = score
-        self.rows = tuple(rows)
-
-
-class PromptLayerConfirmationNeededError(PromptLayerError):
-    """The job is so large that PromptLayer asks first; nothing was started.
-
-    Trying again helps only with the confirmation.
-
-    :param affected_cell_count: the cells that would be calculated.
-    """
-
-    def __init__(self, message: str, *, affected_cell_count: int) -> None:
-        super().__init__(message)
-        self.affected_cell_count = affected_cell_count
-
-
-class PromptLayerWaitTimeoutError(PromptLayerError, TimeoutError):
-    """The run did not end within the time that was given. The run itself goes on.
-
-    Waiting again, with more time, can help.
-    """
-
-
-class PromptLayerEventError(PromptLayerError):
-    """The triggerer's event is missing, malformed or from another version of this provider.
-
-    Trying again can help: the wait begins anew. It never counts as a success.
-    """
-
-    retry_helps: ClassVar[bool] = True
-
-
-class PromptLayerOutageError(PromptLayerError):
-    """PromptLayer could not be asked for longer than was allowed. The run may well go on.
-
-    Trying again later can help.
-    """
-
-    retry_helps: ClassVar[bool] = True

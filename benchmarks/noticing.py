@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_promptlayer.api.pace import Pace
-from airflow_provider_promptlayer.api.waiting import Step, Wait
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
+from airflow_provider_promptlayer.polling.poller import Step, Wait
+from airflow_provider_promptlayer.polling.schedule import Pace
 from benchmarks.figures import Figure, Samples
 
 SHORTEST: Final = 5.0
@@ -126,7 +126,7 @@ def _in_worker(number: int) -> Iterator[float]:
 
 
 def _deferred(number: int) -> Iterator[float]:
-    from airflow_provider_promptlayer.waiting import SETTLE_SECONDS
+    from airflow_provider_promptlayer.bases.waiter import SETTLE_SECONDS
 
     wait = _new_wait(number)
     yield 0.0

@@ -8,9 +8,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
 
-from airflow_provider_promptlayer.operators.promptlayer import (
-    PromptLayerRunWorkflowBatchOperator,
-)
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
 
 with DAG(
     dag_id="promptlayer_batch",

@@ -14,8 +14,8 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line, shown
-from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 
 _DIGITS: Final = re.compile(r"0*[0-9]{1,19}")
 """A 64-bit number; Python refuses to convert thousands of digits."""

@@ -13,7 +13,12 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from airflow_provider_promptlayer.api.arguments import row_numbers, uuid, uuids
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerTransientError,
+    PromptLayerUnexpectedAnswerError,
+)
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
+from airflow_provider_promptlayer.api.flow import Talk
 from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.tables import (
     CANCELLED,
@@ -21,11 +26,6 @@ from airflow_provider_promptlayer.api.tables import (
     sheet_operations,
     sheet_path,
     show_count,
-)
-from airflow_provider_promptlayer.api.talks import Talk
-from airflow_provider_promptlayer.exceptions import (
-    PromptLayerTransientError,
-    PromptLayerUnexpectedAnswerError,
 )
 
 PAGE: Final = 100
@@ -86,7 +86,7 @@ class Selection:
 
     @classmethod
     def of(cls, table_id: Any, sheet_id: Any, column_ids: Any, row_ids: Any) -> Selection:
-        """Return a selection, given as for :func:`.tables.recalculate_cells`.
+        """Return a selection, given as for :func:`.recalculate_cells`.
 
         :raises PromptLayerInvalidInputError: for an argument that is none.
         """

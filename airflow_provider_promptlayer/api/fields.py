@@ -142,7 +142,7 @@ def read_answer(
 ) -> T:
     """Return what ``build`` makes of the JSON object in an answer of 2xx.
 
-    :param hints: see :func:`.http.error_for`.
+    :param hints: see :func:`.error_for`.
     :raises PromptLayerUnexpectedAnswerError: if the object is not as ``build`` wants it.
     :raises PromptLayerError: what any other status means.
     """

@@ -14,9 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-from airflow_provider_promptlayer.api.json_body import LARGE, loads
-from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line, shown
-from airflow_provider_promptlayer.exceptions import (
+from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
     PromptLayerAuthError,
     PromptLayerError,
@@ -27,6 +25,8 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnexpectedAnswerError,
     PromptLayerUnreachableError,
 )
+from airflow_provider_promptlayer.api.json_body import LARGE, loads
+from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line, shown
 
 MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 """The largest answer, in bytes after decompression, that a transport reads."""
@@ -147,7 +147,7 @@ def decode_json(
 ) -> Any:
     """Return the body as JSON, taking what Python's parser takes (NaN, huge integers).
 
-    :param note: told what is not as it was sent, see :func:`.json_body.loads`.
+    :param note: told what is not as it was sent, see :func:`.loads`.
     :param outline: let go of values that are large.
     :raises PromptLayerUnexpectedAnswerError: if the body is no JSON.
     """

@@ -25,8 +25,8 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None, outline: bo
 
     :param note: told, in a phrase, each of these two things. Looking for them makes parsing
         about a third slower.
-    :param outline: let go of values that are large, see :func:`.json_steps.loads`.
-    :raises ValueError: if it is no JSON, or nested deeper than :data:`.json_steps.MAX_DEPTH`.
+    :param outline: let go of values that are large, see :func:`.loads`.
+    :raises ValueError: if it is no JSON, or nested deeper than :data:`.MAX_DEPTH`.
     """
     if len(body) <= LARGE:
         hook = None if note is None else json_steps.unique_keys(note)

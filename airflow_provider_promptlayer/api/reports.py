@@ -16,16 +16,16 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from airflow_provider_promptlayer.api.arguments import MAX_ID, encode, positive
-from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
-from airflow_provider_promptlayer.api.http import Call, Request, Response, error_text
-from airflow_provider_promptlayer.api.starts import start
-from airflow_provider_promptlayer.api.subjects import Subject
-from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.exceptions import (
+from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
     PromptLayerInvalidInputError,
     PromptLayerRefusedError,
 )
+from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
+from airflow_provider_promptlayer.api.http import Call, Request, Response, error_text
+from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.submit import start
+from airflow_provider_promptlayer.api.text import one_line
 
 MAX_NAME: Final = 255
 """The most characters that a report's name may have."""

@@ -23,13 +23,13 @@ from airflow_provider_promptlayer.api.arguments import (
     uuid,
     uuids,
 )
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
 from airflow_provider_promptlayer.api.http import Call, Request
-from airflow_provider_promptlayer.api.starts import start
-from airflow_provider_promptlayer.api.subjects import Subject
+from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.submit import start
 from airflow_provider_promptlayer.api.tables import sheet_path
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 
 MAX_ROWS: Final = 100
 """The most rows that PromptLayer puts on a page."""
@@ -81,7 +81,7 @@ class ScorecardCalculation:
         own thresholds.
     :param verdict: as PromptLayer wrote it, or None; :class:`Verdict` has the documented ones.
     :param criterion_summaries: of any shape: the description has an object and no more,
-        PromptLayer's own library has a list. :func:`.gates.criteria` reads both.
+        PromptLayer's own library has a list. :func:`.criteria` reads both.
     :param drift_summary: of any shape, or None.
     :param error_summary: text or an object, or None.
     """
@@ -185,7 +185,7 @@ def recalculate_scorecard(
     :param row_indices: zero-based row numbers; None for all.
     :param step_ids: UUIDs of the criteria; None for all.
 
-    Lists may also be given as text, see :func:`.arguments.items`.
+    Lists may also be given as text, see :func:`.items`.
 
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """

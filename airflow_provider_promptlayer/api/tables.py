@@ -22,15 +22,15 @@ from airflow_provider_promptlayer.api.arguments import (
     uuid,
     uuids,
 )
-from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
-from airflow_provider_promptlayer.api.http import Call, Request
-from airflow_provider_promptlayer.api.starts import start
-from airflow_provider_promptlayer.api.subjects import Subject
-from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.exceptions import (
+from airflow_provider_promptlayer.api.errors import (
     PromptLayerConfirmationNeededError,
     PromptLayerInvalidInputError,
 )
+from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
+from airflow_provider_promptlayer.api.http import Call, Request
+from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.submit import start
+from airflow_provider_promptlayer.api.text import one_line
 
 CANCELLED: Final = frozenset({"cancelled", "canceled"})
 """How an operation or a cell is called that somebody has cancelled, in lower case."""
@@ -73,7 +73,7 @@ class NothingToDo:
     """No cell fits the selection, so nothing was started.
 
     It does not tell that the cells are calculated: cells of an operation that is under way are
-    no longer stale either. :func:`.cells.selected_cells` tells the one from the other.
+    no longer stale either. :func:`.selected_cells` tells the one from the other.
     """
 
 
@@ -206,7 +206,7 @@ def recalculate_cells(
     :param statuses: which cells (:class:`CellStatus`); None for the stale ones, ``[]`` for all.
     :param confirmation_token: that of :class:`ConfirmationNeeded`.
 
-    Lists may also be given as text, see :func:`.arguments.items`.
+    Lists may also be given as text, see :func:`.items`.
 
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """

@@ -21,6 +21,7 @@ from airflow_provider_promptlayer.api.arguments import (
     positive,
     text_values,
 )
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields
 from airflow_provider_promptlayer.api.http import (
     Call,
@@ -30,11 +31,10 @@ from airflow_provider_promptlayer.api.http import (
     error_for,
     unexpected,
 )
+from airflow_provider_promptlayer.api.job import Subject
 from airflow_provider_promptlayer.api.json_body import loads
-from airflow_provider_promptlayer.api.starts import start
-from airflow_provider_promptlayer.api.subjects import Subject
+from airflow_provider_promptlayer.api.submit import start
 from airflow_provider_promptlayer.api.text import one_line, shown
-from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 
 
 class NodeStatus(StrEnum):
@@ -158,7 +158,7 @@ def run_workflow(
     """``POST /workflows/{name}/run``: start a run.
 
     Answered with 201, or 202 where a callback was asked for. An answer that leaves open whether
-    a run was started is a :class:`PromptLayerStartUncertainError`, see :mod:`.starts`.
+    a run was started is a :class:`PromptLayerStartUncertainError`, see :mod:`.api.submit`.
 
     :param workflow_id_or_name: a name of any characters, or the numeric id.
     :param input_variables: anything that JSON can hold; dates are sent in ISO 8601.

@@ -27,17 +27,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_promptlayer.api.arguments import seconds
-from airflow_provider_promptlayer.api.http import Call, Origin, Request, Response
-from airflow_provider_promptlayer.api.pace import Pace
-from airflow_provider_promptlayer.api.settings import Settings, read_connection
-from airflow_provider_promptlayer.api.starting import resend_after
-from airflow_provider_promptlayer.api.subjects import L, Subject
-from airflow_provider_promptlayer.api.talks import R, Talk
-from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.throttle import CurrentThrottle, Throttle
-from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
-from airflow_provider_promptlayer.api.workflows import workflow_count
-from airflow_provider_promptlayer.exceptions import (
+from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
     PromptLayerAuthError,
     PromptLayerConfigurationError,
@@ -49,6 +39,15 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnreachableError,
     PromptLayerWaitTimeoutError,
 )
+from airflow_provider_promptlayer.api.flow import R, Talk
+from airflow_provider_promptlayer.api.http import Call, Origin, Request, Response
+from airflow_provider_promptlayer.api.job import L, Subject
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.workflows import workflow_count
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, Step, Wait
+from airflow_provider_promptlayer.polling.retries import resend_after
+from airflow_provider_promptlayer.polling.schedule import CurrentThrottle, Pace, Throttle
+from airflow_provider_promptlayer.transport.settings import Settings, read_connection
 
 if TYPE_CHECKING:
     import requests
@@ -252,7 +251,7 @@ class PromptLayerConnectionHook(BaseHook):
     def stay_at(self, base_url: str, *, about: str) -> None:
         """Ask no other PromptLayer from now on, where an id means something else.
 
-        :param base_url: as in :class:`..api.settings.Settings`.
+        :param base_url: as in :class:`.Settings`.
         :param about: what was started there, for messages.
         :raises PromptLayerConfigurationError: if the connection leads elsewhere; also later.
         """
@@ -269,7 +268,7 @@ class PromptLayerConnectionHook(BaseHook):
         """Do what :meth:`call` does for a request that starts something.
 
         It is sent again, a few times and with growing pauses, only when it certainly started
-        nothing, see :mod:`..api.starts`. Not after :meth:`stop_starting`.
+        nothing, see :mod:`.api.submit`. Not after :meth:`stop_starting`.
         """
         sent = 0
         while True:

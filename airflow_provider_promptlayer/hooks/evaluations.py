@@ -14,14 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_promptlayer.api import reports, scorecards, tables
-from airflow_provider_promptlayer.api.arguments import (
-    NOTSET,
-    NotSet,
-    opaque_text,
-    positive,
-    uuid,
-)
-from airflow_provider_promptlayer.api.gates import (
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, opaque_text, positive, uuid
+from airflow_provider_promptlayer.api.flow import Talk
+from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.outcomes.evaluations import (
     DEFAULT_FAIL_ON_VERDICT,
     FailOnCells,
     check_fail_on_cells,
@@ -30,21 +28,17 @@ from airflow_provider_promptlayer.api.gates import (
     judge_operation,
     judge_report,
 )
-from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.judging import (
+from airflow_provider_promptlayer.outcomes.explained import (
     MESSAGE_SECONDS,
     PATIENCE,
     explained_judgement,
     score_of,
 )
-from airflow_provider_promptlayer.api.talks import Talk
-from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE
-from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 
 class EvaluationMethods(PromptLayerConnectionHook):
-    """The methods for evaluations of :class:`.promptlayer.PromptLayerHook`."""
+    """The methods for evaluations of :class:`.PromptLayerHook`."""
 
     def run_table_operation(
         self,
@@ -60,7 +54,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         :param column_ids: UUIDs of the columns; None for all that are computed.
         :param row_ids: zero-based row numbers; None for all.
-        :param statuses: which cells, see :class:`.tables.CellStatus`; None for the stale ones,
+        :param statuses: which cells, see :class:`.CellStatus`; None for the stale ones,
             ``[]`` for all.
         :param confirm_large: start a job that is so large that PromptLayer asks first.
         :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
@@ -148,7 +142,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :param timeout: seconds to wait at most.
         :param poke_interval: seconds between two looks; None for a pace that fits the work.
         :param max_outage: seconds for which PromptLayer may be out of reach.
-        :param fail_on: which failed cells count as a failure, see :data:`.gates.FailOnCells`.
+        :param fail_on: which failed cells count as a failure, see :data:`.FailOnCells`.
         :raises PromptLayerEvaluationFailedError: if it ended badly; has the counts.
         :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
@@ -467,7 +461,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :param timeout: seconds to wait at most.
         :param poke_interval: seconds between two looks; None for a pace that fits the work.
         :param max_outage: seconds for which PromptLayer may be out of reach.
-        :param fail_on: which failed cells count as a failure, see :data:`.gates.FailOnCells`.
+        :param fail_on: which failed cells count as a failure, see :data:`.FailOnCells`.
         :param min_score: the score that is needed, from 0 to 100. Left out for none; None is
             refused.
         :returns: the report and its score.

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_promptlayer.api.arguments import execution_id
-from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on, judge
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE
 from airflow_provider_promptlayer.api.workflows import (
     StartedRun,
     WorkflowResults,
@@ -18,10 +16,12 @@ from airflow_provider_promptlayer.api.workflows import (
     workflow_results,
 )
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on, judge
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 
 class WorkflowMethods(PromptLayerConnectionHook):
-    """The methods for workflows of :class:`.promptlayer.PromptLayerHook`."""
+    """The methods for workflows of :class:`.PromptLayerHook`."""
 
     def run_workflow(
         self,
@@ -63,7 +63,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
     def start_run(self, call: Call[StartedRun]) -> int:
         """Send a start that was built before; does what :meth:`run_workflow` does.
 
-        :param call: from :func:`.api.workflows.run_workflow`.
+        :param call: from :func:`.run_workflow`.
         """
         return self._started(self.start(call))
 

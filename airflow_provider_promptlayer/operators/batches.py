@@ -7,29 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import texts
-from airflow_provider_promptlayer.api.batch_input import OVER, Input, Stage
-from airflow_provider_promptlayer.api.batch_resume import batch_payload, read_batch
-from airflow_provider_promptlayer.api.batches import (
-    Await,
-    Batch,
-    BatchLook,
-    Start,
-    WorkflowRuns,
-    judge_batch,
-    needed,
-    shortfall,
-)
-from airflow_provider_promptlayer.api.endings import FailOn, check_fail_on
-from airflow_provider_promptlayer.api.events import read_event
-from airflow_provider_promptlayer.api.resume_state import ResumeState
-from airflow_provider_promptlayer.api.subjects import Subject
-from airflow_provider_promptlayer.batch_inputs import BatchInputs
-from airflow_provider_promptlayer.batch_results import MANY_TROUBLES, BatchResults
-from airflow_provider_promptlayer.exceptions import (
+from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
-    PromptLayerBatchFailedError,
     PromptLayerError,
     PromptLayerEventError,
     PromptLayerInvalidInputError,
@@ -40,10 +20,32 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerTransientError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.memory import BatchMemory, write_patiently
+from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
+from airflow_provider_promptlayer.bases.batch_results import MANY_TROUBLES, BatchResults
+from airflow_provider_promptlayer.bases.submitter import ahead_of_execution_timeout, store_trouble
+from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.operators.workflows import origin
-from airflow_provider_promptlayer.starting import ahead_of_execution_timeout, store_trouble
-from airflow_provider_promptlayer.waiting import PromptLayerWaiter
+from airflow_provider_promptlayer.outcomes.batches import (
+    PromptLayerBatchFailedError,
+    judge_batch,
+    needed,
+    shortfall,
+)
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on
+from airflow_provider_promptlayer.polling.event import read_event
+from airflow_provider_promptlayer.polling.resume_state import ResumeState
+from airflow_provider_promptlayer.submission.batch import (
+    Await,
+    Batch,
+    BatchLook,
+    Start,
+    WorkflowRuns,
+)
+from airflow_provider_promptlayer.submission.batch_input import OVER, Input, Stage
+from airflow_provider_promptlayer.submission.batch_resume import batch_payload, read_batch
+from airflow_provider_promptlayer.submission.task_state import BatchMemory, write_patiently
+from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg

@@ -8,22 +8,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import choices
-from airflow_provider_promptlayer.api.cells import (
-    SelectedCells,
-    Selection,
-    calculated_elsewhere,
-)
-from airflow_provider_promptlayer.api.gates import judge_cells
+from airflow_provider_promptlayer.api.cells import SelectedCells, Selection, calculated_elsewhere
+from airflow_provider_promptlayer.api.errors import PromptLayerTransientError
 from airflow_provider_promptlayer.api.http import Call, Request
+from airflow_provider_promptlayer.api.job import Subject
 from airflow_provider_promptlayer.api.reports import Report, run_report
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
     ScorecardCalculation,
     recalculate_scorecard,
 )
-from airflow_provider_promptlayer.api.subjects import Subject
 from airflow_provider_promptlayer.api.tables import (
     CellStatus,
     NothingToDo,
@@ -33,17 +28,18 @@ from airflow_provider_promptlayer.api.tables import (
     show_count,
 )
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.waiting import Wait
-from airflow_provider_promptlayer.evaluation_waiting import (
+from airflow_provider_promptlayer.bases.evaluation import (
     PromptLayerReportWaiter,
     PromptLayerScorecardWaiter,
     PromptLayerTableWaiter,
 )
-from airflow_provider_promptlayer.exceptions import (
+from airflow_provider_promptlayer.bases.submitter import PromptLayerStarter
+from airflow_provider_promptlayer.outcomes.evaluations import (
     PromptLayerEvaluationFailedError,
-    PromptLayerTransientError,
+    judge_cells,
 )
-from airflow_provider_promptlayer.starting import PromptLayerStarter
+from airflow_provider_promptlayer.polling.poller import Wait
+from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -87,7 +83,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
     :param sheet_id: the sheet, a UUID. Templated.
     :param column_ids: UUIDs of the columns; None for all that are computed. Templated.
     :param row_ids: zero-based row numbers; None for all. Templated.
-    :param statuses: which cells, see :class:`.api.tables.CellStatus`; None for those that are
+    :param statuses: which cells, see :class:`.CellStatus`; None for those that are
         stale, ``[]`` for all. Templated.
     :param confirm_large: start a job that is so large that PromptLayer asks first.
     :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import execution_id, mapping, texts
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun, run_workflow
-from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.starting import PromptLayerStarter
-from airflow_provider_promptlayer.workflow_waiting import PromptLayerWorkflowWaiter
+from airflow_provider_promptlayer.bases.submitter import PromptLayerStarter
+from airflow_provider_promptlayer.bases.workflow import PromptLayerWorkflowWaiter
+from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg

@@ -1,12 +1,312 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every sensor, as DAG files import them."""
 
-from airflow_provider_promptlayer.sensors.evaluations import (
-    PromptLayerReportSensor,
-    PromptLayerScorecardSensor,
-    PromptLayerTableOperationSensor,
+from __future__ import annotations
+
+import datetime
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.arguments import execution_id
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.reports import FinalReport
+from airflow_provider_promptlayer.api.scorecards import SheetCalculation
+from airflow_provider_promptlayer.api.tables import SheetOperation
+from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
+from airflow_provider_promptlayer.bases.evaluation import (
+    PromptLayerReportWaiter,
+    PromptLayerScorecardWaiter,
+    PromptLayerTableWaiter,
 )
-from airflow_provider_promptlayer.sensors.workflows import PromptLayerWorkflowSensor
+from airflow_provider_promptlayer.bases.waiter import airflow_timeout
+from airflow_provider_promptlayer.bases.workflow import PromptLayerWorkflowWaiter
+from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
+from airflow_provider_promptlayer.polling.resume_state import ResumeState
+from airflow_provider_promptlayer.sensors.trigger_templates import for_triggerer
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, XComArg
+    from airflow.triggers.base import BaseTrigger, StartTriggerArgs
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, XComArg
+
+
+class PromptLayerTableOperationSensor(PromptLayerTableWaiter):
+    """Wait until a recalculation of a sheet's cells has ended, and fail if it ended badly.
+
+    :param table_id: the table, a UUID. Templated.
+    :param sheet_id: the sheet, a UUID. Templated.
+    :param operation_id: the recalculation. Templated.
+    :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.
+    :param promptlayer_conn_id: id of the Airflow connection. Templated.
+    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
+    :returns: the counts of the cells.
+    """
+
+    template_fields: Sequence[str] = (
+        "table_id",
+        "sheet_id",
+        "operation_id",
+        "promptlayer_conn_id",
+    )
+
+    def __init__(self, *, operation_id: str | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.operation_id: Any = operation_id
+
+    def identify(self, context: Context) -> SheetOperation:  # noqa: ARG002
+        """Return the operation whose id was given.
+
+        :raises PromptLayerInvalidInputError: if one of the ids is none.
+        """
+        return self.named(self.operation_id)
+
+    def recall(self, context: Context) -> SheetOperation:
+        """Return the operation whose id was given, which does not change."""
+        return self.identify(context)
+
+
+class PromptLayerScorecardSensor(PromptLayerScorecardWaiter):
+    """Wait until a scorecard has been calculated, and fail if it does not pass the gate.
+
+    :param table_id: the table, a UUID. Templated.
+    :param sheet_id: the sheet, a UUID. Templated.
+    :param calculation_id: the calculation, a UUID. Templated.
+    :param fail_on_verdict: the verdicts that fail the task. Templated.
+    :param min_score: the score that is needed, on the scorecard's own scale; left out for none, and
+        None is refused. Templated.
+    :param promptlayer_conn_id: id of the Airflow connection. Templated.
+    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
+    :returns: score, verdict and summaries.
+    """
+
+    template_fields: Sequence[str] = (
+        "table_id",
+        "sheet_id",
+        "calculation_id",
+        "fail_on_verdict",
+        "min_score",
+        "promptlayer_conn_id",
+    )
+
+    def __init__(self, *, calculation_id: str | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.calculation_id: Any = calculation_id
+
+    def identify(self, context: Context) -> SheetCalculation:  # noqa: ARG002
+        """Return the calculation whose id was given.
+
+        :raises PromptLayerInvalidInputError: if one of the ids is no UUID.
+        """
+        return self.named(self.calculation_id)
+
+    def recall(self, context: Context) -> SheetCalculation:
+        """Return the calculation whose id was given, which does not change."""
+        return self.identify(context)
+
+
+class PromptLayerReportSensor(PromptLayerReportWaiter):
+    """Wait until a report that a run has made is complete, and fail if it does not pass.
+
+    :param report_id: the report that a run has made, not the pipeline. Templated.
+    :param min_score: the score that is needed, from 0 to 100; left out for none, and None is
+        refused. Templated.
+    :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.
+    :param promptlayer_conn_id: id of the Airflow connection. Templated.
+    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
+    :returns: the score, and the counts of the cells.
+    """
+
+    template_fields: Sequence[str] = ("report_id", "min_score", "promptlayer_conn_id")
+
+    def __init__(self, *, report_id: int | str | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.report_id: Any = report_id
+
+    def identify(self, context: Context) -> FinalReport:  # noqa: ARG002
+        """Return the report whose id was given.
+
+        :raises PromptLayerInvalidInputError: if it is not a positive integer.
+        """
+        return self.named(self.report_id)
+
+    def recall(self, context: Context) -> FinalReport:
+        """Return the report whose id was given, which does not change."""
+        return self.identify(context)
+
+
+_RENDERED_THERE: Final = ("workflow_version_execution_id", "promptlayer_conn_id")
+"""The templated arguments of the trigger; a subclass may have template fields besides."""
+
+
+class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
+    """Wait until a workflow run has ended, and fail if it ended badly.
+
+    Looks once in the worker, then waits in the triggerer; with ``deferrable=False`` in the worker
+    (``mode="poke"``) or between reschedules (``mode="reschedule"``). A run that has ended cannot
+    get better, so its failure does not use up the task's retries.
+
+    A deferred wait occupies a worker twice, for seconds: before it and after it. Two options, both
+    off by default, save these visits.
+
+    ``end_from_trigger=True`` lets the triggerer end the task where the run is a success by
+    ``fail_on``; every other end goes back to a worker and is what it would be without the option.
+    The triggerer reads the whole outputs for this, once. What Airflow does in a worker is left out
+    for such a success: the task returns nothing, so that its ``output`` is None; no
+    ``on_success_callback`` (Airflow 2 calls it in the DAG processor), no listener, no
+    ``post_execute``, no event for the assets in ``outlets``, no metrics of the task's end. Its
+    state, end date and duration are as ever, and so is what follows it.
+
+    ``start_from_trigger=True`` lets the scheduler hand the wait straight to the triggerer. Before
+    it there is no worker: no ``pre_execute``, no ``on_execute_callback``, no listener, no slot of
+    a pool. The triggerer renders the arguments; a template or output that it cannot render is
+    refused when the DAG is parsed, see :mod:`.trigger_templates`. A template error fails the
+    task as it would in a worker. ``timeout`` counts from the hand-over of each try, and outlives a
+    restart of the triggerer; a shorter ``execution_timeout`` ends the wait too, which is
+    Airflow's rule for such tasks. Mapped tasks cannot start there. Needs Airflow 3.3: before, the
+    option warns and the task defers itself from a worker, with the same result.
+
+    :param workflow_version_execution_id: the run, as int or digits in a string. Templated.
+    :param promptlayer_conn_id: id of the Airflow connection. Templated.
+    :param deferrable: wait in the triggerer, without holding a worker.
+    :param fail_on: ``"no_output"`` (no output node succeeded), ``"any_node"`` (that, or any node
+        failed) or ``"never"``.
+    :param poke_interval: seconds (or a ``timedelta``) between two looks, kept to exactly. None for
+        a pace that fits the work: the first looks come soon, then ever more rarely.
+    :param timeout: seconds (or a ``timedelta``) after which the wait fails; the run goes on.
+    :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach.
+    :param start_from_trigger: begin in the triggerer, without a worker.
+    :param end_from_trigger: end in the triggerer, without a worker, if the run is a success.
+    :param kwargs: what Airflow's sensors take, such as ``mode``, ``soft_fail``, ``never_fail``,
+        ``exponential_backoff`` and ``max_wait``.
+    :returns: the id of the run, so that tasks can be chained.
+    :raises PromptLayerInvalidInputError: if the triggerer cannot do what these two options ask.
+    """
+
+    template_fields: Sequence[str] = _RENDERED_THERE
+
+    def __init__(
+        self,
+        *,
+        workflow_version_execution_id: int | str | XComArg,
+        start_from_trigger: bool = False,
+        end_from_trigger: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workflow_version_execution_id = workflow_version_execution_id
+        if (start_from_trigger or end_from_trigger) and not self.deferrable:
+            raise PromptLayerInvalidInputError(
+                "start_from_trigger and end_from_trigger are about a wait in the triggerer: "
+                "leave deferrable=True, or leave them out."
+            )
+        self.end_from_trigger = end_from_trigger
+        self.start_from_trigger = False
+        if start_from_trigger:
+            args = self._start_trigger_args()  # refuses the same on every Airflow
+            if version_compat.STARTS_IN_TRIGGERER:
+                self.start_from_trigger, self.start_trigger_args = True, args
+            else:
+                warnings.warn(
+                    f"Task {self.task_id!r} has start_from_trigger=True, which needs Airflow 3.3. "
+                    "Here it defers itself from a worker, with the same result.",
+                    stacklevel=2,
+                )
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:  # Airflow lets subclasses define it
+        """Return what ``expand`` makes mapped tasks from.
+
+        :raises PromptLayerInvalidInputError: with ``start_from_trigger``.
+        """
+        if kwargs.get("start_from_trigger"):
+            raise PromptLayerInvalidInputError(
+                "A mapped task cannot start in the triggerer: Airflow sends it to a worker "
+                "without a word. Leave start_from_trigger out; end_from_trigger works."
+            )
+        return super().partial(**kwargs)
+
+    def _start_trigger_args(self) -> StartTriggerArgs:
+        from airflow.triggers.base import StartTriggerArgs
+
+        timeout = airflow_timeout(self.timeout)
+        pace = self._pace()
+        # Airflow's rule, which it does not tell the trigger.
+        ends_after = min(timeout, self.execution_timeout or timeout)
+        return StartTriggerArgs(
+            trigger_cls="airflow_provider_promptlayer.triggers.start_from_trigger.PromptLayerWholeWaitTrigger",
+            trigger_kwargs={
+                **{name: for_triggerer(name, getattr(self, name)) for name in _RENDERED_THERE},
+                "poke_interval": pace.poke_interval,
+                "exponential_backoff": pace.exponential_backoff,
+                "max_wait": pace.max_wait,
+                "max_outage": self.max_outage,
+                "end_from_trigger": self._ends_there(),
+                "fail_on": self.fail_on,
+                "timeout": self.timeout,
+                "airflow_timeout": ends_after.total_seconds(),
+            },
+            next_method="complete_whole_wait",
+            timeout=timeout,
+        )
+
+    def complete_whole_wait(self, context: Context, event: Any = None) -> Any:
+        """Go on after a wait that began in the triggerer; raises what :meth:`execute` raises.
+
+        :param event: the trigger's event.
+        """
+        with self._airflow_errors():
+            began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
+            started_at = time.time() if began is None else began.timestamp()
+            state = ResumeState(
+                asdict(self.identify(context)), started_at, deadline=started_at + self.timeout
+            )
+            return self.execute_complete(context, event, state.payload())
+
+    def execute_complete(
+        self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
+    ) -> Any:
+        """Go on after the triggerer has fired; raises what :meth:`execute` raises.
+
+        :param event: the trigger's event; from ``dag.test()`` also the name of the state in which
+            the trigger has ended the task, as that resumes a task whatever its trigger fired.
+        :param waiting: what this task left for itself when it deferred.
+        """
+        if self.end_from_trigger and event == "success":
+            with self._airflow_errors():
+                event = WaitEvent(self.identify(context).id, Outcome.ENDED, "").payload()
+        return super().execute_complete(context, event, waiting)
+
+    def trigger(self, subject: Subject[WorkflowResults], **how: Any) -> BaseTrigger:
+        """Return the trigger that waits for a run, and may end the task."""
+        return super().trigger(
+            subject, end_from_trigger=self._ends_there(), fail_on=self.fail_on, **how
+        )
+
+    def _ends_there(self) -> bool:
+        # The triggerer judges by fail_on: of a subclass that judges by more, a worker has to.
+        return self.end_from_trigger and type(self).judge is PromptLayerWorkflowWaiter.judge
+
+    def identify(self, context: Context) -> WorkflowRun:  # noqa: ARG002
+        """Return the run whose id was given.
+
+        :raises PromptLayerInvalidInputError: if it is not a positive integer.
+        """
+        return WorkflowRun(execution_id(self.workflow_version_execution_id))
+
+    def recall(self, context: Context) -> WorkflowRun:
+        """Return the run whose id was given, which does not change."""
+        return self.identify(context)
+
+    def deliver(self, context: Context, ending: WorkflowResults) -> int:  # noqa: ARG002
+        """Return the id of the run."""
+        return ending.workflow_version_execution_id
+
 
 __all__ = [
     "PromptLayerReportSensor",

@@ -17,20 +17,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_promptlayer.testing.catalog import UnknownWorkflowError
     from airflow_provider_promptlayer.testing.definitions import (
         Definitions,
+        builtin_evaluations,
         builtin_workflows,
         load_definitions,
         load_workflows,
     )
-    from airflow_provider_promptlayer.testing.evaluation_definitions import builtin_evaluations
-    from airflow_provider_promptlayer.testing.evaluation_runs import (
-        Calculation,
-        Operation,
-        ReportRun,
-    )
-    from airflow_provider_promptlayer.testing.evaluations import (
+    from airflow_provider_promptlayer.testing.evaluations.model import (
         Column,
         Criterion,
         Report,
@@ -39,9 +33,12 @@ if TYPE_CHECKING:
         Sheet,
         Table,
     )
-    from airflow_provider_promptlayer.testing.executions import Execution
-    from airflow_provider_promptlayer.testing.fault_script import Script
-    from airflow_provider_promptlayer.testing.faults import (
+    from airflow_provider_promptlayer.testing.evaluations.runs import (
+        Calculation,
+        Operation,
+        ReportRun,
+    )
+    from airflow_provider_promptlayer.testing.faults.model import (
         Close,
         Drip,
         GoAway,
@@ -52,10 +49,13 @@ if TYPE_CHECKING:
         Silence,
         Slow,
     )
-    from airflow_provider_promptlayer.testing.request_log import RecordedRequest
+    from airflow_provider_promptlayer.testing.faults.script import Script
+    from airflow_provider_promptlayer.testing.http.request_log import RecordedRequest
     from airflow_provider_promptlayer.testing.server import LocalPromptLayer, Origin
-    from airflow_provider_promptlayer.testing.templates import Template
-    from airflow_provider_promptlayer.testing.workflows import Node, OnlyIf, Workflow
+    from airflow_provider_promptlayer.testing.workflows.catalog import UnknownWorkflowError
+    from airflow_provider_promptlayer.testing.workflows.executions import Execution
+    from airflow_provider_promptlayer.testing.workflows.model import Node, OnlyIf, Workflow
+    from airflow_provider_promptlayer.testing.workflows.templates import Template
 
 __all__ = [
     "Calculation",
@@ -95,37 +95,37 @@ __all__ = [
 ]
 
 _HOME_OF = {
-    "Calculation": "evaluation_runs",
-    "Close": "faults",
-    "Column": "evaluations",
-    "Criterion": "evaluations",
+    "Calculation": "evaluations.runs",
+    "Close": "faults.model",
+    "Column": "evaluations.model",
+    "Criterion": "evaluations.model",
     "Definitions": "definitions",
-    "Drip": "faults",
-    "Execution": "executions",
-    "GoAway": "faults",
-    "Huge": "faults",
+    "Drip": "faults.model",
+    "Execution": "workflows.executions",
+    "GoAway": "faults.model",
+    "Huge": "faults.model",
     "LocalPromptLayer": "server",
-    "Node": "workflows",
-    "OnlyIf": "workflows",
-    "Operation": "evaluation_runs",
+    "Node": "workflows.model",
+    "OnlyIf": "workflows.model",
+    "Operation": "evaluations.runs",
     "Origin": "server",
-    "Raw": "faults",
-    "RecordedRequest": "request_log",
-    "Reply": "faults",
-    "Report": "evaluations",
-    "ReportRun": "evaluation_runs",
-    "Reset": "faults",
-    "Scorecard": "evaluations",
-    "ScoredRow": "evaluations",
-    "Script": "fault_script",
-    "Sheet": "evaluations",
-    "Silence": "faults",
-    "Slow": "faults",
-    "Table": "evaluations",
-    "Template": "templates",
-    "UnknownWorkflowError": "catalog",
-    "Workflow": "workflows",
-    "builtin_evaluations": "evaluation_definitions",
+    "Raw": "faults.model",
+    "RecordedRequest": "http.request_log",
+    "Reply": "faults.model",
+    "Report": "evaluations.model",
+    "ReportRun": "evaluations.runs",
+    "Reset": "faults.model",
+    "Scorecard": "evaluations.model",
+    "ScoredRow": "evaluations.model",
+    "Script": "faults.script",
+    "Sheet": "evaluations.model",
+    "Silence": "faults.model",
+    "Slow": "faults.model",
+    "Table": "evaluations.model",
+    "Template": "workflows.templates",
+    "UnknownWorkflowError": "workflows.catalog",
+    "Workflow": "workflows.model",
+    "builtin_evaluations": "definitions",
     "builtin_workflows": "definitions",
     "load_definitions": "definitions",
     "load_workflows": "definitions",

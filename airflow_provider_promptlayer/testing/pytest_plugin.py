@@ -17,7 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from airflow_provider_promptlayer.testing.server import LocalPromptLayer
-    from airflow_provider_promptlayer.testing.workflows import Workflow
+    from airflow_provider_promptlayer.testing.workflows.model import Workflow
 
 
 @pytest.fixture

@@ -17,41 +17,40 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from airflow_provider_promptlayer.testing.api import KEY_HEADER, Api
-from airflow_provider_promptlayer.testing.catalog import Catalog
 from airflow_provider_promptlayer.testing.certificates import CertificateKind, Certificates
 from airflow_provider_promptlayer.testing.changes import Changes
-from airflow_provider_promptlayer.testing.connections import Connections
-from airflow_provider_promptlayer.testing.definitions import builtin_workflows
-from airflow_provider_promptlayer.testing.evaluation_definitions import builtin_evaluations
-from airflow_provider_promptlayer.testing.evaluation_runs import (
+from airflow_provider_promptlayer.testing.definitions import builtin_evaluations, builtin_workflows
+from airflow_provider_promptlayer.testing.evaluations.model import Report, Table
+from airflow_provider_promptlayer.testing.evaluations.reports import ReportEndpoints
+from airflow_provider_promptlayer.testing.evaluations.runs import (
     Calculation,
     EvaluationRuns,
     Operation,
     ReportRun,
 )
-from airflow_provider_promptlayer.testing.evaluations import Report, Table
-from airflow_provider_promptlayer.testing.executions import Execution, Executions
-from airflow_provider_promptlayer.testing.fault_script import (
-    FaultFunction,
-    FaultScript,
-    Script,
-    Selection,
-)
-from airflow_provider_promptlayer.testing.faults import (
+from airflow_provider_promptlayer.testing.evaluations.scorecards import ScorecardEndpoints
+from airflow_provider_promptlayer.testing.evaluations.tables import TableEndpoints
+from airflow_provider_promptlayer.testing.faults.model import (
     Fault,
     Reply,
     needs_true_answer,
     status_of,
 )
-from airflow_provider_promptlayer.testing.http_thread import HttpThread, Outcome
-from airflow_provider_promptlayer.testing.messages import Answer, Request, refusal
-from airflow_provider_promptlayer.testing.report_endpoints import ReportEndpoints
-from airflow_provider_promptlayer.testing.request_log import RecordedRequest, RequestLog
-from airflow_provider_promptlayer.testing.scorecard_endpoints import ScorecardEndpoints
-from airflow_provider_promptlayer.testing.table_endpoints import TableEndpoints
-from airflow_provider_promptlayer.testing.workflow_endpoints import WorkflowEndpoints
-from airflow_provider_promptlayer.testing.workflows import (
+from airflow_provider_promptlayer.testing.faults.script import (
+    FaultFunction,
+    FaultScript,
+    Script,
+    Selection,
+)
+from airflow_provider_promptlayer.testing.http.app import KEY_HEADER, Api
+from airflow_provider_promptlayer.testing.http.connections import Connections
+from airflow_provider_promptlayer.testing.http.messages import Answer, Request, refusal
+from airflow_provider_promptlayer.testing.http.request_log import RecordedRequest, RequestLog
+from airflow_provider_promptlayer.testing.http.thread import HttpThread, Outcome
+from airflow_provider_promptlayer.testing.workflows.catalog import Catalog
+from airflow_provider_promptlayer.testing.workflows.endpoints import WorkflowEndpoints
+from airflow_provider_promptlayer.testing.workflows.executions import Execution, Executions
+from airflow_provider_promptlayer.testing.workflows.model import (
     NO_OUTPUT_STATUSES,
     JsonValue,
     Workflow,

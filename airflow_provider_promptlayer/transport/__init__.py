@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two ways to carry a request: :mod:`.blocking` over requests, :mod:`.aio` over aiohttp.
+"""How does a request reach the wire, and what must not leak? Two transports, one behaviour.
 
-A transport sends, hands back ``(status, headers, body)`` whatever the status is, and turns its
-library's exceptions into :class:`PromptLayerUnreachableError`. It knows nothing of workflows.
+:mod:`.blocking` sends over requests, :mod:`.aio` over aiohttp. A transport sends, returns
+``(status, headers, body)`` whatever the status is, and turns its library's exceptions into
+:class:`.PromptLayerUnreachableError`. It knows nothing of workflows.
 """

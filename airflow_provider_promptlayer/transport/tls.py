@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from airflow_provider_promptlayer.api.settings import Settings, is_proxy
-from airflow_provider_promptlayer.api.urls import normal_url
-from airflow_provider_promptlayer.exceptions import PromptLayerConfigurationError
+from airflow_provider_promptlayer.api.errors import PromptLayerConfigurationError
+from airflow_provider_promptlayer.transport.settings import Settings, is_proxy
+from airflow_provider_promptlayer.transport.urls import normal_url
 
 
 def ca_bundle(settings: Settings) -> str | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wait in the triggerer: a loop around the pure decision of :mod:`..api.waiting`.
+"""The wait in the triggerer: a loop around the pure decision of :mod:`.polling.poller`.
 
 Only ever GETs, so it may run twice at once without harm, as Airflow allows triggers to. Carries
 the id of the connection and never the key.
@@ -16,18 +16,18 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_promptlayer import compat
-from airflow_provider_promptlayer.api.events import Outcome, WaitEvent, event_for
-from airflow_provider_promptlayer.api.pace import Pace
-from airflow_provider_promptlayer.api.subjects import Subject, glances
-from airflow_provider_promptlayer.api.talks import cancellation
-from airflow_provider_promptlayer.api.waiting import DEFAULT_MAX_OUTAGE, Step, Wait
-from airflow_provider_promptlayer.exceptions import (
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.errors import (
     PromptLayerConfigurationError,
     PromptLayerError,
     PromptLayerTransientError,
 )
+from airflow_provider_promptlayer.api.flow import cancellation
+from airflow_provider_promptlayer.api.job import Subject, glances
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent, event_for
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, Step, Wait
+from airflow_provider_promptlayer.polling.schedule import Pace
 from airflow_provider_promptlayer.triggers.on_kill import (
     DetachedWork,
     is_user_action,
@@ -193,7 +193,7 @@ class PromptLayerTrigger(BaseTrigger):
         one that is cancelled under a task that waits for it fails a task that nobody has touched,
         and its retry pays for another.
         """
-        if self.task_instance is None or not compat.ON_KILL_IS_AMBIGUOUS:
+        if self.task_instance is None or not version_compat.ON_KILL_IS_AMBIGUOUS:
             return False
         try:
             state = await state_of(self.task_instance, patience=_CANCEL_PATIENCE)
@@ -206,7 +206,7 @@ class PromptLayerTrigger(BaseTrigger):
                 str(error) or type(error).__name__,
             )
             return True
-        is_another_try = state != compat.GONE and state not in compat.FINAL_STATES
+        is_another_try = state != version_compat.GONE and state not in version_compat.FINAL_STATES
         if state == "deferred" or (is_another_try and self.is_gone_back_to):
             self.log.info(
                 "The task is %r and goes on with %s elsewhere: not cancelling it.",
@@ -254,14 +254,14 @@ class PromptLayerTrigger(BaseTrigger):
                 "If the task was cleared, its next try starts another one."
                 if not self.is_gone_back_to
                 else "If the task was cleared, its next try goes back to it."
-                if compat.ON_KILL_IS_AMBIGUOUS
+                if version_compat.ON_KILL_IS_AMBIGUOUS
                 else "If the task was cleared, its next try starts another one, unless Airflow "
                 "was told to keep the task's state."
             )
         return " ".join(lines)
 
     async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
-        if self._may_cancel(subject) and self.task_instance and compat.ON_KILL_IS_AMBIGUOUS:
+        if self._may_cancel(subject) and self.task_instance and version_compat.ON_KILL_IS_AMBIGUOUS:
             warm_up(self.task_instance)
         wait = self._new_wait(subject)
         hook = await self._begin(wait)

@@ -16,18 +16,18 @@ from typing import Any, Final
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_promptlayer.api.batches import WorkflowRuns
-from airflow_provider_promptlayer.api.events import Outcome, WaitEvent
-from airflow_provider_promptlayer.api.subjects import Subject
-from airflow_provider_promptlayer.api.waiting import Step
-from airflow_provider_promptlayer.api.workflows import WorkflowRun
-from airflow_provider_promptlayer.exceptions import (
+from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
     PromptLayerNotFoundError,
     PromptLayerOutageError,
     PromptLayerWaitTimeoutError,
 )
+from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
+from airflow_provider_promptlayer.polling.poller import Step
+from airflow_provider_promptlayer.submission.batch import WorkflowRuns
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, to_worker
 
 _WATCHERS: Final = 20
@@ -48,7 +48,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
     :param batch_id: what the event calls them.
     :param ended: how many runs of the batch had ended before, for progress in the log.
     :param total: how many runs the batch has with these; None if it has no others.
-    :param kwargs: how to wait, see :class:`.base.PromptLayerTrigger`.
+    :param kwargs: how to wait, see :class:`.PromptLayerTrigger`.
     """
 
     def __init__(

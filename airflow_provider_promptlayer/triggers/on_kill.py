@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer import version_compat
 
 _AIRFLOWS_PATIENCE: Final = 28.0
 """Seconds for which a trigger waits for its detached work: Airflow ends ``on_kill`` after 30 s."""
@@ -67,14 +67,14 @@ def is_user_action(cancel: BaseException | None) -> bool:
     a connection, raises another one without the message. Airflow calls no ``on_kill`` then.
     """
     while isinstance(cancel, asyncio.CancelledError):
-        if cancel.args[:1] == (compat.USER_ACTION,):
+        if cancel.args[:1] == (version_compat.USER_ACTION,):
             return True
         cancel = cancel.__context__
     return False
 
 
 async def state_of(ti: Any, *, patience: float) -> str | None:
-    """Return the state of a task instance; :data:`.compat.GONE` if there is no such one.
+    """Return the state of a task instance; :data:`.GONE` if there is no such one.
 
     :param ti: the trigger's ``task_instance``.
     :param patience: seconds for which to ask again when Airflow cannot answer.
@@ -145,7 +145,7 @@ class _Questions:
 async def _ask_about(asked: list[tuple[Any, asyncio.Future[str | None]]]) -> None:
     """Ask about instances of one task, and hand on the answer."""
     try:
-        states = await asyncio.to_thread(compat.states_of, [ti for ti, _ in asked])
+        states = await asyncio.to_thread(version_compat.states_of, [ti for ti, _ in asked])
     except Exception as error:  # noqa: BLE001  # whoever asks decides
         for _, answer in asked:
             if not answer.done():

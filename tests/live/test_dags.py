@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_promptlayer.compat import ON_KILL_IS_AMBIGUOUS
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
-from airflow_provider_promptlayer.testing.fault_script import Script
+from airflow_provider_promptlayer.testing.faults.script import Script
+from airflow_provider_promptlayer.version_compat import ON_KILL_IS_AMBIGUOUS
 from dev.airflow_stack import AirflowStack
 
 SECONDS = 900.0

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from live.test_dags import SECONDS, Run, finish, held
 
-from airflow_provider_promptlayer.compat import STARTS_IN_TRIGGERER
 from airflow_provider_promptlayer.testing import LocalPromptLayer
+from airflow_provider_promptlayer.version_compat import STARTS_IN_TRIGGERER
 from dev.airflow_config import AIRFLOW_3
 from dev.airflow_stack import AirflowStack
 

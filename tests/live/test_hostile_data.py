@@ -15,7 +15,7 @@ from support.hostile import NAMES, VALUES
 from support.raw_server import RawPromptLayer
 
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.xcom import storable_key
+from airflow_provider_promptlayer.xcom.outputs import storable_key
 from dev.airflow_config import AIRFLOW_3, AIRFLOW_VERSION
 from dev.airflow_stack import AirflowStack
 

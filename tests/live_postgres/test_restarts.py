@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_promptlayer.compat import ON_KILL_IS_AMBIGUOUS
 from airflow_provider_promptlayer.testing import (
     Column,
     LocalPromptLayer,
@@ -24,6 +23,7 @@ from airflow_provider_promptlayer.testing import (
     Table,
     Workflow,
 )
+from airflow_provider_promptlayer.version_compat import ON_KILL_IS_AMBIGUOUS
 from dev.airflow_stack import AirflowStack
 from dev.metadata_db import TASKS
 from dev.postgres import PostgresServer

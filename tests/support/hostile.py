@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_promptlayer.api import deep_json
+from airflow_provider_promptlayer.xcom import deep_json
 
 UNCHANGED: Any = object()
 

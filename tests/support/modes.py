@@ -25,16 +25,13 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_promptlayer.compat import (
+from airflow_provider_promptlayer.exceptions import PromptLayerError, PromptLayerWaitTimeoutError
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.version_compat import (
     STARTS_IN_TRIGGERER,
     clear_epoch,
     reschedule_exception,
 )
-from airflow_provider_promptlayer.exceptions import (
-    PromptLayerError,
-    PromptLayerWaitTimeoutError,
-)
-from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from support.kinds import WORKFLOW_RUN, Kind
 
 Rescheduled: Any = type(reschedule_exception(datetime.datetime.now(datetime.UTC)))

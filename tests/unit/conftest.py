@@ -75,14 +75,14 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def no_scheduler_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back from a deferral at once: here is no scheduler that could be overtaken."""
-    monkeypatch.setattr("airflow_provider_promptlayer.waiting.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_promptlayer.bases.waiter.SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not pause for long after trouble: how long belongs to the tests of the pure decision."""
-    monkeypatch.setattr("airflow_provider_promptlayer.api.waiting._MAX_BACKOFF", 0.02)
-    monkeypatch.setattr("airflow_provider_promptlayer.api.starting._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("airflow_provider_promptlayer.polling.poller._MAX_BACKOFF", 0.02)
+    monkeypatch.setattr("airflow_provider_promptlayer.polling.retries._FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -21,16 +21,14 @@ from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDefer
 from support.clocks import Leap, timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
 
-from airflow_provider_promptlayer import compat, transport
+from airflow_provider_promptlayer import transport, version_compat
 from airflow_provider_promptlayer.api import arguments
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerTransientError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.operators.promptlayer import (
-    PromptLayerRunWorkflowBatchOperator,
-)
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
 from airflow_provider_promptlayer.testing import (
     Close,
     Huge,
@@ -173,7 +171,7 @@ class TestResults:
             compared.append(name)
             return arguments.canonical(name, value)
 
-        monkeypatch.setattr("airflow_provider_promptlayer.batch_inputs.canonical", canonical)
+        monkeypatch.setattr("airflow_provider_promptlayer.bases.batch_inputs.canonical", canonical)
         assert run([{"n": 7}] * 100).value == answers(*[7] * 100)
         assert starts(server) == each_once(100)
         assert len(compared) <= 3 * 100
@@ -293,7 +291,7 @@ class TestProgress:
         log: Callable[[], str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("airflow_provider_promptlayer.api.waiting._MAX_BACKOFF", 0.02)
+        monkeypatch.setattr("airflow_provider_promptlayer.polling.poller._MAX_BACKOFF", 0.02)
         server.script(Reply(502), method="GET", after=2, times=30)  # some for each watcher
         assert (
             run(numbered(30), workflow_id_or_name="Slow", deferrable=deferrable).kind == "success"
@@ -922,7 +920,7 @@ class TestTrouble:
         server.script(late, method="GET", times=None)
         asked: list[int] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("airflow_provider_promptlayer.batch_results._LATE_PATIENCE", 0.0)
+            patch.setattr("airflow_provider_promptlayer.bases.batch_results._LATE_PATIENCE", 0.0)
             ending = run(
                 numbered(50),
                 deferrable=deferrable,
@@ -1404,7 +1402,7 @@ class TestElsewhere:
     ) -> None:
         """Where that is out of reach, no other PromptLayer is asked instead."""
         monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._READ_AGAIN_SECONDS", 0.0)
-        monkeypatch.setattr("airflow_provider_promptlayer.api.waiting._MAX_BACKOFF", 0.02)
+        monkeypatch.setattr("airflow_provider_promptlayer.polling.poller._MAX_BACKOFF", 0.02)
 
         def move(_: Any) -> Close:
             monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", there.airflow_connection_json)
@@ -1662,7 +1660,7 @@ class TestWithoutNotes:
     def test_the_wait_ends_before_an_execution_timeout_that_counts(
         self, counts: bool, waits: float, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(compat, "EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED", counts)
+        monkeypatch.setattr(version_compat, "EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED", counts)
         operator = PromptLayerRunWorkflowBatchOperator(
             task_id="task",
             workflow_id_or_name="Slow",

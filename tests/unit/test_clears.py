@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer import version_compat
 
 pytestmark = pytest.mark.skipif(
-    not compat.STARTS_IN_TRIGGERER, reason="before Airflow 3.3 no task state is kept"
+    not version_compat.STARTS_IN_TRIGGERER, reason="before Airflow 3.3 no task state is kept"
 )
 
 
@@ -85,7 +85,7 @@ class Database:
         self.session.flush()
         # What an executor hands to the worker, and what the API server adds there.
         told = ExecuteTask.make(ti).ti.model_dump(mode="json")
-        return compat.clear_epoch(_Worker(told, ti.max_tries))
+        return version_compat.clear_epoch(_Worker(told, ti.max_tries))
 
     def retry(self) -> None:
         """Do what the API server does when a try has failed."""

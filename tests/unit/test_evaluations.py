@@ -20,7 +20,7 @@ from support.clocks import Leap
 from support.kinds import PIPELINES, REPORTS, SHEETS, TABLE, Fate, new_server, sheet
 from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
 
-from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators import evaluations
@@ -1218,7 +1218,7 @@ class TestKilled:
             return {} if state == "gone" else {ti.run_id: {ti.task_id: state}}
 
         monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
-        monkeypatch.setattr(compat, "ON_KILL_IS_AMBIGUOUS", True)
+        monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", True)
         monkeypatch.setattr(base, "_CANCEL_PATIENCE", 0.5)
         asyncio.run(trigger.on_kill())
         goes_on = ("deferred", "unknown", *(("running", "queued", None) if reattach else ()))

@@ -20,9 +20,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
 from support.clocks import timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, epoch, run_task
 
-from airflow_provider_promptlayer import compat, memory
-from airflow_provider_promptlayer.api import starting
-from airflow_provider_promptlayer.api.starting import Phase, Plan, Record, plan
+from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerStartUncertainError,
@@ -34,6 +32,9 @@ from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunWorkflowOperator,
     PromptLayerWorkflowResultsOperator,
 )
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.submission import task_state
+from airflow_provider_promptlayer.submission.reattach import Phase, Plan, Record, plan
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
@@ -310,7 +311,7 @@ class TestReattach:
     def test_a_store_that_cannot_be_written_after_the_start_loses_nothing(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(memory, "_PATIENCE", 0.0)
+        monkeypatch.setattr(task_state, "_PATIENCE", 0.0)
 
         class Full(Store):
             def set(self, key: str, value: Any) -> None:
@@ -435,7 +436,7 @@ class TestResending:
     def test_an_answer_that_is_too_large_leaves_it_open(
         self, start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_promptlayer.transport.body.MAX_BODY_BYTES", 1000)
+        monkeypatch.setattr("airflow_provider_promptlayer.transport.redaction.MAX_BODY_BYTES", 1000)
         with (
             Script(http("201 Created", "x" * 1001), ACCEPTED) as server,
             pytest.raises(PromptLayerStartUncertainError, match="larger than"),
@@ -514,7 +515,7 @@ class TestResending:
         busy = http("429 Too Many Requests", "", "Retry-After: 0")
         with Script(*[busy] * 9) as server, pytest.raises(PromptLayerTransientError):
             start(server.url)
-        assert server.starts == starting.MAX_SENDS
+        assert server.starts == retries.MAX_SENDS
 
     def test_a_refused_connection_is_tried_again(
         self, start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
@@ -531,7 +532,7 @@ class TestResending:
             with pytest.raises(PromptLayerUnreachableError):
                 start(f"http://127.0.0.1:{unused.getsockname()[1]}")
         assert [type(error) for error in seen] == [PromptLayerUnreachableError] * 3
-        assert starting.resend_after(seen[0], 1) is not None
+        assert retries.resend_after(seen[0], 1) is not None
 
 
 class TestKilled:
@@ -696,7 +697,7 @@ class TestExecutionTimeout:
             execution_timeout=datetime.timedelta(seconds=allowed),
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(compat, "EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED", counts)
+            patch.setattr(version_compat, "EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED", counts)
             with pytest.raises(TaskDeferred) as deferral:
                 operator.execute(context)
         kwargs = deferral.value.trigger.serialize()[1]

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from support.clocks import Leap
 from support.modes import MODES, TASK_MODES, Ending, FakeTaskInstance, first_event, rebuilt
 
-from airflow_provider_promptlayer.api.throttle import Throttle
+from airflow_provider_promptlayer.polling.schedule import Throttle
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import (
     Close,
@@ -34,7 +34,7 @@ from airflow_provider_promptlayer.testing import (
     Slow,
     Workflow,
 )
-from airflow_provider_promptlayer.testing.faults import Fault
+from airflow_provider_promptlayer.testing.faults.model import Fault
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
 WORKFLOWS = [

@@ -17,7 +17,6 @@ import pytest
 
 from airflow_provider_promptlayer.api.http import Call, Request, Response
 from airflow_provider_promptlayer.api.json_body import LARGE
-from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.api.workflows import workflow_count
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
@@ -29,6 +28,7 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
+from airflow_provider_promptlayer.transport.settings import Settings
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> PromptLayerHook:

@@ -29,12 +29,12 @@ from airflow.providers.common.compat.sdk import (
 from airflow.triggers.base import TaskSuccessEvent
 from support.modes import FakeTaskInstance, first_event, rebuilt, run_task, started_by_airflow
 
-from airflow_provider_promptlayer import compat
+from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
-from airflow_provider_promptlayer.triggers.whole_wait import PromptLayerWholeWaitTrigger
+from airflow_provider_promptlayer.triggers.start_from_trigger import PromptLayerWholeWaitTrigger
 
 WORKFLOWS = [
     Workflow("Good", [Node("Only", "yes", is_output_node=True)]),
@@ -44,7 +44,7 @@ WORKFLOWS = [
 RUNNING = Reply(202, "{}")
 ENDED = Reply.of_json("yes")
 needs_start = pytest.mark.skipif(
-    not compat.STARTS_IN_TRIGGERER, reason="no task starts in this Airflow's triggerer"
+    not version_compat.STARTS_IN_TRIGGERER, reason="no task starts in this Airflow's triggerer"
 )
 
 
@@ -190,7 +190,7 @@ class TestEnd:
     def test_keeps_away_from_the_scheduler(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_promptlayer.waiting.SETTLE_SECONDS", 1000.0)
+        monkeypatch.setattr("airflow_provider_promptlayer.bases.waiter.SETTLE_SECONDS", 1000.0)
         server.script(RUNNING, times=1)
         with pytest.raises(TaskDeferred) as deferral:
             make(server.start_execution("Good"), end_from_trigger=True)().execute(
@@ -301,7 +301,7 @@ class TestOlderAirflow:
 
     @pytest.fixture(autouse=True)
     def _older(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(compat, "STARTS_IN_TRIGGERER", False)
+        monkeypatch.setattr(version_compat, "STARTS_IN_TRIGGERER", False)
 
     def test_defers_from_a_worker(self, server: LocalPromptLayer) -> None:
         with warnings.catch_warnings(record=True) as caught:

@@ -32,9 +32,9 @@ from support.modes import (
     run_task,
 )
 
-from airflow_provider_promptlayer.api import waiting
-from airflow_provider_promptlayer.api.events import Outcome, WaitEvent
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
+from airflow_provider_promptlayer.polling import poller
+from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 
@@ -333,7 +333,7 @@ def test_another_web_server_is_called_that(
 
 
 def test_unknown_connection_says_so(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_MAX_BACKOFF", 0.02)  # a triggerer asks Airflow five times
+    monkeypatch.setattr(poller, "_MAX_BACKOFF", 0.02)  # a triggerer asks Airflow five times
     ending = wait(mode, 1)
     # A task may be tried again: somebody may add the connection, or Airflow could not look.
     assert ending.kind == ("failed for good" if "hook" in mode else "failed")
@@ -408,7 +408,7 @@ class TestPace:
         self, run_id: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Else Airflow takes the task for one that was killed (apache/airflow issue 66374)."""
-        monkeypatch.setattr("airflow_provider_promptlayer.waiting.SETTLE_SECONDS", 1000.0)
+        monkeypatch.setattr("airflow_provider_promptlayer.bases.waiter.SETTLE_SECONDS", 1000.0)
         before = time.time()
         left: Any = self.leaves(run_id, poke_interval=0.1, timeout=500)
         assert left.trigger.serialize()[1]["next_look_at"] >= before + 1000.0

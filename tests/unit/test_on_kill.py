@@ -21,13 +21,13 @@ from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 from support.modes import FakeTaskInstance, rebuilt
 
-from airflow_provider_promptlayer import compat
-from airflow_provider_promptlayer.api import waiting as api_waiting
+from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerTransientError,
     PromptLayerUnknownConnectionError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling import poller as api_waiting
 from airflow_provider_promptlayer.testing import (
     Column,
     LocalPromptLayer,
@@ -93,7 +93,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     monkeypatch.setattr(
         RuntimeTaskInstance, "get_task_states", staticmethod(supervisor.get_task_states)
     )
-    monkeypatch.setattr(compat, "ON_KILL_IS_AMBIGUOUS", True)
+    monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", True)
     monkeypatch.setattr(on_kill, "_GATHER_SECONDS", 0.0)
     monkeypatch.setattr(on_kill, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(api_waiting, "_MAX_BACKOFF", 0.01)
@@ -160,7 +160,7 @@ class Triggerer:
         cancels = 0
         while not all(task.done() for task in self.tasks) or cancels < CANCELS:
             for task in self.tasks:
-                task.cancel(compat.USER_ACTION)
+                task.cancel(version_compat.USER_ACTION)
             cancels += 1
             await asyncio.sleep(0.001)
 
@@ -197,7 +197,7 @@ def kill(server: LocalPromptLayer, *triggers: Any) -> None:
 def test_the_message_of_a_cancel_is_airflows() -> None:
     from airflow.jobs import triggerer_job_runner
 
-    assert triggerer_job_runner._USER_ACTION_CANCEL_MSG == compat.USER_ACTION
+    assert triggerer_job_runner._USER_ACTION_CANCEL_MSG == version_compat.USER_ACTION
 
 
 class TestRepeatedCancels:
@@ -277,7 +277,7 @@ class TestRepeatedCancels:
             triggerer.run(waiting(server))
             await until(polled(server))
             for task in triggerer.tasks:
-                task.cancel(compat.USER_ACTION)
+                task.cancel(version_compat.USER_ACTION)
             await until(lambda: len(on_kill._running) > 1)  # besides the early question
             asyncio.get_running_loop().call_soon(supervisor.answers.set)
 
@@ -551,7 +551,7 @@ class TestAClear:
         supervisor: Supervisor,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(compat, "ON_KILL_IS_AMBIGUOUS", False)
+        monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", False)
         kill(server, waiting(server, is_gone_back_to=is_gone_back_to))
         assert is_cancelled(server)
         assert not supervisor.asked
@@ -574,7 +574,7 @@ class TestAClear:
         log: Callable[[], str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(compat, "ON_KILL_IS_AMBIGUOUS", keeps)
+        monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", keeps)
         trigger = PromptLayerWorkflowTrigger(
             workflow_version_execution_id=7, cancel_on_kill=True, is_gone_back_to=is_gone_back_to
         )

@@ -20,10 +20,10 @@ from support.modes import MODES, TASK_MODES, Ending, FakeTaskInstance, run_task
 from unit.api.test_exceptions import CLASSES, make
 
 from airflow_provider_promptlayer import exceptions
-from airflow_provider_promptlayer.api import waiting
+from airflow_provider_promptlayer.bases.task_errors import task_error
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
+from airflow_provider_promptlayer.polling import poller
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
-from airflow_provider_promptlayer.task_errors import task_error
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 
 AIRFLOWS = (AirflowException, AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
@@ -84,7 +84,7 @@ def test_which_of_airflows_classes_it_is(
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
-    monkeypatch.setattr(waiting, "_MAX_BACKOFF", 0.02)
+    monkeypatch.setattr(poller, "_MAX_BACKOFF", 0.02)
     with new_server() as server:
         monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
         yield server

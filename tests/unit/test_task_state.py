@@ -24,13 +24,14 @@ from support.kinds import new_server
 from support.modes import FakeTaskInstance, Store, epoch, first_event, rebuilt
 from support.starts import STARTS, Start
 
-from airflow_provider_promptlayer import memory, transport
-from airflow_provider_promptlayer.api import waiting as api_waiting
-from airflow_provider_promptlayer.api.starting import Phase, Record
+from airflow_provider_promptlayer import transport
 from airflow_provider_promptlayer.hooks import base as hooks_base
 from airflow_provider_promptlayer.hooks import workflows as workflow_methods
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators import workflows as workflow_operators
+from airflow_provider_promptlayer.polling import poller as api_waiting
+from airflow_provider_promptlayer.submission import task_state
+from airflow_provider_promptlayer.submission.reattach import Phase, Record
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer
 from airflow_provider_promptlayer.transport import blocking
 
@@ -276,7 +277,7 @@ class TestApiServerAwayAfterTheStart:
     def test_for_a_while(
         self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(memory, "_PAUSE", 0.01)
+        monkeypatch.setattr(task_state, "_PAUSE", 0.01)
         store, ti = Away(3), FakeTaskInstance(max_tries=2)
         context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
         with pytest.raises(TaskDeferred):
@@ -288,7 +289,7 @@ class TestApiServerAwayAfterTheStart:
     def test_for_long(
         self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(memory, "_PATIENCE", 0.0)
+        monkeypatch.setattr(task_state, "_PATIENCE", 0.0)
         store = Away(math.inf)
         ti = FakeTaskInstance(try_number=3, max_tries=2)
         context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}

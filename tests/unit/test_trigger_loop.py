@@ -26,10 +26,10 @@ import pytest
 from airflow.triggers.base import TriggerEvent
 from support.modes import first_event
 
-from airflow_provider_promptlayer.api import waiting
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks import base as hook_module
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling import poller
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 from airflow_provider_promptlayer.transport import aio
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport
@@ -217,7 +217,7 @@ def test_a_connection_that_cannot_be_read_for_a_moment_ends_no_wait(
     airflow: Airflow, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow's API server may say anything meanwhile."""
-    monkeypatch.setattr(waiting, "_MAX_BACKOFF", 0.02)
+    monkeypatch.setattr(poller, "_MAX_BACKOFF", 0.02)
     module = import_module("airflow.providers.common.compat.connection")
     read, troubles = module.get_async_connection, [PermissionError("no"), RuntimeError("no")]
 

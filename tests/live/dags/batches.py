@@ -12,9 +12,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.operators.promptlayer import (
-    PromptLayerRunWorkflowBatchOperator,
-)
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
 
 SIZE = 20
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
-from airflow_provider_promptlayer.xcom import storable_key
+from airflow_provider_promptlayer.xcom.outputs import storable_key
 
 COMMON = {"schedule": None, "start_date": datetime(2026, 1, 1), "catchup": False}
 

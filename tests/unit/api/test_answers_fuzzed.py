@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.api.answers import OTHER, SHEET, TABLE
 
-from airflow_provider_promptlayer.api import cells, gates, reports, scorecards, tables
-from airflow_provider_promptlayer.api.endings import FailOn, judge
+from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.json_steps import MAX_DEPTH
 from airflow_provider_promptlayer.api.workflows import (
@@ -27,6 +26,8 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerEvaluationFailedError,
     PromptLayerRunFailedError,
 )
+from airflow_provider_promptlayer.outcomes import evaluations
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, judge
 
 CALLS: list[Call[Any]] = [
     run_workflow("Digest"),
@@ -277,13 +278,13 @@ def check(call: Call[Any], response: Response) -> None:
         result = scorecards.ScorecardRows(None, (result,), None, {})
     if isinstance(result, scorecards.ScorecardRows):
         check_failure(
-            gates.judge_scorecard,
+            evaluations.judge_scorecard,
             scorecards.ScorecardCalculation("c", "completed"),
-            rows=gates.worst_rows(result.rows),
+            rows=evaluations.worst_rows(result.rows),
         )
     if isinstance(result, reports.ReportScore):
         ended = reports.Report(5, "COMPLETED")
-        check_failure(gates.judge_report, ended, result, min_score=50)
+        check_failure(evaluations.judge_report, ended, result, min_score=50)
     if isinstance(result, WorkflowResults):
         assert len(result.progress.splitlines()) == 1
         result.progress.encode()
@@ -300,9 +301,13 @@ def check_evaluation(
     assert len(ended.progress.splitlines()) == 1
     ended.progress.encode()
     if isinstance(ended, scorecards.ScorecardCalculation):
-        check_failure(gates.judge_scorecard, ended, min_score=0.5)
+        check_failure(evaluations.judge_scorecard, ended, min_score=0.5)
         return
-    judge: Any = gates.judge_report if isinstance(ended, reports.Report) else gates.judge_operation
+    judge: Any = (
+        evaluations.judge_report
+        if isinstance(ended, reports.Report)
+        else evaluations.judge_operation
+    )
     for fail_on in ("any_cell", "all_cells", "never"):
         check_failure(judge, ended, fail_on=fail_on)
 

@@ -19,8 +19,8 @@ from airflow_provider_promptlayer.api.cells import (
     selected_cells,
     sheet_rows,
 )
+from airflow_provider_promptlayer.api.flow import Talk
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.talks import Talk
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,

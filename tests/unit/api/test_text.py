@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_promptlayer.api.text import (
-    EXCERPT_LIMIT,
-    MESSAGE_LIMIT,
-    excerpt,
-    one_line,
-)
+from airflow_provider_promptlayer.api.text import EXCERPT_LIMIT, MESSAGE_LIMIT, excerpt, one_line
 
 
 def is_harmless(line: str) -> bool:

@@ -15,9 +15,9 @@ import pytest
 from support.description import check_answer, check_request
 from unit.testing.conftest import Client, Clock, Reply
 
-from airflow_provider_promptlayer.api import cells, gates, reports, scorecards, tables
+from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
 from airflow_provider_promptlayer.api.http import Call, Response
-from airflow_provider_promptlayer.api.subjects import Subject
+from airflow_provider_promptlayer.api.job import Subject
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
     PromptLayerEvaluationFailedError,
@@ -27,6 +27,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerServerError,
     PromptLayerStartUncertainError,
 )
+from airflow_provider_promptlayer.outcomes import evaluations
 from airflow_provider_promptlayer.testing import (
     Column,
     Criterion,
@@ -37,9 +38,7 @@ from airflow_provider_promptlayer.testing import (
     Table,
     builtin_evaluations,
 )
-from airflow_provider_promptlayer.testing import (
-    Reply as FaultReply,
-)
+from airflow_provider_promptlayer.testing import Reply as FaultReply
 
 T = TypeVar("T")
 NOWHERE = "00000000-0000-4000-8000-000000000000"
@@ -111,8 +110,8 @@ class TestOperations:
             ("4 of 4 cells done, 1 failed", True, "completed"),
         ]
         with pytest.raises(PromptLayerEvaluationFailedError, match="cells failed"):
-            gates.judge_operation(look, "any_cell")
-        gates.judge_operation(look, "all_cells")
+            evaluations.judge_operation(look, "any_cell")
+        evaluations.judge_operation(look, "all_cells")
         (operation,) = client.server.operations.values()
         assert (operation.was_posted, len(operation.cells)) == (True, 4)
 
@@ -203,7 +202,7 @@ class TestOperations:
         assert (look.status, look.is_complete) == ("cancelled", True)
         assert look.progress == "1 of 4 cells done, cancelled"
         with pytest.raises(PromptLayerEvaluationFailedError, match="it was cancelled"):
-            gates.judge_operation(look, "never")
+            evaluations.judge_operation(look, "never")
         again = ask(client, tables.cancel_table_operation(*HERE, operation_id))
         assert again.cancelled_cell_count == 0
         answer = ask(client, tables.recalculate_cells(*HERE))
@@ -224,7 +223,7 @@ class TestOperations:
         look = ask(client, tables.table_operation(Table("T").id, sheet.id, operation_id))
         assert look.status == "failed"
         with pytest.raises(PromptLayerEvaluationFailedError, match="no cell succeeded"):
-            gates.judge_operation(look, "all_cells")
+            evaluations.judge_operation(look, "all_cells")
 
     def test_what_is_not_there(self, client: Client) -> None:
         calls: list[Call[Any]] = [
@@ -439,7 +438,7 @@ class TestScorecards:
             ("completed, verdict fail, score 0.4", True),
         ]
         assert look.drift_summary == {"delta": -0.5}
-        assert [criterion.title for criterion in gates.criteria(look)] == ["Polite", "Cites"]
+        assert [criterion.title for criterion in evaluations.criteria(look)] == ["Polite", "Cites"]
         assert client.server.calculations[calculation_id].was_posted
 
     def test_a_failing_gate_names_criteria_and_rows(self, client: Client, clock: Clock) -> None:
@@ -447,7 +446,7 @@ class TestScorecards:
         clock.now += 10
         look = ask(client, scorecards.scorecard_calculation(*HERE, calculation_id))
         found: list[scorecards.ScorecardRow] = []
-        for verdict in gates.DEFAULT_FAIL_ON_VERDICT:
+        for verdict in evaluations.DEFAULT_FAIL_ON_VERDICT:
             cursor = None
             for _ in range(9):
                 page = ask(
@@ -471,11 +470,11 @@ class TestScorecards:
                 client,
                 scorecards.scorecard_row(*HERE, row.row_index, calculation_id=calculation_id),
             )
-            for row in gates.worst_rows(found, 3)
+            for row in evaluations.worst_rows(found, 3)
         ]
         card = ask(client, scorecards.scorecard(*HERE))
         with pytest.raises(PromptLayerEvaluationFailedError) as caught:
-            gates.judge_scorecard(look, min_score=0.5, scorecard=card, rows=worst)
+            evaluations.judge_scorecard(look, min_score=0.5, scorecard=card, rows=worst)
         assert str(caught.value) == (
             f"Scorecard calculation {calculation_id} does not pass: the verdict is 'fail', the "
             "score 0.4 is below min_score=0.5. Failing criteria: 'Cites' (fail, 0.1): links are "
@@ -535,7 +534,7 @@ class TestScorecards:
             look = ask(client, scorecards.scorecard_calculation(*HERE, each))
             assert look.status == "cancelled"
             with pytest.raises(PromptLayerEvaluationFailedError, match="'cancelled'"):
-                gates.judge_scorecard(look, fail_on_verdict=())
+                evaluations.judge_scorecard(look, fail_on_verdict=())
         assert ask(client, scorecards.cancel_scorecard(*HERE)).calculation_id is None
 
     def test_a_sheet_without_one(self, client: Client) -> None:
@@ -593,9 +592,9 @@ class TestReports:
             ("5 of 10 cells done", False, None),
             ("10 of 10 cells done, 3 failed", True, 62.5),
         ]
-        gates.judge_report(look, score, min_score=62.5)
+        evaluations.judge_report(look, score, min_score=62.5)
         with pytest.raises(PromptLayerEvaluationFailedError, match=r"62\.5 is below min_score=70"):
-            gates.judge_report(look, score, min_score=70)
+            evaluations.judge_report(look, score, min_score=70)
         report = client.server.reports[run.report_id]
         assert (report.name, report.dataset_id, report.parent_report_id) == ("Nightly", 5, 7)
         assert report.was_posted
@@ -617,7 +616,7 @@ class TestReports:
         # A 403 that is not about the key.
         assert not isinstance(caught.value, PromptLayerAuthError)
         assert ask(client, reports.report(8)).is_complete
-        assert gates.column_scores(ask(client, reports.report_score(8))) == {"A": 90.0}
+        assert evaluations.column_scores(ask(client, reports.report_score(8))) == {"A": 90.0}
 
     def test_what_is_not_there(self, client: Client) -> None:
         calls: list[Call[Any]] = [
@@ -736,7 +735,7 @@ class TestFaultsAndMore:
             cells = ask(client, tables.table_operation(table.id, sheet.id, operation_id))
             look = ask(client, scorecards.scorecard_calculation(table.id, sheet.id, calculation_id))
             assert (cells.failed_count == 0) is passes
-            assert (gates.scorecard_problems(look) == ()) is passes
+            assert (evaluations.scorecard_problems(look) == ()) is passes
         assert pipeline.id is not None
         run = ask(client, reports.run_report(pipeline.id, "n"))
         clock.now += 10

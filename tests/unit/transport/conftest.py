@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_promptlayer.api.http import Request, Response
-from airflow_provider_promptlayer.api.settings import Settings
+from airflow_provider_promptlayer.transport.settings import Settings
 
 KEY = "pl_geheim_0123456789"
 PATIENCE = 60.0

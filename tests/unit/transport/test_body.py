@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from unit.transport.conftest import KEY, settings_for
 
 from airflow_provider_promptlayer.api.http import Request
-from airflow_provider_promptlayer.transport.body import Body
-from airflow_provider_promptlayer.transport.headers import Secrets
+from airflow_provider_promptlayer.transport.redaction import Body, Secrets
 from airflow_provider_promptlayer.transport.tls import proxy_for
 
 PROXY = "http://me:pass@proxy.invalid"

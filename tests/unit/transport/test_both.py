@@ -19,7 +19,6 @@ import pytest
 
 from airflow_provider_promptlayer import __version__
 from airflow_provider_promptlayer.api.http import Request
-from airflow_provider_promptlayer.api.settings import read_connection
 from airflow_provider_promptlayer.api.workflows import run_workflow
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAnswerTooLargeError,
@@ -27,7 +26,8 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerUnreachableError,
 )
-from airflow_provider_promptlayer.transport import blocking, body
+from airflow_provider_promptlayer.transport import blocking, redaction
+from airflow_provider_promptlayer.transport.settings import read_connection
 
 KEY = "pl_geheim_0123456789"
 SHORT = 1.0
@@ -152,18 +152,18 @@ def test_a_large_body_is_decoded_in_steps(
 ) -> None:
     """And not on the thread of the event loop, which a small chunk would hold up for long."""
     added: list[tuple[int, bool]] = []
-    add = body.Body._add
+    add = redaction.Body._add
 
     def note(self: Any, piece: bytes) -> None:
         added.append((len(piece), threading.current_thread() is threading.main_thread()))
         add(self, piece)
 
-    monkeypatch.setattr(body.Body, "_add", note)
+    monkeypatch.setattr(redaction.Body, "_add", note)
     sent = b"[" + b"1," * 2_000_000 + KEY.encode() + b"]"
     encoding = f"Content-Encoding: {'gzip' if encode is gzip.compress else 'deflate'}"
     server = serve(lambda talk: talk.answer(200, encode(sent), encoding))
     assert driver.get(server).body == sent.replace(KEY.encode(), b"***")
-    assert max(size for size, _ in added) <= body.CHUNK
+    assert max(size for size, _ in added) <= redaction.CHUNK
     assert not any(on_the_loop for _, on_the_loop in added)
 
 
@@ -583,7 +583,7 @@ def test_an_odd_time_out_is_refused_or_used(driver: Any, serve: Any, timeout: fl
 
 
 def test_a_transport_is_good_again_after_a_failure(serve: Any) -> None:
-    from airflow_provider_promptlayer.api.settings import Settings
+    from airflow_provider_promptlayer.transport.settings import Settings
 
     def handle(talk: Any) -> None:
         if talk.number == 1:
@@ -620,7 +620,7 @@ def test_a_kept_connection_that_died_costs_no_look(driver: Any, serve: Any) -> N
 def test_an_answer_that_is_too_large(
     driver: Any, serve: Any, encode: Any, monkeypatch: pytest.MonkeyPatch, threads_end: Any
 ) -> None:
-    monkeypatch.setattr(body, "MAX_BODY_BYTES", 200_000)
+    monkeypatch.setattr(redaction, "MAX_BODY_BYTES", 200_000)
     fits, large = encode(b"x" * 200_000), encode(b"x" * 200_001)
     server = serve(lambda talk: talk.answer(200, *(fits if talk.number == 1 else large)))
     assert len(driver.get(server).body) == 200_000
@@ -633,7 +633,7 @@ def test_an_answer_that_is_too_large(
 def test_an_endless_answer_is_given_up_at_the_limit(
     driver: Any, serve: Any, monkeypatch: pytest.MonkeyPatch, threads_end: Any
 ) -> None:
-    monkeypatch.setattr(body, "MAX_BODY_BYTES", 200_000)
+    monkeypatch.setattr(redaction, "MAX_BODY_BYTES", 200_000)
 
     def flood(talk: Any) -> None:
         talk.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")

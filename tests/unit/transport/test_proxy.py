@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_promptlayer.api.http import Request
-from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.transport.blocking import PromptLayerSession
+from airflow_provider_promptlayer.transport.settings import Settings
 from airflow_provider_promptlayer.transport.tls import proxy_for
 
 KEY = "pl_geheim_0123456789"

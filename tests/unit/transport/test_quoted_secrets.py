@@ -51,7 +51,7 @@ def connection(
     }[request.param]
     fields = {"host": host, "password": KEY, "extra": {"timeout": 0.5, **extra}}
     # A start that did not arrive is sent again after pauses, which would tell nothing more.
-    monkeypatch.setattr("airflow_provider_promptlayer.api.starting.MAX_SENDS", 1)
+    monkeypatch.setattr("airflow_provider_promptlayer.polling.retries.MAX_SENDS", 1)
     monkeypatch.setenv("AIRFLOW_CONN_QUOTING", json.dumps({"conn_type": "promptlayer", **fields}))
 
 

@@ -14,9 +14,9 @@ import pytest
 import requests
 
 from airflow_provider_promptlayer.api.http import Request
-from airflow_provider_promptlayer.api.settings import Settings, read_connection
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport, PromptLayerSession
+from airflow_provider_promptlayer.transport.settings import Settings, read_connection
 
 KEY = "pl_geheim_0123456789"
 

@@ -16,17 +16,22 @@ import pytest
 from support.modes import first_event
 
 from airflow_provider_promptlayer.api.http import Request
-from airflow_provider_promptlayer.api.settings import Settings
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerUnreachableError,
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.transport import aio, turns
-from airflow_provider_promptlayer.transport.aio import AsyncTransport, SharedTransport
+from airflow_provider_promptlayer.transport import aio
+from airflow_provider_promptlayer.transport.aio import (
+    FEW,
+    MOST,
+    AsyncTransport,
+    SharedTransport,
+    Turns,
+)
+from airflow_provider_promptlayer.transport.settings import Settings
 from airflow_provider_promptlayer.transport.tls import ssl_context
-from airflow_provider_promptlayer.transport.turns import FEW, MOST, Turns
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
 KEY = "pl_geheim_0123456789"
@@ -191,7 +196,7 @@ async def many_looks(server: Any) -> None:
 
 
 def test_many_at_once_share_few_connections(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_PATIENCE", 60.0)  # however slow the machine is
+    monkeypatch.setattr(aio, "_PATIENCE", 60.0)  # however slow the machine is
     server = serve(keep_alive)
     run(many_looks(server))
     assert len(server.requests) == 150
@@ -216,7 +221,7 @@ def test_slow_answers_get_more_connections_but_not_one_each(serve: Any) -> None:
     async def main() -> None:
         looks = asyncio.create_task(many_looks(server))
         await asyncio.to_thread(all_there.wait, 60)  # as many as may be are under way
-        await asyncio.sleep(3 * turns._PATIENCE)  # and no more come, however long they queue
+        await asyncio.sleep(3 * aio._PATIENCE)  # and no more come, however long they queue
         may_go_on.set()
         await looks
 
@@ -244,7 +249,7 @@ def test_turns_stay_few_where_nobody_queues_for_long(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
         for _ in range(30):
             await asyncio.gather(*(turn() for _ in range(5)))
-            now += turns._PATIENCE / 3
+            now += aio._PATIENCE / 3
         assert most == 2
 
     run(main())

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the answer to a start means, and what a lost one does.
+
+Nothing that costs money has an idempotency key. So it has to be certain that nothing was started
+before a request is sent again. That is so where no connection was made, and where the answer has
+no id of what was started and is
+
+- a refusal (4xx). 429 is one too, whoever sent it: a rate limit is applied before a request is
+  handled or handed on, never after.
+- a 503 with ``Retry-After``, or with PromptLayer's own JSON. Any other 503 may be a gateway's that
+  had handed the request on and then lost PromptLayer ("upstream connect error … reset reason:
+  connection termination").
+
+Everything else leaves it open, and is a :class:`PromptLayerStartUncertainError`, which is never
+sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerStartUncertainError
+from airflow_provider_promptlayer.api.fields import FieldError, Fields
+from airflow_provider_promptlayer.api.http import (
+    Call,
+    Request,
+    Response,
+    error_for,
+    is_promptlayers,
+    retry_after,
+    unexpected,
+)
+from airflow_provider_promptlayer.api.json_body import loads
+from airflow_provider_promptlayer.api.text import one_line, shown
+
+T = TypeVar("T")
+
+
+def start(
+    request: Request,
+    read: Callable[[Fields], T],
+    *,
+    evidence: str,
+    advice: str,
+    hints: Mapping[int, str] | None = None,
+    sent_id: int | None = None,
+) -> Call[T]:
+    """Return the call of a request that starts something.
+
+    :param read: turns the object in an answer of 2xx into the result.
+    :param evidence: the field that names what was started: a refusal, 429 or 503 which has it is
+        no proof that nothing was. What it names may also be somebody else's, so it is not waited
+        for either: a person has to look.
+    :param advice: what to do where it stays open whether something was started.
+    :param hints: see :func:`.error_for`.
+    :param sent_id: an id in the request, which a refusal may repeat under the name of ``evidence``.
+    """
+
+    def uncertain(cause: PromptLayerError) -> PromptLayerStartUncertainError:
+        return PromptLayerStartUncertainError(
+            f"{str(cause).rstrip('.')}. {advice}", status=cause.status
+        )
+
+    def read_start(response: Response, now: float) -> T:
+        if not response.is_success:
+            error = error_for(request, response, now=now, hints=hints)
+            may_name_it = evidence.encode() in response.body
+            if error.retry_helps:
+                if not may_name_it and _started_nothing(response, now):
+                    raise error
+                raise uncertain(error)
+            named = _named(response, evidence) if may_name_it else None
+            if named is None or named == str(sent_id):
+                raise error
+            raise PromptLayerStartUncertainError(
+                f"{str(error).rstrip('.')}. The refusal has the {evidence} "
+                f"{one_line(repr(named), 80)} all the same. {advice}",
+                status=error.status,
+            )
+        try:
+            return read(Fields(loads(response.body)))
+        except FieldError as error:
+            problem = str(error)
+        except ValueError:
+            problem = "is not JSON"
+        raise uncertain(unexpected(request, response, problem))
+
+    return Call(
+        request,
+        read_start,
+        unanswered=lambda error: uncertain(error) if error.arrived else error,
+        starts=True,
+    )
+
+
+def _started_nothing(response: Response, now: float) -> bool:
+    """Return whether an answer for which trying again helps says that nothing was started."""
+    return response.status == 429 or (
+        response.status == 503
+        and (retry_after(response.headers, now=now) is not None or is_promptlayers(response))
+    )
+
+
+def _named(response: Response, evidence: str) -> str | None:
+    """Return the id under the name of ``evidence`` in an answer, or None if it has none."""
+    try:
+        rest = [loads(response.body, outline=True)]
+    except ValueError:
+        return None
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            found = value.get(evidence)
+            if isinstance(found, str | int) and not isinstance(found, bool) and found:
+                return shown(found)
+            rest += value.values()
+    return None

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a task raises: one of this provider's errors and, at once, one of Airflow's.
+
+Airflow decides by its own classes what comes next: a retry, a failure for good, a skip. Failure
+callbacks and retry policies want to know what has happened: a failed run, an outage, a start of
+unknown end. So what is raised is both, and has the attributes of the error that it stands for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_promptlayer.api.errors import PromptLayerError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import AirflowException
+
+
+def task_error(
+    airflow_class: type[AirflowException], error: PromptLayerError, message: str
+) -> AirflowException:
+    """Return an error of the class of ``error`` and of ``airflow_class``.
+
+    :param airflow_class: says what Airflow is to do: fail, fail for good, time out or skip.
+    :param error: what has happened; its attributes are those of what is returned.
+    :param message: the line for people.
+    """
+    return _rebuild(airflow_class, type(error), (message,), error.__dict__)
+
+
+_classes: dict[tuple[type, type], type[AirflowException]] = {}
+"""Each pair of classes → the one class that is both."""
+
+
+def _both(
+    airflow_class: type[AirflowException], our_class: type[PromptLayerError]
+) -> type[AirflowException]:
+    if found := _classes.get((airflow_class, our_class)):
+        return found
+
+    def reduce(self: Any) -> tuple[Any, ...]:
+        return _rebuild, (airflow_class, our_class, self.args, self.__dict__)
+
+    members = {"__module__": our_class.__module__, "__doc__": our_class.__doc__}
+    both = type(our_class.__name__, (our_class, airflow_class), {**members, "__reduce__": reduce})
+    return _classes.setdefault((airflow_class, our_class), both)
+
+
+def _rebuild(
+    airflow_class: type[AirflowException],
+    our_class: type[PromptLayerError],
+    args: tuple[Any, ...],
+    state: dict[str, Any],
+) -> AirflowException:
+    cls = _both(airflow_class, our_class)
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a batch of runs is judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from airflow_provider_promptlayer.api.errors import PromptLayerError
+from airflow_provider_promptlayer.api.text import one_line
+
+PROBLEM_LENGTH: Final = 400
+"""Characters that are kept of what went wrong with one input."""
+
+_INPUTS_NAMED: Final = 5
+"""How many inputs a message names."""
+
+
+def needed(total: int, min_success_rate: float) -> int:
+    """Return how many of ``total`` have to succeed."""
+    # By division, which is exact where the rate was written as such a fraction: 7 of 100 are 0.07,
+    # and 0.07 of 100 are a little more than 7.
+    about = math.floor(total * min_success_rate)
+    return next(
+        (count for count in range(max(about - 1, 0), total) if count / total >= min_success_rate),
+        total,
+    )
+
+
+def judge_batch(errors: Sequence[str | None], min_success_rate: float) -> None:
+    """Accept a batch, or raise.
+
+    :param errors: what went wrong with each input, None where nothing did.
+    :param min_success_rate: the share of the inputs that have to succeed, from 0 to 1.
+    :raises PromptLayerBatchFailedError: naming the first inputs that failed, and why.
+    """
+    asked = needed(len(errors), min_success_rate)
+    succeeded = sum(error is None for error in errors)
+    if succeeded >= asked:
+        return
+    raise PromptLayerBatchFailedError(
+        f"{succeeded} of {len(errors)} inputs succeeded, and min_success_rate={min_success_rate:g} "
+        f"asks for {asked}. {_named(errors)}",
+        errors=errors,
+    )
+
+
+def shortfall(errors: Sequence[str | None]) -> str | None:
+    """Return a line about the inputs that failed in a batch that was accepted; None without any."""
+    succeeded = sum(error is None for error in errors)
+    if succeeded == len(errors):
+        return None
+    return f"{succeeded} of {len(errors)} inputs succeeded. {_named(errors)}"
+
+
+def _named(errors: Sequence[str | None]) -> str:
+    failed = [(index, error) for index, error in enumerate(errors) if error is not None]
+    named = "; ".join(
+        f"input {index}: {one_line(error, PROBLEM_LENGTH)}"
+        for index, error in failed[:_INPUTS_NAMED]
+    )
+    more = len(failed) - _INPUTS_NAMED
+    return named + (f"; and {more} more" if more > 0 else "")
+
+
+class PromptLayerBatchFailedError(PromptLayerError):
+    """Too few runs of a batch have succeeded. Looking again never helps.
+
+    Trying again helps where it starts those anew that failed.
+
+    :param errors: what went wrong with each input, in their order; None where nothing did.
+    """
+
+    def __init__(self, message: str, *, errors: Sequence[str | None]) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)

@@ -1,0 +1,452 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ending of an evaluation means: the one place that calls it a success or a failure.
+
+A finished evaluation is not a passed one. What was cancelled, what ended in a way that nobody
+has heard of and what has no verdict or score to hold against the gate has not passed it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from airflow_provider_promptlayer.api.arguments import NOTSET, items, score
+from airflow_provider_promptlayer.api.cells import SelectedCells
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerInvalidInputError,
+)
+from airflow_provider_promptlayer.api.reasons import entries, error_of, reason, words_or_all
+from airflow_provider_promptlayer.api.reports import MAX_SCORE, Report, ReportScore, ReportStatus
+from airflow_provider_promptlayer.api.scorecards import (
+    CalculationStatus,
+    Scorecard,
+    ScorecardCalculation,
+    ScorecardRow,
+    Verdict,
+    check_verdict,
+    show_score,
+)
+from airflow_provider_promptlayer.api.tables import TableOperation, show_count
+from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_promptlayer.api.cells import SelectedCells
+    from airflow_provider_promptlayer.api.reports import Report
+    from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, ScorecardRow
+    from airflow_provider_promptlayer.api.tables import TableOperation
+
+
+class PromptLayerEvaluationFailedError(PromptLayerError):
+    """An evaluation has ended, and its ending counts as a failure. Looking again never helps.
+
+    :param outcome: what was judged: an operation on a table's cells, some cells of a sheet, the
+        calculation of a scorecard, or a report.
+    :param score: the score that was judged, or None where there is none.
+    :param rows: the worst rows, as far as they were fetched; of a scorecard alone.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        outcome: TableOperation | SelectedCells | ScorecardCalculation | Report,
+        score: float | None = None,
+        rows: Sequence[ScorecardRow] = (),
+    ) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.score = score
+        self.rows = tuple(rows)
+
+
+FailOnCells = Literal["any_cell", "all_cells", "never"]
+"""Which failed cells make a failure.
+
+``any_cell``: one is enough; so is a cell that was not calculated. ``all_cells``: no cell
+succeeded. ``never``: none; what was cancelled is a failure all the same.
+"""
+
+DEFAULT_FAIL_ON_VERDICT: Final = ("fail", "error")
+"""The verdicts that a scorecard must not have."""
+
+ROWS_NAMED: Final = 5
+"""How many rows a message names."""
+
+_CRITERIA_NAMED: Final = 10
+_SUMMARIES_READ: Final = 1000
+_REASON_LIMIT: Final = 200
+
+_TITLES: Final = ("title", "name", "step_title")
+_VERDICTS: Final = ("verdict", "aggregate_verdict")
+_SCORES: Final = ("score", "aggregate_score", "average_score")
+_SEVERITY: Final = {Verdict.ERROR: 0, Verdict.FAIL: 1, Verdict.WARN: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One criterion of a scorecard, as far as PromptLayer's summary can be read.
+
+    The description leaves the shape of a summary open. Known names are looked for, and what is
+    not found is None. One that has an error and no verdict has the verdict ``error``.
+    """
+
+    title: str
+    verdict: str | None = None
+    score: float | None = None
+    reason: str | None = None
+    verdict_counts: Mapping[str, int] | None = None
+
+    def fails(self, fail_on_verdict: Collection[str]) -> bool:
+        """Whether its verdict, or without one that of any row, is among these."""
+        if self.verdict is not None:
+            return self.verdict in fail_on_verdict
+        return any((self.verdict_counts or {}).get(verdict, 0) for verdict in fail_on_verdict)
+
+
+def check_fail_on_cells(fail_on: str) -> None:
+    """Refuse an unknown ``fail_on``.
+
+    :raises PromptLayerInvalidInputError: listing those that there are.
+    """
+    if fail_on not in get_args(FailOnCells):
+        known = ", ".join(map(repr, get_args(FailOnCells)))
+        raise PromptLayerInvalidInputError(
+            f"fail_on must be one of {known}, not {one_line(repr(fail_on), 80)}."
+        )
+
+
+def check_fail_on_verdict(fail_on_verdict: Any) -> tuple[str, ...]:
+    """Return the verdicts that fail the gate; one may be given without a list.
+
+    :raises PromptLayerInvalidInputError: for something that is no verdict, and for None: an XCom
+        that is missing must not open the gate.
+    """
+    if fail_on_verdict is None:
+        raise PromptLayerInvalidInputError(
+            "fail_on_verdict must be a list of verdicts, not None: () is for none."
+        )
+    if isinstance(fail_on_verdict, str) and fail_on_verdict in [each.value for each in Verdict]:
+        fail_on_verdict = [fail_on_verdict]
+    found = items("fail_on_verdict", fail_on_verdict) or []
+    return tuple(check_verdict("fail_on_verdict", verdict) for verdict in found)
+
+
+def check_min_score(min_score: Any, *, highest: float = MAX_SCORE) -> float | None:
+    """Return the score that a report needs, or None where none was asked for.
+
+    For a scorecard, whose scale the description leaves open, pass ``highest=math.inf``.
+
+    :param min_score: :data:`.NOTSET` where none was asked for.
+    :raises PromptLayerInvalidInputError: if it is no number from 0 to ``highest``, and for None: an
+        XCom that is missing must not open the gate.
+    """
+    if min_score is NOTSET:
+        return None
+    if min_score is None:
+        raise PromptLayerInvalidInputError(
+            "min_score must be a number, not None, which a template or an XCom without a value "
+            "gives: leave min_score out where no score is needed."
+        )
+    return score("min_score", min_score, highest=highest)
+
+
+def judge_operation(operation: TableOperation, fail_on: FailOnCells) -> None:
+    """Accept the ending of a recalculation, or raise.
+
+    :raises PromptLayerEvaluationFailedError: with the numbers of cells.
+    """
+    check_fail_on_cells(fail_on)
+    problem = None
+    if operation.is_cancelled:
+        problem = "it was cancelled"
+    elif fail_on != "never":
+        # Cells that are neither done nor pending were not calculated either.
+        left = max(operation.pending_count, operation.cell_count - operation.done_count)
+        problem = _problem_of_cells(
+            operation.completed_count, operation.failed_count, left, fail_on
+        )
+        # Failed cells explain the status, which may come later than the counts: these decide.
+        explained = operation.is_counted_out and operation.failed_count
+        if problem is None and operation.has_failed and not explained:
+            problem = "PromptLayer calls it failed"
+    if problem is not None:
+        raise PromptLayerEvaluationFailedError(
+            f"Table operation {one_line(operation.operation_id, 80)} has failed: {problem} "
+            f"({operation.progress}).",
+            outcome=operation,
+        )
+
+
+def judge_cells(cells: SelectedCells, fail_on: FailOnCells, *, stale_count: bool = True) -> None:
+    """Accept cells that something else has calculated, or raise.
+
+    Failed cells are not stale, so a second recalculation does not take them up: that there is
+    nothing to start is no success then.
+
+    :param stale_count: whether stale cells were to be calculated.
+    :raises PromptLayerEvaluationFailedError: with the numbers of cells.
+    """
+    check_fail_on_cells(fail_on)
+    left = cells.pending + cells.other + (cells.stale if stale_count else 0)
+    if cells.cancelled:  # no recalculation takes such cells up unless it takes all
+        raise PromptLayerEvaluationFailedError(
+            f"No cell of the selection was left to start, and {show_count(cells.cancelled)} were "
+            f"cancelled ({cells.progress}): statuses=[] calculates all of them.",
+            outcome=cells,
+        )
+    problem = _problem_of_cells(cells.completed, cells.failed, left, fail_on)
+    if problem is not None:
+        advice = (
+            " statuses=['STALE', 'FAILED'] calculates those again that have failed."
+            if cells.failed
+            else ""
+        )
+        raise PromptLayerEvaluationFailedError(
+            f"No cell of the selection was left to start: {problem} ({cells.progress}).{advice}",
+            outcome=cells,
+        )
+
+
+def scorecard_problems(
+    calculation: ScorecardCalculation,
+    *,
+    fail_on_verdict: Sequence[str] = DEFAULT_FAIL_ON_VERDICT,
+    min_score: float | None = None,
+) -> tuple[str, ...]:
+    """Return why a calculation does not pass the gate, a phrase each; empty if it passes.
+
+    With no verdict to fail on and no score to reach there is no gate, and any calculation that
+    has completed passes.
+    """
+    if calculation.status != CalculationStatus.COMPLETED:
+        status = one_line(calculation.status, 40)
+        known = calculation.status in [each.value for each in CalculationStatus]
+        return (f"the calculation {'has the status' if known else 'ended as'} {status!r}",)
+    problems = []
+    verdict = calculation.verdict
+    if fail_on_verdict and verdict not in [each.value for each in Verdict]:
+        given = (
+            "no verdict" if verdict is None else f"the unknown verdict {one_line(verdict, 40)!r}"
+        )
+        problems.append(f"PromptLayer gave {given}")
+    elif verdict in fail_on_verdict:
+        problems.append(f"the verdict is {verdict!r}")
+    problems += _problem_of_score(calculation.score, min_score)
+    return tuple(problems)
+
+
+def judge_scorecard(
+    calculation: ScorecardCalculation,
+    *,
+    fail_on_verdict: Sequence[str] = DEFAULT_FAIL_ON_VERDICT,
+    min_score: float | None = None,
+    scorecard: Scorecard | None = None,
+    rows: Sequence[ScorecardRow] = (),
+    trouble: str = "",
+) -> None:
+    """Accept the ending of a calculation, or raise.
+
+    Rows are fetched only for a calculation that does not pass: ask :func:`scorecard_problems`.
+
+    :param scorecard: knows the titles of the criteria.
+    :param rows: the worst ones, see :func:`worst_rows`; with :func:`.scorecard_row`
+        they also have reasons.
+    :param trouble: why the titles or the rows could not be had.
+    :raises PromptLayerEvaluationFailedError: naming the failing criteria and these rows.
+    """
+    problems = scorecard_problems(calculation, fail_on_verdict=fail_on_verdict, min_score=min_score)
+    if not problems:
+        return
+    titles = scorecard.step_titles if scorecard else {}
+    text = (
+        f"Scorecard calculation {calculation.calculation_id} does not pass: {', '.join(problems)}."
+    )
+    if said := _phrase(words_or_all(calculation.error_summary)):
+        text += f" PromptLayer says: {said}."
+    # A score that is too low comes of failures too, whether or not the gate asks for verdicts.
+    blamed = {*DEFAULT_FAIL_ON_VERDICT, *fail_on_verdict}
+    failing = [one for one in criteria(calculation, titles) if one.fails(blamed)]
+    if failing:
+        text += f" Failing criteria: {_listed(map(_name_criterion, failing), len(failing))}."
+    if rows:
+        named = [_name_row(row, titles, blamed) for row in rows[:ROWS_NAMED]]
+        text += f" Worst rows: {'; '.join(named)}."
+    if trouble:
+        text += f" There is more to know, but: {_phrase(trouble)}."
+    raise PromptLayerEvaluationFailedError(
+        text, outcome=calculation, score=calculation.score, rows=rows
+    )
+
+
+def judge_report(
+    report: Report,
+    score: ReportScore | None = None,
+    *,
+    fail_on: FailOnCells = "all_cells",
+    min_score: float | None = None,
+) -> None:
+    """Accept the ending of a report, or raise.
+
+    :param score: needed where ``min_score`` is given; None counts as a report without score.
+    :raises PromptLayerEvaluationFailedError: with the numbers of cells, and the columns' scores.
+    """
+    check_fail_on_cells(fail_on)
+    overall = score.overall_score if score else None
+    problems = []
+    if report.status != ReportStatus.COMPLETED:
+        problems.append(f"it ended as {one_line(report.status, 40)!r}")
+    if fail_on != "never":
+        cells = _problem_of_cells(
+            report.completed_count, report.failed_count, report.pending_count, fail_on
+        )
+        problems += [cells] if cells else []
+    problems += _problem_of_score(overall, min_score)
+    if not problems:
+        return
+    text = f"Report {report.report_id} does not pass: {', '.join(problems)} ({report.progress})."
+    if overall is None and (said := _phrase(words_or_all(report.score_calculation_error))):
+        text += f" PromptLayer says: {said}."
+    columns = column_scores(score) if score else {}
+    if columns:
+        named = (
+            f"{one_line(name, 80)!r} {'none' if one is None else show_score(one)}"
+            for name, one in columns.items()
+        )
+        text += f" Scores of columns: {_listed(named, len(columns))}."
+    raise PromptLayerEvaluationFailedError(text, outcome=report, score=overall)
+
+
+def criteria(
+    calculation: ScorecardCalculation, step_titles: Mapping[str, str] | None = None
+) -> tuple[Criterion, ...]:
+    """Return the criteria in the summaries of a calculation, at most a thousand.
+
+    :param step_titles: id of a step → its title.
+    """
+    found: list[Criterion] = []
+    for key, summary in entries(calculation.criterion_summaries):
+        if len(found) == _SUMMARIES_READ:
+            break
+        found.append(_criterion(key, summary, step_titles or {}))
+    return tuple(found)
+
+
+def worst_rows(rows: Iterable[ScorecardRow], count: int = ROWS_NAMED) -> tuple[ScorecardRow, ...]:
+    """Return the worst ``count`` of some rows: errors before failures, low scores first."""
+    return tuple(heapq.nsmallest(count, rows, key=_badness))
+
+
+def severity(verdict: str | None) -> int:
+    """Return how bad a row of a verdict is: the lower, the worse."""
+    known: Mapping[Any, int] = _SEVERITY  # asked for any text, or None
+    return known.get(verdict, len(known))
+
+
+def column_scores(score: ReportScore) -> dict[str, float | None]:
+    """Return column name → score, as far as the details of a report's score have them."""
+    details = score.details
+    columns = details.get("columns") if isinstance(details, Mapping) else details
+    found: dict[str, float | None] = {}
+    for column in columns if isinstance(columns, list) else [details]:
+        if isinstance(column, Mapping) and isinstance(name := column.get("column_name"), str):
+            found[name] = _first_number(column, ("score",))
+    return found
+
+
+def _problem_of_cells(completed: int, failed: int, pending: int, fail_on: str) -> str | None:
+    if fail_on == "any_cell" and (failed or pending):
+        return "cells failed" if failed else "cells were not calculated"
+    if fail_on == "all_cells" and not completed and (failed or pending):
+        return "no cell succeeded"
+    return None
+
+
+def _problem_of_score(found: float | None, min_score: float | None) -> list[str]:
+    if min_score is None:
+        return []
+    if found is None:
+        return [f"there is no score to reach min_score={show_score(min_score)}"]
+    if found < min_score:
+        return [f"the score {show_score(found)} is below min_score={show_score(min_score)}"]
+    return []
+
+
+def _criterion(key: str, summary: Any, titles: Mapping[str, str]) -> Criterion:
+    if not isinstance(summary, Mapping):
+        verdict = summary if isinstance(summary, str) else None
+        return Criterion(titles.get(key, key), verdict=verdict)
+    counts = summary.get("verdict_counts")
+    return Criterion(
+        title=titles.get(key) or _first_text(summary, _TITLES) or key,
+        verdict=_first_text(summary, _VERDICTS) or (Verdict.ERROR if error_of(summary) else None),
+        score=_first_number(summary, _SCORES),
+        reason=reason(summary),
+        verdict_counts={
+            verdict: number
+            for verdict, number in counts.items()
+            if isinstance(number, int) and not isinstance(number, bool)
+        }
+        if isinstance(counts, Mapping)
+        else None,
+    )
+
+
+def _first_text(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    return next(
+        (text for name in names if isinstance(text := values.get(name), str) and text), None
+    )
+
+
+def _first_number(values: Mapping[str, Any], names: Sequence[str]) -> float | None:
+    for name in names:
+        number = values.get(name)
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and number == number:
+            return number
+    return None
+
+
+def _name_criterion(criterion: Criterion) -> str:
+    return f"{one_line(criterion.title, 80)!r}{_details(criterion.verdict, criterion.score)}" + (
+        f": {_phrase(criterion.reason, _REASON_LIMIT)}" if criterion.reason else ""
+    )
+
+
+def _name_row(row: ScorecardRow, titles: Mapping[str, str], blamed: Collection[str]) -> str:
+    said = _phrase(words_or_all(row.error_summary), _REASON_LIMIT)
+    reasons = [said] if said else []
+    for key, result in entries(row.step_results):
+        if len(reasons) == 3:
+            break
+        step = _criterion(key, result, titles)
+        if step.fails(blamed) and step.reason:
+            reasons.append(f"{one_line(step.title, 80)!r}: {_phrase(step.reason, _REASON_LIMIT)}")
+    return f"row {show_count(row.row_index)}{_details(row.verdict, row.score)}" + (
+        f": {', '.join(reasons)}" if reasons else ""
+    )
+
+
+def _phrase(text: str | None, limit: int = MESSAGE_LIMIT) -> str:
+    """Return foreign text without the full stop at its end, as a sentence goes on after it."""
+    return one_line(text or "", limit).rstrip(".")
+
+
+def _details(verdict: str | None, found: float | None) -> str:
+    parts = [] if verdict is None else [one_line(verdict, 40)]
+    parts += [] if found is None else [show_score(found)]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _listed(named: Iterable[str], total: int) -> str:
+    first = [phrase for phrase, _ in zip(named, range(_CRITERIA_NAMED), strict=False)]
+    more = total - len(first)
+    return "; ".join(first) + (f"; and {more} more" if more > 0 else "")
+
+
+def _badness(row: ScorecardRow) -> tuple[int, float, int]:
+    # Without a score a row could not be judged, which is as bad as it gets.
+    return severity(row.verdict), float("-inf") if row.score is None else row.score, row.row_index

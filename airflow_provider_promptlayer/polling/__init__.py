@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When is it polled again? Is it retried? Pure decisions, which are handed the time."""

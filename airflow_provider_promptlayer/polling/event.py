@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one event that a trigger sends to the worker, and how it is read.
+
+It travels through the metadata database, so it is small and holds no outputs. It is versioned,
+because during a rolling upgrade the triggerer and the worker run different releases: what the
+worker does not understand is an error, never a success.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerAnswerTooLargeError,
+    PromptLayerAuthError,
+    PromptLayerConfigurationError,
+    PromptLayerError,
+    PromptLayerEventError,
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+    PromptLayerOutageError,
+    PromptLayerRefusedError,
+    PromptLayerUnknownConnectionError,
+    PromptLayerWaitTimeoutError,
+)
+from airflow_provider_promptlayer.api.fields import Fields
+from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
+from airflow_provider_promptlayer.api.text import one_line, shown
+
+
+class Outcome(StrEnum):
+    """How a wait in the triggerer ended."""
+
+    ENDED = "ended"
+    """The run has ended; how, is for the worker to read."""
+    TIMED_OUT = "timed_out"
+    """The run did not end before the deadline."""
+    OUTAGE = "outage"
+    """PromptLayer could not be asked for longer than ``max_outage``."""
+    REFUSED = "refused"
+    """PromptLayer refused the question for good."""
+    KEY_REFUSED = "key_refused"
+    """PromptLayer refused the API key."""
+    NO_CONNECTION = "no_connection"
+    """There is no such Airflow connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEvent:
+    """The end of a wait in the triggerer.
+
+    :param subject_id: what was waited for.
+    :param message: a line for people.
+    :param error: the name of the exception's class, where that says more than the outcome.
+    :param status: the HTTP status of the answer, or None where there was none.
+    """
+
+    subject_id: int | str
+    outcome: Outcome
+    message: str
+    error: str | None = None
+    status: int | None = None
+
+    def payload(self) -> dict[str, Any]:
+        """Return the event as plain data."""
+        return versioned(
+            {
+                "id": self.subject_id,
+                "outcome": self.outcome.value,
+                "message": self.message,
+                # A worker of an earlier release ignores these two.
+                "error": self.error,
+                "status": self.status,
+            }
+        )
+
+
+def event_for(subject_id: int | str, error: PromptLayerError) -> WaitEvent:
+    """Return the event for a wait that ended with ``error``."""
+    if isinstance(error, PromptLayerWaitTimeoutError):
+        outcome = Outcome.TIMED_OUT
+    elif isinstance(error, PromptLayerOutageError):
+        outcome = Outcome.OUTAGE
+    elif isinstance(error, PromptLayerAuthError):
+        outcome = Outcome.KEY_REFUSED
+    elif isinstance(error, PromptLayerUnknownConnectionError):
+        outcome = Outcome.NO_CONNECTION
+    else:
+        outcome = Outcome.REFUSED
+    name = type(error).__name__
+    return WaitEvent(
+        subject_id, outcome, str(error), name if name in _REFUSALS else None, error.status
+    )
+
+
+def read_event(payload: Any, *, subject_id: int | str) -> None:
+    """Return if ``payload`` says that what was waited for has ended.
+
+    :raises PromptLayerEventError: if it is no event of this version about ``subject_id``.
+    :raises PromptLayerError: the error that ended the wait, of the class that it had.
+    """
+    try:
+        event = read_persisted(payload, _Event)
+    except UnreadableError as error:
+        raise PromptLayerEventError(
+            f"The triggerer's event {error.found}. {error.remedy}".rstrip()
+        ) from None
+    if event is None:
+        raise PromptLayerEventError(f"The triggerer sent no event about the wait for {subject_id}.")
+    if event.subject_id != subject_id:
+        raise PromptLayerEventError(
+            f"The triggerer's event is about {one_line(shown(event.subject_id), 80)}, "
+            f"not about {subject_id!r}."
+        )
+    if event.outcome is Outcome.ENDED:
+        return
+    raise event.error_class(event.message, status=event.status)
+
+
+class _Event:
+    def __init__(self, fields: Fields) -> None:
+        self.subject_id = fields.get("id")
+        self.outcome = Outcome(fields.text("outcome"))
+        self.message = one_line(str(fields.get("message") or ""), 2000)
+        status = fields.get("status")
+        self.status = status if type(status) is int else None
+        self._error = str(fields.get("error"))
+
+    @property
+    def error_class(self) -> type[PromptLayerError]:
+        if self.outcome is Outcome.REFUSED:
+            # A triggerer of another release may name none, or one that is unknown here.
+            return _REFUSALS.get(self._error, PromptLayerRefusedError)
+        return _ERRORS[self.outcome]
+
+
+_ERRORS: Final[dict[Outcome, type[PromptLayerError]]] = {
+    Outcome.TIMED_OUT: PromptLayerWaitTimeoutError,
+    Outcome.OUTAGE: PromptLayerOutageError,
+    Outcome.KEY_REFUSED: PromptLayerAuthError,
+    Outcome.NO_CONNECTION: PromptLayerUnknownConnectionError,
+}
+
+_REFUSALS: Final[dict[str, type[PromptLayerError]]] = {
+    cls.__name__: cls
+    for cls in (
+        PromptLayerAnswerTooLargeError,
+        PromptLayerConfigurationError,
+        PromptLayerInvalidInputError,
+        PromptLayerNotFoundError,
+        PromptLayerRefusedError,
+    )
+}
+"""What a wait can end with that the outcome does not tell apart."""

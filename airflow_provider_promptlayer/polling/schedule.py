@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often to look at what is waited for."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+_SPREAD: Final = 0.25
+
+
+class Throttle:
+    """Until when nothing is to be asked. Handed the time, as everything in here.
+
+    Shared by the waits of one process; a plain attribute, so that threads may share it too.
+    """
+
+    def __init__(self, *, jitter: Callable[[], float] = random.random) -> None:
+        self._since = 0.0
+        self._until = 0.0
+        self._jitter = jitter
+
+    def hold_for(self, seconds: float, *, now: float) -> None:
+        """Keep everybody from asking for so many seconds."""
+        held = self._until if now >= self._since else 0.0  # else the clock was set back
+        self._since, self._until = now, max(held, now + seconds)
+
+    def delay(self, *, now: float) -> float:
+        """Return the seconds for which to hold a look; 0 if there is no need to.
+
+        Each caller gets some more than the others, so that they do not all come back at once.
+        """
+        if now < self._since:
+            return 0.0  # the clock was set back: held until then, nobody would ask for as long
+        remaining = self._until - now
+        return remaining * (1.0 + _SPREAD * self._jitter()) if remaining > 0 else 0.0
+
+
+class CurrentThrottle(Throttle):
+    """The brake of the connection that is in use at the time: a wait may go on with another key.
+
+    :param find: returns it.
+    """
+
+    def __init__(self, find: Callable[[], Throttle]) -> None:
+        self._find = find
+
+    def hold_for(self, seconds: float, *, now: float) -> None:
+        """Keep everybody from asking for so many seconds."""
+        self._find().hold_for(seconds, now=now)
+
+    def delay(self, *, now: float) -> float:
+        """Return the seconds for which to hold a poll; 0 if there is no need to."""
+        return self._find().delay(now=now)
+
+
+SHORTEST_INTERVAL: Final = 2.0
+"""Seconds between two looks at the beginning, where no ``poke_interval`` is set."""
+
+LONGEST_INTERVAL: Final = 60.0
+"""Seconds between two looks at most, where neither ``poke_interval`` nor ``max_wait`` is set."""
+
+SHARE_OF_ELAPSED: Final = 1 / 20
+"""What an interval is of the time already waited: so late, in relation, an end is noticed."""
+
+AIRFLOWS_POKE_INTERVAL: Final = 60.0
+"""The ``poke_interval`` of Airflow's sensors where none is set."""
+
+_JITTER: Final = 0.2
+_LONGEST_BACKOFF: Final = 365 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The time between two looks.
+
+    Without a ``poke_interval`` the pace fits the work: the interval is a twentieth of the time
+    already waited, from 2 s to 60 s, less up to a fifth of it so that waits which began together
+    spread out. With one it is kept to exactly. ``exponential_backoff`` is Airflow's.
+
+    :param poke_interval: seconds between two looks; None for a pace that fits the work, or for
+        Airflow's own 60 s with ``exponential_backoff``.
+    :param exponential_backoff: let the interval double from look to look, with jitter, as Airflow's
+        sensors do.
+    :param max_wait: longest interval in seconds; None or 0 for none. Does not count for a
+        ``poke_interval`` without ``exponential_backoff``, as in Airflow.
+    """
+
+    poke_interval: float | None = None
+    exponential_backoff: bool = False
+    max_wait: float | None = None
+
+    @property
+    def fits_the_work(self) -> bool:
+        """Whether the interval is chosen here, and not by the user."""
+        return self.poke_interval is None and not self.exponential_backoff
+
+    def interval(self, elapsed: float, *, seed: str) -> float:
+        """Return the seconds until the next look.
+
+        Computed from the time waited so far and not from a count of looks, so that a wait taken
+        over by another process goes on at the pace that it had.
+
+        :param elapsed: seconds since the wait began.
+        :param seed: tells waits apart.
+        """
+        if self.exponential_backoff:
+            interval = self._backoff_after(elapsed, seed)
+            return min(self.max_wait, interval) if self.max_wait else interval
+        if self.poke_interval is not None:
+            return self.poke_interval
+        longest = self.max_wait or LONGEST_INTERVAL
+        shortest = min(SHORTEST_INTERVAL, longest)
+        interval = min(max(elapsed * SHARE_OF_ELAPSED, shortest), longest)
+        return interval * (1 - _JITTER * fraction(f"{seed}#{elapsed:.1f}"))
+
+    def _backoff_after(self, elapsed: float, seed: str) -> float:
+        # The formula and its jitter are those of BaseSensorOperator.
+        if self.poke_interval is not None and self.poke_interval <= 0:
+            return 1.0  # twice nothing is nothing, and Airflow's shortest interval is a second
+        look, passed = 1, 0.0
+        while (passed := passed + self._backoff(look, seed)) <= elapsed and (
+            passed < _LONGEST_BACKOFF
+        ):
+            look += 1
+        return self._backoff(look, seed)
+
+    def _backoff(self, look: int, seed: str) -> float:
+        first = AIRFLOWS_POKE_INTERVAL if self.poke_interval is None else self.poke_interval
+        shortest = max(int(first * 2.0 ** (look - 2)), 1)
+        return float(shortest + int(_digest(f"{seed}#{look}"), 16) % shortest)
+
+
+def fraction(seed: str) -> float:
+    """Return a number from 0 to 1 that is always the same for a text, and spread over texts."""
+    return int(_digest(seed)[:13], 16) / float(0x10000000000000)
+
+
+def _digest(seed: str) -> str:
+    return hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A batch: many inputs, a run for each, as one thing to start, to wait for and to judge.
+
+The state is a value: which input has which run, and which start is being sent. Every step is
+decided from it, and it can be put down as JSON at any moment, so that whoever finds it after a
+crash knows as much as the process that died. The rules are those of :mod:`.reattach`, applied to
+each input on its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from airflow_provider_promptlayer.api.arguments import execution_id
+from airflow_provider_promptlayer.api.errors import PromptLayerConfigurationError
+from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
+from airflow_provider_promptlayer.outcomes.batches import PROBLEM_LENGTH, needed
+from airflow_provider_promptlayer.submission.batch_input import (
+    OVER,
+    Input,
+    Stage,
+    Starter,
+    how_to_find,
+)
+from airflow_provider_promptlayer.submission.batch_matching import match
+from airflow_provider_promptlayer.submission.batch_notes import Note
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start this input next."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Wait until at most ``until`` of the runs that go on are left."""
+
+    until: int
+
+
+class Batch:
+    """The state of a batch.
+
+    An input keeps its index for good: by it, its run is found in PromptLayer. Where it stands in
+    the list of the inputs, which may change, is told by :attr:`order`.
+
+    :param inputs: all that were ever seen.
+    :param order: which of them the list has now; those that are not in it count for nothing.
+    """
+
+    def __init__(self, inputs: list[Input], order: Sequence[int] | None = None) -> None:
+        self.inputs = inputs
+        self._set_order(range(len(inputs)) if order is None else order)
+
+    @classmethod
+    def take_over(cls, notes: Sequence[Note | None], fingerprints: Sequence[str]) -> Batch:
+        """Return what a try makes of what earlier ones have left.
+
+        A run that was started is gone back to. A start that was being sent when its try died is
+        not sent again, until a person who was told so has cleared the task. Somebody who clears a
+        task may also have changed its inputs: a run of another input is nobody's then. A retry
+        goes back to it, if it stands at the same place, as the input may tell the time.
+
+        :param notes: one for each input that was seen; None where nothing was left.
+        :param fingerprints: of the inputs as they are now.
+        """
+        batch = cls([Input.of_note(index, note) for index, note in enumerate(notes)])
+        keeps_places = all(note is None or note.is_of_retry for note in notes)
+        batch.arrange(fingerprints, keeps_places=keeps_places)
+        return batch
+
+    def arrange(self, fingerprints: Sequence[str], *, keeps_places: bool = True) -> None:
+        """Take the inputs as they are now, in this order.
+
+        :param keeps_places: whether one that is not recognized may be the one at its place.
+        """
+        matched = match(
+            [each.fingerprint for each in self.inputs],
+            [each.rank for each in self.inputs],
+            fingerprints,
+            self.order if keeps_places else (),
+        )
+        used = set(matched)
+        unused = [
+            index
+            for index in reversed(range(len(self.inputs)))
+            if self.inputs[index].stage is Stage.LEFT and index not in used
+        ]
+        order = []
+        for now, known in zip(fingerprints, matched, strict=True):
+            index = known if known is not None else unused.pop() if unused else len(self.inputs)
+            if index == len(self.inputs):
+                self.inputs.append(Input(now))
+            elif self.inputs[index].stage is Stage.LEFT:
+                self.inputs[index].fingerprint = now
+            order.append(index)
+        self._set_order(order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether inputs are left to start."""
+        return bool(self._left)
+
+    @property
+    def run_ids(self) -> list[int | None]:
+        """The runs in the order of the inputs; None for an input without one."""
+        return [self.inputs[index].run_id for index in self.order]
+
+    @property
+    def going(self) -> list[int]:
+        """The runs that are not known to have ended."""
+        return [
+            run_id
+            for index in self.at(Stage.GOING)
+            if (run_id := self.inputs[index].run_id) is not None
+        ]
+
+    @property
+    def dropped(self) -> list[int]:
+        """The runs of inputs that are not among those of now."""
+        return [
+            each.run_id
+            for index, each in enumerate(self.inputs)
+            if each.run_id is not None and index not in self.places
+        ]
+
+    def run(self, index: int) -> WorkflowRun:
+        """Return the run of an input that has one."""
+        return WorkflowRun(execution_id(self.inputs[index].run_id))
+
+    def count(self, *stages: Stage) -> int:
+        """Return how many inputs are at one of the stages."""
+        return sum(self._stages[stage] for stage in stages)
+
+    def at(self, *stages: Stage) -> list[int]:
+        """Return the inputs that are at one of the stages."""
+        return [index for index in self.order if self.inputs[index].stage in stages]
+
+    def plan(self, max_active: int | None, *, may_start: bool = True) -> Start | Await | None:
+        """Return what to do next; None if every input has come to its end, or none may be started.
+
+        While inputs are left, a wait lasts until half of the places are free, so that few visits
+        of a worker keep them filled.
+
+        :param max_active: how many runs may go on at a time; None for any number.
+        :param may_start: False where it was tried a moment ago, in vain.
+        """
+        active = self.count(Stage.GOING)
+        places = len(self) if max_active is None else max_active
+        if self._left and may_start and active < places:
+            return Start(self._left[-1])
+        if not active:
+            return None
+        return Await(min(places // 2, active - 1) if self._left else 0)
+
+    def starting(self, index: int) -> None:
+        """Note that the start is about to be sent."""
+        self._move(index, Stage.STARTING)
+
+    def started(self, index: int, run_id: int) -> None:
+        """Note that it has a run."""
+        self._move(index, Stage.GOING, run_id)
+
+    def not_started(self, index: int) -> None:
+        """Note that the start certainly did not arrive, and may be sent again."""
+        self._move(index, Stage.LEFT)
+
+    def refused(self, index: int, problem: str) -> None:
+        """Note that it was refused for good."""
+        self._move(index, Stage.REFUSED, problem=problem)
+
+    def uncertain(self, index: int, problem: str) -> None:
+        """Note that nobody knows whether the start arrived."""
+        self._move(index, Stage.UNCERTAIN, problem=how_to_find(index, problem))
+
+    def report_uncertain(self) -> list[int]:
+        """Note that a person is told of the starts of which nobody knows; return the news."""
+        news = [index for index in self.at(Stage.UNCERTAIN) if not self.inputs[index].is_reported]
+        for index in news:
+            self.inputs[index].is_reported = True
+        return news
+
+    def ended(self, index: int) -> None:
+        """Note that its run has ended."""
+        self._restage(index, Stage.ENDED)
+
+    def goes_on(self, index: int) -> None:
+        """Note that its run has not ended after all."""
+        self._restage(index, Stage.GOING)
+
+    def succeeded(self, index: int) -> None:
+        """Note that its run is a success."""
+        self._restage(index, Stage.SUCCEEDED)
+
+    def failed(self, index: int, *, retry_helps: bool, is_gone: bool = False) -> bool:
+        """Note that its run is no success. If an earlier try has started it, another is started.
+
+        :param retry_helps: whether another run may be one.
+        :param is_gone: whether PromptLayer does not know the run.
+        :returns: whether another will be started.
+        """
+        each = self.inputs[index]
+        may_be_replaced = each.starter is Starter.BEFORE_CLEAR or (
+            each.starter is Starter.EARLIER_TRY and not is_gone
+        )
+        if (retry_helps or is_gone) and may_be_replaced:
+            self._move(index, Stage.LEFT)
+            return True
+        each.retry_helps = retry_helps
+        self._restage(index, Stage.FAILED)
+        return False
+
+    def end_all(self) -> None:
+        """Note that all runs have ended."""
+        for index in self.at(Stage.GOING):
+            self.ended(index)
+
+    def withhold(self, problem: str) -> None:
+        """Start nothing more in this try."""
+        for index in self.at(Stage.LEFT):
+            self.refused(index, problem)
+            self.inputs[index].retry_helps = True
+
+    @property
+    def ended_of_total(self) -> tuple[int, int]:
+        """How many runs are known to have ended, and how many there will be."""
+        none = self.count(Stage.REFUSED, Stage.UNCERTAIN)
+        return self.count(*OVER), len(self) - none
+
+    @property
+    def attainable(self) -> int:
+        """How many inputs have succeeded, or may in a retry of the task."""
+        may = sum(self.inputs[index].retry_helps for index in self.order)
+        return self.count(Stage.SUCCEEDED) + may
+
+    @property
+    def not_to_be_doubled(self) -> int:
+        """How many inputs have a run, or may have one, that a retry without notes would double."""
+        has_run = (Stage.STARTING, Stage.GOING, Stage.ENDED, Stage.SUCCEEDED, Stage.UNCERTAIN)
+        failed = [self.inputs[index] for index in self.at(Stage.FAILED)]
+        return self.count(*has_run) + sum(not each.retry_helps for each in failed)
+
+    def spare(self, min_success_rate: float) -> int:
+        """Return how many inputs more may fail; less than 0 if too many have."""
+        failed = self.count(Stage.REFUSED, Stage.UNCERTAIN, Stage.FAILED)
+        return len(self) - needed(len(self), min_success_rate) - failed
+
+    def _set_order(self, order: Sequence[int]) -> None:
+        self.order = list(order)
+        self.places = {index: place for place, index in enumerate(self.order)}
+        self._left = [i for i in reversed(self.order) if self.inputs[i].stage is Stage.LEFT]
+        self._stages = Counter(self.inputs[index].stage for index in self.order)
+
+    def _move(
+        self, index: int, stage: Stage, run_id: int | None = None, problem: str | None = None
+    ) -> None:
+        each = self.inputs[index]
+        each.run_id, each.starter = run_id, Starter.THIS_TRY
+        each.retry_helps = each.is_reported = False
+        each.problem = None if problem is None else one_line(problem, PROBLEM_LENGTH)
+        self._restage(index, stage)
+
+    def _restage(self, index: int, stage: Stage) -> None:
+        each = self.inputs[index]
+        if each.stage is Stage.LEFT:
+            if self._left[-1] == index:
+                self._left.pop()
+            else:
+                self._left.remove(index)
+        self._stages[each.stage] -= 1
+        self._stages[stage] += 1
+        each.stage = stage
+        if stage is Stage.LEFT:
+            self._left.append(index)
+
+
+def check_place(runs_are_at: str, base_url: str) -> None:
+    """Let runs be asked about where they are alone: elsewhere, their ids are those of others.
+
+    :param base_url: where the connection leads to.
+    :raises PromptLayerConfigurationError: if that is elsewhere.
+    """
+    if runs_are_at != base_url:
+        raise PromptLayerConfigurationError(
+            f"Runs of this batch were started at {runs_are_at}, and the Airflow connection leads "
+            f"to {base_url} now. Correct the connection and clear this task, to go back to them; "
+            "or clear this task as it is, to start others."
+        )
+
+
+def fingerprint(body: bytes) -> str:
+    """Return a short text that tells inputs apart.
+
+    :param body: the input as JSON.
+    """
+    return hashlib.sha1(body, usedforsecurity=False).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLook:
+    """What a look at the runs of a batch has shown.
+
+    :param unfinished: how many are not known to have ended, of those that have been started.
+    :param until: how many of these may be left.
+    :param ended: how many are known to have ended.
+    :param total: how many runs the batch will have in the end.
+    """
+
+    unfinished: int
+    until: int
+    ended: int
+    total: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether few enough are left."""
+        return self.unfinished <= self.until
+
+    @property
+    def progress(self) -> str:
+        """How many have ended, of the whole batch."""
+        return f"{self.ended} of {self.total} runs seen to have ended"
+
+
+@dataclass(frozen=True)
+class WorkflowRuns(Subject[BatchLook]):
+    """Runs of workflows, as one thing to wait for: until at most ``until`` of them are left."""
+
+    workflow_version_execution_ids: Sequence[int] = field(default=())
+    until: int = 0
+
+    when_left: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
+
+    @property
+    def id(self) -> str:
+        """A text that is the same for the same runs."""
+        ids = " ".join(map(str, self.workflow_version_execution_ids))
+        return f"batch-{fingerprint(f'{ids}/{self.until}'.encode())}"
+
+    @property
+    def name(self) -> str:
+        """What messages call them."""
+        count = len(self.workflow_version_execution_ids)
+        return f"batch of {count} workflow run{'' if count == 1 else 's'}"
+
+    @property
+    def runs(self) -> list[WorkflowRun]:
+        """Each of them, to ask about.
+
+        :raises PromptLayerInvalidInputError: if an id is none.
+        """
+        return [WorkflowRun(execution_id(each)) for each in self.workflow_version_execution_ids]
+
+    def read(self) -> Call[BatchLook]:
+        """Not to be used: there is no one question about several runs. See :attr:`runs`."""
+        raise TypeError("PromptLayer is asked about each run on its own")

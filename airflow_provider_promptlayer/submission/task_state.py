@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a task remembers of its run across tries: Airflow's task state store, from 3.3 on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.errors import PromptLayerStartUncertainError
+from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.submission.batch import Batch, check_place, fingerprint
+from airflow_provider_promptlayer.submission.batch_notes import Head, Note, Page
+from airflow_provider_promptlayer.submission.reattach import KEY, Phase, Record
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_QUESTION_KEY: Final = "promptlayer_question"
+_OUTAGE_KEY: Final = "promptlayer_outage"
+
+_PATIENCE: Final = 60.0
+"""Seconds for which a note is written again. Airflow's own client tries for some ten seconds."""
+
+_PAUSE: Final = 2.0
+
+
+def write_patiently(write: Callable[[], None], log: Any, is_stopping: Callable[[], bool]) -> None:
+    """Write a note without which a later try has to ask a person; again for a minute if it fails.
+
+    :param write: may be called more than once.
+    :param is_stopping: whether there is no time any more.
+    :raises Exception: what the last attempt raised.
+    """
+    give_up_at = time.monotonic() + _PATIENCE
+    is_first = True
+    while True:
+        try:
+            write()
+        except Exception as error:
+            if is_stopping() or time.monotonic() + _PAUSE > give_up_at:
+                raise
+            if is_first:
+                log.warning(
+                    "Could not write the task's state (%s); trying again for %.0f s.",
+                    one_line(str(error)),
+                    _PATIENCE,
+                )
+            is_first = False
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
+class RunMemory:
+    """One record for each task instance; mapped indexes have their own, tries share it.
+
+    :param store: ``context["task_state_store"]``.
+    :param clear_epoch: see :class:`.Record`.
+    :param try_number: the running try.
+    """
+
+    def __init__(self, store: Any, clear_epoch: str, try_number: int) -> None:
+        self._store = store
+        self.clear_epoch = clear_epoch
+        self._try_number = try_number
+
+    @classmethod
+    def of(cls, context: Context) -> RunMemory | None:
+        """Return the memory of the running task, or None where Airflow has none."""
+        values: Any = context
+        store, ti = values.get("task_state_store"), values["ti"]
+        return (
+            None
+            if store is None
+            else cls(store, version_compat.clear_epoch(ti), int(ti.try_number))
+        )
+
+    def read(self) -> Record | None:
+        """Return what an earlier try left, or None.
+
+        :raises UnreadableError: if that cannot be read.
+        """
+        return read_persisted(self._store.get(KEY), Record.read)
+
+    def write(
+        self,
+        phase: Phase,
+        base_url: str,
+        subject_id: int | str | None = None,
+        *,
+        is_own: bool = True,
+        asked: str | None = None,
+        subject: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Note how far the task has come."""
+        try_number, epoch = self._try_number, self.clear_epoch
+        self.put_back(
+            Record(phase, epoch, try_number, base_url, subject_id, is_own, asked, subject)
+        )
+
+    def put_back(self, record: Record) -> None:
+        """Note what was noted before."""
+        self._store.set(KEY, record.payload())
+
+    def forget(self) -> None:
+        """Remove the note."""
+        self._store.delete(KEY)
+
+    def ask(self) -> None:
+        """Note that this try asks a person to look at what an earlier one has left."""
+        _Question(self._store, self.clear_epoch).ask(self._store.get(KEY))
+
+    def is_answered(self) -> bool:
+        """Return whether a person was asked about what is there, and has cleared the task since."""
+        return _Question(self._store, self.clear_epoch).is_answered(self._store.get(KEY))
+
+
+class _Question:
+    """The note that a person is asked to look at what a try could not make out.
+
+    :param store: see :class:`RunMemory`.
+    :param clear_epoch: of the running try.
+    """
+
+    def __init__(self, store: Any, clear_epoch: str) -> None:
+        self._store = store
+        self._clear_epoch = clear_epoch
+
+    def ask(self, about: Any) -> None:
+        """Note that this try asks a person.
+
+        :param about: what is there, as it was kept.
+        """
+        question = {"clear_epoch": self._clear_epoch, "about": _digest(about)}
+        self._store.set(_QUESTION_KEY, versioned(question))
+
+    def is_answered(self, about: Any) -> bool:
+        """Return whether a person was asked about just this, and has cleared the task since."""
+        try:
+            asked = read_persisted(
+                self._store.get(_QUESTION_KEY),
+                lambda fields: (fields.text("clear_epoch"), fields.text("about")),
+            )
+        except UnreadableError:
+            return False  # asking once more does no harm
+        return asked is not None and asked[0] != self._clear_epoch and asked[1] == _digest(about)
+
+
+def _digest(kept: Any) -> str:
+    return fingerprint(json.dumps(kept, sort_keys=True, default=repr).encode())
+
+
+class BatchMemory:
+    """What a task remembers of a batch: a page of notes for each hundred inputs, and a head.
+
+    With one record for all, a thousand starts would write a thousand lists of a thousand runs. A
+    page is written before each start, and holds the ids so far as well: one write says both.
+
+    :param store: ``context["task_state_store"]``.
+    :param clear_epoch: see :class:`.Record`.
+    """
+
+    PAGE: Final = 100
+    _HEAD: Final = "promptlayer_batch"
+
+    def __init__(self, store: Any, clear_epoch: str) -> None:
+        self._store = store
+        self._clear_epoch = clear_epoch
+        self._base_url = ""
+        self._dirty: set[int] = set()
+        self._head: Head | None = None  # as it was last read or written
+        self.left_elsewhere: list[int] = []  # the runs that a clear has given up
+
+    @classmethod
+    def of(cls, context: Context) -> BatchMemory | None:
+        """Return the memory of the running task, or None where Airflow has none."""
+        values: Any = context
+        store = values.get("task_state_store")
+        return None if store is None else cls(store, version_compat.clear_epoch(values["ti"]))
+
+    def open(self, fingerprints: Sequence[str], base_url: str) -> Batch:
+        """Return what this try makes of what earlier ones have left; see :meth:`Batch.take_over`.
+
+        :param base_url: where the starts are sent.
+        :raises PromptLayerStartUncertainError: if some of it cannot be read, and nobody was asked.
+        :raises PromptLayerConfigurationError: if a retry is led to another PromptLayer.
+        """
+        self._base_url = base_url
+        head = self._head = self._read_head()
+        epochs, notes = [self._clear_epoch], list[Note | None]()
+        if head is not None and not (head.is_delivered and head.clear_epochs[-1] != epochs[0]):
+            epochs = [epoch for epoch in head.clear_epochs if epoch != epochs[0]] + epochs
+            notes = self._notes(head.size, epochs)
+        batch = Batch.take_over(notes, fingerprints)
+        if head is None or head.clear_epochs != epochs:
+            self._write_head(Head(epochs, len(batch.inputs)))
+        return batch
+
+    def mark(self, *changed: int) -> None:
+        """Let the next write take these inputs along."""
+        self._dirty.update(index // self.PAGE * self.PAGE for index in changed)
+
+    def write(self, batch: Batch, *changed: int) -> None:
+        """Note where these inputs are, and those that were marked."""
+        self.mark(*changed)
+        head = self._known_head(batch)
+        if head.size < len(batch.inputs):
+            self._write_head(replace(head, size=len(batch.inputs)))
+        for first in sorted(self._dirty):
+            notes = [each.note for each in batch.inputs[first : first + self.PAGE]]
+            page = Page(self._clear_epoch, self._base_url, notes)
+            self._store.set(self._key(first), page.payload())
+            self._dirty.discard(first)
+
+    def resume(self, base_url: str) -> None:
+        """Go on after a deferral.
+
+        :param base_url: where the starts are sent.
+        """
+        self._base_url = base_url
+
+    def deliver(self, batch: Batch) -> None:
+        """Note that the results were handed on: a task that is cleared now starts all anew."""
+        self._write_head(replace(self._known_head(batch), is_delivered=True))
+
+    def _known_head(self, batch: Batch) -> Head:
+        if self._head is None:  # as after a deferral
+            self._head = self._read_head() or Head([self._clear_epoch], len(batch.inputs))
+        return self._head
+
+    def _write_head(self, head: Head) -> None:
+        self._store.set(self._HEAD, head.payload())
+        self._head = head
+
+    def _read_head(self) -> Head | None:
+        kept = self._store.get(self._HEAD)
+        try:
+            return read_persisted(kept, Head.read)
+        except UnreadableError as error:
+            self._ask({self._HEAD: kept}, [error])
+            return None
+
+    def _notes(self, size: int, epochs: Sequence[str]) -> list[Note | None]:
+        """Return what there is about so many inputs."""
+        notes: list[Note | None] = []
+        unreadable: dict[str, Any] = {}
+        errors = []
+        for first in range(0, size, self.PAGE):
+            key, length = self._key(first), min(self.PAGE, size - first)
+            kept = self._store.get(key)
+            found: list[Note | None] = []
+            try:
+                page = read_persisted(kept, Page.read)
+            except UnreadableError as error:
+                unreadable[key] = kept
+                errors.append(error)
+            else:
+                if page is not None and page.clear_epoch in epochs:
+                    found += self._notes_of(page)
+            notes += (found + [None] * length)[:length]
+        if unreadable:
+            self._ask(unreadable, errors)
+        return notes
+
+    def _notes_of(self, page: Page) -> Sequence[Note | None]:
+        if page.clear_epoch == self._clear_epoch:
+            if any(note.was_sent for note in page.notes):
+                check_place(page.base_url, self._base_url)
+            return page.notes
+        notes = [replace(note, is_of_retry=False) for note in page.notes]
+        if page.base_url == self._base_url:
+            return notes
+        self.left_elsewhere += [note.run_id for note in notes if note.run_id is not None]
+        return [note if note.run_id is None else None for note in notes]
+
+    def _ask(self, unreadable: Mapping[str, Any], errors: Sequence[UnreadableError]) -> None:
+        """Return if a person was asked about all of it before, and has cleared the task since.
+
+        :param unreadable: what was kept under which key.
+        :param errors: why it cannot be read.
+        :raises PromptLayerStartUncertainError: if not.
+        """
+        question = _Question(self._store, self._clear_epoch)
+        is_in_backend = any(error.is_elsewhere for error in errors)
+        if not is_in_backend and question.is_answered(unreadable):
+            return
+        question.ask(unreadable)
+        keys = ", ".join(unreadable)
+        raise PromptLayerStartUncertainError(
+            f"What an earlier try noted in the task's state ({keys}) {errors[0].found}. "
+            f"{errors[0].remedy} So runs may be going on: look in PromptLayer for runs with the "
+            "airflow_run_id and the airflow_task_id of this task in their metadata. Then "
+            + (
+                f"clear this task, which goes back to them; or delete {keys} from the task's state "
+                "and clear this task, to start others."
+                if is_in_backend
+                else "clear this task to start others."
+            )
+        )
+
+    def _key(self, first: int) -> str:
+        return f"{self._HEAD}_{first}"
+
+
+class OutageMemory:
+    """Since when PromptLayer is out of reach, for a sensor that is rescheduled between two looks.
+
+    Each look is another process then. Airflow deletes a task's XComs before each of them, so there
+    is no other place, and before Airflow 3.3 none at all.
+    """
+
+    def __init__(self, store: Any, try_number: int) -> None:
+        self._store = store
+        self._try_number = try_number
+        self._is_noted = False
+
+    @classmethod
+    def of(cls, context: Context) -> OutageMemory | None:
+        """Return the memory of the running task, or None where Airflow has none."""
+        values: Any = context
+        store = values.get("task_state_store")
+        return None if store is None else cls(store, int(values["ti"].try_number))
+
+    def read(self) -> float | None:
+        """Return since when, in seconds since the epoch; None without an outage in this try.
+
+        :raises UnreadableError: if what was noted cannot be read.
+        """
+        kept = self._store.get(_OUTAGE_KEY)
+        self._is_noted = kept is not None
+        noted = read_persisted(
+            kept, lambda fields: (fields.number_or_none("since"), fields.count("try_number"))
+        )
+        return None if noted is None or noted[1] != self._try_number else noted[0]
+
+    def write(self, since: float | None) -> None:
+        """Note an outage, or its end."""
+        if since is not None:
+            self._store.set(
+                _OUTAGE_KEY, versioned({"since": since, "try_number": self._try_number})
+            )
+            self._is_noted = True
+        elif self._is_noted:
+            self._store.delete(_OUTAGE_KEY)
+            self._is_noted = False

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an evaluation is: tables with scorecards, and the reports of old; and how each of them ends.
+
+The rule here is that of ``workflows.py``: a definition that exists is a valid one. Ids that are
+not given are derived from the names, so that the same definitions always have the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from airflow_provider_promptlayer.testing.workflows.model import JsonValue
+
+VERDICTS = ("pass", "warn", "fail", "error", "skipped")
+CALCULATION_STATUSES = ("queued", "running", "completed", "failed", "cancelled")
+SCORE_TYPES = ("single_column", "multi_column", "custom", "none")
+ROWS_PAGING = ("both", "flat", "nested")
+
+
+def derived_id(kind: str, *parts: object) -> str:
+    """Give the UUID of a thing: the same for the same kind and parts."""
+    text = "/".join((kind, *map(str, parts)))
+    # Names may hold lone surrogates, which UTF-8 cannot.
+    return str(uuid5(NAMESPACE_URL, text.encode(errors="backslashreplace").decode()))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a sheet.
+
+    Args:
+        title: any text.
+        id: a UUID; derived from the title if it is empty.
+        type: ``TEXT`` for a column that cannot be recalculated, else one of PromptLayer's words.
+        cell_duration: seconds that a cell takes; ``math.inf`` for cells that never end.
+        failing_rows: zero-based numbers of the rows whose cells fail.
+        is_stale: whether the cells are stale before the first operation, rather than completed.
+
+    Raises:
+        ValueError: with one line that names the column.
+
+    """
+
+    title: str
+    _: KW_ONLY
+    id: str = ""
+    type: str = "PROMPT_TEMPLATE"
+    cell_duration: float = 0.0
+    failing_rows: Sequence[int] = ()
+    is_stale: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be served."""
+        _identify(self, "column", self.title)
+        _check_seconds(f"column {self.title!r}", "cell_duration", self.cell_duration)
+        object.__setattr__(self, "failing_rows", tuple(self.failing_rows))
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A criterion of a scorecard ("step" in the description), and its summary.
+
+    Raises:
+        ValueError: with one line that names the criterion.
+
+    """
+
+    title: str
+    _: KW_ONLY
+    id: str = ""
+    primitive_type: str = "LLM_ASSERTION"
+    verdict: str | None = "pass"
+    score: float | None = 1.0
+    error_summary: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be served."""
+        _identify(self, "criterion", self.title)
+        _check_verdict(f"criterion {self.title!r}", self.verdict)
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """How a row is judged. ``reasons`` maps titles of criteria that it does not meet to why.
+
+    The API shows a reason as ``evidence``; as ``error_message`` where the verdict is ``error``.
+
+    Raises:
+        ValueError: there is no such verdict.
+
+    """
+
+    verdict: str | None = "pass"
+    score: float | None = 1.0
+    _: KW_ONLY
+    error_summary: str | None = None
+    reasons: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be served."""
+        _check_verdict("a row of a scorecard", self.verdict)
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """The scorecard of a sheet, and what every calculation of it gives.
+
+    Args:
+        name: any text.
+        criteria: in the order in which the API lists them.
+        rows: one for each row of the sheet, from the first.
+        id: a UUID; derived from the name if it is empty.
+        verdict: of the whole, ``None`` for none.
+        score: of the whole, ``None`` for none.
+        drift_summary: any JSON object, or ``None``.
+        queue_duration: seconds in ``queued``.
+        duration: seconds in ``running`` after that; ``math.inf`` for one that never ends.
+        status: how it ends: ``completed``, ``failed``, or any text.
+        error_summary: what went wrong.
+
+    Raises:
+        ValueError: with one line that names the scorecard.
+
+    """
+
+    name: str
+    criteria: Sequence[Criterion] = ()
+    rows: Sequence[ScoredRow] = ()
+    _: KW_ONLY
+    id: str = ""
+    verdict: str | None = "pass"
+    score: float | None = 1.0
+    drift_summary: Mapping[str, JsonValue] | None = None
+    queue_duration: float = 0.0
+    duration: float = 0.0
+    status: str = "completed"
+    error_summary: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be served."""
+        where = f"scorecard {self.name!r}"
+        _identify(self, "scorecard", self.name)
+        _check_verdict(where, self.verdict)
+        _check_seconds(where, "queue_duration", self.queue_duration)
+        _check_seconds(where, "duration", self.duration)
+        object.__setattr__(self, "criteria", tuple(self.criteria))
+        object.__setattr__(self, "rows", tuple(self.rows))
+        _check_unique(where, "criteria", (criterion.id for criterion in self.criteria))
+        titles = {criterion.title for criterion in self.criteria}
+        for row in self.rows:
+            for title in row.reasons or ():
+                if title not in titles:
+                    raise ValueError(f"{where}: a row names the criterion {title!r}: unknown")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A sheet of a table.
+
+    The cells of an operation are calculated one after the other, row by row.
+
+    Args:
+        title: any text.
+        columns: in their order.
+        row_count: how many rows there are.
+        id: a UUID; derived from the title if it is empty.
+        scorecard: ``None`` for a sheet without one.
+        confirm_above: an operation on more cells than this asks for a confirmation; ``None``:
+            never.
+        status_lag: seconds for which an operation calls itself running after its last cell.
+        rows_paging: where a page of rows has ``next_cursor`` and ``has_more``: at the top
+            (``flat``), as the description says; in an object ``pagination`` (``nested``), as
+            PromptLayer's libraries read it; or in ``both``.
+
+    Raises:
+        ValueError: with one line that names the sheet.
+
+    """
+
+    title: str
+    columns: Sequence[Column] = ()
+    row_count: int = 1
+    _: KW_ONLY
+    id: str = ""
+    scorecard: Scorecard | None = None
+    confirm_above: int | None = None
+    status_lag: float = 0.0
+    rows_paging: str = "both"
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be served."""
+        where = f"sheet {self.title!r}"
+        _identify(self, "sheet", self.title)
+        _check_seconds(where, "status_lag", self.status_lag)
+        if self.row_count < 0:
+            raise ValueError(f"{where}: row_count is {self.row_count}, must be >= 0")
+        if self.rows_paging not in ROWS_PAGING:
+            known = ", ".join(ROWS_PAGING)
+            raise ValueError(f"{where}: rows_paging is {self.rows_paging!r}, must be {known}")
+        object.__setattr__(self, "columns", tuple(self.columns))
+        _check_unique(where, "columns", (column.id for column in self.columns))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Raises:
+        ValueError: with one line that names the table.
+
+    """
+
+    title: str
+    sheets: Sequence[Sheet] = ()
+    _: KW_ONLY
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be served."""
+        _identify(self, "table", self.title)
+        object.__setattr__(self, "sheets", tuple(self.sheets))
+        _check_unique(f"table {self.title!r}", "sheets", (sheet.id for sheet in self.sheets))
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation pipeline, and what becomes of each run; or a final report, long since done.
+
+    Cells end evenly over ``duration``, the failing ones last.
+
+    Args:
+        name: any text.
+        id: a number; chosen by the server if ``None``.
+        is_blueprint: whether it is a pipeline, which can be run and has no score of its own.
+        cells: how many cells a run has.
+        failed_cells: how many of them fail.
+        duration: seconds that a run takes; ``math.inf`` for one that never ends.
+        score: ``overall_score``, 0 to 100, or ``None``.
+        column_scores: column name -> score.
+        score_calculation_error: why there is no score.
+        has_dynamic_dataset: whether ``refresh_dataset`` may be asked for.
+
+    Raises:
+        ValueError: with one line that names the report.
+
+    """
+
+    name: str
+    _: KW_ONLY
+    id: int | None = None
+    is_blueprint: bool = True
+    cells: int = 1
+    failed_cells: int = 0
+    duration: float = 0.0
+    score: float | None = None
+    column_scores: Mapping[str, float | None] | None = None
+    score_calculation_error: str | None = None
+    has_dynamic_dataset: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be served."""
+        where = f"report {self.name!r}"
+        _check_seconds(where, "duration", self.duration)
+        if self.id is not None and self.id < 1:
+            raise ValueError(f"{where}: id is {self.id}, must be >= 1")
+        if not 0 <= self.failed_cells <= self.cells:
+            raise ValueError(f"{where}: failed_cells is {self.failed_cells} of {self.cells} cells")
+
+    @property
+    def score_type(self) -> str:
+        """How the score came about, in PromptLayer's words."""
+        columns = len(self.column_scores or ())
+        return ("none", "single_column")[columns] if columns < 2 else "multi_column"
+
+
+def _identify(thing: Any, kind: str, name: str) -> None:
+    if not name or not isinstance(name, str):
+        raise ValueError(f"a {kind} needs a name, not {name!r}")
+    try:
+        identity = str(UUID(thing.id)) if thing.id else derived_id(kind, name)
+    except ValueError:
+        raise ValueError(f"{kind} {name!r}: id is {thing.id!r}, must be a UUID") from None
+    object.__setattr__(thing, "id", identity)
+
+
+def _check_seconds(where: str, name: str, seconds: float) -> None:
+    # `not >=` rather than `<`, so that NaN is refused too.
+    if not seconds >= 0:
+        raise ValueError(f"{where}: {name} is {seconds}, must be >= 0")
+
+
+def _check_verdict(where: str, verdict: str | None) -> None:
+    if verdict not in (None, *VERDICTS):
+        raise ValueError(f"{where}: the verdict is {verdict!r}, must be {', '.join(VERDICTS)}")
+
+
+def _check_unique(where: str, what: str, ids: Iterable[str]) -> None:
+    listed = list(ids)
+    if len(listed) != len(set(listed)):
+        raise ValueError(f"{where}: two {what} have the same id")

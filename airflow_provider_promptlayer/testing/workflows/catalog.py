@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which workflow, and which version of it, a request means.
+
+The rule here: every number the API shows (workflow, version and label ids) is given out once, in
+the order of the definitions, so that the same definitions always get the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+
+from airflow_provider_promptlayer.testing.workflows.model import Workflow
+
+
+class UnknownWorkflowError(LookupError):
+    """No workflow, version or label of that name: the API answers 404."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a workflow with the numbers the API gives it."""
+
+    id: int
+    workflow: Workflow
+    label_ids: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """A workflow with all its versions, by version number."""
+
+    id: int
+    name: str
+    versions: Mapping[int, Version]
+
+    @property
+    def latest(self) -> Version:
+        """The version with the highest number."""
+        return self.versions[max(self.versions)]
+
+    @property
+    def labels(self) -> dict[str, Version]:
+        """Release label -> the version it points to."""
+        return {label: version for version in self.versions.values() for label in version.label_ids}
+
+    def version(self, number: int | None = None, label: str | None = None) -> Version:
+        """Give the version meant: by number, by label, or the latest.
+
+        Raises:
+            UnknownWorkflowError: there is none.
+
+        """
+        if number is not None:
+            found = self.versions.get(number)
+            wanted = f"version {number}"
+        elif label is not None:
+            found = self.labels.get(label)
+            wanted = f"release label {label!r}"
+        else:
+            return self.latest
+        if found is None:
+            raise UnknownWorkflowError(f"Workflow {self.name!r} has no {wanted}")
+        return found
+
+
+class Catalog:
+    """The workflows a server knows. Immutable.
+
+    Raises:
+        ValueError: two definitions claim the same version, label or id.
+
+    """
+
+    def __init__(self, workflows: Iterable[Workflow]) -> None:
+        by_name: dict[str, list[Workflow]] = {}
+        for workflow in workflows:
+            by_name.setdefault(workflow.name, []).append(workflow)
+        given = {name: _given_id(versions) for name, versions in by_name.items()}
+        ids = [number for number in given.values() if number is not None]
+        if len(ids) != len(set(ids)):
+            raise ValueError("two workflows have the same id")
+        # A number that is also a workflow's name would take that name's requests: see find().
+        free_ids = (
+            number for number in count(1) if number not in ids and str(number) not in by_name
+        )
+        version_ids, label_ids = count(1), count(1)
+        self._by_name: dict[str, CatalogEntry] = {}
+        # Keyed by text, as a path has it: a name may be more digits than int() takes.
+        self._by_id: dict[str, CatalogEntry] = {}
+        for name, versions in by_name.items():
+            given_id = given[name]
+            entry = CatalogEntry(
+                id=next(free_ids) if given_id is None else given_id,
+                name=name,
+                versions={
+                    workflow.version: Version(
+                        id=next(version_ids),
+                        workflow=workflow,
+                        label_ids={label: next(label_ids) for label in workflow.labels},
+                    )
+                    for workflow in versions
+                },
+            )
+            self._by_name[name] = self._by_id[str(entry.id)] = entry
+
+    def __iter__(self) -> Iterator[CatalogEntry]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def find(self, id_or_name: str) -> CatalogEntry:
+        """Give the workflow of that number or, if no number fits, of that name.
+
+        The number comes first, as PromptLayer's Python library turns every name into a number and
+        then runs that: it would else run a workflow that happens to be named like the number.
+
+        Raises:
+            UnknownWorkflowError: there is none.
+
+        """
+        entry = self._by_id.get(id_or_name) or self._by_name.get(id_or_name)
+        if entry is None:
+            raise UnknownWorkflowError(f"Workflow {id_or_name!r} not found")
+        return entry
+
+
+def _given_id(versions: list[Workflow]) -> int | None:
+    """Check the versions of one workflow against each other; give the id they state, if any."""
+    name = versions[0].name
+    numbers = [workflow.version for workflow in versions]
+    if len(numbers) != len(set(numbers)):
+        raise ValueError(f"workflow {name!r}: a version number is defined twice")
+    labels = [label for workflow in versions for label in workflow.labels]
+    if len(labels) != len(set(labels)):
+        raise ValueError(f"workflow {name!r}: a release label is defined twice")
+    ids = {workflow.id for workflow in versions} - {None}
+    if len(ids) > 1:
+        raise ValueError(f"workflow {name!r}: its versions have different ids")
+    return ids.pop() if ids else None

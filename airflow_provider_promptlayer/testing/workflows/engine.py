@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a definition, its inputs and the seconds elapsed to the state of every node.
+
+The rule here: nothing happens. What each node will give, and when, follows from the definition and
+the inputs alone, so it is planned once when an execution starts; its state at any moment is then
+read off the plan. No clock, no timer, no task, and ten thousand executions cost nothing between
+two requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from airflow_provider_promptlayer.testing.json_text import dumps
+from airflow_provider_promptlayer.testing.workflows.model import JsonValue, Node, Workflow
+
+QUEUED = "QUEUED"
+RUNNING = "RUNNING"
+SUCCESS = "SUCCESS"
+FAILED = "FAILED"
+SKIPPED = "SKIPPED"
+UNFINISHED = frozenset({QUEUED, RUNNING})
+
+NodeMap: TypeAlias = dict[str, dict[str, JsonValue]]
+"""Node name -> ``status``, ``value``, ``error_message``, ``raw_error_message``,
+``is_output_node``: the body of ``GET /workflow-version-execution-results``."""
+
+
+@dataclass(frozen=True)
+class PlannedNode:
+    """When a node starts and ends, in seconds after the execution started, and how it ends."""
+
+    name: str
+    is_output_node: bool | None
+    starts_at: float
+    ends_at: float
+    status: str
+    value: JsonValue = None
+    error_message: str | None = None
+    raw_error_message: str | None = None
+
+    def at(self, elapsed: float) -> dict[str, JsonValue]:
+        """Give the node as the API shows it; nothing of the ending shows before the end."""
+        ended = elapsed >= self.ends_at
+        unfinished = QUEUED if elapsed < self.starts_at else RUNNING
+        return {
+            "status": self.status if ended else unfinished,
+            "value": self.value if ended else None,
+            "error_message": self.error_message if ended else None,
+            "raw_error_message": self.raw_error_message if ended else None,
+            "is_output_node": self.is_output_node,
+        }
+
+
+Plan: TypeAlias = tuple[PlannedNode, ...]
+
+
+def plan(workflow: Workflow, input_variables: Mapping[str, JsonValue]) -> Plan:
+    """Work out everything an execution will do, in the order in which the nodes are defined."""
+    planned: dict[str, PlannedNode] = {}
+    ancestors: dict[str, set[str]] = {}
+    for node in workflow.nodes_in_running_order:
+        ancestors[node.name] = set(node.dependencies).union(
+            *(ancestors[name] for name in node.dependencies)
+        )
+        planned[node.name] = _plan_node(
+            node,
+            input_variables,
+            {name: planned[name] for name in planned if name in ancestors[node.name]},
+        )
+    return tuple(planned[node.name] for node in workflow.nodes)
+
+
+def node_map(plan: Plan, elapsed: float) -> NodeMap:
+    """Give the state of every node ``elapsed`` seconds after the execution started."""
+    return {node.name: node.at(elapsed) for node in plan}
+
+
+def is_finished(nodes: NodeMap) -> bool:
+    """Tell whether no node is ``QUEUED`` or ``RUNNING``: then the API answers 200, else 202."""
+    return all(node["status"] not in UNFINISHED for node in nodes.values())
+
+
+def successful_outputs(nodes: NodeMap) -> list[JsonValue]:
+    """Give the values of the output nodes that succeeded; the first is the main output."""
+    return [
+        node["value"]
+        for node in nodes.values()
+        if node["is_output_node"] and node["status"] == SUCCESS
+    ]
+
+
+def _plan_node(
+    node: Node, input_variables: Mapping[str, JsonValue], earlier: Mapping[str, PlannedNode]
+) -> PlannedNode:
+    dependencies = [earlier[name] for name in node.dependencies]
+    starts_at = max((dependency.ends_at for dependency in dependencies), default=0.0)
+    if starts_at == math.inf or node.status == QUEUED:
+        return PlannedNode(node.name, node.is_output_node, math.inf, math.inf, QUEUED)
+    if _is_skipped(node, dependencies):
+        return PlannedNode(node.name, node.is_output_node, starts_at, starts_at, SKIPPED)
+
+    status, value = node.status, node.value
+    error_message, raw_error_message = node.error_message, node.raw_error_message
+    if callable(value):
+        try:
+            value = value(input_variables, {name: earlier[name].value for name in earlier})
+            dumps(value)
+        # Whatever user code raises is that node's failure, as in a code node of PromptLayer.
+        except Exception as error:  # noqa: BLE001
+            status, value = FAILED, None
+            error_message, raw_error_message = str(error), repr(error)
+    return PlannedNode(
+        name=node.name,
+        is_output_node=node.is_output_node,
+        starts_at=starts_at,
+        ends_at=math.inf if status in UNFINISHED else starts_at + node.duration,
+        status=status,
+        value=value,
+        error_message=error_message,
+        raw_error_message=raw_error_message,
+    )
+
+
+def _is_skipped(node: Node, dependencies: Iterable[PlannedNode]) -> bool:
+    statuses = {dependency.status for dependency in dependencies}
+    if statuses - {SUCCESS, SKIPPED} or statuses == {SKIPPED}:
+        return True
+    condition = node.only_if
+    return condition is not None and not any(
+        dependency.status == SUCCESS and dependency.value == condition.equals
+        for dependency in dependencies
+        if dependency.name == condition.node
+    )

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An Airflow connection of type ``promptlayer``, read into settings.
+
+The only place that knows how the fields of a connection are to be understood. Reads ``extra``
+as text, because Airflow's ``extra_dejson`` makes a synchronous call that a trigger must not make.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeGuard
+from urllib.parse import urlsplit
+
+from airflow_provider_promptlayer.api.errors import PromptLayerConfigurationError
+from airflow_provider_promptlayer.transport.urls import normal_url
+
+DEFAULT_BASE_URL: Final = "https://api.promptlayer.com"
+DEFAULT_TIMEOUT: Final = 30.0
+"""Seconds that a single request may take, where the connection does not say."""
+
+MAX_TIMEOUT: Final = 24 * 3600.0
+"""Seconds that ``timeout`` may be at most: operating systems do not take any number."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_TRUE = {"true", "1", "yes", "on"}
+_FALSE = {"false", "0", "no", "off"}
+
+
+class ConnectionFields(Protocol):
+    """What is read of an Airflow connection (Airflow 2 and 3 have different classes)."""
+
+    @property
+    def conn_id(self) -> Any: ...  # noqa: D102
+    @property
+    def host(self) -> Any: ...  # noqa: D102
+    @property
+    def port(self) -> Any: ...  # noqa: D102
+    @property
+    def schema(self) -> Any: ...  # noqa: D102
+    @property
+    def password(self) -> Any: ...  # noqa: D102
+    @property
+    def extra(self) -> Any: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Settings:
+    """Where and how to reach PromptLayer.
+
+    :param base_url: scheme, host, port and path prefix in their normal form (see :mod:`.urls`): two
+        connections lead to the same PromptLayer if their base URLs are equal.
+    :param api_key: sent as ``X-API-KEY``; never part of a repr.
+    :param timeout: seconds that a single request may take, from the connect to the last byte.
+    :param verify: True (check TLS certificates), False, or the path of a CA file.
+    :param proxy: URL of an HTTP proxy, or None for what the environment says.
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+    timeout: float = DEFAULT_TIMEOUT
+    verify: bool | str = True
+    proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def is_cleartext(self) -> bool:
+        """Whether the key would cross a network unencrypted (``http`` to a remote host)."""
+        parts = urlsplit(self.base_url)
+        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+
+def read_connection(connection: ConnectionFields) -> Settings:
+    """Return the settings that an Airflow connection describes.
+
+    Password: the API key. Host, port, schema: see :func:`_base_url`. Extra: a JSON object with
+    ``timeout`` (seconds), ``verify`` (true, false or the path of a CA file) and ``proxy``.
+
+    :raises PromptLayerConfigurationError: naming the connection and the field to mend.
+    """
+    where = f"Airflow connection {connection.conn_id!r}"
+    api_key = str(connection.password or "").strip()
+    if not api_key:
+        raise PromptLayerConfigurationError(
+            f"{where} has no API key: put it into the connection's password."
+        )
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise PromptLayerConfigurationError(
+            f"The API key in {where} holds characters that no HTTP header can carry: "
+            "paste it again into the connection's password."
+        )
+    extra = _extra(connection.extra, where)
+    return Settings(
+        base_url=_base_url(connection, where),
+        api_key=api_key,
+        timeout=_timeout(extra.get("timeout"), where),
+        verify=_verify(extra.get("verify"), where),
+        proxy=_proxy(extra.get("proxy"), where),
+    )
+
+
+def _extra(text: Any, where: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        extra = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        extra = None
+    if not isinstance(extra, dict):
+        raise PromptLayerConfigurationError(f"The extra of {where} is not a JSON object.")
+    return extra
+
+
+def _base_url(connection: ConnectionFields, where: str) -> str:
+    """Join host, port and schema: a bare host, one with a scheme, a prefix or a port all work.
+
+    ``http`` is used only where it is written out, in the host or as the connection's schema.
+    """
+    host = str(connection.host or "").strip() or DEFAULT_BASE_URL
+    if not _SCHEME.match(host):
+        scheme = str(connection.schema or "").strip().lower()
+        authority, slash, rest = host.partition("/")
+        if authority.count(":") > 1 and not authority.startswith("["):
+            authority = f"[{authority}]"  # a bare IPv6 address
+        host = f"{scheme if scheme in ('http', 'https') else 'https'}://{authority}{slash}{rest}"
+    try:
+        parts = urlsplit(host)
+        port = int(connection.port) if parts.port is None and connection.port else parts.port
+    except ValueError:
+        raise PromptLayerConfigurationError(f"The host of {where} is not a URL.") from None
+    if port is not None and not 0 < port < 65536:
+        raise PromptLayerConfigurationError(f"The port of {where} must be from 1 to 65535.")
+    if parts.scheme.lower() not in ("http", "https") or not _is_name(parts.hostname):
+        raise PromptLayerConfigurationError(
+            f"The host of {where} must be a host name or an http(s) URL, "
+            f"such as {DEFAULT_BASE_URL}."
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise PromptLayerConfigurationError(
+            f"The host of {where} must hold no user, query or fragment; "
+            "the API key belongs into the password."
+        )
+    try:
+        return normal_url(parts.scheme, parts.hostname, port, parts.path)
+    except ValueError:
+        raise PromptLayerConfigurationError(f"The host of {where} is not a URL.") from None
+
+
+def _timeout(value: Any, where: str) -> float:
+    if value is None or value == "":
+        return DEFAULT_TIMEOUT
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 < seconds <= MAX_TIMEOUT:  # nor NaN
+        raise PromptLayerConfigurationError(
+            f"'timeout' in the extra of {where} must be a number of seconds above 0, "
+            f"and at most {MAX_TIMEOUT:.0f}."
+        )
+    return seconds
+
+
+def _verify(value: Any, where: str) -> bool | str:
+    if value is None or value == "":
+        return True
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _TRUE or not word:
+            return True
+        return False if word in _FALSE else value.strip()
+    raise PromptLayerConfigurationError(
+        f"'verify' in the extra of {where} must be true, false or the path of a CA file."
+    )
+
+
+def _proxy(value: Any, where: str) -> str | None:
+    if value is None or value == "":
+        return None
+    value = value.strip() if isinstance(value, str) else value
+    if not is_proxy(value):
+        raise PromptLayerConfigurationError(
+            f"'proxy' in the extra of {where} must be the URL of an HTTP proxy, "
+            "such as http://proxy.example.com:3128."
+        )
+    return str(value)
+
+
+def is_proxy(value: Any) -> bool:
+    """Return whether something is a URL of an HTTP proxy that both transports can use.
+
+    Where one of them cannot, what it says may quote the URL, and with it the proxy's password.
+    """
+    if not isinstance(value, str):
+        return False
+    try:
+        parts = urlsplit(value)
+        if not _is_name(parts.hostname):
+            return False
+        parts.hostname.encode("idna")
+        normal_url(parts.scheme, parts.hostname, parts.port, "")
+        return parts.port is None or parts.port > 0
+    except (KeyError, ValueError):  # another scheme, or a host that cannot be
+        return False
+
+
+def _is_name(host: str | None) -> TypeGuard[str]:
+    return bool(host) and str(host).isprintable() and not any(map(str.isspace, str(host)))
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A wait that is in the triggerer from the start, with no worker before it.
+
+What the trigger is made from was written when the DAG was parsed, so it cannot hold a point in
+time. Airflow's own time-out of the deferral can: it is set once for each try, kept in the
+database, and handed to every triggerer that takes the wait over. The beginning of the wait is
+counted back from there.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_promptlayer.api.errors import PromptLayerError
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
+
+
+class PromptLayerWholeWaitTrigger(PromptLayerWorkflowTrigger):
+    """Wait for a workflow run on behalf of a task that no worker has seen.
+
+    Airflow renders ``workflow_version_execution_id`` and ``promptlayer_conn_id`` before it runs.
+
+    :param timeout: seconds after which the wait fails.
+    :param airflow_timeout: seconds after which Airflow ends the deferral, from the same beginning.
+    :param kwargs: those of :class:`.PromptLayerWorkflowTrigger` that are not points in time.
+    """
+
+    timeout_after: datetime.datetime | None = None
+    """When Airflow ends the deferral: set by the triggerer."""
+
+    def __init__(self, *, timeout: float, airflow_timeout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.timeout = timeout
+        self.airflow_timeout = airflow_timeout
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class's path and the arguments that make it anew."""
+        path, kwargs = super().serialize()
+        for point_in_time in ("started_at", "deadline", "next_look_at", "outage_since"):
+            del kwargs[point_in_time]
+        return path, {
+            **kwargs,
+            "timeout": self.timeout,
+            "airflow_timeout": self.airflow_timeout,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then fire the one event."""
+        if (ends := self.timeout_after) is not None:
+            if ends.tzinfo is None:  # as some databases return it
+                ends = ends.replace(tzinfo=datetime.UTC)
+            self.started_at = ends.timestamp() - self.airflow_timeout
+        self.deadline = self.started_at + self.timeout
+        with suppress(PromptLayerError):  # else it is no id, and the wait says so
+            self.workflow_version_execution_id = self.subject().id  # rendered as text
+        async for fired in super().run():
+            yield fired

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lands in XCom? Outputs by node, in a form that every supported Airflow can store."""

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The event between the triggerer and the worker."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.api.http import Request, Response, error_for
+from airflow_provider_promptlayer.api.persisted import VERSION
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAnswerTooLargeError,
+    PromptLayerAuthError,
+    PromptLayerConfigurationError,
+    PromptLayerError,
+    PromptLayerEventError,
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+    PromptLayerOutageError,
+    PromptLayerRefusedError,
+    PromptLayerUnknownConnectionError,
+    PromptLayerWaitTimeoutError,
+)
+from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent, event_for, read_event
+
+
+def through_the_database(event: WaitEvent) -> Any:
+    return json.loads(json.dumps(event.payload()))
+
+
+@pytest.mark.parametrize("subject", [7, 2**63 - 1, "op-1"])
+def test_an_ending_comes_through(subject: int | str) -> None:
+    payload = through_the_database(WaitEvent(subject, Outcome.ENDED, "3 of 3 nodes done"))
+    read_event(payload, subject_id=subject)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PromptLayerWaitTimeoutError("late"),
+        PromptLayerOutageError("gone"),
+        PromptLayerAuthError("key", status=401),
+        PromptLayerNotFoundError("none", status=404),
+        PromptLayerRefusedError("no", status=422),
+        PromptLayerConfigurationError("conn"),
+        PromptLayerUnknownConnectionError("none"),
+        PromptLayerInvalidInputError("id"),
+        PromptLayerAnswerTooLargeError("big"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_comes_through(error: PromptLayerError) -> None:
+    with pytest.raises(PromptLayerError) as caught:
+        read_event(through_the_database(event_for(7, error)), subject_id=7)
+    assert type(caught.value) is type(error)
+    assert (str(caught.value), caught.value.status) == (str(error), error.status)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"error": "PromptLayerOfTomorrowError"}, {"error": ["x"]}, {"error": None}, {"status": "4"}],
+    ids=repr,
+)
+def test_an_unknown_error_is_a_refusal(changes: dict[str, Any]) -> None:
+    event = event_for(7, PromptLayerRefusedError("no")).payload() | changes
+    with pytest.raises(PromptLayerRefusedError) as caught:
+        read_event(event, subject_id=7)
+    assert type(caught.value) is PromptLayerRefusedError
+    assert caught.value.status is None
+
+
+GOOD = WaitEvent(7, Outcome.ENDED, "done").payload()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        "ended",
+        [],
+        {},
+        True,
+        GOOD | {"version": VERSION + 1},
+        GOOD | {"version": None},
+        GOOD | {"version": str(VERSION)},
+        {key: value for key, value in GOOD.items() if key != "version"},
+        GOOD | {"id": 8},
+        GOOD | {"id": "7"},
+        GOOD | {"id": None},
+        {key: value for key, value in GOOD.items() if key != "id"},
+        GOOD | {"outcome": "success"},
+        GOOD | {"outcome": "ENDED"},
+        GOOD | {"outcome": None},
+        GOOD | {"outcome": ["ended"]},
+        GOOD | {"outcome": {}},
+        {key: value for key, value in GOOD.items() if key != "outcome"},
+    ],
+    ids=repr,
+)
+def test_what_is_not_understood_is_never_a_success(payload: Any) -> None:
+    with pytest.raises(PromptLayerEventError) as caught:
+        read_event(payload, subject_id=7)
+    assert caught.value.retry_helps
+
+
+def test_another_version_says_what_to_install() -> None:
+    with pytest.raises(PromptLayerEventError, match="Install the same release"):
+        read_event(GOOD | {"version": 99}, subject_id=7)
+
+
+def test_an_event_without_a_message_still_ends_the_wait() -> None:
+    payload = {**GOOD, "outcome": "outage"}
+    del payload["message"]
+    with pytest.raises(PromptLayerOutageError):
+        read_event(payload, subject_id=7)
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_every_outcome_is_known_to_the_reader(outcome: Outcome) -> None:
+    payload = through_the_database(WaitEvent(7, outcome, "word"))
+    if outcome is Outcome.ENDED:
+        read_event(payload, subject_id=7)
+    else:
+        with pytest.raises(PromptLayerError, match=r"^word$") as caught:
+            read_event(payload, subject_id=7)
+        assert not isinstance(caught.value, PromptLayerEventError)
+
+
+def test_an_event_is_small_whatever_was_answered() -> None:
+    body = json.dumps({"message": "x" * 10**6}).encode()
+    error = error_for(Request("GET", "/x", "look"), Response(422, {}, body), now=0.0)
+    assert len(json.dumps(event_for(7, error).payload())) < 2000
