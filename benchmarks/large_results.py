@@ -172,7 +172,7 @@ async def _read_beside_a_heartbeat(reader: str) -> dict[str, float]:
             await asyncio.sleep(_IDLE_SECONDS)
             idle = heartbeat.start_anew()
             start = time.perf_counter()
-            results = await hook.acall(run.read() if reader == "hook" else run.peek())
+            results = await hook.acall(run.fetch_call() if reader == "hook" else run.status_call())
             wall = time.perf_counter() - start
             if reader == "trigger":
                 del results  # as it does; the hook's user may keep them

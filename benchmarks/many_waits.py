@@ -57,7 +57,7 @@ def measure(address: Address) -> list[Figure]:
 
 
 def _figures(size: int, found: dict[str, Any]) -> list[Figure]:
-    late, looks = found["late"], median(found["looks_per_second"])
+    late, polls = found["late"], median(found["looks_per_second"])
     blocked, steady = found["blocked"], found["blocked_steady"]
     return [
         Figure(
@@ -73,7 +73,7 @@ def _figures(size: int, found: dict[str, Any]) -> list[Figure]:
             f"{size:,} waits: share of one core",
             "%",
             Samples.of([100 * share for share in found["cpu_shares"]]),
-            note=f"{looks:.0f} looks/s, {1e6 * median(found['cpu_shares']) / looks:.0f} µs each",
+            note=f"{polls:.0f} looks/s, {1e6 * median(found['cpu_shares']) / polls:.0f} µs each",
             details={"looks_per_second": found["looks_per_second"]},
         ),
         Figure(
@@ -133,7 +133,7 @@ async def _run(address: Address, size: int, rounds: int, traced: bool) -> dict[s
         collection_before = _full_collection()
         if traced:
             tracemalloc.start()  # only now: it is to see the waits, not Airflow
-        memory = _memory()
+        memory = _task_state()
         with _Collections().watched() as collections:
             pulse = _Pulse(collections)
             beat = asyncio.create_task(pulse.beat())
@@ -149,7 +149,7 @@ async def _run(address: Address, size: int, rounds: int, traced: bool) -> dict[s
                 usage.append(await _use(control))
             steady = pulse.longest
             beat.cancel()
-            used = _memory() - memory
+            used = _task_state() - memory
             connections = _connections()
             arrivals = control.arrivals()
             for task in tasks:
@@ -163,7 +163,7 @@ async def _run(address: Address, size: int, rounds: int, traced: bool) -> dict[s
     return {
         "late": _lateness(arrivals, rounds),
         "cpu_shares": [(b.cpu - a.cpu) / (b.at - a.at) for a, b in pairwise(usage)],
-        "looks_per_second": [(b.looks - a.looks) / (b.at - a.at) for a, b in pairwise(usage)],
+        "looks_per_second": [(b.polls - a.polls) / (b.at - a.at) for a, b in pairwise(usage)],
         "bytes_per_wait": used / size,
         "connections": connections,
         "seconds_to_create": created - start,
@@ -201,14 +201,14 @@ async def _start(size: int) -> list[asyncio.Task[None]]:
     return tasks
 
 
-async def _wait_for(number: int, next_look_at: float | None) -> None:
+async def _wait_for(number: int, next_poll_at: float | None) -> None:
     from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
     trigger = PromptLayerWorkflowTrigger(
         workflow_version_execution_id=number,
         poke_interval=INTERVAL,
-        started_at=next_look_at,
-        next_look_at=next_look_at,
+        started_at=next_poll_at,
+        next_poll_at=next_poll_at,
         deadline=time.time() + _HOUR,
     )
     async for event in trigger.run():
@@ -221,9 +221,9 @@ def _lateness(arrivals: dict[str, list[float]], rounds: int) -> dict[str, Any]:
     for times in arrivals.values():
         for late, (first, second) in zip(by_round, pairwise(times), strict=False):
             late.append(max(0.0, second - first - INTERVAL))
-    every = [late for looks in by_round for late in looks]
+    every = [late for polls in by_round for late in polls]
     return {
-        "p99": [quantiles(looks, n=100)[98] for looks in by_round if len(looks) > 1],
+        "p99": [quantiles(polls, n=100)[98] for polls in by_round if len(polls) > 1],
         "p50": median(every),
         "max": max(every),
         "looks": len(every),
@@ -236,12 +236,12 @@ class _Use:
 
     at: float
     cpu: float
-    looks: int
+    polls: int
 
 
 async def _use(control: Control) -> _Use:
-    looks = await asyncio.to_thread(control.count)
-    return _Use(time.monotonic(), time.process_time(), looks)
+    polls = await asyncio.to_thread(control.count)
+    return _Use(time.monotonic(), time.process_time(), polls)
 
 
 @dataclass
@@ -310,7 +310,7 @@ def _full_collection() -> float:
     return time.process_time() - start
 
 
-def _memory() -> int:
+def _task_state() -> int:
     if tracemalloc.is_tracing():
         gc.collect()
         # Connections are few, whatever the number of waits, and large: see below.

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
-from airflow_provider_promptlayer.polling.poller import Step, Wait
-from airflow_provider_promptlayer.polling.schedule import Pace
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
+from airflow_provider_promptlayer.polling.schedule import PollSchedule
 from benchmarks.figures import Figure, Samples
 
 SHORTEST: Final = 5.0
@@ -49,7 +49,7 @@ class _Durations:
 @dataclass(frozen=True)
 class _Mode:
     name: str
-    looks: Looks
+    polls: Looks
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Round:
 
 
 def _figure(durations: _Durations, mode: _Mode, interval: float) -> Figure:
-    ours = [_round(durations, mode.looks, seed) for seed in range(_ROUNDS)]
+    ours = [_round(durations, mode.polls, seed) for seed in range(_ROUNDS)]
     theirs = [_round(durations, lambda _: _every(interval), seed) for seed in range(_ROUNDS)]
     late, fixed_late = _medians(ours), _medians(theirs)
     requests, fixed_requests = _means(ours), _means(theirs)
@@ -86,12 +86,12 @@ def _figure(durations: _Durations, mode: _Mode, interval: float) -> Figure:
     )
 
 
-def _round(durations: _Durations, looks: Looks, seed: int) -> _Round:
+def _round(durations: _Durations, polls: Looks, seed: int) -> _Round:
     draw = random.Random(seed)  # noqa: S311 - the same runs for all
     found = _Round([], [])
     for number in range(1, _RUNS + 1):
         duration = durations.draw(draw)
-        for count, at in enumerate(looks(number), start=1):
+        for count, at in enumerate(polls(number), start=1):
             if at >= duration:
                 found.lateness.append(at - duration)
                 found.requests.append(count)
@@ -130,18 +130,18 @@ def _deferred(number: int) -> Iterator[float]:
 
     wait = _new_wait(number)
     yield 0.0
-    at = wait.hand_over(_step(wait, 0.0), settle=SETTLE_SECONDS, now=0.0)
+    at = wait.first_poll_after_defer(_step(wait, 0.0), settle=SETTLE_SECONDS, now=0.0)
     while True:
         yield at
         at += _step(wait, at).sleep
 
 
-def _new_wait(number: int) -> Wait:
-    return Wait(f"workflow run {number}", Pace(), started_at=0.0, deadline=None)
+def _new_wait(number: int) -> Poller:
+    return Poller(f"workflow run {number}", PollSchedule(), started_at=0.0, deadline=None)
 
 
-def _step(wait: Wait, now: float) -> Step:
-    return wait.after_look(_UNDER_WAY, now=now)
+def _step(wait: Poller, now: float) -> PollDecision:
+    return wait.on_status(_UNDER_WAY, now=now)
 
 
 _LOG_UNIFORM = _Durations(

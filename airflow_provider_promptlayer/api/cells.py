@@ -18,7 +18,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnexpectedAnswerError,
 )
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
-from airflow_provider_promptlayer.api.flow import Talk
+from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.tables import (
     CANCELLED,
@@ -148,7 +148,7 @@ def sheet_rows(table_id: str, sheet_id: str, *, cursor: str | None = None) -> Ca
     return Call(request, lambda response, now: read_answer(request, response, now, _rows))
 
 
-def selected_cells(selection: Selection) -> Talk[SelectedCells]:
+def selected_cells(selection: Selection) -> CallFlow[SelectedCells]:
     """Count the cells of a selection, page by page, until it is clear what is to be done.
 
     That is so at the last of its rows, and on a page that has a pending cell.
@@ -186,7 +186,7 @@ def selected_cells(selection: Selection) -> Talk[SelectedCells]:
 
 def calculated_elsewhere(
     selection: Selection, *, not_for: Collection[str] = ()
-) -> Talk[tuple[SelectedCells, TableOperation | None]]:
+) -> CallFlow[tuple[SelectedCells, TableOperation | None]]:
     """Return what has become of cells that something else may be calculating.
 
     :param not_for: operations that have ended, whatever the list says.

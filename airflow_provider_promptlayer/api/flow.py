@@ -11,21 +11,21 @@ from collections.abc import Generator
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 
 R = TypeVar("R")
 
-Talk: TypeAlias = Generator[Call[Any], Any, R]
+CallFlow: TypeAlias = Generator[Call[Any], Any, R]
 
 
-def cancellation(subject: Subject[Any]) -> Talk[str]:
+def cancellation(job: RemoteJob[Any]) -> CallFlow[str]:
     """Cancel a subject, unless that would end something else too.
 
     Returns what became of it, to follow its name in a line of the log.
     """
-    cancel, question = subject.cancel(), subject.may_cancel()
+    cancel, question = job.cancel(), job.cancel_precondition()
     if cancel is None:
-        return subject.when_left
+        return job.abandoned_phrase
     if question is not None and not (yield question):
         return "was not cancelled: it has ended, or something newer would be cancelled with it"
     return "was cancelled" if (yield cancel) else "had ended and was not cancelled"

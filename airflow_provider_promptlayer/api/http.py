@@ -99,7 +99,7 @@ class Response:
         return 200 <= self.status < 300
 
     @property
-    def takes_long(self) -> bool:
+    def is_slow_to_parse(self) -> bool:
         """Whether reading it may take so long that an event loop should not wait for it.
 
         That is so where it is large, or nested too deep for Python's own parser.
@@ -143,7 +143,7 @@ def decode_json(
     response: Response,
     note: Callable[[str], None] | None = None,
     *,
-    outline: bool = False,
+    skeleton: bool = False,
 ) -> Any:
     """Return the body as JSON, taking what Python's parser takes (NaN, huge integers).
 
@@ -152,7 +152,7 @@ def decode_json(
     :raises PromptLayerUnexpectedAnswerError: if the body is no JSON.
     """
     try:
-        return loads(response.body, note=note, outline=outline)
+        return loads(response.body, note=note, skeleton=skeleton)
     except ValueError:
         raise unexpected(request, response, "is not JSON") from None
 
@@ -250,7 +250,7 @@ def is_promptlayers(response: Response) -> bool:
     Kong say too.
     """
     try:
-        payload = loads(response.body, outline=True)
+        payload = loads(response.body, skeleton=True)
     except ValueError:
         return False
     if not isinstance(payload, dict):
@@ -270,7 +270,7 @@ def error_text(response: Response) -> str | None:
     is given with its field.
     """
     try:
-        payload = loads(response.body, outline=True)
+        payload = loads(response.body, skeleton=True)
     except ValueError:
         return None
     if isinstance(payload, dict):

@@ -16,7 +16,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from airflow_provider_promptlayer.api.http import Call, Response
 
 
-class Look(Protocol):
+class JobStatus(Protocol):
     """What a look has shown."""
 
     @property
@@ -28,48 +28,48 @@ class Look(Protocol):
         """How far it is, in a line for people."""
 
 
-L = TypeVar("L", bound=Look)
+L = TypeVar("L", bound=JobStatus)
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class StatusSummary:
     """As much of a look as a wait needs."""
 
     is_complete: bool
     progress: str
 
 
-def glances(call: Call[L]) -> Call[Glance]:
+def summarized(call: Call[L]) -> Call[StatusSummary]:
     """Return a call for one wait that keeps no more of an answer than the wait needs.
 
     Most looks are answered as the last one was: such an answer is recognised and not read again.
     """
-    return Call(call.request, _GlanceReader(call.read), call.unanswered)
+    return Call(call.request, _SummaryReader(call.read), call.unanswered)
 
 
-class _GlanceReader:
+class _SummaryReader:
     # An object with slots and no closure: there is one for each of thousands of waits.
-    __slots__ = ("_digest", "_glance", "_read")
+    __slots__ = ("_digest", "_read", "_summary")
 
-    def __init__(self, read: Callable[[Response, float], Look]) -> None:
+    def __init__(self, read: Callable[[Response, float], JobStatus]) -> None:
         self._read = read
         self._digest = b""
-        self._glance: Glance | None = None
+        self._summary: StatusSummary | None = None
 
-    def __call__(self, response: Response, now: float) -> Glance:
+    def __call__(self, response: Response, now: float) -> StatusSummary:
         digest = blake2b(response.body, digest_size=16, usedforsecurity=False).digest()
         digest += response.status.to_bytes(2, "big")
-        if self._glance is None or digest != self._digest:
-            look = self._read(response, now)
-            self._digest, self._glance = digest, Glance(look.is_complete, look.progress)
-        return self._glance
+        if self._summary is None or digest != self._digest:
+            status = self._read(response, now)
+            self._digest, self._summary = digest, StatusSummary(status.is_complete, status.progress)
+        return self._summary
 
 
 @dataclass(frozen=True)
-class Subject(ABC, Generic[L]):
+class RemoteJob(ABC, Generic[L]):
     """Something to wait for. Its fields are its ids, as numbers and text."""
 
-    when_left: ClassVar[str] = "goes on at PromptLayer"
+    abandoned_phrase: ClassVar[str] = "goes on at PromptLayer"
     """What becomes of it when nobody waits any more."""
 
     @property
@@ -83,12 +83,12 @@ class Subject(ABC, Generic[L]):
         """What messages call it: ``"workflow run 123"``."""
 
     @abstractmethod
-    def read(self) -> Call[L]:
+    def fetch_call(self) -> Call[L]:
         """Return the question that is answered with everything."""
 
-    def peek(self) -> Call[L]:
+    def status_call(self) -> Call[L]:
         """Return the question with the smallest answer that tells whether it has ended."""
-        return self.read()
+        return self.fetch_call()
 
     def cancel(self) -> Call[bool] | None:
         """Return the request that ends it, or None where PromptLayer has none.
@@ -97,7 +97,7 @@ class Subject(ABC, Generic[L]):
         """
         return None
 
-    def may_cancel(self) -> Call[bool] | None:
+    def cancel_precondition(self) -> Call[bool] | None:
         """Return the question whether :meth:`cancel` ends nothing but this; None if it never does.
 
         A no also means that it has ended.

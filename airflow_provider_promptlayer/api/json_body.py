@@ -13,7 +13,7 @@ LARGE: Final = 4 * json_steps.WINDOW
 """Bytes of a document beyond which it is read in steps, which takes no longer then."""
 
 
-def loads(body: bytes, *, note: Callable[[str], None] | None = None, outline: bool = False) -> Any:
+def loads(body: bytes, *, note: Callable[[str], None] | None = None, skeleton: bool = False) -> Any:
     """Return what ``body`` says. NaN, ±Infinity and lone surrogates are taken as they come.
 
     An integer of more digits than Python converts (4,300) is returned as the text of its digits,
@@ -39,4 +39,4 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None, outline: bo
         else:
             json_steps.refuse_too_deep(value, body.count(b"[") + body.count(b"{"))
             return value
-    return json_steps.loads(body, note=note, outline=outline)
+    return json_steps.loads(body, note=note, skeleton=skeleton)

@@ -65,7 +65,7 @@ def loads(
     body: bytes,
     *,
     note: Callable[[str], None] | None = None,
-    outline: bool = False,
+    skeleton: bool = False,
     window: int | None = None,
 ) -> Any:
     """Return what ``body`` says, in any encoding that :func:`json.loads` takes.
@@ -81,8 +81,8 @@ def loads(
     :raises ValueError: if it is no JSON, or nested deeper than :data:`MAX_DEPTH`.
     """
     if window is None:
-        window = OUTLINE_WINDOW if outline else WINDOW
-    return _Reader(body, note, outline=outline, window=window).read()
+        window = OUTLINE_WINDOW if skeleton else WINDOW
+    return _Reader(body, note, skeleton=skeleton, window=window).read()
 
 
 def unique_keys(note: Callable[[str], None]) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
@@ -130,11 +130,11 @@ class _Reader:
     """A place in a document, and the window of text around it."""
 
     def __init__(
-        self, body: bytes, note: Callable[[str], None] | None, *, outline: bool, window: int
+        self, body: bytes, note: Callable[[str], None] | None, *, skeleton: bool, window: int
     ) -> None:
         self._body = body
         self._note = note
-        self._outline = outline
+        self._skeleton = skeleton
         self._window = window
         self._decoder = codecs.getincrementaldecoder(json.detect_encoding(body))("surrogatepass")
         self._offset = 0  # in the body, of what is to be decoded next
@@ -246,7 +246,7 @@ class _Reader:
         holder[key] = value
 
     def _forget(self, holder: _Container, depth: int) -> None:
-        if self._outline and (depth > _OUTLINE_DEPTH or isinstance(holder, list)):
+        if self._skeleton and (depth > _OUTLINE_DEPTH or isinstance(holder, list)):
             holder.clear()
 
     def _value(self, depth: int) -> Any:
@@ -291,7 +291,7 @@ class _Reader:
         while True:
             end = len(self._text) if self._is_last else _end_of_whole_escapes(self._text, self._at)
             piece, stop = _scan_string(self._text[self._at : end] + '"', 0)
-            if not (self._outline and value):
+            if not (self._skeleton and value):
                 # Python lengthens in place what nothing else refers to: neither are all the pieces
                 # kept beside the whole, nor is all of it copied in one step.
                 value += piece

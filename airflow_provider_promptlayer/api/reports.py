@@ -23,7 +23,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
 from airflow_provider_promptlayer.api.http import Call, Request, Response, error_text
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.submit import start
 from airflow_provider_promptlayer.api.text import one_line
 
@@ -166,7 +166,7 @@ def run_report(
     call = start(
         request,
         lambda answer: StartedReport(_id(answer, "report_id")),
-        evidence="report_id",
+        id_field="report_id",
         advice=(
             "A report may have been started all the same, so it was not asked for again: look "
             f"in PromptLayer for one named {one_line(name, 80)!r} before you clear this task."
@@ -259,12 +259,12 @@ def report_score(report_id: int | str) -> Call[ReportScore]:
 
 
 @dataclass(frozen=True)
-class FinalReport(Subject[Report]):
+class FinalReport(RemoteJob[Report]):
     """A report that a run has made, as something to wait for."""
 
     report_id: int
 
-    when_left: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
+    abandoned_phrase: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
 
     @property
     def id(self) -> int:
@@ -276,7 +276,7 @@ class FinalReport(Subject[Report]):
         """What messages call the report."""
         return f"report {self.report_id}"
 
-    def read(self) -> Call[Report]:
+    def fetch_call(self) -> Call[Report]:
         """Ask for the counts of its cells."""
         return report(self.report_id)
 

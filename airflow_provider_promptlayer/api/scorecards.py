@@ -26,7 +26,7 @@ from airflow_provider_promptlayer.api.arguments import (
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
 from airflow_provider_promptlayer.api.http import Call, Request
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.submit import start
 from airflow_provider_promptlayer.api.tables import sheet_path
 from airflow_provider_promptlayer.api.text import one_line
@@ -196,7 +196,7 @@ def recalculate_scorecard(
             _uuid(answer, "calculation_id"),
             answer.text_if_any("status") or CalculationStatus.QUEUED,
         ),
-        evidence="calculation_id",
+        id_field="calculation_id",
         advice=(
             "A calculation may have been queued all the same, so it was not asked for again: "
             "look at the scorecard in PromptLayer before you clear this task."
@@ -253,7 +253,7 @@ def cancel_scorecard(
 
 
 @dataclass(frozen=True)
-class SheetCalculation(Subject[ScorecardCalculation]):
+class SheetCalculation(RemoteJob[ScorecardCalculation]):
     """The calculation of a sheet's scorecard, as something to wait for."""
 
     table_id: str
@@ -270,11 +270,11 @@ class SheetCalculation(Subject[ScorecardCalculation]):
         """What messages call the calculation."""
         return f"scorecard calculation {self.calculation_id}"
 
-    def read(self) -> Call[ScorecardCalculation]:
+    def fetch_call(self) -> Call[ScorecardCalculation]:
         """Ask for the status, the score and the verdict."""
         return scorecard_calculation(self.table_id, self.sheet_id, self.calculation_id)
 
-    def may_cancel(self) -> Call[bool]:
+    def cancel_precondition(self) -> Call[bool]:
         """Ask whether it is still the newest one, and has not ended.
 
         A cancellation ends whatever is being calculated for the sheet, and a newer calculation is

@@ -41,7 +41,7 @@ def start(
     request: Request,
     read: Callable[[Fields], T],
     *,
-    evidence: str,
+    id_field: str,
     advice: str,
     hints: Mapping[int, str] | None = None,
     sent_id: int | None = None,
@@ -54,7 +54,7 @@ def start(
         for either: a person has to look.
     :param advice: what to do where it stays open whether something was started.
     :param hints: see :func:`.error_for`.
-    :param sent_id: an id in the request, which a refusal may repeat under the name of ``evidence``.
+    :param sent_id: an id in the request, which a refusal may repeat under the name of ``id_field``.
     """
 
     def uncertain(cause: PromptLayerError) -> PromptLayerStartUncertainError:
@@ -65,16 +65,16 @@ def start(
     def read_start(response: Response, now: float) -> T:
         if not response.is_success:
             error = error_for(request, response, now=now, hints=hints)
-            may_name_it = evidence.encode() in response.body
+            may_name_it = id_field.encode() in response.body
             if error.retry_helps:
                 if not may_name_it and _started_nothing(response, now):
                     raise error
                 raise uncertain(error)
-            named = _named(response, evidence) if may_name_it else None
+            named = _named(response, id_field) if may_name_it else None
             if named is None or named == str(sent_id):
                 raise error
             raise PromptLayerStartUncertainError(
-                f"{str(error).rstrip('.')}. The refusal has the {evidence} "
+                f"{str(error).rstrip('.')}. The refusal has the {id_field} "
                 f"{one_line(repr(named), 80)} all the same. {advice}",
                 status=error.status,
             )
@@ -102,16 +102,16 @@ def _started_nothing(response: Response, now: float) -> bool:
     )
 
 
-def _named(response: Response, evidence: str) -> str | None:
-    """Return the id under the name of ``evidence`` in an answer, or None if it has none."""
+def _named(response: Response, id_field: str) -> str | None:
+    """Return the id under the name of ``id_field`` in an answer, or None if it has none."""
     try:
-        rest = [loads(response.body, outline=True)]
+        rest = [loads(response.body, skeleton=True)]
     except ValueError:
         return None
     while rest:
         value = rest.pop()
         if isinstance(value, dict):
-            found = value.get(evidence)
+            found = value.get(id_field)
             if isinstance(found, str | int) and not isinstance(found, bool) and found:
                 return shown(found)
             rest += value.values()

@@ -28,7 +28,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
 from airflow_provider_promptlayer.api.http import Call, Request
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.submit import start
 from airflow_provider_promptlayer.api.text import one_line
 
@@ -229,7 +229,7 @@ def recalculate_cells(
     return start(
         request,
         _read_answer,
-        evidence="operation_id",
+        id_field="operation_id",
         advice=(
             "A recalculation may have been queued all the same, so it was not asked for again: "
             "look at the sheet in PromptLayer before you clear this task."
@@ -303,7 +303,7 @@ def sheet_operations(table_id: str, sheet_id: str) -> Call[SheetOperations]:
 
 
 @dataclass(frozen=True)
-class SheetOperation(Subject[TableOperation]):
+class SheetOperation(RemoteJob[TableOperation]):
     """A recalculation of a sheet's cells, as something to wait for."""
 
     table_id: str
@@ -320,7 +320,7 @@ class SheetOperation(Subject[TableOperation]):
         """What messages call the operation."""
         return f"table operation {one_line(self.operation_id, 80)}"
 
-    def read(self) -> Call[TableOperation]:
+    def fetch_call(self) -> Call[TableOperation]:
         """Ask for the counts of its cells."""
         return table_operation(self.table_id, self.sheet_id, self.operation_id)
 

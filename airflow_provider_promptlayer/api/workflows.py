@@ -31,7 +31,7 @@ from airflow_provider_promptlayer.api.http import (
     error_for,
     unexpected,
 )
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.json_body import loads
 from airflow_provider_promptlayer.api.submit import start
 from airflow_provider_promptlayer.api.text import one_line, shown
@@ -196,7 +196,7 @@ def run_workflow(
     return start(
         request,
         _read_started_run,
-        evidence="workflow_version_execution_id",
+        id_field="workflow_version_execution_id",
         advice=(
             "A run may have started all the same, so it was not asked for again: look for it in "
             "PromptLayer by its metadata (airflow_run_id, airflow_task_id, airflow_try_number) "
@@ -209,7 +209,7 @@ def workflow_results(
     workflow_version_execution_id: int | str,
     *,
     return_all_outputs: bool = True,
-    outline: bool = False,
+    skeleton: bool = False,
 ) -> Call[WorkflowResults]:
     """``GET /workflow-version-execution-results``: look once at a run.
 
@@ -238,7 +238,7 @@ def workflow_results(
         purpose=f"read the results of workflow run {run_id}",
     )
 
-    return Call(request, _ReadResults(run_id, request, return_all_outputs, outline))
+    return Call(request, _ReadResults(run_id, request, return_all_outputs, skeleton))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +247,11 @@ class _ReadResults:
     run_id: int
     request: Request
     return_all_outputs: bool
-    outline: bool
+    skeleton: bool
 
     def __call__(self, response: Response, now: float) -> WorkflowResults:
         status = response.status
-        if status in (400, 500) and (ended := _ended_without_output(response, self.outline)):
+        if status in (400, 500) and (ended := _ended_without_output(response, self.skeleton)):
             return WorkflowResults(
                 self.run_id,
                 is_complete=True,
@@ -267,12 +267,12 @@ class _ReadResults:
             raise unexpected(self.request, response, "has a status that is not documented")
         notes = _Notes()
         payload = decode_json(
-            self.request, response, notes if status == 200 else None, outline=self.outline
+            self.request, response, notes if status == 200 else None, skeleton=self.skeleton
         )
         nodes = _nodes_or_none(payload)
         if status == 202:
             return WorkflowResults(self.run_id, is_complete=False, nodes=nodes or {})
-        if not self.return_all_outputs and (self.outline or not _is_unfinished(nodes)):
+        if not self.return_all_outputs and (self.skeleton or not _is_unfinished(nodes)):
             return WorkflowResults(
                 self.run_id, is_complete=True, final_output=payload, notes=notes.phrases
             )
@@ -288,12 +288,12 @@ class _ReadResults:
 
 
 @dataclass(frozen=True)
-class WorkflowRun(Subject[WorkflowResults]):
+class WorkflowRun(RemoteJob[WorkflowResults]):
     """A run of a workflow, as something to wait for."""
 
     workflow_version_execution_id: int
 
-    when_left: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
+    abandoned_phrase: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
 
     @property
     def id(self) -> int:
@@ -305,18 +305,18 @@ class WorkflowRun(Subject[WorkflowResults]):
         """What messages call the run."""
         return f"workflow run {self.workflow_version_execution_id}"
 
-    def read(self) -> Call[WorkflowResults]:
+    def fetch_call(self) -> Call[WorkflowResults]:
         """Ask for the outputs of all nodes."""
         return workflow_results(self.workflow_version_execution_id)
 
-    def peek(self) -> Call[WorkflowResults]:
+    def status_call(self) -> Call[WorkflowResults]:
         """Ask for the main output alone, which is all that the answer to an ended run then holds.
 
         While the run goes on both questions are answered with the nodes so far. Of a large answer
         nothing is kept but what tells how far the run is.
         """
         return workflow_results(
-            self.workflow_version_execution_id, return_all_outputs=False, outline=True
+            self.workflow_version_execution_id, return_all_outputs=False, skeleton=True
         )
 
 
@@ -363,9 +363,9 @@ def _read_started_run(answer: Fields) -> StartedRun:
     return StartedRun(run_id, one_line(_text_or_none(warning) or "") if warning else None)
 
 
-def _ended_without_output(response: Response, outline: bool) -> dict[str, Any] | None:
+def _ended_without_output(response: Response, skeleton: bool) -> dict[str, Any] | None:
     try:
-        payload = loads(response.body, outline=outline)
+        payload = loads(response.body, skeleton=skeleton)
     except ValueError:
         return None
     if isinstance(payload, dict) and payload.get("success") is False and "output" in payload:

@@ -16,7 +16,11 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.outcomes.workflows import FailOn, PromptLayerRunFailedError, judge
+from airflow_provider_promptlayer.outcomes.workflows import (
+    FailOn,
+    PromptLayerRunFailedError,
+    raise_for_outcome,
+)
 from airflow_provider_promptlayer.submission.batch import Batch
 from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
 from airflow_provider_promptlayer.xcom import outputs as xcom
@@ -99,7 +103,9 @@ class BatchResults:
                 unread[index] = error
                 if self.outputs:  # what was read can be read again, unless it is an outage of all
                     good = self._batch.run(next(iter(self.outputs)))
-                    self._hook.ask(good.peek(), about=good.name, max_outage=patience)
+                    self._hook.call_with_backoff(
+                        good.status_call(), about=good.name, max_outage=patience
+                    )
                     answers += 1
                 elif len(unread) == MANY_TROUBLES and not answers:
                     raise
@@ -160,15 +166,17 @@ class BatchResults:
         batch, run = self._batch, self._batch.run(index)
         try:
             results = (
-                self._hook.call(run.read())
+                self._hook.call(run.fetch_call())
                 if max_outage is None
-                else self._hook.ask(run.read(), about=run.name, max_outage=max_outage)
+                else self._hook.call_with_backoff(
+                    run.fetch_call(), about=run.name, max_outage=max_outage
+                )
             )
             if not results.is_complete:
                 batch.goes_on(index)
                 self.contradicted.add(index)  # else the next poll says so again, at once
                 return True
-            judge(results, self._fail_on)
+            raise_for_outcome(results, self._fail_on)
             self.outputs[index] = self._output(results)
             batch.succeeded(index)
         except PromptLayerRunFailedError as error:
@@ -198,7 +206,7 @@ class BatchResults:
 
     def _output(self, results: WorkflowResults) -> Any:
         """Return what is handed on of a run, in a form that Airflow can store."""
-        findings = xcom.Findings(results)
+        findings = xcom.StorageWarnings(results)
         outputs = xcom.storable_outputs(xcom.select(results, self._nodes), results.nodes, findings)
         output = outputs.by_stored_name if self._returns_all else outputs.final(results)
         self.size += outputs.size

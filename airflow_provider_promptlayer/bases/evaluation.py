@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, opaque_text, positive, uuid
-from airflow_provider_promptlayer.api.job import L, Subject
+from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, FinalReport, Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, SheetCalculation
 from airflow_provider_promptlayer.api.tables import SheetOperation, TableOperation
@@ -24,8 +24,8 @@ from airflow_provider_promptlayer.outcomes.evaluations import (
     check_fail_on_cells,
     check_fail_on_verdict,
     check_min_score,
-    judge_operation,
-    judge_report,
+    raise_for_operation,
+    raise_for_report,
 )
 from airflow_provider_promptlayer.xcom import outputs as xcom
 from airflow_provider_promptlayer.xcom.storable import storable
@@ -44,7 +44,7 @@ class PromptLayerEvaluationWaiter(PromptLayerWaiter[L]):
         if stored.changes:
             self.log.warning(
                 "What %s left was changed so that Airflow can store it: %s.",
-                "it" if self._subject is None else self._subject.name,
+                "it" if self._job is None else self._job.name,
                 ", ".join(stored.changes),
             )
         return stored.value
@@ -82,7 +82,7 @@ class PromptLayerTableWaiter(PromptLayerEvaluationWaiter[TableOperation]):
     :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
     """
 
-    subject_type = SheetOperation
+    job_type = SheetOperation
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class PromptLayerTableWaiter(PromptLayerEvaluationWaiter[TableOperation]):
         self.sheet_id: Any = sheet_id
         self.fail_on: FailOnCells = fail_on
 
-    def named(self, subject_id: Any) -> SheetOperation:
+    def job_from_id(self, external_id: Any) -> SheetOperation:
         """Return the operation that has the id.
 
         :raises PromptLayerInvalidInputError: if one of the ids is none.
@@ -106,25 +106,25 @@ class PromptLayerTableWaiter(PromptLayerEvaluationWaiter[TableOperation]):
         return SheetOperation(
             uuid("table_id", self.table_id),
             uuid("sheet_id", self.sheet_id),
-            opaque_text("operation_id", subject_id),
+            opaque_text("operation_id", external_id),
         )
 
-    def trigger(self, subject: Subject[TableOperation], **how: Any) -> BaseTrigger:
+    def trigger(self, job: RemoteJob[TableOperation], **how: Any) -> BaseTrigger:
         """Return the trigger that waits for an operation."""
         from airflow_provider_promptlayer.triggers.promptlayer import (
             PromptLayerTableOperationTrigger,
         )
 
-        return PromptLayerTableOperationTrigger(**asdict(subject), **how)
+        return PromptLayerTableOperationTrigger(**asdict(job), **how)
 
-    def judge(self, ending: TableOperation) -> None:
+    def raise_for_outcome(self, ending: TableOperation) -> None:
         """Apply ``fail_on``.
 
         :raises PromptLayerEvaluationFailedError: with the numbers of cells.
         """
-        judge_operation(ending, self.fail_on)
+        raise_for_operation(ending, self.fail_on)
 
-    def deliver(self, context: Context, ending: TableOperation) -> dict[str, Any]:  # noqa: ARG002
+    def push_result(self, context: Context, ending: TableOperation) -> dict[str, Any]:  # noqa: ARG002
         """Return the counts of the cells."""
         counts = {
             "operation_id": ending.operation_id,
@@ -147,7 +147,7 @@ class PromptLayerScorecardWaiter(PromptLayerScoreWaiter[ScorecardCalculation]):
     :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
     """
 
-    subject_type = SheetCalculation
+    job_type = SheetCalculation
     highest_score = math.inf
 
     def __init__(
@@ -163,7 +163,7 @@ class PromptLayerScorecardWaiter(PromptLayerScoreWaiter[ScorecardCalculation]):
         self.sheet_id: Any = sheet_id
         self.fail_on_verdict: Any = fail_on_verdict
 
-    def named(self, subject_id: Any) -> SheetCalculation:
+    def job_from_id(self, external_id: Any) -> SheetCalculation:
         """Return the calculation that has the id.
 
         :raises PromptLayerInvalidInputError: if one of the ids is no UUID.
@@ -172,16 +172,16 @@ class PromptLayerScorecardWaiter(PromptLayerScoreWaiter[ScorecardCalculation]):
         return SheetCalculation(
             uuid("table_id", self.table_id),
             uuid("sheet_id", self.sheet_id),
-            uuid("calculation_id", subject_id),
+            uuid("calculation_id", external_id),
         )
 
-    def trigger(self, subject: Subject[ScorecardCalculation], **how: Any) -> BaseTrigger:
+    def trigger(self, job: RemoteJob[ScorecardCalculation], **how: Any) -> BaseTrigger:
         """Return the trigger that waits for a calculation."""
         from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerScorecardTrigger
 
-        return PromptLayerScorecardTrigger(**asdict(subject), **how)
+        return PromptLayerScorecardTrigger(**asdict(job), **how)
 
-    def record(self, context: Context, ending: ScorecardCalculation) -> None:
+    def push_metadata(self, context: Context, ending: ScorecardCalculation) -> None:
         """Push what there is before it is judged: an alert task wants that of a failure."""
         for key, value in (
             (xcom.SCORE_KEY, ending.score),
@@ -191,14 +191,16 @@ class PromptLayerScorecardWaiter(PromptLayerScoreWaiter[ScorecardCalculation]):
         ):
             self._push(context, key, self._storable(value))
 
-    def judge(self, ending: ScorecardCalculation) -> None:
+    def raise_for_outcome(self, ending: ScorecardCalculation) -> None:
         """Apply the gate.
 
         :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
         """
-        self.hook.judge_scorecard(self.named(ending.calculation_id), ending, **self._gate())
+        self.hook.raise_for_scorecard(
+            self.job_from_id(ending.calculation_id), ending, **self._gate()
+        )
 
-    def deliver(
+    def push_result(
         self,
         context: Context,  # noqa: ARG002
         ending: ScorecardCalculation,
@@ -230,7 +232,7 @@ class PromptLayerReportWaiter(PromptLayerScoreWaiter[Report]):
     :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
     """
 
-    subject_type = FinalReport
+    job_type = FinalReport
     highest_score = MAX_SCORE
 
     def __init__(self, *, fail_on: FailOnCells = "all_cells", **kwargs: Any) -> None:
@@ -239,38 +241,38 @@ class PromptLayerReportWaiter(PromptLayerScoreWaiter[Report]):
         self.fail_on: FailOnCells = fail_on
         self._scored: tuple[int, ReportScore] | None = None
 
-    def named(self, subject_id: Any) -> FinalReport:
+    def job_from_id(self, external_id: Any) -> FinalReport:
         """Return the report that has the id.
 
         :raises PromptLayerInvalidInputError: if it is not a positive integer, or ``min_score`` is
             no score.
         """
         self._needed_score()  # refuses what is none before anything is started or waited for
-        return FinalReport(positive("report_id", subject_id))
+        return FinalReport(positive("report_id", external_id))
 
-    def trigger(self, subject: Subject[Report], **how: Any) -> BaseTrigger:
+    def trigger(self, job: RemoteJob[Report], **how: Any) -> BaseTrigger:
         """Return the trigger that waits for a report."""
         from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerReportTrigger
 
-        return PromptLayerReportTrigger(report_id=subject.id, **how)
+        return PromptLayerReportTrigger(report_id=job.id, **how)
 
-    def record(self, context: Context, ending: Report) -> None:
+    def push_metadata(self, context: Context, ending: Report) -> None:
         """Push the score before it is judged: an alert task wants that of a failure."""
         self._push(context, xcom.SCORE_KEY, self._storable(self._score(ending).overall_score))
 
-    def judge(self, ending: Report) -> None:
+    def raise_for_outcome(self, ending: Report) -> None:
         """Apply ``fail_on`` and ``min_score``.
 
         :raises PromptLayerEvaluationFailedError: with the numbers of cells and the scores.
         """
-        judge_report(
+        raise_for_report(
             ending,
             self._score(ending),
             fail_on=self.fail_on,
             min_score=self._needed_score(),
         )
 
-    def deliver(self, context: Context, ending: Report) -> dict[str, Any]:  # noqa: ARG002
+    def push_result(self, context: Context, ending: Report) -> dict[str, Any]:  # noqa: ARG002
         """Return the score, and the counts of the cells."""
         score = self._score(ending)
         found = {

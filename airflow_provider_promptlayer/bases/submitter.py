@@ -27,7 +27,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerTransientError,
 )
 from airflow_provider_promptlayer.api.flow import cancellation
-from airflow_provider_promptlayer.api.job import L, Subject
+from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
@@ -36,14 +36,14 @@ from airflow_provider_promptlayer.outcomes.workflows import PromptLayerRunFailed
 from airflow_provider_promptlayer.submission.batch import fingerprint
 from airflow_provider_promptlayer.submission.reattach import (
     KEY,
-    Phase,
     Plan,
-    Record,
+    SubmissionPhase,
+    SubmissionRecord,
     plan,
     question,
     without_end,
 )
-from airflow_provider_promptlayer.submission.task_state import RunMemory, write_patiently
+from airflow_provider_promptlayer.submission.task_state import RunState, write_patiently
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ if TYPE_CHECKING:
 _AHEAD_OF_EXECUTION_TIMEOUT = 60.0
 """Seconds that a task needs to come back from the triggerer and to hand on its outputs."""
 
-_LEAVE_PATIENCE = 15.0
+_CANCEL_SUPERSEDED = 15.0
 """Seconds of trouble that ending what nobody waits for any more is worth."""
 
 
-class PromptLayerStarter(PromptLayerWaiter[L]):
+class PromptLayerSubmitter(PromptLayerWaiter[L]):
     """Base of everything that starts something and waits for it.
 
     :param wait_for_completion: False returns the id as soon as there is one.
@@ -88,10 +88,10 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
         self.reattach = reattach
-        self._memory: RunMemory | None = None
-        self._replaced: Record | None = None  # of what an earlier try had started
+        self._task_state: RunState | None = None
+        self._superseded: SubmissionRecord | None = None  # of what an earlier try had started
         self._sent: str | None = None  # how to look for what a start that is being sent may start
-        self._asked_then: str | None = None  # by the earlier try that is gone back to
+        self._earlier_fingerprint: str | None = None  # by the earlier try that is gone back to
 
     @abstractmethod
     def prepare(self, context: Context) -> Callable[[], int | str | None]:
@@ -105,41 +105,41 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         """
 
     @abstractmethod
-    def asks(self) -> dict[str, Any]:
+    def input_parts(self) -> dict[str, Any]:
         """Return what tells this start from one for something else, as JSON."""
 
     @abstractmethod
-    def named(self, subject_id: Any) -> Subject[L]:
+    def job_from_id(self, external_id: Any) -> RemoteJob[L]:
         """Return what has the id."""
 
-    def identify(self, context: Context) -> Subject[L] | None:
+    def get_job(self, context: Context) -> RemoteJob[L] | None:
         """Return what an earlier try has started, or start it.
 
         :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
         """
-        self._memory = self._open_memory(context)
-        self._subject = subject = self._of_earlier_try(context) or self._start(context)
-        if subject is None:
+        self._task_state = self._open_task_state(context)
+        self._job = job = self._of_earlier_try(context) or self._start(context)
+        if job is None:
             self._forget_the_start()
             self._push(context, self.id_key, None)  # whoever is downstream may ask for it
             return None
-        self.hook.stay_at(self.hook.settings.base_url, about=subject.name)
-        self._remember(Phase.STARTED, subject)
-        self._push_id(context, subject)
+        self.hook.stay_at(self.hook.settings.base_url, about=job.name)
+        self._remember(SubmissionPhase.SUBMITTED, job)
+        self._push_id(context, job)
         if self.hook.is_stopping:  # since a moment at which it was not known what to cancel
             self.on_kill()
-        return subject
+        return job
 
-    def recall(self, context: Context) -> Subject[L] | None:
+    def restore_job(self, context: Context) -> RemoteJob[L] | None:
         """Return what has the id that was pushed at the start, or None if none was."""
-        subject_id = xcom.pull_own(context, self.id_key)
-        return None if subject_id is None else self.named(subject_id)
+        external_id = xcom.pull_own(context, self.id_key)
+        return None if external_id is None else self.job_from_id(external_id)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
         """Come back from the triggerer."""
-        self._memory = self._open_memory(context)
+        self._task_state = self._open_task_state(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
@@ -158,57 +158,59 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot double what goes on."""
-        nothing_started = self._subject is None and not self._resumed
-        if nothing_started or self._memory is not None:
-            return super().may_retry(error) or self.is_accident(error)
-        return self.is_accident(error)
+        nothing_started = self._job is None and not self._resumed
+        if nothing_started or self._task_state is not None:
+            return super().may_retry(error) or self.may_resubmit(error)
+        return self.may_resubmit(error)
 
-    def is_accident(self, error: Exception) -> bool:
+    def may_resubmit(self, error: Exception) -> bool:
         """Return whether what was started has failed in a way that another start may not."""
         return isinstance(error, PromptLayerRunFailedError)
 
     def _must_end_by(self, context: Context) -> float:
         # execution_timeout fails the task from outside, and the retry would start another run:
         # where it counts on through the wait and nothing is remembered, end the wait before it.
-        return math.inf if self._memory is not None else ahead_of_execution_timeout(self, context)
+        return (
+            math.inf if self._task_state is not None else ahead_of_execution_timeout(self, context)
+        )
 
     @property
-    def is_gone_back_to(self) -> bool:
+    def reattaches_after_clear(self) -> bool:
         """Whether a later try finds what this one has started."""
-        return self._memory is not None
+        return self._task_state is not None
 
     # Not in execute: Airflow 2 takes a call of the base's for one from outside of the task.
-    def _go_on(self, context: Context, subject: Subject[L]) -> Any:
+    def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
         if self.wait_for_completion:
-            return super()._go_on(context, subject)
-        self._remember(Phase.DELIVERED, subject)
-        return subject.id
+            return super()._go_on(context, job)
+        self._remember(SubmissionPhase.DELIVERED, job)
+        return job.id
 
     def _finish(self, context: Context, ending: L) -> Any:
-        self.record(context, ending)
-        self.judge(ending)
-        result = self.deliver(context, ending)
-        if self._subject is not None:
+        self.push_metadata(context, ending)
+        self.raise_for_outcome(ending)
+        result = self.push_result(context, ending)
+        if self._job is not None:
             # After the outputs are out: a task that is cleared because they could not go out comes
             # back to the run, and so does a try after a crash in between.
-            self._remember(Phase.DELIVERED, self._subject)
+            self._remember(SubmissionPhase.DELIVERED, self._job)
         return result
 
-    def _start(self, context: Context) -> Subject[L] | None:
+    def _start(self, context: Context) -> RemoteJob[L] | None:
         send = self.prepare(context)
         self.hook.warm_up()
         self.cancels_on_kill = type(self).cancels_on_kill
-        if self._memory is not None:
+        if self._task_state is not None:
             # Before the start, so that a crash in the middle of it cannot pass for no start. With
             # nothing left to do in between: a crash there asks a person to look for nothing.
             try:
-                self._memory.write(Phase.STARTING, self.hook.settings.base_url)
+                self._task_state.write(SubmissionPhase.INTENT, self.hook.settings.base_url)
             except Exception as error:
                 self._forget_the_start()  # it may be there all the same
                 raise store_trouble(error) from error
         self._sent = self.look_for(context, context["ti"].try_number)
         try:
-            subject_id = send()
+            external_id = send()
         except PromptLayerStartUncertainError:
             self._note_question()
             raise
@@ -217,20 +219,23 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             raise
         finally:
             self._sent = None
-        return None if subject_id is None else self.named(subject_id)
+        return None if external_id is None else self.job_from_id(external_id)
 
-    def _push_id(self, context: Context, subject: Subject[L]) -> None:
+    def _push_id(self, context: Context, job: RemoteJob[L]) -> None:
         try:
-            self._push(context, self.id_key, subject.id)
+            self._push(context, self.id_key, job.id)
         except Exception:
             # It is under way and its id is in the log: failing now would only lose it.
-            self.log.exception("Could not push the id of %s to XCom.", subject.name)
+            self.log.exception("Could not push the id of %s to XCom.", job.name)
 
     def _forget_the_start(self) -> None:
         self._sent = None
-        if self._memory is None:
+        if self._task_state is None:
             return
-        memory, replaced = self._memory, self._replaced  # the latter, as nothing took its place
+        memory, replaced = (
+            self._task_state,
+            self._superseded,
+        )  # the latter, as nothing took its place
         try:
             self._write(memory.forget if replaced is None else lambda: memory.put_back(replaced))
         except Exception:
@@ -239,58 +244,58 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
     def _write(self, write: Callable[[], None]) -> None:
         write_patiently(write, self.log, lambda: self.hook.is_stopping)
 
-    def _of_earlier_try(self, context: Context) -> Subject[L] | None:
+    def _of_earlier_try(self, context: Context) -> RemoteJob[L] | None:
         """Return what an earlier try of this task has started and has not failed."""
-        if self._memory is None:
+        if self._task_state is None:
             return None
         try:
-            record = self._memory.read()
+            record = self._task_state.read()
         except UnreadableError as error:
             self._ask_a_person(
-                self._memory,
+                self._task_state,
                 f"What an earlier try noted in the task's state ({KEY}) {error.found}. "
                 f"{error.remedy}".rstrip(),
                 self.look_for(context, None),
                 is_in_backend=error.is_elsewhere,
             )
             return None
-        here = None if record is None or record.subject_id is None else self.hook.settings.base_url
-        what = plan(record, self._memory.clear_epoch, here, self._asked)
-        if record is not None and what is Plan.ASK:
+        here = None if record is None or record.external_id is None else self.hook.settings.base_url
+        what = plan(record, self._task_state.clear_epoch, here, self._input_fingerprint)
+        if record is not None and what is Plan.UNCERTAIN:
             how_to_look = self.look_for(context, record.try_number)
-            self._ask_a_person(self._memory, without_end(record), how_to_look)
+            self._ask_a_person(self._task_state, without_end(record), how_to_look)
             return None
-        if record is None or record.subject_id is None or not record.is_own:
+        if record is None or record.external_id is None or not record.submitted_by_this_task:
             return None  # what something else has started is found anew
         if what is Plan.ELSEWHERE:
-            self.hook.stay_at(record.base_url, about=self.named(record.subject_id).name)  # raises
+            self.hook.stay_at(
+                record.base_url, about=self.job_from_id(record.external_id).name
+            )  # raises
         if what is Plan.START:
-            if record.phase is Phase.STARTED:
+            if record.phase is SubmissionPhase.SUBMITTED:
                 self.prepare(context)  # else what goes on would be ended for nothing
-                self._replaced = record
-                self._leave(record)
+                self._superseded = record
+                self._cancel_superseded(record)
             return None
-        subject = self.named(record.subject_id)
-        is_retry = record.clear_epoch == self._memory.clear_epoch
+        job = self.job_from_id(record.external_id)
+        is_retry = record.clear_epoch == self._task_state.clear_epoch
         try:
-            failure = (
-                self._failure(subject, is_retry=is_retry) if self.wait_for_completion else None
-            )
+            failure = self._failure(job, is_retry=is_retry) if self.wait_for_completion else None
             if failure is not None:
-                self._replaced = record
-                self.log.info("%s of an earlier try is no success: %s", subject, failure)
+                self._superseded = record
+                self.log.info("%s of an earlier try is no success: %s", job, failure)
                 return None
         except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
             if is_retry:
                 raise
             self.log.warning("%s The task was cleared, so another one is started.", error)
             return None
-        self._asked_then = record.asked
-        self.log.info("Going back to %s, which an earlier try started.", subject.name)
-        return subject
+        self._earlier_fingerprint = record.input_fingerprint
+        self.log.info("Going back to %s, which an earlier try started.", job.name)
+        return job
 
     def _ask_a_person(
-        self, memory: RunMemory, what_is_there: str, how_to_look: str, **how: bool
+        self, memory: RunState, what_is_there: str, how_to_look: str, **how: bool
     ) -> None:
         """Return if a person was asked before, and has cleared the task since.
 
@@ -305,49 +310,51 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
 
     def _note_question(self) -> None:
         """Note that a person is asked, so that a clear after this means that they have looked."""
-        if self._memory is None:
+        if self._task_state is None:
             return
         try:
-            self._write(self._memory.ask)
+            self._write(self._task_state.ask)
         except Exception:
             self.log.exception("Could not note that a person is asked; the next try asks again.")
 
-    def _leave(self, record: Record) -> None:
+    def _cancel_superseded(self, record: SubmissionRecord) -> None:
         """End what was started for other arguments, before a clear, where PromptLayer can."""
-        subject_id = record.subject_id
+        external_id = record.external_id
         if record.base_url != self.hook.settings.base_url:
             self.log.warning(
                 "What an earlier try started at %s is left to itself, as the connection leads to "
                 "%s now: %s.",
                 record.base_url,
                 self.hook.settings.base_url,
-                one_line(str(subject_id), 80),
+                one_line(str(external_id), 80),
             )
             return
         try:
-            subject: Subject[Any] = (
-                self.subject_type(**record.subject) if record.subject else self.named(subject_id)
+            job: RemoteJob[Any] = (
+                self.job_type(**record.job) if record.job else self.job_from_id(external_id)
             )
-            if subject.cancel() is None:
+            if job.cancel() is None:
                 self.log.warning(
                     "What an earlier try started for other arguments is left to itself: %s.",
-                    subject_id,
+                    external_id,
                 )
                 return
-            what_became = self.hook.converse(
-                cancellation(subject),
-                lambda call: self.hook.ask(call, about=subject.name, max_outage=_LEAVE_PATIENCE),
+            what_became = self.hook.run_flow(
+                cancellation(job),
+                lambda call: self.hook.call_with_backoff(
+                    call, about=job.name, max_outage=_CANCEL_SUPERSEDED
+                ),
             )
         except (PromptLayerError, TypeError) as error:
             self.log.warning(
                 "What an earlier try started for other arguments may go on: %s (%s)",
-                one_line(str(subject_id), 80),
+                one_line(str(external_id), 80),
                 error,
             )
         else:
-            self.log.info("%s was started for other arguments. It %s.", subject, what_became)
+            self.log.info("%s was started for other arguments. It %s.", job, what_became)
 
-    def _failure(self, subject: Subject[L], *, is_retry: bool) -> PromptLayerError | None:
+    def _failure(self, job: RemoteJob[L], *, is_retry: bool) -> PromptLayerError | None:
         """Return how it has failed, if it has, and in a way that asks for another.
 
         A verdict is an answer, which a retry does not ask for again; a person who clears the task
@@ -355,33 +362,33 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         another one too, as the workflow may have changed.
         """
         try:
-            look = self.hook.call(subject.read())
+            status = self.hook.call(job.fetch_call())
         except PromptLayerTransientError:
             return None  # not known to have failed; the wait will tell
-        if not look.is_complete:
+        if not status.is_complete:
             return None
         try:
-            self.judge(look)
-            self.check_contents(look)
+            self.raise_for_outcome(status)
+            self.check_contents(status)
         except (
             PromptLayerRunFailedError,
             PromptLayerEvaluationFailedError,
             PromptLayerInvalidInputError,
         ) as error:
-            return error if self.is_accident(error) or not is_retry else None
+            return error if self.may_resubmit(error) or not is_retry else None
         return None
 
     @property
-    def _asked(self) -> str:
+    def _input_fingerprint(self) -> str:
         try:
-            return fingerprint(canonical("what is asked", self.asks()))
+            return fingerprint(canonical("what is asked", self.input_parts()))
         except PromptLayerInvalidInputError:
             return "unfit"  # to be started, as the start will say
 
-    def _open_memory(self, context: Context) -> RunMemory | None:
+    def _open_task_state(self, context: Context) -> RunState | None:
         if not self.reattach:
             return None
-        memory = RunMemory.of(context)
+        memory = RunState.of(context)
         if memory is None and self.retries:
             self.log.info(
                 "This Airflow cannot remember the run across tries (3.3 and later can): a retry "
@@ -389,24 +396,27 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             )
         return memory
 
-    def _remember(self, phase: Phase, subject: Subject[L]) -> None:
-        if self._memory is None:
+    def _remember(self, phase: SubmissionPhase, job: RemoteJob[L]) -> None:
+        if self._task_state is None:
             return
-        memory, asked = self._memory, self._asked_then or self._asked
+        memory, input_fingerprint = (
+            self._task_state,
+            self._earlier_fingerprint or self._input_fingerprint,
+        )
         try:
             self._write(
                 lambda: memory.write(
                     phase,
                     self.hook.settings.base_url,
-                    subject.id,
-                    is_own=self.cancels_on_kill,
-                    asked=asked,
-                    subject=asdict(subject),
+                    job.id,
+                    submitted_by_this_task=self.cancels_on_kill,
+                    input_fingerprint=input_fingerprint,
+                    job=asdict(job),
                 )
             )
         except Exception:
             # As with XCom: it is under way, and failing now would only lose it.
-            self.log.exception("Could not note %s for later tries.", subject.name)
+            self.log.exception("Could not note %s for later tries.", job.name)
 
 
 def store_trouble(error: Exception) -> PromptLayerTransientError:

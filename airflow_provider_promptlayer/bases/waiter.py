@@ -2,7 +2,7 @@
 """How a task waits: the base of the sensors and of the operators.
 
 Whatever the mode, the same three steps are taken. *Identify* the subject, that is, what to wait
-for. *Wait* for it: look, ask :class:`.Wait` what follows, and between two looks sleep,
+for. *Wait* for it: look, ask :class:`.Poller` what follows, and between two looks sleep,
 be rescheduled, or be deferred to the triggerer. *Finish*: judge the ending and hand on what there
 is. Errors become Airflow's in one place, so ``soft_fail``, ``never_fail`` and retries do the same
 in every mode.
@@ -41,15 +41,15 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.flow import cancellation
-from airflow_provider_promptlayer.api.job import L, Subject
+from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.bases.task_errors import task_error
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.event import read_event
-from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, Step, Wait
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision, Poller
 from airflow_provider_promptlayer.polling.resume_state import ResumeState
-from airflow_provider_promptlayer.polling.schedule import AIRFLOWS_POKE_INTERVAL, Pace
-from airflow_provider_promptlayer.submission.task_state import OutageMemory
+from airflow_provider_promptlayer.polling.schedule import AIRFLOWS_POKE_INTERVAL, PollSchedule
+from airflow_provider_promptlayer.submission.task_state import OutageState
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     :param promptlayer_conn_id: id of the Airflow connection.
     :param deferrable: wait in the triggerer, without holding a worker.
     :param poke_interval: seconds (or a ``timedelta``) between two looks, kept to exactly. None for
-        a pace that fits the work, see :class:`.Pace`; in ``mode="reschedule"`` that is
+        a pace that fits the work, see :class:`.PollSchedule`; in ``mode="reschedule"`` that is
         Airflow's own 60 s.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach
         before the task fails.
@@ -100,7 +100,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
     ui_color = "#e8e4fb"
 
-    subject_type: ClassVar[type[Subject[Any]]]
+    job_type: ClassVar[type[RemoteJob[Any]]]
     """What kind of thing this waits for."""
 
     cancels_on_kill: bool = False
@@ -134,8 +134,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self.max_outage = seconds("max_outage", max_outage, zero=True)
         if self.max_outage == math.inf:  # Airflow 3 hands no such number on to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
-        self._subject: Subject[L] | None = None  # once known
-        self._outage_memory: OutageMemory | None = None
+        self._job: RemoteJob[L] | None = None  # once known
+        self._outage_state: OutageState | None = None
         self._resumed = False  # whether this process came back to a wait
         self._is_over = False  # whether the subject was seen to have ended
 
@@ -145,22 +145,22 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return PromptLayerHook(self.promptlayer_conn_id)
 
     @abstractmethod
-    def identify(self, context: Context) -> Subject[L] | None:
+    def get_job(self, context: Context) -> RemoteJob[L] | None:
         """Return what to wait for, or None if there is nothing."""
 
     @abstractmethod
-    def recall(self, context: Context) -> Subject[L] | None:
+    def restore_job(self, context: Context) -> RemoteJob[L] | None:
         """Return what this task waited for when it left the worker, or None if that is lost."""
 
     @abstractmethod
-    def trigger(self, subject: Subject[L], **how: Any) -> BaseTrigger:
-        """Return the trigger that waits for ``subject``.
+    def trigger(self, job: RemoteJob[L], **how: Any) -> BaseTrigger:
+        """Return the trigger that waits for ``job``.
 
         :param how: the arguments of :class:`.PromptLayerTrigger`.
         """
 
     @abstractmethod
-    def judge(self, ending: L) -> None:
+    def raise_for_outcome(self, ending: L) -> None:
         """Raise if an ending counts as a failure."""
 
     def check_contents(self, ending: L) -> None:
@@ -170,21 +170,21 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """
 
     @abstractmethod
-    def deliver(self, context: Context, ending: L) -> Any:
+    def push_result(self, context: Context, ending: L) -> Any:
         """Hand on what an ending that counts as a success left; return the task's result."""
 
-    def look(self, subject: Subject[L]) -> L:
+    def poll(self, job: RemoteJob[L]) -> L:
         """Look once."""
-        return self.hook.call(subject.read())
+        return self.hook.call(job.fetch_call())
 
-    def notes(self) -> dict[str, Any]:
+    def resume_state(self) -> dict[str, Any]:
         """Return what this task has to find again, as JSON, when it comes back from a deferral."""
         return {}
 
-    def without(self, context: Context) -> Any:
+    def nothing_to_do(self, context: Context) -> Any:
         """Return the task's result where there is nothing to wait for."""
 
-    def record(self, context: Context, ending: L) -> None:
+    def push_metadata(self, context: Context, ending: L) -> None:
         """Note what is worth keeping of an ending, whatever it is."""
 
     def may_retry(self, error: Exception) -> bool:
@@ -205,10 +205,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         :raises AirflowSkipException: instead of these, with ``soft_fail`` or ``never_fail``.
         """
         with self._airflow_errors():
-            self._subject = subject = self.identify(context)
-            if subject is None:
-                return self.without(context)
-            return self._go_on(context, subject)
+            self._job = job = self.get_job(context)
+            if job is None:
+                return self.nothing_to_do(context)
+            return self._go_on(context, job)
 
     def execute_complete(
         self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
@@ -222,14 +222,14 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             if waiting is None:
                 waiting = self._notes_from_elsewhere(context)
             state = ResumeState.read(waiting)
-            self._subject = subject = state.subject(self.subject_type)
-            self.cancels_on_kill = state.is_own
+            self._job = job = state.job(self.job_type)
+            self.cancels_on_kill = state.submitted_by_this_task
             if state.base_url is not None:
-                self.hook.stay_at(state.base_url, about=subject.name)
-            read_event(event, subject_id=subject.id)
+                self.hook.stay_at(state.base_url, about=job.name)
+            read_event(event, external_id=job.id)
             self._is_over = True
             wait = self._new_wait(
-                subject,
+                job,
                 state.started_at,
                 deadline=state.deadline,
                 # It has ended in time: a blip in fetching what it left is no time-out.
@@ -239,7 +239,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 ),
                 outage_since=state.outage_since,
             )
-            return self._finish(context, self._wait_to_the_end(subject, wait))
+            return self._finish(context, self._wait_to_the_end(job, wait))
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -252,7 +252,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 next_method, next_kwargs, context
             )
         with self._airflow_errors():
-            self._subject = self.recall(context)
+            self._job = self.restore_job(context)
             reason = str((next_kwargs or {}).get("error", "unknown"))
             for line in (next_kwargs or {}).get("traceback") or []:
                 self.log.error("%s", line.rstrip())
@@ -278,15 +278,15 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                     f"{type(self).__name__}.poke() would start a run at each call: use execute(), "
                     "or poke the sensor for what was started."
                 )
-            subject = self._subject or self.identify(context)
-            if subject is None:
+            job = self._job or self.get_job(context)
+            if job is None:
                 return PokeReturnValue(is_done=True)
             try:
-                look = self.look(subject)
+                status = self.poll(job)
             except PromptLayerTransientError as error:
                 self.log.warning("%s", error)
                 return PokeReturnValue(is_done=False)
-            return PokeReturnValue(is_done=look.is_complete, xcom_value=subject.id)
+            return PokeReturnValue(is_done=status.is_complete, xcom_value=job.id)
 
     def on_kill(self) -> None:
         """Cancel what this task has started, where PromptLayer can; else say that it goes on.
@@ -294,41 +294,41 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         Nothing more is started afterwards, as Airflow 3 lets the task go on until it is killed.
         """
         self.hook.stop_starting()
-        subject = self._subject
-        if subject is None:
+        job = self._job
+        if job is None:
             return
         if self._is_over:
-            self.log.warning("The task is being stopped. %s has ended.", subject)
+            self.log.warning("The task is being stopped. %s has ended.", job)
             return
         if not self.cancels_on_kill:
             self.log.warning("The task is being stopped. %s", self._left())
             return
         try:
-            what_became = self.hook.converse(cancellation(subject), self.hook.call_apart)
+            what_became = self.hook.run_flow(cancellation(job), self.hook.call_from_signal_handler)
         except Exception:
-            self.log.exception("Could not cancel %s, which goes on at PromptLayer.", subject.name)
+            self.log.exception("Could not cancel %s, which goes on at PromptLayer.", job.name)
         else:
-            self.log.warning("The task is being stopped. %s %s.", subject, what_became)
+            self.log.warning("The task is being stopped. %s %s.", job, what_became)
 
-    def _go_on(self, context: Context, subject: Subject[L]) -> Any:
+    def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
         """Do what is to be done once it is known what to wait for: wait, and hand on."""
         started_at = self._started_at(context)
         if self.reschedule and not self.deferrable:
-            self._outage_memory = OutageMemory.of(context)
+            self._outage_state = OutageState.of(context)
         wait = self._new_wait(
-            subject,
+            job,
             started_at,
             deadline=min(started_at + self.timeout, self._must_end_by(context)),
             outage_since=self._outage_so_far(),
         )
-        return self._finish(context, self._wait_to_the_end(subject, wait))
+        return self._finish(context, self._wait_to_the_end(job, wait))
 
     def _outage_so_far(self) -> float | None:
         """Return since when earlier visits of this try could not ask, as far as known."""
-        if self._outage_memory is None:
+        if self._outage_state is None:
             return None
         try:
-            return self._outage_memory.read()
+            return self._outage_state.read()
         except UnreadableError as error:
             self.log.warning(
                 "The note of an outage of PromptLayer %s. max_outage counts from now on. %s",
@@ -345,50 +345,50 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
         :raises PromptLayerEventError: if it is not known.
         """
-        subject = self.recall(context)
-        if subject is None:
+        job = self.restore_job(context)
+        if job is None:
             raise PromptLayerEventError("The task was resumed without its own notes.")
         now = time.time()
         return ResumeState(
-            asdict(subject),
+            asdict(job),
             started_at=now,
             deadline=min(now + self.timeout, self._must_end_by(context)),
-            is_own=self.cancels_on_kill,
+            submitted_by_this_task=self.cancels_on_kill,
         ).payload()
 
     def _must_end_by(self, context: Context) -> float:  # noqa: ARG002
         """Return when the wait has to be over, whatever its ``timeout``, since the epoch."""
         return math.inf
 
-    def _wait_to_the_end(self, subject: Subject[L], wait: Wait) -> L:
+    def _wait_to_the_end(self, job: RemoteJob[L], wait: Poller) -> L:
         """Look until the subject has ended; or leave the worker, to come back later."""
         while True:
-            time.sleep(wait.before_look(now=time.time()))
+            time.sleep(wait.delay_before_poll(now=time.time()))
             try:
-                look = self.look(subject)
-                step = wait.after_look(look, now=time.time())
+                status = self.poll(job)
+                step = wait.on_status(status, now=time.time())
             except PromptLayerTransientError as error:
-                step = wait.after_error(error, now=time.time())
+                step = wait.on_error(error, now=time.time())
             except PromptLayerUnknownConnectionError as error:
                 if not self._resumed:
                     raise
                 # It was there before the deferral; Airflow says the same when it cannot look.
-                step = wait.after_error(PromptLayerTransientError(str(error)), now=time.time())
+                step = wait.on_error(PromptLayerTransientError(str(error)), now=time.time())
             else:
                 self._is_over = step.is_done
                 if step.is_done:
                     if step.ends_outage or not self._resumed:  # else the triggerer has said it
                         self._log_step(step)
-                    return look
+                    return status
             self._log_step(step)
             if self.deferrable:
-                next_look_at = wait.hand_over(
+                next_poll_at = wait.first_poll_after_defer(
                     step,
                     settle=SETTLE_SECONDS,
                     now=time.time(),
                     is_contradicted=self._is_contradicted,
                 )
-                self._defer(subject, wait, next_look_at=next_look_at)
+                self._defer(job, wait, next_poll_at=next_poll_at)
             if self.reschedule and self._may_leave(wait):
                 wake_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
                     seconds=step.sleep
@@ -396,7 +396,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 raise version_compat.reschedule_exception(wake_at)
             time.sleep(step.sleep)
 
-    def _defer(self, subject: Subject[L], wait: Wait, *, next_look_at: float) -> NoReturn:
+    def _defer(self, job: RemoteJob[L], wait: Poller, *, next_poll_at: float) -> NoReturn:
         deadline = wait.started_at + self.timeout if wait.deadline is None else wait.deadline
         last_deadline = deadline + wait.grace
         # The triggerer goes on with an outage that the worker has met. One met after it had
@@ -406,37 +406,37 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         )
         self.defer(
             trigger=self.trigger(
-                subject,
+                job,
                 promptlayer_conn_id=self.promptlayer_conn_id,
-                poke_interval=wait.pace.poke_interval,
-                exponential_backoff=wait.pace.exponential_backoff,
-                max_wait=wait.pace.max_wait,
+                poke_interval=wait.schedule.poke_interval,
+                exponential_backoff=wait.schedule.exponential_backoff,
+                max_wait=wait.schedule.max_wait,
                 max_outage=wait.max_outage,
                 started_at=wait.started_at,
                 deadline=last_deadline,
-                next_look_at=next_look_at,
+                next_poll_at=next_poll_at,
                 outage_since=outage_there,
                 cancel_on_kill=self.cancels_on_kill,
-                is_gone_back_to=self.is_gone_back_to,
+                reattaches_after_clear=self.reattaches_after_clear,
                 base_url=self.hook.stays_at,
             ),
             method_name="execute_complete",
             kwargs={
                 "waiting": ResumeState(
-                    asdict(subject),
+                    asdict(job),
                     wait.started_at,
                     deadline,
                     outage_here,
                     self.cancels_on_kill,
                     self.hook.stays_at,
                 ).payload()
-                | self.notes()
+                | self.resume_state()
             },
-            timeout=airflow_timeout(max(last_deadline, next_look_at) - time.time()),
+            timeout=airflow_timeout(max(last_deadline, next_poll_at) - time.time()),
         )
 
     @property
-    def is_gone_back_to(self) -> bool:
+    def reattaches_after_clear(self) -> bool:
         """Whether the next try goes on with the subject, should this one be cleared."""
         return True
 
@@ -445,15 +445,15 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """Whether what goes on was said to have ended: so the triggerer does, when it resumes."""
         return self._resumed
 
-    def _may_leave(self, wait: Wait) -> bool:
+    def _may_leave(self, wait: Poller) -> bool:
         """Return whether the next process will know what this one knows of an outage.
 
         If not, the worker is kept until the outage ends, one way or the other: better than a task
         that never learns that it has lasted for too long.
         """
-        if self._outage_memory is None:
+        if self._outage_state is None:
             return wait.outage_since is None
-        self._outage_memory.write(wait.outage_since)
+        self._outage_state.write(wait.outage_since)
         return True
 
     def _started_at(self, context: Context) -> float:
@@ -464,22 +464,22 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return time.time()
 
     def _finish(self, context: Context, ending: L) -> Any:
-        self.record(context, ending)
-        self.judge(ending)
-        return self.deliver(context, ending)
+        self.push_metadata(context, ending)
+        self.raise_for_outcome(ending)
+        return self.push_result(context, ending)
 
     def _new_wait(
         self,
-        subject: Subject[L],
+        job: RemoteJob[L],
         started_at: float,
         *,
         deadline: float,
         grace: float = 0.0,
         outage_since: float | None = None,
-    ) -> Wait:
-        return Wait(
-            subject.name,
-            self._pace(),
+    ) -> Poller:
+        return Poller(
+            job.name,
+            self._schedule(),
             started_at=started_at,
             deadline=deadline,
             grace=grace,
@@ -487,18 +487,18 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             outage_since=outage_since,
         )
 
-    def _pace(self) -> Pace:
-        return Pace(
+    def _schedule(self) -> PollSchedule:
+        return PollSchedule(
             self.poke_interval if self._keeps_interval else None,
             self.exponential_backoff,
             self.max_wait.total_seconds() if self.max_wait is not None else None,
         )
 
     def _left(self) -> str:
-        named = "What it waited for" if self._subject is None else str(self._subject)
-        return f"{named} {self.subject_type.when_left}."
+        named = "What it waited for" if self._job is None else str(self._job)
+        return f"{named} {self.job_type.abandoned_phrase}."
 
-    def _log_step(self, step: Step) -> None:
+    def _log_step(self, step: PollDecision) -> None:
         if step.note:
             (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.outcomes.workflows import (
     FailOn,
     PromptLayerRunFailedError,
     check_fail_on,
-    judge,
+    raise_for_outcome,
 )
 
 if TYPE_CHECKING:
@@ -26,26 +26,26 @@ class PromptLayerWorkflowWaiter(PromptLayerWaiter[WorkflowResults]):
     :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
     """
 
-    subject_type = WorkflowRun
+    job_type = WorkflowRun
 
     def __init__(self, *, fail_on: FailOn = "no_output", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_fail_on(fail_on)
         self.fail_on: FailOn = fail_on
 
-    def trigger(self, subject: Subject[WorkflowResults], **how: Any) -> BaseTrigger:
+    def trigger(self, job: RemoteJob[WorkflowResults], **how: Any) -> BaseTrigger:
         """Return the trigger that waits for a run."""
         from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
-        return PromptLayerWorkflowTrigger(workflow_version_execution_id=subject.id, **how)
+        return PromptLayerWorkflowTrigger(workflow_version_execution_id=job.id, **how)
 
-    def judge(self, ending: WorkflowResults) -> None:
+    def raise_for_outcome(self, ending: WorkflowResults) -> None:
         """Apply ``fail_on``.
 
         :raises PromptLayerRunFailedError: naming each failed node.
         """
         try:
-            judge(ending, "any_node" if self.fail_on == "never" else self.fail_on)
+            raise_for_outcome(ending, "any_node" if self.fail_on == "never" else self.fail_on)
         except PromptLayerRunFailedError as error:
             if self.fail_on != "never":
                 raise

@@ -39,14 +39,14 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnreachableError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.api.flow import R, Talk
+from airflow_provider_promptlayer.api.flow import CallFlow, R
 from airflow_provider_promptlayer.api.http import Call, Origin, Request, Response
-from airflow_provider_promptlayer.api.job import L, Subject
+from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import workflow_count
-from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, Step, Wait
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision, Poller
 from airflow_provider_promptlayer.polling.retries import resend_after
-from airflow_provider_promptlayer.polling.schedule import CurrentThrottle, Pace, Throttle
+from airflow_provider_promptlayer.polling.schedule import CurrentThrottle, PollSchedule, Throttle
 from airflow_provider_promptlayer.transport.settings import Settings, read_connection
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ _opening = threading.RLock()
 _READ_AGAIN_SECONDS = 60.0
 """How often at most the connection is read again where PromptLayer is not reached through it."""
 
-_APART_SECONDS = 3.0
-"""For how long :meth:`PromptLayerConnectionHook.call_apart` rides out trouble.
+_SIGNAL_HANDLER_SECONDS = 3.0
+"""For how long :meth:`PromptLayerConnectionHook.call_from_signal_handler` rides out trouble.
 
 Airflow 3 gives a task that is to stop five seconds.
 """
 
-_APART_PAUSE = 0.3
+_SIGNAL_HANDLER_PAUSE = 0.3
 
 
 class PromptLayerConnectionHook(BaseHook):
@@ -187,7 +187,7 @@ class PromptLayerConnectionHook(BaseHook):
             self._say_changed(error)
             return self._call_once(call, self._blocking_transport())
 
-    def call_apart(self, call: Call[T]) -> T:
+    def call_from_signal_handler(self, call: Call[T]) -> T:
         """Do what :meth:`call` does, on a connection of its own and with the key at hand.
 
         For a signal handler, which may have interrupted another call. It may also have interrupted
@@ -200,16 +200,16 @@ class PromptLayerConnectionHook(BaseHook):
 
         if self._settings is None:
             raise PromptLayerConfigurationError("The Airflow connection was not read so far.")
-        give_up_at = time.monotonic() + _APART_SECONDS
+        give_up_at = time.monotonic() + _SIGNAL_HANDLER_SECONDS
         while True:
             transport = BlockingTransport(self._settings)
             try:
                 response = self._attributed(transport.send(call.request), self._settings)
                 return call.read(response, time.time())
             except PromptLayerTransientError:
-                if time.monotonic() + _APART_PAUSE >= give_up_at:
+                if time.monotonic() + _SIGNAL_HANDLER_PAUSE >= give_up_at:
                     raise
-                time.sleep(_APART_PAUSE)
+                time.sleep(_SIGNAL_HANDLER_PAUSE)
             finally:
                 transport.close()
 
@@ -295,7 +295,7 @@ class PromptLayerConnectionHook(BaseHook):
                 sent += 1
                 await asyncio.sleep(self._until_resend(error, sent))
 
-    def ask(
+    def call_with_backoff(
         self,
         call: Call[T],
         *,
@@ -317,14 +317,14 @@ class PromptLayerConnectionHook(BaseHook):
             try:
                 answer = self.call(call)
             except PromptLayerTransientError as error:
-                step = wait.after_error(error, now=time.time())
+                step = wait.on_error(error, now=time.time())
                 self._log_step(step)
                 time.sleep(_capped(step.sleep, deadline))
             else:
-                self._log_step(wait.after_answer(now=time.time()))
+                self._log_step(wait.on_answer(now=time.time()))
                 return answer
 
-    async def aask(
+    async def acall_with_backoff(
         self,
         call: Call[T],
         *,
@@ -339,83 +339,83 @@ class PromptLayerConnectionHook(BaseHook):
             try:
                 answer = await self.acall(call)
             except PromptLayerTransientError as error:
-                step = wait.after_error(error, now=time.time())
+                step = wait.on_error(error, now=time.time())
                 self._log_step(step)
                 await asyncio.sleep(_capped(step.sleep, deadline))
             else:
-                self._log_step(wait.after_answer(now=time.time()))
+                self._log_step(wait.on_answer(now=time.time()))
                 return answer
 
     @staticmethod
-    def converse(talk: Talk[R], send: Callable[[Call[Any]], Any]) -> R:
+    def run_flow(flow: CallFlow[R], send: Callable[[Call[Any]], Any]) -> R:
         """Send the calls of a talk, one after the other, and return what it comes to."""
         try:
-            call = next(talk)
+            call = next(flow)
             while True:
                 try:
                     answer = send(call)
                 except PromptLayerError as error:
-                    call = talk.throw(error)
+                    call = flow.throw(error)
                 else:
-                    call = talk.send(answer)
+                    call = flow.send(answer)
         except StopIteration as end:
             result: R = end.value
             return result
 
     @staticmethod
-    async def aconverse(talk: Talk[R], send: Callable[[Call[Any]], Awaitable[Any]]) -> R:
-        """Do what :meth:`converse` does, without blocking the event loop."""
+    async def arun_flow(flow: CallFlow[R], send: Callable[[Call[Any]], Awaitable[Any]]) -> R:
+        """Do what :meth:`run_flow` does, without blocking the event loop."""
         try:
-            call = next(talk)
+            call = next(flow)
             while True:
                 try:
                     answer = await send(call)
                 except PromptLayerError as error:
-                    call = talk.throw(error)
+                    call = flow.throw(error)
                 else:
-                    call = talk.send(answer)
+                    call = flow.send(answer)
         except StopIteration as end:
             result: R = end.value
             return result
 
     def _wait_for(
-        self, subject: Subject[L], timeout: float, poke_interval: float | None, max_outage: float
+        self, job: RemoteJob[L], timeout: float, poke_interval: float | None, max_outage: float
     ) -> L:
         times = _times(timeout, poke_interval, max_outage)
-        wait = self._new_wait(subject, *times)
+        wait = self._new_wait(job, *times)
         while True:
-            time.sleep(wait.before_look(now=time.time()))
+            time.sleep(wait.delay_before_poll(now=time.time()))
             try:
-                look = self.call(subject.read())
-                step = wait.after_look(look, now=time.time())
+                status = self.call(job.fetch_call())
+                step = wait.on_status(status, now=time.time())
             except PromptLayerTransientError as error:
-                step = wait.after_error(error, now=time.time())
+                step = wait.on_error(error, now=time.time())
             self._log_step(step)
             if step.is_done:
-                return look
+                return status
             time.sleep(step.sleep)
 
     async def _await_for(
         self,
-        subject: Subject[L],
+        job: RemoteJob[L],
         timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
         poke_interval: float | None,
         max_outage: float,
     ) -> L:
         times = _times(timeout, poke_interval, max_outage)
         async with self.async_transport():  # which has read the connection, for the throttle
-            wait = self._new_wait(subject, *times)
+            wait = self._new_wait(job, *times)
             while True:
-                if (hold := wait.before_look(now=time.time())) > 0:
+                if (hold := wait.delay_before_poll(now=time.time())) > 0:
                     await asyncio.sleep(hold)
                 try:
-                    look = await self.acall(subject.read(), deadline=wait.deadline)
-                    step = wait.after_look(look, now=time.time())
+                    status = await self.acall(job.fetch_call(), deadline=wait.deadline)
+                    step = wait.on_status(status, now=time.time())
                 except PromptLayerTransientError as error:
-                    step = wait.after_error(error, now=time.time())
+                    step = wait.on_error(error, now=time.time())
                 self._log_step(step)
                 if step.is_done:
-                    return look
+                    return status
                 await asyncio.sleep(step.sleep)
 
     def _blocking_transport(self) -> BlockingTransport:
@@ -449,7 +449,7 @@ class PromptLayerConnectionHook(BaseHook):
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
         self._say_redacted(call.request, response)
-        if response.takes_long:
+        if response.is_slow_to_parse:
             return await asyncio.to_thread(call.read, response, time.time())
         return call.read(response, time.time())
 
@@ -598,19 +598,19 @@ class PromptLayerConnectionHook(BaseHook):
         return CurrentThrottle(lambda: _throttles.setdefault(self.settings, Throttle()))
 
     def _new_wait(
-        self, subject: Subject[L], timeout: float, poke_interval: float | None, max_outage: float
-    ) -> Wait:
+        self, job: RemoteJob[L], timeout: float, poke_interval: float | None, max_outage: float
+    ) -> Poller:
         now = time.time()
-        return Wait(
-            subject.name,
-            Pace(poke_interval),
+        return Poller(
+            job.name,
+            PollSchedule(poke_interval),
             started_at=now,
             deadline=now + timeout,
             max_outage=max_outage,
             throttle=self.throttle,
         )
 
-    def _log_step(self, step: Step) -> None:
+    def _log_step(self, step: PollDecision) -> None:
         if step.note:
             (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
 
@@ -630,8 +630,10 @@ def _times(
     )
 
 
-def _patience(about: str, max_outage: float) -> Wait:
-    return Wait(about, Pace(0.0), started_at=time.time(), deadline=None, max_outage=max_outage)
+def _patience(about: str, max_outage: float) -> Poller:
+    return Poller(
+        about, PollSchedule(0.0), started_at=time.time(), deadline=None, max_outage=max_outage
+    )
 
 
 def _check_time(about: str, deadline: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow_provider_promptlayer.api import reports, scorecards, tables
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, opaque_text, positive, uuid
-from airflow_provider_promptlayer.api.flow import Talk
+from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
@@ -25,13 +25,13 @@ from airflow_provider_promptlayer.outcomes.evaluations import (
     check_fail_on_cells,
     check_fail_on_verdict,
     check_min_score,
-    judge_operation,
-    judge_report,
+    raise_for_operation,
+    raise_for_report,
 )
 from airflow_provider_promptlayer.outcomes.explained import (
     MESSAGE_SECONDS,
     PATIENCE,
-    explained_judgement,
+    explained_outcome,
     score_of,
 )
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
@@ -61,7 +61,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerStartUncertainError: if an operation may have been queued and its id is
             not known.
         """
-        talk = self._recalculation(
+        flow = self._recalculation(
             table_id,
             sheet_id,
             confirm_large,
@@ -69,7 +69,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
             row_ids=row_ids,
             statuses=statuses,
         )
-        return self.converse(talk, self.start)
+        return self.run_flow(flow, self.start)
 
     async def arun_table_operation(
         self,
@@ -82,7 +82,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         confirm_large: bool = False,
     ) -> tables.QueuedOperation | tables.NothingToDo:
         """Do what :meth:`run_table_operation` does, without blocking the event loop."""
-        talk = self._recalculation(
+        flow = self._recalculation(
             table_id,
             sheet_id,
             confirm_large,
@@ -90,7 +90,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
             row_ids=row_ids,
             statuses=statuses,
         )
-        return await self.aconverse(talk, self.astart)
+        return await self.arun_flow(flow, self.astart)
 
     def get_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str
@@ -147,10 +147,10 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
-        subject = _operation(table_id, sheet_id, operation_id)
+        job = _operation(table_id, sheet_id, operation_id)
         check_fail_on_cells(fail_on)
-        ending = self._wait_for(subject, timeout, poke_interval, max_outage)
-        judge_operation(ending, fail_on)
+        ending = self._wait_for(job, timeout, poke_interval, max_outage)
+        raise_for_operation(ending, fail_on)
         return ending
 
     async def await_for_table_operation(
@@ -165,10 +165,10 @@ class EvaluationMethods(PromptLayerConnectionHook):
         fail_on: FailOnCells = "any_cell",
     ) -> tables.TableOperation:
         """Do what :meth:`wait_for_table_operation` does, without blocking the event loop."""
-        subject = _operation(table_id, sheet_id, operation_id)
+        job = _operation(table_id, sheet_id, operation_id)
         check_fail_on_cells(fail_on)
-        ending = await self._await_for(subject, timeout, poke_interval, max_outage)
-        judge_operation(ending, fail_on)
+        ending = await self._await_for(job, timeout, poke_interval, max_outage)
+        raise_for_operation(ending, fail_on)
         return ending
 
     def run_scorecard(
@@ -335,10 +335,10 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
-        subject = _calculation(table_id, sheet_id, calculation_id)
+        job = _calculation(table_id, sheet_id, calculation_id)
         gate = _gate(fail_on_verdict, min_score)
-        ending = self._wait_for(subject, timeout, poke_interval, max_outage)
-        self.judge_scorecard(subject, ending, **gate)
+        ending = self._wait_for(job, timeout, poke_interval, max_outage)
+        self.raise_for_scorecard(job, ending, **gate)
         return ending
 
     async def await_for_scorecard(
@@ -354,19 +354,21 @@ class EvaluationMethods(PromptLayerConnectionHook):
         min_score: float | NotSet = NOTSET,
     ) -> scorecards.ScorecardCalculation:
         """Do what :meth:`wait_for_scorecard` does, without blocking the event loop."""
-        subject = _calculation(table_id, sheet_id, calculation_id)
+        job = _calculation(table_id, sheet_id, calculation_id)
         gate = _gate(fail_on_verdict, min_score)
-        ending = await self._await_for(subject, timeout, poke_interval, max_outage)
+        ending = await self._await_for(job, timeout, poke_interval, max_outage)
         deadline = time.time() + MESSAGE_SECONDS
 
         async def ask(call: Call[Any]) -> Any:
-            about = f"the rows of {subject.name}"
-            return await self.aask(call, about=about, max_outage=PATIENCE, deadline=deadline)
+            about = f"the rows of {job.name}"
+            return await self.acall_with_backoff(
+                call, about=about, max_outage=PATIENCE, deadline=deadline
+            )
 
-        await self.aconverse(explained_judgement(subject, ending, **gate), ask)
+        await self.arun_flow(explained_outcome(job, ending, **gate), ask)
         return ending
 
-    def judge_scorecard(
+    def raise_for_scorecard(
         self,
         calculation: scorecards.SheetCalculation,
         ending: scorecards.ScorecardCalculation,
@@ -382,10 +384,10 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         def ask(call: Call[Any]) -> Any:
             about = f"the rows of {calculation.name}"
-            return self.ask(call, about=about, max_outage=PATIENCE, deadline=deadline)
+            return self.call_with_backoff(call, about=about, max_outage=PATIENCE, deadline=deadline)
 
-        self.converse(
-            explained_judgement(
+        self.run_flow(
+            explained_outcome(
                 calculation, ending, fail_on_verdict=fail_on_verdict, min_score=min_score
             ),
             ask,
@@ -469,12 +471,12 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
-        subject = reports.FinalReport(positive("report_id", report_id))
+        job = reports.FinalReport(positive("report_id", report_id))
         check_fail_on_cells(fail_on)
         needed = check_min_score(min_score)
-        ending = self._wait_for(subject, timeout, poke_interval, max_outage)
+        ending = self._wait_for(job, timeout, poke_interval, max_outage)
         score = self.score_of_report(ending, max_outage=max_outage)
-        judge_report(ending, score, fail_on=fail_on, min_score=needed)
+        raise_for_report(ending, score, fail_on=fail_on, min_score=needed)
         return ending, score
 
     async def await_for_report(
@@ -488,18 +490,18 @@ class EvaluationMethods(PromptLayerConnectionHook):
         min_score: float | NotSet = NOTSET,
     ) -> tuple[reports.Report, reports.ReportScore]:
         """Do what :meth:`wait_for_report` does, without blocking the event loop."""
-        subject = reports.FinalReport(positive("report_id", report_id))
+        job = reports.FinalReport(positive("report_id", report_id))
         check_fail_on_cells(fail_on)
         needed = check_min_score(min_score)
-        ending = await self._await_for(subject, timeout, poke_interval, max_outage)
+        ending = await self._await_for(job, timeout, poke_interval, max_outage)
 
         async def ask(call: Call[Any]) -> Any:
-            return await self.aask(
-                call, about=f"the score of {subject.name}", max_outage=max_outage
+            return await self.acall_with_backoff(
+                call, about=f"the score of {job.name}", max_outage=max_outage
             )
 
-        score = await self.aconverse(score_of(ending), ask)
-        judge_report(ending, score, fail_on=fail_on, min_score=needed)
+        score = await self.arun_flow(score_of(ending), ask)
+        raise_for_report(ending, score, fail_on=fail_on, min_score=needed)
         return ending, score
 
     def score_of_report(
@@ -513,15 +515,15 @@ class EvaluationMethods(PromptLayerConnectionHook):
         """
 
         def ask(call: Call[Any]) -> Any:
-            return self.ask(
+            return self.call_with_backoff(
                 call, about=f"the score of report {ending.report_id}", max_outage=max_outage
             )
 
-        return self.converse(score_of(ending), ask)
+        return self.run_flow(score_of(ending), ask)
 
     def _recalculation(
         self, table_id: str, sheet_id: str, confirm_large: bool, **selection: Any
-    ) -> Talk[tables.QueuedOperation | tables.NothingToDo]:
+    ) -> CallFlow[tables.QueuedOperation | tables.NothingToDo]:
         answer = yield tables.recalculate_cells(table_id, sheet_id, **selection)
         if isinstance(answer, tables.ConfirmationNeeded) and confirm_large:
             self.log.info(

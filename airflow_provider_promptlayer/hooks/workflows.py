@@ -16,7 +16,7 @@ from airflow_provider_promptlayer.api.workflows import (
     workflow_results,
 )
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
-from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on, judge
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on, raise_for_outcome
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 
@@ -133,7 +133,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
         run = WorkflowRun(execution_id(workflow_version_execution_id))
         check_fail_on(fail_on)
         results = self._wait_for(run, timeout, poke_interval, max_outage)
-        judge(results, fail_on)
+        raise_for_outcome(results, fail_on)
         return results
 
     async def await_for_workflow_results(
@@ -149,7 +149,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
         run = WorkflowRun(execution_id(workflow_version_execution_id))
         check_fail_on(fail_on)
         results = await self._await_for(run, timeout, poke_interval, max_outage)
-        judge(results, fail_on)
+        raise_for_outcome(results, fail_on)
         return results
 
     def _started(self, run: StartedRun) -> int:

@@ -20,7 +20,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerTransientError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
 from airflow_provider_promptlayer.bases.batch_results import MANY_TROUBLES, BatchResults
 from airflow_provider_promptlayer.bases.submitter import ahead_of_execution_timeout, store_trouble
@@ -28,23 +28,23 @@ from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.operators.workflows import origin
 from airflow_provider_promptlayer.outcomes.batches import (
     PromptLayerBatchFailedError,
-    judge_batch,
     needed,
+    raise_for_batch,
     shortfall,
 )
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on
 from airflow_provider_promptlayer.polling.event import read_event
 from airflow_provider_promptlayer.polling.resume_state import ResumeState
 from airflow_provider_promptlayer.submission.batch import (
-    Await,
     Batch,
-    BatchLook,
+    BatchStatus,
     Start,
+    WaitUntil,
     WorkflowRuns,
 )
 from airflow_provider_promptlayer.submission.batch_input import OVER, Input, Stage
 from airflow_provider_promptlayer.submission.batch_resume import batch_payload, read_batch
-from airflow_provider_promptlayer.submission.task_state import BatchMemory, write_patiently
+from airflow_provider_promptlayer.submission.task_state import BatchState, write_patiently
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _ABOUT: Final = "the batch of workflow runs"
 _RUNS_NAMED: Final = 20
 
 
-class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
+class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
     """Run a workflow for each of many inputs, wait for all of them, and push a list of results.
 
     A thousand mapped tasks cost Airflow a thousand worker starts, and another thousand when they
@@ -144,7 +144,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"inputs": "json", "metadata": "json"}
 
-    subject_type = WorkflowRuns
+    job_type = WorkflowRuns
     starts_what_it_waits_for = True
 
     def __init__(
@@ -179,7 +179,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         self.nodes: Any = nodes
         self.return_all_outputs = return_all_outputs
         self.fail_on: FailOn = fail_on
-        self._memory: BatchMemory | None = None
+        self._task_state: BatchState | None = None
         self._batch: Batch | None = None  # once known
         self._inputs: BatchInputs | None = None  # once rendered
         self._results: BatchResults | None = None  # while there is a batch
@@ -214,8 +214,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         with self._airflow_errors():
             self._began_at = time.time()
             self._deadline = self._began_at + self.timeout
-            self.identify(context)
-            if self._memory is None:  # else a retry goes back to the runs
+            self.get_job(context)
+            if self._task_state is None:  # else a retry goes back to the runs
                 self._deadline = min(self._deadline, ahead_of_execution_timeout(self, context))
             return self._to_the_end(context)
 
@@ -236,21 +236,21 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             self._batch = batch
             if state.base_url is not None:
                 self.hook.stay_at(state.base_url, about=_ABOUT)
-            if self._memory is not None:
-                self._memory.resume(state.base_url or self.hook.settings.base_url)
-            subject = self._subject = state.subject(WorkflowRuns)
+            if self._task_state is not None:
+                self._task_state.resume(state.base_url or self.hook.settings.base_url)
+            job = self._job = state.job(WorkflowRuns)
             self._arrange(context)
             # Without notes it is not known which of the runs were still going on.
             is_any = not has_notes and isinstance(event, dict)
             try:
-                read_event(event, subject_id=str(event.get("id")) if is_any else subject.id)
+                read_event(event, external_id=str(event.get("id")) if is_any else job.id)
             except PromptLayerOutageError:
-                if subject.until or batch.count(Stage.GOING, *OVER) < 2:
+                if job.until or batch.count(Stage.RUNNING, *OVER) < 2:
                     raise
                 self._is_doubtful = True  # it may be of one run alone: reading them tells
             except PromptLayerWaitTimeoutError:
                 return self._finish_late(context)
-            if subject.until == 0:
+            if job.until == 0:
                 batch.end_all()  # if one has not, reading it will tell
             return self._to_the_end(context, outage_since=state.outage_since)
 
@@ -258,10 +258,10 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
         """Come back from the triggerer."""
-        self._memory = self._open_memory(context)
+        self._task_state = self._open_task_state(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def identify(self, context: Context) -> WorkflowRuns | None:
+    def get_job(self, context: Context) -> WorkflowRuns | None:
         """Check the inputs, and find what earlier tries have started; nothing is sent yet.
 
         :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
@@ -269,12 +269,12 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         inputs = self._inputs = self._new_inputs(context)
         inputs.check(self.min_success_rate)
         texts("nodes", self.nodes)
-        self._memory = self._open_memory(context)
+        self._task_state = self._open_task_state(context)
         base_url = self.hook.settings.base_url
         batch = self._batch = (
             Batch.take_over([], inputs.fingerprints)
-            if self._memory is None
-            else self._memory.open(inputs.fingerprints, base_url)
+            if self._task_state is None
+            else self._task_state.open(inputs.fingerprints, base_url)
         )
         self.hook.stay_at(base_url, about=_ABOUT)
         self._refuse_unfit(batch, inputs)
@@ -283,7 +283,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             others = [
                 place
                 for place, index in enumerate(batch.order)
-                if batch.inputs[index].stage is Stage.GOING
+                if batch.inputs[index].stage is Stage.RUNNING
                 and batch.inputs[index].fingerprint != inputs.fingerprints[place]
             ]
             if others:
@@ -295,11 +295,11 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 )
             self._keep(context)
         self._say_dropped(batch)
-        if self._memory is not None and self._memory.left_elsewhere:
+        if self._task_state is not None and self._task_state.left_elsewhere:
             self.log.warning(
                 "Runs that an earlier try started at another PromptLayer are left to themselves: "
                 "%s.",
-                _some(self._memory.left_elsewhere),
+                _some(self._task_state.left_elsewhere),
             )
         return WorkflowRuns(batch.going) if batch.going else None
 
@@ -319,7 +319,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     @staticmethod
     def _refuse_unfit(batch: Batch, inputs: BatchInputs) -> None:
         for place, problem in inputs.unfit.items():
-            if batch.inputs[batch.order[place]].stage is Stage.LEFT:
+            if batch.inputs[batch.order[place]].stage is Stage.PENDING:
                 batch.refused(batch.order[place], problem)
 
     def _say_dropped(self, batch: Batch) -> None:
@@ -341,31 +341,31 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             raise PromptLayerEventError("The task was resumed without its own notes.")
         batch = Batch(
             [
-                Input(text, Stage.GOING, run_id)
+                Input(text, Stage.RUNNING, run_id)
                 for text, run_id in zip(fingerprints, pushed, strict=True)
             ]
         )
         return {**super()._notes_from_elsewhere(context), "batch": batch_payload(batch)}
 
-    def recall(self, context: Context) -> WorkflowRuns | None:
+    def restore_job(self, context: Context) -> WorkflowRuns | None:
         """Return the runs whose ids were pushed before the task left the worker."""
         pushed = xcom.pull_own(context, xcom.EXECUTION_IDS_KEY)
         ids = [each for each in pushed or () if each is not None]
         return WorkflowRuns(ids) if ids else None
 
-    def look(self, subject: Subject[BatchLook]) -> BatchLook:
+    def poll(self, job: RemoteJob[BatchStatus]) -> BatchStatus:
         """Look at runs, one after the other, until it is known whether to wait on.
 
         One run that cannot be asked about counts as one that goes on; the answer to another tells
         that PromptLayer is there.
         """
-        batch, until = self.batch, subject.until if isinstance(subject, WorkflowRuns) else 0
+        batch, until = self.batch, job.until if isinstance(job, WorkflowRuns) else 0
         go_on, answers, troubles = 0, 0, []
-        for index in batch.at(Stage.GOING):
+        for index in batch.at(Stage.RUNNING):
             try:
                 run = batch.run(index)
                 is_contradicted = index in self.results.contradicted
-                look = self.hook.call(run.read() if is_contradicted else run.peek())
+                status = self.hook.call(run.fetch_call() if is_contradicted else run.status_call())
             except PromptLayerTransientError as error:
                 troubles.append(error)
                 go_on += 1
@@ -373,16 +373,16 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 batch.ended(index)  # reading it tells why
             else:
                 answers += 1
-                go_on += not look.is_complete
-                if look.is_complete:
+                go_on += not status.is_complete
+                if status.is_complete:
                     batch.ended(index)
             if (answers and go_on > until) or len(troubles) == MANY_TROUBLES:
                 break
         if troubles and not answers:
             raise troubles[-1]
-        return BatchLook(batch.count(Stage.GOING), until, *batch.ended_of_total)
+        return BatchStatus(batch.count(Stage.RUNNING), until, *batch.ended_of_total)
 
-    def trigger(self, subject: Subject[BatchLook], **how: Any) -> BaseTrigger:
+    def trigger(self, job: RemoteJob[BatchStatus], **how: Any) -> BaseTrigger:
         """Return the trigger that waits for the runs that still go on."""
         from airflow_provider_promptlayer.triggers.promptlayer import (
             PromptLayerWorkflowBatchTrigger,
@@ -391,30 +391,30 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         ended, total = self.batch.ended_of_total
         return PromptLayerWorkflowBatchTrigger(
             workflow_version_execution_ids=self.batch.going,
-            until=subject.until if isinstance(subject, WorkflowRuns) else 0,
-            batch_id=str(subject.id),
+            until=job.until if isinstance(job, WorkflowRuns) else 0,
+            batch_id=str(job.id),
             ended=ended,
             total=total,
             **how,
         )
 
-    def notes(self) -> dict[str, Any]:
+    def resume_state(self) -> dict[str, Any]:
         """Return the state of the batch, as JSON."""
         return {"batch": batch_payload(self.batch)}
 
-    def record(self, context: Context, ending: BatchLook) -> None:  # noqa: ARG002
+    def push_metadata(self, context: Context, ending: BatchStatus) -> None:  # noqa: ARG002
         """Push what went wrong with each input, before that is judged."""
         self._push(context, xcom.EXECUTION_IDS_KEY, self.batch.run_ids)
         self._push(context, xcom.ERRORS_KEY, self.results.errors)
 
-    def judge(self, ending: BatchLook) -> None:  # noqa: ARG002
+    def raise_for_outcome(self, ending: BatchStatus) -> None:  # noqa: ARG002
         """Apply ``min_success_rate``.
 
         :raises PromptLayerBatchFailedError: naming the first inputs that failed, and why.
         """
-        judge_batch(self.results.errors, self.min_success_rate)
+        raise_for_batch(self.results.errors, self.min_success_rate)
 
-    def deliver(self, context: Context, ending: BatchLook) -> list[Any]:  # noqa: ARG002
+    def push_result(self, context: Context, ending: BatchStatus) -> list[Any]:  # noqa: ARG002
         """Return the results."""
         if self.do_xcom_push and (hint := xcom.size_hint(self.results.size)):
             self.log.info("%s", hint)
@@ -423,7 +423,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot double what goes on or has succeeded."""
         batch = self._batch
-        if self._memory is None:
+        if self._task_state is None:
             if batch is None:
                 return not self._resumed and super().may_retry(error)
             if batch.not_to_be_doubled:
@@ -462,13 +462,13 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                     may_start = self._start_some(context)
                     continue
                 may_start = True
-                if isinstance(step, Await):
+                if isinstance(step, WaitUntil):
                     self._wait_for_some(step.until, outage_since)
                     outage_since = None
                     continue
                 self.results.fetch(is_doubtful=self._is_doubtful)
-                if not self.batch.count(Stage.GOING, Stage.LEFT):
-                    return self._finish(context, BatchLook(0, 0, *self.batch.ended_of_total))
+                if not self.batch.count(Stage.RUNNING, Stage.PENDING):
+                    return self._finish(context, BatchStatus(0, 0, *self.batch.ended_of_total))
         except PromptLayerWaitTimeoutError:
             return self._finish_late(context)
 
@@ -480,15 +480,15 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         batch, seconds = self.batch, self._deadline - self._began_at
         batch.end_all()  # which of them have not, reading them tells
         self.results.fetch_late()
-        for index in batch.at(Stage.GOING):
+        for index in batch.at(Stage.RUNNING):
             self.results.failures[index] = (
                 f"{batch.run(index)} did not end within {seconds:.0f} s. It goes on at PromptLayer."
             )
-        for index in batch.at(Stage.LEFT):
+        for index in batch.at(Stage.PENDING):
             self.results.failures[index] = f"No run was started within {seconds:.0f} s."
         try:
             return self._finish(
-                context, BatchLook(batch.count(Stage.GOING), 0, *batch.ended_of_total)
+                context, BatchStatus(batch.count(Stage.RUNNING), 0, *batch.ended_of_total)
             )
         except PromptLayerBatchFailedError as error:
             raise PromptLayerWaitTimeoutError(
@@ -505,25 +505,25 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
                 "min_success_rate=%g cannot be reached any more, so the %s inputs that are left "
                 "are not started. %s runs go on.",
                 self.min_success_rate,
-                len(batch.at(Stage.LEFT)),
-                batch.count(Stage.GOING),
+                len(batch.at(Stage.PENDING)),
+                batch.count(Stage.RUNNING),
             )
             batch.withhold("not started, as min_success_rate could not be reached any more.")
 
     def _wait_for_some(self, until: int, outage_since: float | None) -> None:
-        subject = self._subject = WorkflowRuns(self.batch.going, until)
+        job = self._job = WorkflowRuns(self.batch.going, until)
         if self.batch.has_left:
             self.log.info(
                 "%s runs go on; %s of %s inputs are left to start.",
                 len(self.batch.going),
-                len(self.batch.at(Stage.LEFT)),
+                len(self.batch.at(Stage.PENDING)),
                 len(self.batch),
             )
         wait = self._new_wait(
-            subject, self._began_at, deadline=self._deadline, outage_since=outage_since
+            job, self._began_at, deadline=self._deadline, outage_since=outage_since
         )
         try:
-            self._wait_to_the_end(subject, wait)
+            self._wait_to_the_end(job, wait)
         except PromptLayerOutageError:
             if until or not self.batch.count(*OVER):
                 raise
@@ -531,9 +531,9 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             self.batch.end_all()  # it may be of one run alone: reading them tells
 
     @property
-    def is_gone_back_to(self) -> bool:
+    def reattaches_after_clear(self) -> bool:
         """Whether a later try finds the runs of this one."""
-        return self._memory is not None
+        return self._task_state is not None
 
     @property
     def _is_contradicted(self) -> bool:
@@ -549,13 +549,13 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             while isinstance(step := self.batch.plan(self.max_active_runs), Start):
                 if time.time() >= self._deadline:
                     raise PromptLayerWaitTimeoutError(
-                        f"{len(self.batch.at(Stage.LEFT))} of {len(self.batch)} inputs were not "
+                        f"{len(self.batch.at(Stage.PENDING))} of {len(self.batch)} inputs were not "
                         f"started within {self.timeout:.0f} s."
                     )
                 self._start(step.index)
                 self._stop_if_out_of_reach()
         except PromptLayerError as error:
-            going = self.batch.count(Stage.GOING)
+            going = self.batch.count(Stage.RUNNING)
             if going and isinstance(error, PromptLayerTransientError):
                 self.log.warning("%s Waiting for some of the %s runs that go on.", error, going)
                 return False
@@ -571,7 +571,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
 
     def _start(self, index: int) -> None:
         """Start one input. When all is ready for it, it is noted that its start is sent."""
-        batch, memory = self.batch, self._memory
+        batch, memory = self.batch, self._task_state
         call = self.inputs_now.call(batch.places[index], index)
         batch.starting(index)
         if memory is not None:
@@ -600,7 +600,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
 
     def _keep(self, context: Context) -> None:
         """Keep the ids where they can be found, after each round of starts, however it ended."""
-        batch, memory = self.batch, self._memory
+        batch, memory = self.batch, self._task_state
         try:
             if memory is not None:
                 write_patiently(
@@ -633,23 +633,23 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             return_all_outputs=self.return_all_outputs,
         )
 
-    def _finish(self, context: Context, ending: BatchLook) -> list[Any]:
-        self.record(context, ending)
+    def _finish(self, context: Context, ending: BatchStatus) -> list[Any]:
+        self.push_metadata(context, ending)
         self._note_reported()
         if self.do_xcom_push:
             for line in self.results.findings:
                 self.log.warning("%s", line)
         try:
-            self.judge(ending)
+            self.raise_for_outcome(ending)
         except PromptLayerBatchFailedError:
             self._push(context, xcom.RETURN_VALUE_KEY, self.results.in_order)
             raise
         if missing := shortfall(self.results.errors):
             self.log.warning("%s", missing)
-        results = self.deliver(context, ending)
-        if self._memory is not None:
+        results = self.push_result(context, ending)
+        if self._task_state is not None:
             try:
-                self._memory.deliver(self.batch)
+                self._task_state.deliver(self.batch)
             except Exception:
                 self.log.exception("Could not note for later tries that the results went out.")
         return results
@@ -660,17 +660,17 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         Only a clear after that says that somebody has looked.
         """
         news = self.batch.report_uncertain()
-        if self._memory is None or not news:
+        if self._task_state is None or not news:
             return
         try:
-            self._memory.write(self.batch, *news)
+            self._task_state.write(self.batch, *news)
         except Exception:
             self.log.exception("Could not note what a person is asked; the next try asks again.")
 
-    def _open_memory(self, context: Context) -> BatchMemory | None:
+    def _open_task_state(self, context: Context) -> BatchState | None:
         if not self.reattach:
             return None
-        memory = BatchMemory.of(context)
+        memory = BatchState.of(context)
         if memory is None and self.retries:
             self.log.info(
                 "This Airflow cannot remember the runs across tries (3.3 and later can): a retry "

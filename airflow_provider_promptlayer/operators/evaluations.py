@@ -12,7 +12,7 @@ from airflow_provider_promptlayer.api.arguments import choices
 from airflow_provider_promptlayer.api.cells import SelectedCells, Selection, calculated_elsewhere
 from airflow_provider_promptlayer.api.errors import PromptLayerTransientError
 from airflow_provider_promptlayer.api.http import Call, Request
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.reports import Report, run_report
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
@@ -33,12 +33,12 @@ from airflow_provider_promptlayer.bases.evaluation import (
     PromptLayerScorecardWaiter,
     PromptLayerTableWaiter,
 )
-from airflow_provider_promptlayer.bases.submitter import PromptLayerStarter
+from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.outcomes.evaluations import (
     PromptLayerEvaluationFailedError,
-    judge_cells,
+    raise_for_cells,
 )
-from airflow_provider_promptlayer.polling.poller import Wait
+from airflow_provider_promptlayer.polling.poller import Poller
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ What was waited for had ended in time, so a few pages of rows are no time-out.
 """
 
 
-class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[TableOperation]):
+class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[TableOperation]):
     """Recalculate the cells of a sheet, and wait for them.
 
     Where no cell of the selection is left to start, ``fail_on`` is held against the cells as they
@@ -122,7 +122,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         # Where something else calculates the selection: its cells as they were last seen, the wait,
         # and the operations that were seen to have ended, whatever a list may say.
         self._cells: SelectedCells | None = None
-        self._wait: Wait | None = None
+        self._wait: Poller | None = None
         self._have_ended: set[str] = set()
         self._asked_since: float | None = None
         self._ask_until = math.inf
@@ -135,7 +135,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         recalculate_cells(self.table_id, self.sheet_id, **self._selection())
         return lambda: self._queue(context)
 
-    def asks(self) -> dict[str, Any]:
+    def input_parts(self) -> dict[str, Any]:
         """Return the sheet and the selection."""
         call = recalculate_cells(self.table_id, self.sheet_id, **self._selection())
         return _sent(call.request)
@@ -156,7 +156,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
             return self._under_way()
         return answer.operation_id
 
-    def without(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def nothing_to_do(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Return counts of nothing."""
         return {
             "operation_id": None,
@@ -166,14 +166,14 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
             "failed_count": 0,
         }
 
-    def judge(self, ending: TableOperation) -> None:
+    def raise_for_outcome(self, ending: TableOperation) -> None:
         """Apply ``fail_on``: to the cells of the selection, where something else calculates them.
 
         :raises PromptLayerEvaluationFailedError: with the numbers of cells.
         """
         cells = self._cells
         if cells is None:
-            super().judge(ending)
+            super().raise_for_outcome(ending)
             return
         self._judge_cells(cells)
         if cells.stale and self._takes(CellStatus.STALE):
@@ -183,7 +183,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
                 outcome=cells,
             )
 
-    def deliver(self, context: Context, ending: TableOperation) -> dict[str, Any]:
+    def push_result(self, context: Context, ending: TableOperation) -> dict[str, Any]:
         """Return the counts of the cells."""
         if (cells := self._cells) is not None:
             ending = TableOperation(
@@ -194,15 +194,15 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
                 failed_count=cells.failed,
                 pending_count=0,
             )
-        return super().deliver(context, ending)
+        return super().push_result(context, ending)
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot double what goes on."""
         if self._waits_for_others:  # so nothing was started
-            return PromptLayerTableWaiter.may_retry(self, error) or self.is_accident(error)
+            return PromptLayerTableWaiter.may_retry(self, error) or self.may_resubmit(error)
         return super().may_retry(error)
 
-    def is_accident(self, error: Exception) -> bool:
+    def may_resubmit(self, error: Exception) -> bool:
         """Return whether a retry calculates what is left, and nothing that is done.
 
         That is so where the operation was cancelled, and for failed cells where ``statuses`` has
@@ -223,9 +223,9 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
             return ending.stale > 0 and self._takes(CellStatus.STALE)
         return isinstance(ending, TableOperation) and takes_failed
 
-    def _wait_to_the_end(self, subject: Subject[TableOperation], wait: Wait) -> TableOperation:
+    def _wait_to_the_end(self, job: RemoteJob[TableOperation], wait: Poller) -> TableOperation:
         self._wait = wait
-        return super()._wait_to_the_end(subject, wait)
+        return super()._wait_to_the_end(job, wait)
 
     def _finish(self, context: Context, ending: TableOperation) -> Any:
         # In a loop: each round waits for one operation of others, for which this task may leave the
@@ -237,10 +237,10 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
             if operation is None:
                 break
             self._is_over = False
-            self._subject = subject = self.named(operation.operation_id)
-            self._push_id(context, subject)
-            wait = self._new_wait(subject, self._wait.started_at, deadline=deadline)
-            ending = self._wait_to_the_end(subject, wait)
+            self._job = job = self.job_from_id(operation.operation_id)
+            self._push_id(context, job)
+            wait = self._new_wait(job, self._wait.started_at, deadline=deadline)
+            ending = self._wait_to_the_end(job, wait)
         return super()._finish(context, ending)
 
     def _started_at(self, context: Context) -> float:
@@ -253,7 +253,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
 
     @property
     def _waits_for_others(self) -> bool:
-        return self._subject is not None and not self.cancels_on_kill
+        return self._job is not None and not self.cancels_on_kill
 
     def _under_way(self) -> str | None:
         """Return an operation that may be calculating the selected cells, or None if none is.
@@ -284,9 +284,9 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         selection = Selection.of(self.table_id, self.sheet_id, self.column_ids, self.row_ids)
         give_up_at = time.monotonic() + _LAG_SECONDS
         while True:
-            talk = calculated_elsewhere(selection, not_for=self._have_ended)
+            flow = calculated_elsewhere(selection, not_for=self._have_ended)
             try:
-                self._cells, operation = self.hook.converse(talk, self._ask)
+                self._cells, operation = self.hook.run_flow(flow, self._ask)
             except PromptLayerTransientError:
                 if time.monotonic() >= give_up_at:
                     raise
@@ -303,7 +303,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         return operation
 
     def _ask(self, call: Call[T]) -> T:
-        return self.hook.ask(
+        return self.hook.call_with_backoff(
             call,
             about="the cells of the sheet",
             max_outage=self.max_outage,
@@ -311,7 +311,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
         )
 
     def _judge_cells(self, cells: SelectedCells) -> None:
-        judge_cells(cells, self.fail_on, stale_count=self._takes(CellStatus.STALE))
+        raise_for_cells(cells, self.fail_on, stale_count=self._takes(CellStatus.STALE))
 
     def _takes(self, status: CellStatus) -> bool:
         """Return whether cells of a status are to be calculated."""
@@ -329,7 +329,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
 
 
 class PromptLayerRunScorecardOperator(
-    PromptLayerScorecardWaiter, PromptLayerStarter[ScorecardCalculation]
+    PromptLayerScorecardWaiter, PromptLayerSubmitter[ScorecardCalculation]
 ):
     """Recalculate the scorecard of a sheet, wait for it, and gate on the verdict and the score.
 
@@ -390,12 +390,12 @@ class PromptLayerRunScorecardOperator(
         recalculate_scorecard(self.table_id, self.sheet_id, **self._selection())
         return lambda: self.hook.run_scorecard(self.table_id, self.sheet_id, **self._selection())
 
-    def asks(self) -> dict[str, Any]:
+    def input_parts(self) -> dict[str, Any]:
         """Return the sheet and the selection."""
         call = recalculate_scorecard(self.table_id, self.sheet_id, **self._selection())
         return _sent(call.request)
 
-    def is_accident(self, error: Exception) -> bool:
+    def may_resubmit(self, error: Exception) -> bool:
         """Return whether it was not calculated to the end. A verdict is an answer.
 
         Of a status that nobody knows, nobody knows either whether the calculation still goes on.
@@ -410,7 +410,7 @@ class PromptLayerRunScorecardOperator(
         return {"row_indices": self.row_indices, "step_ids": self.step_ids}
 
 
-class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerStarter[Report]):
+class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerSubmitter[Report]):
     """Run an evaluation pipeline of old, wait for its report, and gate on the score.
 
     Pushed to XCom: ``promptlayer_report_id``, the id of the report that the run makes, as soon as
@@ -464,11 +464,11 @@ class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerStarter[R
 
         :raises PromptLayerInvalidInputError: for such an argument.
         """
-        self.named(self.report_id)
+        self.job_from_id(self.report_id)
         run_report(self.report_id, self.name, **self._dataset())
         return lambda: self.hook.run_report(self.report_id, self.name, **self._dataset())
 
-    def asks(self) -> dict[str, Any]:
+    def input_parts(self) -> dict[str, Any]:
         """Return the pipeline and the data. A name may tell the time, and asks for nothing else."""
         return _sent(run_report(self.report_id, "any", **self._dataset()).request)
 

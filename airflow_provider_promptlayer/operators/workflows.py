@@ -10,7 +10,7 @@ from airflow_provider_promptlayer.api.arguments import execution_id, mapping, te
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun, run_workflow
-from airflow_provider_promptlayer.bases.submitter import PromptLayerStarter
+from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.bases.workflow import PromptLayerWorkflowWaiter
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
@@ -38,9 +38,9 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
         self.nodes: Any = nodes  # rendered before it is used, as all template fields
         self.return_all_outputs = return_all_outputs
         self.push_node_xcoms = push_node_xcoms
-        self._findings = xcom.Findings()
+        self._findings = xcom.StorageWarnings()
 
-    def record(self, context: Context, ending: WorkflowResults) -> None:
+    def push_metadata(self, context: Context, ending: WorkflowResults) -> None:
         """Push the statuses before the ending is judged: an alert task wants those of a failure."""
         self._push(context, xcom.NODE_STATUSES_KEY, xcom.statuses(ending.nodes))
 
@@ -51,7 +51,7 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
         """
         xcom.select(ending, self.nodes)
 
-    def deliver(self, context: Context, ending: WorkflowResults) -> Any:
+    def push_result(self, context: Context, ending: WorkflowResults) -> Any:
         """Push the outputs and return them, all in a form that Airflow can store.
 
         :raises PromptLayerInvalidInputError: if ``nodes`` names one that the run does not have.
@@ -68,7 +68,7 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
         return outputs.by_stored_name if self.return_all_outputs else final_output
 
     def _finish(self, context: Context, ending: WorkflowResults) -> Any:
-        self._findings = xcom.Findings(ending)
+        self._findings = xcom.StorageWarnings(ending)
         try:
             return super()._finish(context, ending)
         finally:  # the statuses of a failed run are stored too
@@ -123,22 +123,22 @@ class PromptLayerWorkflowResultsOperator(_PushesOutputs):
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
 
-    def identify(self, context: Context) -> WorkflowRun:
+    def get_job(self, context: Context) -> WorkflowRun:
         """Return the run whose id was given.
 
         :raises PromptLayerInvalidInputError: if it is not a positive integer, or ``nodes`` no list.
         """
         texts("nodes", self.nodes)
-        run = self.recall(context)
+        run = self.restore_job(context)
         self._push(context, xcom.EXECUTION_ID_KEY, run.id)
         return run
 
-    def recall(self, context: Context) -> WorkflowRun:  # noqa: ARG002
+    def restore_job(self, context: Context) -> WorkflowRun:  # noqa: ARG002
         """Return the run whose id was given, which does not change."""
         return WorkflowRun(execution_id(self.workflow_version_execution_id))
 
 
-class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[WorkflowResults]):
+class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[WorkflowResults]):
     """Start a run of a workflow, wait for it, and push its outputs to XCom.
 
     The run's id is in the log and in XCom (``promptlayer_execution_id``) before anything else can
@@ -231,7 +231,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
         texts("nodes", self.nodes)
         return lambda: self.hook.start_run(call)
 
-    def asks(self) -> dict[str, Any]:
+    def input_parts(self) -> dict[str, Any]:
         """Return the workflow, its version and the input."""
         return {
             "workflow": str(self.workflow_id_or_name),
@@ -241,9 +241,9 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerStarter[Workflow
             and mapping("input_variables", self.input_variables),
         }
 
-    def named(self, subject_id: Any) -> WorkflowRun:
+    def job_from_id(self, external_id: Any) -> WorkflowRun:
         """Return the run that has the id."""
-        return WorkflowRun(execution_id(subject_id))
+        return WorkflowRun(execution_id(external_id))
 
     def look_for(self, context: Context, try_number: int | None) -> str:
         """Return the metadata by which a run that a try has started is found."""

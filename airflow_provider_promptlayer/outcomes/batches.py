@@ -28,7 +28,7 @@ def needed(total: int, min_success_rate: float) -> int:
     )
 
 
-def judge_batch(errors: Sequence[str | None], min_success_rate: float) -> None:
+def raise_for_batch(errors: Sequence[str | None], min_success_rate: float) -> None:
     """Accept a batch, or raise.
 
     :param errors: what went wrong with each input, None where nothing did.

@@ -155,7 +155,7 @@ def check_min_score(min_score: Any, *, highest: float = MAX_SCORE) -> float | No
     return score("min_score", min_score, highest=highest)
 
 
-def judge_operation(operation: TableOperation, fail_on: FailOnCells) -> None:
+def raise_for_operation(operation: TableOperation, fail_on: FailOnCells) -> None:
     """Accept the ending of a recalculation, or raise.
 
     :raises PromptLayerEvaluationFailedError: with the numbers of cells.
@@ -182,7 +182,9 @@ def judge_operation(operation: TableOperation, fail_on: FailOnCells) -> None:
         )
 
 
-def judge_cells(cells: SelectedCells, fail_on: FailOnCells, *, stale_count: bool = True) -> None:
+def raise_for_cells(
+    cells: SelectedCells, fail_on: FailOnCells, *, stale_count: bool = True
+) -> None:
     """Accept cells that something else has calculated, or raise.
 
     Failed cells are not stale, so a second recalculation does not take them up: that there is
@@ -240,7 +242,7 @@ def scorecard_problems(
     return tuple(problems)
 
 
-def judge_scorecard(
+def raise_for_scorecard(
     calculation: ScorecardCalculation,
     *,
     fail_on_verdict: Sequence[str] = DEFAULT_FAIL_ON_VERDICT,
@@ -283,7 +285,7 @@ def judge_scorecard(
     )
 
 
-def judge_report(
+def raise_for_report(
     report: Report,
     score: ReportScore | None = None,
     *,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import PromptLayerError
-from airflow_provider_promptlayer.api.flow import Talk
+from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.reports import Report, ReportScore, ReportStatus, report_score
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
@@ -24,7 +24,7 @@ from airflow_provider_promptlayer.api.scorecards import (
 )
 from airflow_provider_promptlayer.outcomes.evaluations import (
     ROWS_NAMED,
-    judge_scorecard,
+    raise_for_scorecard,
     scorecard_problems,
     severity,
     worst_rows,
@@ -40,7 +40,7 @@ MESSAGE_SECONDS: Final = 120.0
 """Seconds that all questions for the message alone may take together."""
 
 
-def score_of(ending: Report) -> Talk[ReportScore]:
+def score_of(ending: Report) -> CallFlow[ReportScore]:
     """Return the score of a report; one that has not completed is not asked about."""
     if ending.status != ReportStatus.COMPLETED:
         return ReportScore(None, "none", has_custom_scoring=False)
@@ -48,13 +48,13 @@ def score_of(ending: Report) -> Talk[ReportScore]:
     return score
 
 
-def explained_judgement(
+def explained_outcome(
     calculation: SheetCalculation,
     ending: ScorecardCalculation,
     *,
     fail_on_verdict: Sequence[str],
     min_score: float | None,
-) -> Talk[None]:
+) -> CallFlow[None]:
     """Accept the ending of a calculation, or raise what says why not.
 
     :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
@@ -70,7 +70,7 @@ def explained_judgement(
             yield from rows.find(fail_on_verdict if failed_by_verdict else ())
     except PromptLayerError as error:
         trouble = str(error)
-    judge_scorecard(
+    raise_for_scorecard(
         ending,
         fail_on_verdict=fail_on_verdict,
         min_score=min_score,
@@ -87,7 +87,7 @@ class _Rows:
         self._calculation = calculation
         self.worst: tuple[ScorecardRow, ...] = ()
 
-    def find(self, verdicts: Sequence[str]) -> Talk[None]:
+    def find(self, verdicts: Sequence[str]) -> CallFlow[None]:
         """Find the worst rows of these verdicts, or of all where there are none; and why."""
         for verdict in sorted(verdicts, key=severity):
             yield from self._look_through(verdict)
@@ -104,7 +104,7 @@ class _Rows:
             )
             self.worst = (*self.worst[:number], detailed, *self.worst[number + 1 :])
 
-    def _look_through(self, verdict: str | None) -> Talk[None]:
+    def _look_through(self, verdict: str | None) -> CallFlow[None]:
         cursor = None
         for _ in range(MAX_PAGES):
             page = yield scorecard_rows(

@@ -53,7 +53,7 @@ def check_fail_on(fail_on: str) -> None:
         )
 
 
-def judge(results: WorkflowResults, fail_on: FailOn) -> None:
+def raise_for_outcome(results: WorkflowResults, fail_on: FailOn) -> None:
     """Accept the ending of a run, or raise.
 
     :raises PromptLayerRunFailedError: naming each failed node with its error, cut to a sensible

@@ -57,7 +57,7 @@ class WaitEvent:
     :param status: the HTTP status of the answer, or None where there was none.
     """
 
-    subject_id: int | str
+    external_id: int | str
     outcome: Outcome
     message: str
     error: str | None = None
@@ -67,7 +67,7 @@ class WaitEvent:
         """Return the event as plain data."""
         return versioned(
             {
-                "id": self.subject_id,
+                "id": self.external_id,
                 "outcome": self.outcome.value,
                 "message": self.message,
                 # A worker of an earlier release ignores these two.
@@ -77,7 +77,7 @@ class WaitEvent:
         )
 
 
-def event_for(subject_id: int | str, error: PromptLayerError) -> WaitEvent:
+def event_for(external_id: int | str, error: PromptLayerError) -> WaitEvent:
     """Return the event for a wait that ended with ``error``."""
     if isinstance(error, PromptLayerWaitTimeoutError):
         outcome = Outcome.TIMED_OUT
@@ -91,14 +91,14 @@ def event_for(subject_id: int | str, error: PromptLayerError) -> WaitEvent:
         outcome = Outcome.REFUSED
     name = type(error).__name__
     return WaitEvent(
-        subject_id, outcome, str(error), name if name in _REFUSALS else None, error.status
+        external_id, outcome, str(error), name if name in _REFUSALS else None, error.status
     )
 
 
-def read_event(payload: Any, *, subject_id: int | str) -> None:
+def read_event(payload: Any, *, external_id: int | str) -> None:
     """Return if ``payload`` says that what was waited for has ended.
 
-    :raises PromptLayerEventError: if it is no event of this version about ``subject_id``.
+    :raises PromptLayerEventError: if it is no event of this version about ``external_id``.
     :raises PromptLayerError: the error that ended the wait, of the class that it had.
     """
     try:
@@ -108,11 +108,13 @@ def read_event(payload: Any, *, subject_id: int | str) -> None:
             f"The triggerer's event {error.found}. {error.remedy}".rstrip()
         ) from None
     if event is None:
-        raise PromptLayerEventError(f"The triggerer sent no event about the wait for {subject_id}.")
-    if event.subject_id != subject_id:
         raise PromptLayerEventError(
-            f"The triggerer's event is about {one_line(shown(event.subject_id), 80)}, "
-            f"not about {subject_id!r}."
+            f"The triggerer sent no event about the wait for {external_id}."
+        )
+    if event.external_id != external_id:
+        raise PromptLayerEventError(
+            f"The triggerer's event is about {one_line(shown(event.external_id), 80)}, "
+            f"not about {external_id!r}."
         )
     if event.outcome is Outcome.ENDED:
         return
@@ -121,7 +123,7 @@ def read_event(payload: Any, *, subject_id: int | str) -> None:
 
 class _Event:
     def __init__(self, fields: Fields) -> None:
-        self.subject_id = fields.get("id")
+        self.external_id = fields.get("id")
         self.outcome = Outcome(fields.text("outcome"))
         self.message = one_line(str(fields.get("message") or ""), 2000)
         status = fields.get("status")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decision after each look: done, look again in so many seconds, or give up.
 
-Every mode of waiting asks :class:`Wait`, and hands it the time. It keeps three rules:
+Every mode of waiting asks :class:`Poller`, and hands it the time. It keeps three rules:
 
 - A blip is not an outage. Trouble in asking says nothing about what is asked for, so the wait goes
   on, backing off, until it has lasted for ``max_outage``.
@@ -26,11 +26,11 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerTransientError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.api.job import Look
+from airflow_provider_promptlayer.api.job import JobStatus
 from airflow_provider_promptlayer.polling.schedule import (
     LONGEST_INTERVAL,
     SHORTEST_INTERVAL,
-    Pace,
+    PollSchedule,
     Throttle,
     fraction,
 )
@@ -42,7 +42,7 @@ _MAX_BACKOFF: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PollDecision:
     """What to do next.
 
     :param is_done: the wait is over: the thing has ended.
@@ -59,7 +59,7 @@ class Step:
     ends_outage: bool = False
 
 
-class Wait:
+class Poller:
     """The state of one wait.
 
     :param subject: what is waited for, for messages: ``"workflow run 123"``.
@@ -80,18 +80,18 @@ class Wait:
         "_last",
         "deadline",
         "grace",
+        "job",
         "max_outage",
         "outage_since",
-        "pace",
+        "schedule",
         "started_at",
-        "subject",
         "throttle",
     )
 
     def __init__(
         self,
-        subject: str,
-        pace: Pace,
+        job: str,
+        schedule: PollSchedule,
         *,
         started_at: float,
         deadline: float | None,
@@ -101,8 +101,8 @@ class Wait:
         throttle: Throttle | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.subject = subject
-        self.pace = pace
+        self.job = job
+        self.schedule = schedule
         self.started_at = started_at
         self.deadline = deadline
         self.grace = grace
@@ -113,8 +113,8 @@ class Wait:
         self._failures = 0
         self._last = "nothing yet"
 
-    def hand_over(
-        self, step: Step, *, settle: float, now: float, is_contradicted: bool = False
+    def first_poll_after_defer(
+        self, step: PollDecision, *, settle: float, now: float, is_contradicted: bool = False
     ) -> float:
         """Return when the process that takes this wait over is to look first, since the epoch.
 
@@ -134,7 +134,7 @@ class Wait:
             seconds = settle + self._place * max(step.sleep - settle, min(step.sleep, settle))
         return now + max(self._capped(seconds, now), settle)
 
-    def take_over(self, planned: float | None, *, now: float) -> float:
+    def resume_delay(self, planned: float | None, *, now: float) -> float:
         """Return the seconds until this process is to look first.
 
         Waits whose time has long passed, as that of all has when a triggerer comes back, do not all
@@ -142,7 +142,7 @@ class Wait:
         machine's clock: it is polled after two intervals, or two minutes. A wait that seems to
         begin in the future begins now, and lasts as long as it was meant to.
 
-        :param planned: what :meth:`hand_over` said; None for a wait that begins here.
+        :param planned: what :meth:`first_poll_after_defer` said; None for a wait that begins here.
         """
         if self.started_at > now:  # this machine's clock is behind that of the one before
             ahead = self.started_at - now
@@ -156,14 +156,14 @@ class Wait:
             return max(0.0, min(planned - now, 2 * max(interval, LONGEST_INTERVAL)))
         return self._capped(self._place * interval, now)
 
-    def before_look(self, *, now: float) -> float:
+    def delay_before_poll(self, *, now: float) -> float:
         """Return the seconds for which to put the look off, because others were told to wait.
 
         0 once the time is up: the last look is taken, and decides.
         """
         return self._capped(self.throttle.delay(now=now), now)
 
-    def after_look(self, look: Look, *, now: float) -> Step:
+    def on_status(self, status: JobStatus, *, now: float) -> PollDecision:
         """Return what follows from an answer.
 
         :raises PromptLayerWaitTimeoutError: if the thing has not ended and the time is up.
@@ -171,23 +171,23 @@ class Wait:
         notes = []
         if ends_outage := self.outage_since is not None:
             notes.append(self._answers_again(now))
-        if look.progress != self._last:
-            notes.append(f"{self._subject}: {look.progress}.")
+        if status.progress != self._last:
+            notes.append(f"{self._job}: {status.progress}.")
         note = " ".join(notes) or None
-        self._last = look.progress
-        if look.is_complete:
-            return Step(is_done=True, note=note, ends_outage=ends_outage)
+        self._last = status.progress
+        if status.is_complete:
+            return PollDecision(is_done=True, note=note, ends_outage=ends_outage)
         self.grace = 0.0  # is for what has ended in time, and this has not
         sleep = self._until_next(now, self.deadline)
-        return Step(sleep=sleep, note=note, ends_outage=ends_outage)
+        return PollDecision(sleep=sleep, note=note, ends_outage=ends_outage)
 
-    def after_answer(self, *, now: float) -> Step:
+    def on_answer(self, *, now: float) -> PollDecision:
         """Return what follows from an answer that is all that was asked for."""
         if self.outage_since is None:
-            return Step(is_done=True)
-        return Step(is_done=True, note=self._answers_again(now), ends_outage=True)
+            return PollDecision(is_done=True)
+        return PollDecision(is_done=True, note=self._answers_again(now), ends_outage=True)
 
-    def after_error(self, error: PromptLayerError, *, now: float) -> Step:
+    def on_error(self, error: PromptLayerError, *, now: float) -> PollDecision:
         """Return what follows from trouble in asking.
 
         :raises PromptLayerError: ``error`` itself, if trying again cannot help.
@@ -201,12 +201,12 @@ class Wait:
             self.outage_since = min(self.outage_since, now)  # the clock may have been set back
         else:
             self.outage_since = now
-            note = f"{str(error).rstrip('.')}. Still waiting for {self.subject}."
+            note = f"{str(error).rstrip('.')}. Still waiting for {self.job}."
         self._failures += 1
         self._last = str(error)
         if now - self.outage_since >= self.max_outage:
             raise PromptLayerOutageError(
-                f"PromptLayer could not be asked about {self.subject} since "
+                f"PromptLayer could not be asked about {self.job} since "
                 f"{_utc(self.outage_since)}, longer than max_outage={self.max_outage:.0f} s. It "
                 f"may well go on. Last trouble: {error}"
             ) from None
@@ -216,10 +216,10 @@ class Wait:
         if isinstance(error, PromptLayerRateLimitError):
             self.throttle.hold_for(min(backoff, until_outage), now=now)
         interval = self._until_next(now, self._last_deadline)
-        if self.pace.fits_the_work:  # what asked for a long interval was not the trouble
+        if self.schedule.is_adaptive:  # what asked for a long interval was not the trouble
             interval = min(interval, SHORTEST_INTERVAL)
         seconds = min(max(interval, backoff), until_outage)
-        return Step(sleep=self._capped(seconds, now), note=note, is_trouble=True)
+        return PollDecision(sleep=self._capped(seconds, now), note=note, is_trouble=True)
 
     def _answers_again(self, now: float) -> str:
         lasted = 0.0 if self.outage_since is None else now - self.outage_since
@@ -229,13 +229,13 @@ class Wait:
     def _until_next(self, now: float, deadline: float | None) -> float:
         if deadline is not None and now >= deadline:
             raise PromptLayerWaitTimeoutError(
-                f"{self._subject} did not end within {deadline - self.started_at:.0f} s "
+                f"{self._job} did not end within {deadline - self.started_at:.0f} s "
                 f"(last seen: {self._last}). It goes on at PromptLayer."
             )
         return self._capped(self._interval(now), now)
 
     def _interval(self, now: float) -> float:
-        return self.pace.interval(now - self.started_at, seed=self._seed)
+        return self.schedule.interval(now - self.started_at, seed=self._seed)
 
     def _capped(self, seconds: float, now: float) -> float:
         deadline = self._last_deadline
@@ -252,7 +252,7 @@ class Wait:
 
     @property
     def _seed(self) -> str:
-        return f"{self.subject}#{self.started_at}"
+        return f"{self.job}#{self.started_at}"
 
     @property
     def _place(self) -> float:
@@ -260,8 +260,8 @@ class Wait:
         return fraction(self._seed)
 
     @property
-    def _subject(self) -> str:
-        return self.subject[:1].upper() + self.subject[1:]
+    def _job(self) -> str:
+        return self.job[:1].upper() + self.job[1:]
 
 
 def _utc(timestamp: float) -> str:

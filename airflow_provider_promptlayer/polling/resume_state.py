@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 
 from airflow_provider_promptlayer.api.errors import PromptLayerEventError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
 
-S = TypeVar("S", bound=Subject[Any])
+S = TypeVar("S", bound=RemoteJob[Any])
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeState:
     """The notes of a deferral. All times are seconds since the epoch.
 
-    :param ids: the fields of the :class:`.Subject` that is waited for.
+    :param ids: the fields of the :class:`.RemoteJob` that is waited for.
     :param started_at: when the wait began.
     :param deadline: when it ends without success.
     :param outage_since: since when the worker could not ask; None if it could.
@@ -34,13 +34,13 @@ class ResumeState:
     started_at: float
     deadline: float
     outage_since: float | None = None
-    is_own: bool = False
+    submitted_by_this_task: bool = False
     base_url: str | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the notes as plain JSON."""
         fields = asdict(self)
-        return versioned({"subject": fields.pop("ids"), **fields})
+        return versioned({"job": fields.pop("ids"), **fields})
 
     @classmethod
     def read(cls, kept: Any) -> ResumeState:
@@ -61,29 +61,29 @@ class ResumeState:
 
     @classmethod
     def _read(cls, fields: Fields) -> ResumeState:
-        ids = fields.mapping_or_none("subject")
+        ids = fields.mapping_or_none("job")
         if ids is None:
-            raise FieldError("has no subject")
+            raise FieldError("has no job")
         return cls(
             ids,
             _time(fields, "started_at"),
             _time(fields, "deadline"),
             fields.number_or_none("outage_since"),
-            fields.flag("is_own"),
+            fields.flag("submitted_by_this_task"),
             fields.text_or_none("base_url"),
         )
 
-    def subject(self, subject_type: type[S]) -> S:
+    def job(self, job_type: type[S]) -> S:
         """Return what is waited for.
 
         :raises PromptLayerEventError: if that is of another kind.
         """
         try:
-            return subject_type(**self.ids)
+            return job_type(**self.ids)
         except TypeError:
             raise PromptLayerEventError(
                 "What the task noted for itself when it was deferred names no "
-                f"{subject_type.__name__}: it has {', '.join(sorted(self.ids)) or 'no ids'}."
+                f"{job_type.__name__}: it has {', '.join(sorted(self.ids)) or 'no ids'}."
             ) from None
 
 

@@ -74,7 +74,7 @@ _LONGEST_BACKOFF: Final = 365 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class PollSchedule:
     """The time between two looks.
 
     Without a ``poke_interval`` the pace fits the work: the interval is a twentieth of the time
@@ -94,7 +94,7 @@ class Pace:
     max_wait: float | None = None
 
     @property
-    def fits_the_work(self) -> bool:
+    def is_adaptive(self) -> bool:
         """Whether the interval is chosen here, and not by the user."""
         return self.poke_interval is None and not self.exponential_backoff
 
@@ -121,17 +121,17 @@ class Pace:
         # The formula and its jitter are those of BaseSensorOperator.
         if self.poke_interval is not None and self.poke_interval <= 0:
             return 1.0  # twice nothing is nothing, and Airflow's shortest interval is a second
-        look, passed = 1, 0.0
-        while (passed := passed + self._backoff(look, seed)) <= elapsed and (
+        status, passed = 1, 0.0
+        while (passed := passed + self._backoff(status, seed)) <= elapsed and (
             passed < _LONGEST_BACKOFF
         ):
-            look += 1
-        return self._backoff(look, seed)
+            status += 1
+        return self._backoff(status, seed)
 
-    def _backoff(self, look: int, seed: str) -> float:
+    def _backoff(self, status: int, seed: str) -> float:
         first = AIRFLOWS_POKE_INTERVAL if self.poke_interval is None else self.poke_interval
-        shortest = max(int(first * 2.0 ** (look - 2)), 1)
-        return float(shortest + int(_digest(f"{seed}#{look}"), 16) % shortest)
+        shortest = max(int(first * 2.0 ** (status - 2)), 1)
+        return float(shortest + int(_digest(f"{seed}#{status}"), 16) % shortest)
 
 
 def fraction(seed: str) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.reports import FinalReport
 from airflow_provider_promptlayer.api.scorecards import SheetCalculation
 from airflow_provider_promptlayer.api.tables import SheetOperation
@@ -59,16 +59,16 @@ class PromptLayerTableOperationSensor(PromptLayerTableWaiter):
         super().__init__(**kwargs)
         self.operation_id: Any = operation_id
 
-    def identify(self, context: Context) -> SheetOperation:  # noqa: ARG002
+    def get_job(self, context: Context) -> SheetOperation:  # noqa: ARG002
         """Return the operation whose id was given.
 
         :raises PromptLayerInvalidInputError: if one of the ids is none.
         """
-        return self.named(self.operation_id)
+        return self.job_from_id(self.operation_id)
 
-    def recall(self, context: Context) -> SheetOperation:
+    def restore_job(self, context: Context) -> SheetOperation:
         """Return the operation whose id was given, which does not change."""
-        return self.identify(context)
+        return self.get_job(context)
 
 
 class PromptLayerScorecardSensor(PromptLayerScorecardWaiter):
@@ -98,16 +98,16 @@ class PromptLayerScorecardSensor(PromptLayerScorecardWaiter):
         super().__init__(**kwargs)
         self.calculation_id: Any = calculation_id
 
-    def identify(self, context: Context) -> SheetCalculation:  # noqa: ARG002
+    def get_job(self, context: Context) -> SheetCalculation:  # noqa: ARG002
         """Return the calculation whose id was given.
 
         :raises PromptLayerInvalidInputError: if one of the ids is no UUID.
         """
-        return self.named(self.calculation_id)
+        return self.job_from_id(self.calculation_id)
 
-    def recall(self, context: Context) -> SheetCalculation:
+    def restore_job(self, context: Context) -> SheetCalculation:
         """Return the calculation whose id was given, which does not change."""
-        return self.identify(context)
+        return self.get_job(context)
 
 
 class PromptLayerReportSensor(PromptLayerReportWaiter):
@@ -128,16 +128,16 @@ class PromptLayerReportSensor(PromptLayerReportWaiter):
         super().__init__(**kwargs)
         self.report_id: Any = report_id
 
-    def identify(self, context: Context) -> FinalReport:  # noqa: ARG002
+    def get_job(self, context: Context) -> FinalReport:  # noqa: ARG002
         """Return the report whose id was given.
 
         :raises PromptLayerInvalidInputError: if it is not a positive integer.
         """
-        return self.named(self.report_id)
+        return self.job_from_id(self.report_id)
 
-    def recall(self, context: Context) -> FinalReport:
+    def restore_job(self, context: Context) -> FinalReport:
         """Return the report whose id was given, which does not change."""
-        return self.identify(context)
+        return self.get_job(context)
 
 
 _RENDERED_THERE: Final = ("workflow_version_execution_id", "promptlayer_conn_id")
@@ -235,16 +235,16 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
         from airflow.triggers.base import StartTriggerArgs
 
         timeout = airflow_timeout(self.timeout)
-        pace = self._pace()
+        schedule = self._schedule()
         # Airflow's rule, which it does not tell the trigger.
         ends_after = min(timeout, self.execution_timeout or timeout)
         return StartTriggerArgs(
             trigger_cls="airflow_provider_promptlayer.triggers.start_from_trigger.PromptLayerWholeWaitTrigger",
             trigger_kwargs={
                 **{name: for_triggerer(name, getattr(self, name)) for name in _RENDERED_THERE},
-                "poke_interval": pace.poke_interval,
-                "exponential_backoff": pace.exponential_backoff,
-                "max_wait": pace.max_wait,
+                "poke_interval": schedule.poke_interval,
+                "exponential_backoff": schedule.exponential_backoff,
+                "max_wait": schedule.max_wait,
                 "max_outage": self.max_outage,
                 "end_from_trigger": self._ends_there(),
                 "fail_on": self.fail_on,
@@ -264,7 +264,7 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
             began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
             started_at = time.time() if began is None else began.timestamp()
             state = ResumeState(
-                asdict(self.identify(context)), started_at, deadline=started_at + self.timeout
+                asdict(self.get_job(context)), started_at, deadline=started_at + self.timeout
             )
             return self.execute_complete(context, event, state.payload())
 
@@ -279,31 +279,34 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
         """
         if self.end_from_trigger and event == "success":
             with self._airflow_errors():
-                event = WaitEvent(self.identify(context).id, Outcome.ENDED, "").payload()
+                event = WaitEvent(self.get_job(context).id, Outcome.ENDED, "").payload()
         return super().execute_complete(context, event, waiting)
 
-    def trigger(self, subject: Subject[WorkflowResults], **how: Any) -> BaseTrigger:
+    def trigger(self, job: RemoteJob[WorkflowResults], **how: Any) -> BaseTrigger:
         """Return the trigger that waits for a run, and may end the task."""
         return super().trigger(
-            subject, end_from_trigger=self._ends_there(), fail_on=self.fail_on, **how
+            job, end_from_trigger=self._ends_there(), fail_on=self.fail_on, **how
         )
 
     def _ends_there(self) -> bool:
         # The triggerer judges by fail_on: of a subclass that judges by more, a worker has to.
-        return self.end_from_trigger and type(self).judge is PromptLayerWorkflowWaiter.judge
+        return (
+            self.end_from_trigger
+            and type(self).raise_for_outcome is PromptLayerWorkflowWaiter.raise_for_outcome
+        )
 
-    def identify(self, context: Context) -> WorkflowRun:  # noqa: ARG002
+    def get_job(self, context: Context) -> WorkflowRun:  # noqa: ARG002
         """Return the run whose id was given.
 
         :raises PromptLayerInvalidInputError: if it is not a positive integer.
         """
         return WorkflowRun(execution_id(self.workflow_version_execution_id))
 
-    def recall(self, context: Context) -> WorkflowRun:
+    def restore_job(self, context: Context) -> WorkflowRun:
         """Return the run whose id was given, which does not change."""
-        return self.identify(context)
+        return self.get_job(context)
 
-    def deliver(self, context: Context, ending: WorkflowResults) -> int:  # noqa: ARG002
+    def push_result(self, context: Context, ending: WorkflowResults) -> int:  # noqa: ARG002
         """Return the id of the run."""
         return ending.workflow_version_execution_id
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.errors import PromptLayerConfigurationError
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.outcomes.batches import PROBLEM_LENGTH, needed
@@ -41,7 +41,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Await:
+class WaitUntil:
     """Wait until at most ``until`` of the runs that go on are left."""
 
     until: int
@@ -93,14 +93,14 @@ class Batch:
         unused = [
             index
             for index in reversed(range(len(self.inputs)))
-            if self.inputs[index].stage is Stage.LEFT and index not in used
+            if self.inputs[index].stage is Stage.PENDING and index not in used
         ]
         order = []
         for now, known in zip(fingerprints, matched, strict=True):
             index = known if known is not None else unused.pop() if unused else len(self.inputs)
             if index == len(self.inputs):
                 self.inputs.append(Input(now))
-            elif self.inputs[index].stage is Stage.LEFT:
+            elif self.inputs[index].stage is Stage.PENDING:
                 self.inputs[index].fingerprint = now
             order.append(index)
         self._set_order(order)
@@ -123,7 +123,7 @@ class Batch:
         """The runs that are not known to have ended."""
         return [
             run_id
-            for index in self.at(Stage.GOING)
+            for index in self.at(Stage.RUNNING)
             if (run_id := self.inputs[index].run_id) is not None
         ]
 
@@ -148,7 +148,7 @@ class Batch:
         """Return the inputs that are at one of the stages."""
         return [index for index in self.order if self.inputs[index].stage in stages]
 
-    def plan(self, max_active: int | None, *, may_start: bool = True) -> Start | Await | None:
+    def plan(self, max_active: int | None, *, may_start: bool = True) -> Start | WaitUntil | None:
         """Return what to do next; None if every input has come to its end, or none may be started.
 
         While inputs are left, a wait lasts until half of the places are free, so that few visits
@@ -157,13 +157,13 @@ class Batch:
         :param max_active: how many runs may go on at a time; None for any number.
         :param may_start: False where it was tried a moment ago, in vain.
         """
-        active = self.count(Stage.GOING)
+        active = self.count(Stage.RUNNING)
         places = len(self) if max_active is None else max_active
         if self._left and may_start and active < places:
             return Start(self._left[-1])
         if not active:
             return None
-        return Await(min(places // 2, active - 1) if self._left else 0)
+        return WaitUntil(min(places // 2, active - 1) if self._left else 0)
 
     def starting(self, index: int) -> None:
         """Note that the start is about to be sent."""
@@ -171,11 +171,11 @@ class Batch:
 
     def started(self, index: int, run_id: int) -> None:
         """Note that it has a run."""
-        self._move(index, Stage.GOING, run_id)
+        self._move(index, Stage.RUNNING, run_id)
 
     def not_started(self, index: int) -> None:
         """Note that the start certainly did not arrive, and may be sent again."""
-        self._move(index, Stage.LEFT)
+        self._move(index, Stage.PENDING)
 
     def refused(self, index: int, problem: str) -> None:
         """Note that it was refused for good."""
@@ -198,7 +198,7 @@ class Batch:
 
     def goes_on(self, index: int) -> None:
         """Note that its run has not ended after all."""
-        self._restage(index, Stage.GOING)
+        self._restage(index, Stage.RUNNING)
 
     def succeeded(self, index: int) -> None:
         """Note that its run is a success."""
@@ -216,7 +216,7 @@ class Batch:
             each.starter is Starter.EARLIER_TRY and not is_gone
         )
         if (retry_helps or is_gone) and may_be_replaced:
-            self._move(index, Stage.LEFT)
+            self._move(index, Stage.PENDING)
             return True
         each.retry_helps = retry_helps
         self._restage(index, Stage.FAILED)
@@ -224,12 +224,12 @@ class Batch:
 
     def end_all(self) -> None:
         """Note that all runs have ended."""
-        for index in self.at(Stage.GOING):
+        for index in self.at(Stage.RUNNING):
             self.ended(index)
 
     def withhold(self, problem: str) -> None:
         """Start nothing more in this try."""
-        for index in self.at(Stage.LEFT):
+        for index in self.at(Stage.PENDING):
             self.refused(index, problem)
             self.inputs[index].retry_helps = True
 
@@ -248,7 +248,7 @@ class Batch:
     @property
     def not_to_be_doubled(self) -> int:
         """How many inputs have a run, or may have one, that a retry without notes would double."""
-        has_run = (Stage.STARTING, Stage.GOING, Stage.ENDED, Stage.SUCCEEDED, Stage.UNCERTAIN)
+        has_run = (Stage.STARTING, Stage.RUNNING, Stage.ENDED, Stage.SUCCEEDED, Stage.UNCERTAIN)
         failed = [self.inputs[index] for index in self.at(Stage.FAILED)]
         return self.count(*has_run) + sum(not each.retry_helps for each in failed)
 
@@ -260,7 +260,7 @@ class Batch:
     def _set_order(self, order: Sequence[int]) -> None:
         self.order = list(order)
         self.places = {index: place for place, index in enumerate(self.order)}
-        self._left = [i for i in reversed(self.order) if self.inputs[i].stage is Stage.LEFT]
+        self._left = [i for i in reversed(self.order) if self.inputs[i].stage is Stage.PENDING]
         self._stages = Counter(self.inputs[index].stage for index in self.order)
 
     def _move(
@@ -274,7 +274,7 @@ class Batch:
 
     def _restage(self, index: int, stage: Stage) -> None:
         each = self.inputs[index]
-        if each.stage is Stage.LEFT:
+        if each.stage is Stage.PENDING:
             if self._left[-1] == index:
                 self._left.pop()
             else:
@@ -282,7 +282,7 @@ class Batch:
         self._stages[each.stage] -= 1
         self._stages[stage] += 1
         each.stage = stage
-        if stage is Stage.LEFT:
+        if stage is Stage.PENDING:
             self._left.append(index)
 
 
@@ -309,7 +309,7 @@ def fingerprint(body: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchLook:
+class BatchStatus:
     """What a look at the runs of a batch has shown.
 
     :param unfinished: how many are not known to have ended, of those that have been started.
@@ -335,13 +335,13 @@ class BatchLook:
 
 
 @dataclass(frozen=True)
-class WorkflowRuns(Subject[BatchLook]):
+class WorkflowRuns(RemoteJob[BatchStatus]):
     """Runs of workflows, as one thing to wait for: until at most ``until`` of them are left."""
 
     workflow_version_execution_ids: Sequence[int] = field(default=())
     until: int = 0
 
-    when_left: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
+    abandoned_phrase: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
 
     @property
     def id(self) -> str:
@@ -363,6 +363,6 @@ class WorkflowRuns(Subject[BatchLook]):
         """
         return [WorkflowRun(execution_id(each)) for each in self.workflow_version_execution_ids]
 
-    def read(self) -> Call[BatchLook]:
+    def fetch_call(self) -> Call[BatchStatus]:
         """Not to be used: there is no one question about several runs. See :attr:`runs`."""
         raise TypeError("PromptLayer is asked about each run on its own")

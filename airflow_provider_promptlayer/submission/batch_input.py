@@ -13,11 +13,11 @@ from airflow_provider_promptlayer.submission.batch_notes import Note
 class Stage(StrEnum):
     """How far one input is."""
 
-    LEFT = "left"
+    PENDING = "pending"
     """No start was sent, or none that could have arrived."""
     STARTING = "starting"
     """The start is being sent."""
-    GOING = "going"
+    RUNNING = "running"
     """It has a run, which is not known to have ended."""
     ENDED = "ended"
     """Its run has ended, well or badly."""
@@ -56,7 +56,7 @@ class Input:
     """
 
     fingerprint: str
-    stage: Stage = Stage.LEFT
+    stage: Stage = Stage.PENDING
     run_id: int | None = None
     problem: str | None = None
     starter: Starter = Starter.THIS_TRY
@@ -88,7 +88,7 @@ class Input:
             return cls("")
         each = cls(note.fingerprint)
         if note.run_id is not None:
-            each.stage, each.run_id = Stage.GOING, note.run_id
+            each.stage, each.run_id = Stage.RUNNING, note.run_id
             each.starter = Starter.EARLIER_TRY if note.is_of_retry else Starter.BEFORE_CLEAR
         elif note.was_sent and (note.is_of_retry or not note.was_reported):
             each.stage, each.is_reported = Stage.UNCERTAIN, note.was_reported

@@ -17,41 +17,42 @@ from airflow_provider_promptlayer.api.fields import FieldError, Fields
 from airflow_provider_promptlayer.api.persisted import versioned
 
 KEY: Final = "promptlayer_run"
-"""Under which key of the task's state a :class:`Record` is kept."""
+"""Under which key of the task's state a :class:`SubmissionRecord` is kept."""
 
 
-class Phase(StrEnum):
+class SubmissionPhase(StrEnum):
     """How far a task had come with its run."""
 
-    STARTING = "starting"
+    INTENT = "intent"
     """The start was about to be sent. Written before, so that a crash cannot hide it."""
-    STARTED = "started"
+    SUBMITTED = "submitted"
     """The run has an id."""
     DELIVERED = "delivered"
     """The outputs were handed on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SubmissionRecord:
     """What a task remembers of its run across tries.
 
     :param clear_epoch: tells a retry from a try after a clear, see :func:`.clear_epoch`.
     :param try_number: the try that wrote this.
     :param base_url: where the start was sent: elsewhere the id is that of something else.
-    :param subject_id: the id of what was started, or None if that is not known yet.
-    :param is_own: False where something else had started it, so that it must not be cancelled.
-    :param asked: tells what was asked for from something else, or None if that was not noted.
-    :param subject: all ids of what was started, as those of the sheet may be others by now.
+    :param external_id: the id of what was started, or None if that is not known yet.
+    :param submitted_by_this_task: False where something else had started it, so that this task
+        must not cancel it.
+    :param input_fingerprint: of what was asked for; None if that was not noted.
+    :param job: all ids of what was started, as those of the sheet may be others by now.
     """
 
-    phase: Phase
+    phase: SubmissionPhase
     clear_epoch: str
     try_number: int
     base_url: str
-    subject_id: int | str | None = None
-    is_own: bool = True
-    asked: str | None = None
-    subject: Mapping[str, Any] | None = None
+    external_id: int | str | None = None
+    submitted_by_this_task: bool = True
+    input_fingerprint: str | None = None
+    job: Mapping[str, Any] | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -61,33 +62,33 @@ class Record:
                 "clear_epoch": self.clear_epoch,
                 "try_number": self.try_number,
                 "base_url": self.base_url,
-                "id": self.subject_id,
-                "is_own": self.is_own,
-                "asked": self.asked,
-                "subject": None if self.subject is None else dict(self.subject),
+                "external_id": self.external_id,
+                "submitted_by_this_task": self.submitted_by_this_task,
+                "input_fingerprint": self.input_fingerprint,
+                "job": None if self.job is None else dict(self.job),
             }
         )
 
     @classmethod
-    def read(cls, fields: Fields) -> Record:
+    def read(cls, fields: Fields) -> SubmissionRecord:
         """Return the record that was kept.
 
         :raises ValueError: if it is none.
         """
-        phase, subject_id = Phase(fields.text("phase")), fields.get("id")
-        if phase is Phase.STARTING:
-            subject_id = None
-        elif isinstance(subject_id, bool) or not isinstance(subject_id, int | str):
+        phase, external_id = SubmissionPhase(fields.text("phase")), fields.get("external_id")
+        if phase is SubmissionPhase.INTENT:
+            external_id = None
+        elif isinstance(external_id, bool) or not isinstance(external_id, int | str):
             raise FieldError("has no id")
         return cls(
             phase,
             fields.text("clear_epoch"),
             fields.count("try_number"),
             fields.text("base_url"),
-            subject_id,
-            fields.flag("is_own"),
-            fields.text_or_none("asked"),
-            fields.mapping_or_none("subject"),
+            external_id,
+            fields.flag("submitted_by_this_task"),
+            fields.text_or_none("input_fingerprint"),
+            fields.mapping_or_none("job"),
         )
 
 
@@ -106,7 +107,7 @@ def question(what_is_there: str, how_to_look: str, *, is_in_backend: bool = Fals
     )
 
 
-def without_end(record: Record) -> str:
+def without_end(record: SubmissionRecord) -> str:
     """Return what there is to say of a record without an id."""
     return (
         f"Try {record.try_number} of this task noted that it was about to send the start to "
@@ -120,9 +121,9 @@ class Plan(StrEnum):
     """What a try has to do about the run."""
 
     START = "start"
-    ATTACH = "attach"
+    REATTACH = "reattach"
     """Go back to the run of the record, unless that has failed."""
-    ASK = "ask"
+    UNCERTAIN = "uncertain"
     """An earlier try noted no more than that it was about to send the start: a person has to look
     whether it arrived. A clear alone does not say that anybody has looked."""
     ELSEWHERE = "elsewhere"
@@ -130,7 +131,10 @@ class Plan(StrEnum):
 
 
 def plan(
-    record: Record | None, clear_epoch: str, base_url: str | None, asked: str | None = None
+    record: SubmissionRecord | None,
+    clear_epoch: str,
+    base_url: str | None,
+    input_fingerprint: str | None = None,
 ) -> Plan:
     """Return what to do, given what an earlier try has left behind.
 
@@ -138,19 +142,23 @@ def plan(
     while its run goes on is meant to wait for it again, unless it asks for something else now.
 
     :param base_url: where a start would be sent now; not read for a record without an id.
-    :param asked: what is asked for now, see :class:`Record`.
+    :param input_fingerprint: of what is asked for now, see :class:`SubmissionRecord`.
     """
     if record is None:
         return Plan.START
-    if record.subject_id is None:
-        return Plan.ASK
+    if record.external_id is None:
+        return Plan.UNCERTAIN
     is_elsewhere = record.base_url != base_url
     if record.clear_epoch == clear_epoch:  # a retry
-        return Plan.ELSEWHERE if is_elsewhere else Plan.ATTACH
+        return Plan.ELSEWHERE if is_elsewhere else Plan.REATTACH
     if (
         is_elsewhere
-        or record.phase is Phase.DELIVERED
-        or (record.asked and asked and record.asked != asked)
+        or record.phase is SubmissionPhase.DELIVERED
+        or (
+            record.input_fingerprint
+            and input_fingerprint
+            and record.input_fingerprint != input_fingerprint
+        )
     ):
         return Plan.START
-    return Plan.ATTACH
+    return Plan.REATTACH

@@ -15,7 +15,7 @@ from airflow_provider_promptlayer.api.persisted import UnreadableError, read_per
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.submission.batch import Batch, check_place, fingerprint
 from airflow_provider_promptlayer.submission.batch_notes import Head, Note, Page
-from airflow_provider_promptlayer.submission.reattach import KEY, Phase, Record
+from airflow_provider_promptlayer.submission.reattach import KEY, SubmissionPhase, SubmissionRecord
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -56,11 +56,11 @@ def write_patiently(write: Callable[[], None], log: Any, is_stopping: Callable[[
             return
 
 
-class RunMemory:
+class RunState:
     """One record for each task instance; mapped indexes have their own, tries share it.
 
     :param store: ``context["task_state_store"]``.
-    :param clear_epoch: see :class:`.Record`.
+    :param clear_epoch: see :class:`.SubmissionRecord`.
     :param try_number: the running try.
     """
 
@@ -70,7 +70,7 @@ class RunMemory:
         self._try_number = try_number
 
     @classmethod
-    def of(cls, context: Context) -> RunMemory | None:
+    def of(cls, context: Context) -> RunState | None:
         """Return the memory of the running task, or None where Airflow has none."""
         values: Any = context
         store, ti = values.get("task_state_store"), values["ti"]
@@ -80,30 +80,39 @@ class RunMemory:
             else cls(store, version_compat.clear_epoch(ti), int(ti.try_number))
         )
 
-    def read(self) -> Record | None:
+    def read(self) -> SubmissionRecord | None:
         """Return what an earlier try left, or None.
 
         :raises UnreadableError: if that cannot be read.
         """
-        return read_persisted(self._store.get(KEY), Record.read)
+        return read_persisted(self._store.get(KEY), SubmissionRecord.read)
 
     def write(
         self,
-        phase: Phase,
+        phase: SubmissionPhase,
         base_url: str,
-        subject_id: int | str | None = None,
+        external_id: int | str | None = None,
         *,
-        is_own: bool = True,
-        asked: str | None = None,
-        subject: Mapping[str, Any] | None = None,
+        submitted_by_this_task: bool = True,
+        input_fingerprint: str | None = None,
+        job: Mapping[str, Any] | None = None,
     ) -> None:
         """Note how far the task has come."""
         try_number, epoch = self._try_number, self.clear_epoch
         self.put_back(
-            Record(phase, epoch, try_number, base_url, subject_id, is_own, asked, subject)
+            SubmissionRecord(
+                phase,
+                epoch,
+                try_number,
+                base_url,
+                external_id,
+                submitted_by_this_task,
+                input_fingerprint,
+                job,
+            )
         )
 
-    def put_back(self, record: Record) -> None:
+    def put_back(self, record: SubmissionRecord) -> None:
         """Note what was noted before."""
         self._store.set(KEY, record.payload())
 
@@ -123,7 +132,7 @@ class RunMemory:
 class _Question:
     """The note that a person is asked to look at what a try could not make out.
 
-    :param store: see :class:`RunMemory`.
+    :param store: see :class:`RunState`.
     :param clear_epoch: of the running try.
     """
 
@@ -155,14 +164,14 @@ def _digest(kept: Any) -> str:
     return fingerprint(json.dumps(kept, sort_keys=True, default=repr).encode())
 
 
-class BatchMemory:
+class BatchState:
     """What a task remembers of a batch: a page of notes for each hundred inputs, and a head.
 
     With one record for all, a thousand starts would write a thousand lists of a thousand runs. A
     page is written before each start, and holds the ids so far as well: one write says both.
 
     :param store: ``context["task_state_store"]``.
-    :param clear_epoch: see :class:`.Record`.
+    :param clear_epoch: see :class:`.SubmissionRecord`.
     """
 
     PAGE: Final = 100
@@ -177,7 +186,7 @@ class BatchMemory:
         self.left_elsewhere: list[int] = []  # the runs that a clear has given up
 
     @classmethod
-    def of(cls, context: Context) -> BatchMemory | None:
+    def of(cls, context: Context) -> BatchState | None:
         """Return the memory of the running task, or None where Airflow has none."""
         values: Any = context
         store = values.get("task_state_store")
@@ -307,7 +316,7 @@ class BatchMemory:
         return f"{self._HEAD}_{first}"
 
 
-class OutageMemory:
+class OutageState:
     """Since when PromptLayer is out of reach, for a sensor that is rescheduled between two looks.
 
     Each look is another process then. Airflow deletes a task's XComs before each of them, so there
@@ -320,7 +329,7 @@ class OutageMemory:
         self._is_noted = False
 
     @classmethod
-    def of(cls, context: Context) -> OutageMemory | None:
+    def of(cls, context: Context) -> OutageState | None:
         """Return the memory of the running task, or None where Airflow has none."""
         values: Any = context
         store = values.get("task_state_store")

@@ -56,7 +56,7 @@ What comes at once when the loop was held up is seen to within that time.
 """
 
 
-class Turns:
+class ConcurrencyLimit:
     """Hands out turns, first come, first served: ``async with`` one.
 
     Thousands of looks that come at once, after the loop was held up, say, need no hundred
@@ -127,7 +127,7 @@ class AsyncTransport:
             # Cleartext goes through a proxy as it is; for TLS, aiohttp asks for a tunnel.
             **(self._proxy_headers if settings.base_url.startswith("http:") else {}),
         }
-        self._turns = Turns()
+        self._turns = ConcurrencyLimit()
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request, *, wanted_for: float | None = None) -> Response:
@@ -233,11 +233,11 @@ class AsyncTransport:
         elif _is_refused(error):
             reason = os.strerror(errno.ECONNREFUSED)  # as the other transport says it
         elif isinstance(error, aiohttp.ClientResponseError):
-            said = one_line(self._secrets.blotted(error.message))
+            said = one_line(self._secrets.redact(error.message))
             reason = f"the answer is no HTTP that can be read ({said})"
         else:
             # What another library says may quote the proxy's answer, and that the request.
-            reason = one_line(self._secrets.blotted(str(error))) or type(error).__name__
+            reason = one_line(self._secrets.redact(str(error))) or type(error).__name__
         return PromptLayerUnreachableError(
             f"Could not {request.purpose}: {explain_tls(reason)} ({self.settings.base_url}).",
             arrived=arrived,

@@ -371,8 +371,8 @@ def _reason(error: BaseException, secrets: Secrets) -> str:
     for cause in reversed(_causes(error)):
         if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
             said = cause.strerror or str(cause) or type(cause).__name__
-            return one_line(secrets.blotted(said))
-    return one_line(secrets.blotted(f"{type(error).__name__}: {error}"))
+            return one_line(secrets.redact(said))
+    return one_line(secrets.redact(f"{type(error).__name__}: {error}"))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

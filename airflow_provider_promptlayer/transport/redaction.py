@@ -160,7 +160,7 @@ class Secrets:
         self._texts = tuple(dict.fromkeys(found))
         self.as_bytes = tuple(text.encode() for text in self._texts)
 
-    def blotted(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return a text with the secrets blotted out."""
         for secret in self._texts:
             text = text.replace(secret, "***")

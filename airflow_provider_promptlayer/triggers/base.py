@@ -23,11 +23,11 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerTransientError,
 )
 from airflow_provider_promptlayer.api.flow import cancellation
-from airflow_provider_promptlayer.api.job import Subject, glances
+from airflow_provider_promptlayer.api.job import RemoteJob, summarized
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent, event_for
-from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, Step, Wait
-from airflow_provider_promptlayer.polling.schedule import Pace
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision, Poller
+from airflow_provider_promptlayer.polling.schedule import PollSchedule
 from airflow_provider_promptlayer.triggers.on_kill import (
     DetachedWork,
     is_user_action,
@@ -74,10 +74,10 @@ class PromptLayerTrigger(BaseTrigger):
         max_outage: float = DEFAULT_MAX_OUTAGE,
         started_at: float | None = None,
         deadline: float | None = None,
-        next_look_at: float | None = None,
+        next_poll_at: float | None = None,
         outage_since: float | None = None,
         cancel_on_kill: bool = False,
-        is_gone_back_to: bool = True,
+        reattaches_after_clear: bool = True,
         base_url: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
@@ -88,10 +88,10 @@ class PromptLayerTrigger(BaseTrigger):
         self.max_outage = max_outage
         self.started_at = time.time() if started_at is None else started_at
         self.deadline = deadline
-        self.next_look_at = next_look_at
+        self.next_poll_at = next_poll_at
         self.outage_since = outage_since
         self.cancel_on_kill = cancel_on_kill
-        self.is_gone_back_to = is_gone_back_to
+        self.reattaches_after_clear = reattaches_after_clear
         self.base_url = base_url
         self._hook: PromptLayerHook | None = None  # of the wait, once it has begun
         self._polled_at: float | None = None
@@ -108,7 +108,7 @@ class PromptLayerTrigger(BaseTrigger):
         """Return the arguments that say what is waited for; the last is its own id."""
 
     @abstractmethod
-    def subject(self) -> Subject[Any]:
+    def job(self) -> RemoteJob[Any]:
         """Return what is waited for.
 
         :raises PromptLayerInvalidInputError: if the arguments are no ids.
@@ -127,10 +127,10 @@ class PromptLayerTrigger(BaseTrigger):
                 "max_outage": self.max_outage,
                 "started_at": self.started_at,
                 "deadline": self.deadline,
-                "next_look_at": self.next_look_at,
+                "next_poll_at": self.next_poll_at,
                 "outage_since": self.outage_since,
                 "cancel_on_kill": self.cancel_on_kill,
-                "is_gone_back_to": self.is_gone_back_to,
+                "reattaches_after_clear": self.reattaches_after_clear,
                 "base_url": self.base_url,
             },
         )
@@ -138,7 +138,7 @@ class PromptLayerTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire the one event."""
         try:
-            event = await self._wait(self.subject())
+            event = await self._wait(self.job())
         except PromptLayerError as error:
             event = to_worker(event_for([*self.ids().values()][-1], error))
         except asyncio.CancelledError as cancel:
@@ -156,37 +156,37 @@ class PromptLayerTrigger(BaseTrigger):
         if self._is_over:
             return
         if self._ending is None:
-            self._ending = DetachedWork(self._end(self.subject()))
+            self._ending = DetachedWork(self._end(self.job()))
         await self._ending.wait()
 
-    async def _end(self, subject: Subject[Any]) -> None:
+    async def _end(self, job: RemoteJob[Any]) -> None:
         try:
-            if not self._may_cancel(subject):
-                self.log.warning("The task no longer waits here. %s", self._left(subject))
+            if not self._may_cancel(job):
+                self.log.warning("The task no longer waits here. %s", self._left(job))
             elif self.deadline is not None and time.time() >= self.deadline:
-                self.log.warning("The time for %s was up: it is not cancelled.", subject.name)
-            elif not await self._goes_on(subject):
-                what_became = await self._cancel(subject)
-                self.log.warning("The task no longer waits here. %s %s.", subject, what_became)
+                self.log.warning("The time for %s was up: it is not cancelled.", job.name)
+            elif not await self._goes_on(job):
+                what_became = await self._cancel(job)
+                self.log.warning("The task no longer waits here. %s %s.", job, what_became)
         except asyncio.CancelledError:
             self.log.error(
                 "The triggerer stops before it could cancel %s: if the task was ended, cancel it "
                 "in PromptLayer.",
-                subject.name,
+                job.name,
             )
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, a person has to know
             self.log.error(
                 "The task no longer waits here. %s goes on at PromptLayer, as it could not be "
                 "cancelled (%s).",
-                subject,
+                job,
                 str(error) or type(error).__name__,
             )
 
-    def _may_cancel(self, subject: Subject[Any]) -> bool:
-        return self.cancel_on_kill and subject.cancel() is not None
+    def _may_cancel(self, job: RemoteJob[Any]) -> bool:
+        return self.cancel_on_kill and job.cancel() is not None
 
-    async def _goes_on(self, subject: Subject[Any]) -> bool:
+    async def _goes_on(self, job: RemoteJob[Any]) -> bool:
         """Return whether the task goes on with the subject elsewhere, and say so.
 
         Where Airflow cannot be asked, it does: an evaluation that goes on is paid for once, while
@@ -202,57 +202,57 @@ class PromptLayerTrigger(BaseTrigger):
                 "Could not ask Airflow for %.0f s whether the task goes on with %s (%s), which is "
                 "not cancelled: if the task was ended, cancel it in PromptLayer.",
                 _CANCEL_PATIENCE,
-                subject.name,
+                job.name,
                 str(error) or type(error).__name__,
             )
             return True
         is_another_try = state != version_compat.GONE and state not in version_compat.FINAL_STATES
-        if state == "deferred" or (is_another_try and self.is_gone_back_to):
+        if state == "deferred" or (is_another_try and self.reattaches_after_clear):
             self.log.info(
                 "The task is %r and goes on with %s elsewhere: not cancelling it.",
                 state,
-                subject.name,
+                job.name,
             )
             return True
         return False
 
-    async def _cancel(self, subject: Subject[Any]) -> str:
+    async def _cancel(self, job: RemoteJob[Any]) -> str:
         """Cancel it unless it has ended; return what became of it.
 
         :raises PromptLayerError: if PromptLayer did not confirm it.
         """
         hook = self._hook or self._new_hook()
-        patience = Wait(
-            subject.name,
-            Pace(0.0),
+        patience = Poller(
+            job.name,
+            PollSchedule(0.0),
             started_at=time.time(),
             deadline=None,
             max_outage=_CANCEL_PATIENCE,
         )
         await self._read_connection(hook, patience)
-        if subject.may_cancel() is None:  # else that tells whether it has ended
+        if job.cancel_precondition() is None:  # else that tells whether it has ended
             with suppress(PromptLayerError):
-                if (await hook.acall(subject.peek())).is_complete:
+                if (await hook.acall(job.status_call())).is_complete:
                     return "had ended and was not cancelled"
-        return await hook.aconverse(
-            cancellation(subject),
-            lambda call: hook.aask(call, about=subject.name, max_outage=_CANCEL_PATIENCE),
+        return await hook.arun_flow(
+            cancellation(job),
+            lambda call: hook.acall_with_backoff(call, about=job.name, max_outage=_CANCEL_PATIENCE),
         )
 
-    def _left(self, subject: Subject[Any]) -> str:
+    def _left(self, job: RemoteJob[Any]) -> str:
         """Return what is known of a subject that nothing can or may cancel, for people."""
         when = (
             "when the task was deferred"
             if self._polled_at is None
             else f"when it was last polled, {time.time() - self._polled_at:.0f} s ago"
         )
-        lines = [f"{subject} was going on {when}."]
-        if subject.cancel() is None:
+        lines = [f"{job} was going on {when}."]
+        if job.cancel() is None:
             lines.append("PromptLayer cannot cancel it.")
         if self.cancel_on_kill:
             lines.append(
                 "If the task was cleared, its next try starts another one."
-                if not self.is_gone_back_to
+                if not self.reattaches_after_clear
                 else "If the task was cleared, its next try goes back to it."
                 if version_compat.ON_KILL_IS_AMBIGUOUS
                 else "If the task was cleared, its next try starts another one, unless Airflow "
@@ -260,77 +260,77 @@ class PromptLayerTrigger(BaseTrigger):
             )
         return " ".join(lines)
 
-    async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
-        if self._may_cancel(subject) and self.task_instance and version_compat.ON_KILL_IS_AMBIGUOUS:
+    async def _wait(self, job: RemoteJob[Any]) -> TriggerEvent:
+        if self._may_cancel(job) and self.task_instance and version_compat.ON_KILL_IS_AMBIGUOUS:
             warm_up(self.task_instance)
-        wait = self._new_wait(subject)
+        wait = self._new_wait(job)
         hook = await self._begin(wait)
-        await self._until_ended(hook, wait, subject)
-        return await self.ended(hook, subject)
+        await self._until_ended(hook, wait, job)
+        return await self.ended(hook, job)
 
-    async def _begin(self, wait: Wait) -> PromptLayerHook:
+    async def _begin(self, wait: Poller) -> PromptLayerHook:
         """Let pass what time has to pass before the first look, and read the connection."""
         hook = self._hook = self._new_hook()
-        await asyncio.sleep(wait.take_over(self.next_look_at, now=time.time()))
+        await asyncio.sleep(wait.resume_delay(self.next_poll_at, now=time.time()))
         await self._read_connection(hook, wait)
         return hook
 
     def _new_hook(self) -> PromptLayerHook:
         hook = PromptLayerHook(self.promptlayer_conn_id)
         if self.base_url is not None:
-            hook.stay_at(self.base_url, about=self.subject().name)
+            hook.stay_at(self.base_url, about=self.job().name)
         return hook
 
-    async def _until_ended(self, hook: PromptLayerHook, wait: Wait, subject: Subject[Any]) -> None:
+    async def _until_ended(self, hook: PromptLayerHook, wait: Poller, job: RemoteJob[Any]) -> None:
         """Look until one thing has ended."""
         wait.throttle = hook.throttle
-        glance = glances(subject.peek())
+        summary = summarized(job.status_call())
         patience = _ConnectionPatience()
         while True:
             # The pool of one set of settings; another one when the connection has changed.
             async with hook.async_transport() as transport:
                 settings = hook.settings
                 while settings is hook.settings:
-                    if (hold := wait.before_look(now=time.time())) > 0:
+                    if (hold := wait.delay_before_poll(now=time.time())) > 0:
                         await asyncio.sleep(hold)
                     try:
-                        look = await hook.acall(glance, transport, deadline=wait.deadline)
+                        status = await hook.acall(summary, transport, deadline=wait.deadline)
                         self._polled_at = time.time()
-                        step = wait.after_look(look, now=self._polled_at)
+                        step = wait.on_status(status, now=self._polled_at)
                         patience = _ConnectionPatience()
                     except PromptLayerError as error:
-                        step = wait.after_error(patience.applied_to(error), now=time.time())
+                        step = wait.on_error(patience.applied_to(error), now=time.time())
                     self._log_step(step)
                     if step.is_done:
                         return
                     await asyncio.sleep(step.sleep)
 
-    async def ended(self, hook: PromptLayerHook, subject: Subject[Any]) -> TriggerEvent:  # noqa: ARG002
+    async def ended(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> TriggerEvent:  # noqa: ARG002
         """Return the event for a subject that has ended: a worker reads how."""
-        return to_worker(WaitEvent(subject.id, Outcome.ENDED, ""))
+        return to_worker(WaitEvent(job.id, Outcome.ENDED, ""))
 
-    def _new_wait(self, subject: Subject[Any]) -> Wait:
-        return Wait(
-            subject.name,
-            Pace(self.poke_interval, self.exponential_backoff, self.max_wait),
+    def _new_wait(self, job: RemoteJob[Any]) -> Poller:
+        return Poller(
+            job.name,
+            PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait),
             started_at=self.started_at,
             deadline=self.deadline,
             max_outage=self.max_outage,
             outage_since=self.outage_since,
         )
 
-    async def _read_connection(self, hook: PromptLayerHook, wait: Wait) -> None:
+    async def _read_connection(self, hook: PromptLayerHook, wait: Poller) -> None:
         patience = _ConnectionPatience()
         while True:
             try:
                 await hook.aget_settings()
                 return
             except PromptLayerError as error:
-                step = wait.after_error(patience.applied_to(error), now=time.time())
+                step = wait.on_error(patience.applied_to(error), now=time.time())
             self._log_step(step)
             await asyncio.sleep(step.sleep)
 
-    def _log_step(self, step: Step) -> None:
+    def _log_step(self, step: PollDecision) -> None:
         if step.note:
             (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
 

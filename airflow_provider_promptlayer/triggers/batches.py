@@ -22,11 +22,11 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerOutageError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
-from airflow_provider_promptlayer.polling.poller import Step
+from airflow_provider_promptlayer.polling.poller import PollDecision
 from airflow_provider_promptlayer.submission.batch import WorkflowRuns
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, to_worker
 
@@ -81,18 +81,18 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
             "batch_id": self.batch_id,
         }
 
-    def subject(self) -> WorkflowRuns:
+    def job(self) -> WorkflowRuns:
         """Return the runs."""
         return WorkflowRuns(self.workflow_version_execution_ids, self.until)
 
-    def _left(self, subject: Subject[Any]) -> str:
+    def _left(self, job: RemoteJob[Any]) -> str:
         """Return which runs go on, as far as is known."""
         runs = ", ".join(map(str, self.workflow_version_execution_ids))
-        return f"{super()._left(subject)} Its runs: {runs}."
+        return f"{super()._left(job)} Its runs: {runs}."
 
-    async def _wait(self, subject: Subject[Any]) -> TriggerEvent:
-        runs = deque(self.subject().runs)
-        wait = self._new_wait(subject)
+    async def _wait(self, job: RemoteJob[Any]) -> TriggerEvent:
+        runs = deque(self.job().runs)
+        wait = self._new_wait(job)
         hook = await self._begin(wait)
         self.outage_since = wait.outage_since
         if len(runs) > self.until:
@@ -111,7 +111,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
                 run = runs.popleft()
                 wait = self._new_wait(run)
                 if first:  # not all at the same moment
-                    await asyncio.sleep(wait.take_over(None, now=time.time()))
+                    await asyncio.sleep(wait.resume_delay(None, now=time.time()))
                     first = False
                 try:
                     await self._until_ended(hook, wait, run)
@@ -139,7 +139,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
 
-    def _log_step(self, step: Step) -> None:
+    def _log_step(self, step: PollDecision) -> None:
         if not step.is_trouble:
             self._answered_at = time.time()
         # What each run says of itself is too much of a thousand.

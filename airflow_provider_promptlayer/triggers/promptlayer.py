@@ -9,13 +9,13 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_promptlayer.api.arguments import execution_id, opaque_text, positive, uuid
 from airflow_provider_promptlayer.api.errors import PromptLayerError
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.reports import FinalReport
 from airflow_provider_promptlayer.api.scorecards import SheetCalculation
 from airflow_provider_promptlayer.api.tables import SheetOperation
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.outcomes.workflows import FailOn, judge
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_outcome
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger
 from airflow_provider_promptlayer.triggers.batches import PromptLayerWorkflowBatchTrigger
 
@@ -43,7 +43,7 @@ class PromptLayerTableOperationTrigger(PromptLayerTrigger):
             "operation_id": self.operation_id,
         }
 
-    def subject(self) -> SheetOperation:
+    def job(self) -> SheetOperation:
         """Return the operation."""
         return SheetOperation(
             uuid("table_id", self.table_id),
@@ -75,7 +75,7 @@ class PromptLayerScorecardTrigger(PromptLayerTrigger):
             "calculation_id": self.calculation_id,
         }
 
-    def subject(self) -> SheetCalculation:
+    def job(self) -> SheetCalculation:
         """Return the calculation."""
         return SheetCalculation(
             uuid("table_id", self.table_id),
@@ -99,7 +99,7 @@ class PromptLayerReportTrigger(PromptLayerTrigger):
         """Return the report's id."""
         return {"report_id": self.report_id}
 
-    def subject(self) -> FinalReport:
+    def job(self) -> FinalReport:
         """Return the report."""
         return FinalReport(positive("report_id", self.report_id))
 
@@ -137,22 +137,22 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
             kwargs |= {"end_from_trigger": True, "fail_on": self.fail_on}
         return path, kwargs
 
-    def subject(self) -> WorkflowRun:
+    def job(self) -> WorkflowRun:
         """Return the run."""
         return WorkflowRun(execution_id(self.workflow_version_execution_id))
 
-    async def ended(self, hook: PromptLayerHook, subject: Subject[Any]) -> TriggerEvent:
+    async def ended(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> TriggerEvent:
         """Return the event for a run that has ended: the end of the task, if that is sure."""
-        if self.end_from_trigger and await self._is_success(hook, subject):
-            self.log.info("%s has ended well. The task ends here, without a worker.", subject)
+        if self.end_from_trigger and await self._is_success(hook, job):
+            self.log.info("%s has ended well. The task ends here, without a worker.", job)
             return TaskSuccessEvent()
-        return await super().ended(hook, subject)
+        return await super().ended(hook, job)
 
-    async def _is_success(self, hook: PromptLayerHook, subject: Subject[Any]) -> bool:
+    async def _is_success(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> bool:
         """Return whether the run is a success for certain; where not, a worker finds out."""
         try:
-            results = await hook.acall(subject.read())
-            judge(results, self.fail_on)
+            results = await hook.acall(job.fetch_call())
+            raise_for_outcome(results, self.fail_on)
         except PromptLayerError as error:
             self.log.info("A worker takes over, to end the task: %s", error)
             return False

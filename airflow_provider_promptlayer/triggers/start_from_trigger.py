@@ -20,7 +20,7 @@ from airflow_provider_promptlayer.api.errors import PromptLayerError
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
 
-class PromptLayerWholeWaitTrigger(PromptLayerWorkflowTrigger):
+class PromptLayerStartFromTrigger(PromptLayerWorkflowTrigger):
     """Wait for a workflow run on behalf of a task that no worker has seen.
 
     Airflow renders ``workflow_version_execution_id`` and ``promptlayer_conn_id`` before it runs.
@@ -41,7 +41,7 @@ class PromptLayerWholeWaitTrigger(PromptLayerWorkflowTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments that make it anew."""
         path, kwargs = super().serialize()
-        for point_in_time in ("started_at", "deadline", "next_look_at", "outage_since"):
+        for point_in_time in ("started_at", "deadline", "next_poll_at", "outage_since"):
             del kwargs[point_in_time]
         return path, {
             **kwargs,
@@ -57,6 +57,6 @@ class PromptLayerWholeWaitTrigger(PromptLayerWorkflowTrigger):
             self.started_at = ends.timestamp() - self.airflow_timeout
         self.deadline = self.started_at + self.timeout
         with suppress(PromptLayerError):  # else it is no id, and the wait says so
-            self.workflow_version_execution_id = self.subject().id  # rendered as text
+            self.workflow_version_execution_id = self.job().id  # rendered as text
         async for fired in super().run():
             yield fired

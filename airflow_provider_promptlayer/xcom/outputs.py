@@ -13,7 +13,7 @@ from airflow_provider_promptlayer.api.arguments import texts
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import NodeResult, WorkflowResults
-from airflow_provider_promptlayer.xcom.storable import renamed, storable, storable_text
+from airflow_provider_promptlayer.xcom.storable import safe_keys, storable, storable_text
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -72,7 +72,7 @@ def select(results: WorkflowResults, nodes: Iterable[str] | str | None) -> dict[
 
 def statuses(nodes: Mapping[str, NodeResult]) -> dict[str, str]:
     """Return node name → status, in a form that Airflow can store."""
-    names = renamed(nodes.keys())
+    names = safe_keys(nodes.keys())
     return {names.get(name, name): storable_text(node.status) for name, node in nodes.items()}
 
 
@@ -108,7 +108,7 @@ class Outputs:
     by_stored_name: dict[str, Any]
     size: int
     _main: str | None
-    _findings: Findings
+    _findings: StorageWarnings
 
     def final(self, results: WorkflowResults) -> Any:
         """Return the main output; its node may be none of those that were selected."""
@@ -121,7 +121,7 @@ class Outputs:
 
 
 def storable_outputs(
-    selected: Mapping[str, Any], nodes: Mapping[str, NodeResult], findings: Findings
+    selected: Mapping[str, Any], nodes: Mapping[str, NodeResult], findings: StorageWarnings
 ) -> Outputs:
     """Return the selected outputs of a run that has ``nodes``, and note what had to change."""
     by_node, size = {}, 0
@@ -130,7 +130,7 @@ def storable_outputs(
         findings.add_changes(name, stored.changes)
         by_node[name] = stored.value
         size += stored.size
-    names = renamed(nodes.keys())
+    names = safe_keys(nodes.keys())
     return Outputs(
         by_node,
         {names.get(name, name): value for name, value in by_node.items()},
@@ -142,7 +142,7 @@ def storable_outputs(
     )
 
 
-class Findings:
+class StorageWarnings:
     """What is not in XCom as PromptLayer sent it: one line for each node, and not too many.
 
     :param results: the run; nodes whose names have to change in XCom are noted at once.
@@ -151,7 +151,7 @@ class Findings:
     def __init__(self, results: WorkflowResults | None = None) -> None:
         self._notes = results.notes if results else ()
         self._of_node: dict[str, list[str]] = {}
-        for name, new in renamed(results.nodes.keys()).items() if results else ():
+        for name, new in safe_keys(results.nodes.keys()).items() if results else ():
             self.add(name, f"is called {one_line(repr(new), 80)} in XCom")
 
     def add(self, node: str, finding: str) -> None:

@@ -93,7 +93,7 @@ def storable_text(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
-def renamed(names: Collection[str]) -> dict[str, str]:
+def safe_keys(names: Collection[str]) -> dict[str, str]:
     """Return those of ``names`` that cannot be keys of one object, and what each becomes.
 
     :param names: all keys of the object, each once.
@@ -179,7 +179,7 @@ class _Walk:
 
     def _object(self, items: dict[str, Any], room: int) -> dict[str, Any]:
         self.size += 2 + 6 * len(items) + sum(map(len, items))
-        names = renamed(items.keys()) if _needs_look(items) else {}
+        names = safe_keys(items.keys()) if _needs_look(items) else {}
         changed = {}
         for key, item in items.items():
             new = self.visit(item, room)

@@ -31,7 +31,7 @@ class Run:
     state: str | None = None
     seen: dict[tuple[str, int], set[str | None]] = field(default_factory=lambda: defaultdict(set))
 
-    def look(self) -> str | None:
+    def poll(self) -> str | None:
         for task, state in self.stack.task_states(self.dag_id, self.run_id).items():
             self.seen[task].add(state)
         state = self.stack.db.dag_run_state(self.dag_id, self.run_id)
@@ -71,7 +71,7 @@ def finish(
     runs = {dag: Run(stack, dag, stack.trigger_dag(dag, conf)) for dag, conf in dags.items()}
 
     def all_ended() -> bool:
-        ends = [run.look() for run in runs.values()]  # looks at each, ended or not
+        ends = [run.poll() for run in runs.values()]  # looks at each, ended or not
         meanwhile(runs)
         return all(ends)
 
@@ -294,7 +294,7 @@ def endless(stack: AirflowStack, promptlayer: LocalPromptLayer) -> tuple[Run, li
     dag = "live_endless_evaluations"
     run = Run(stack, dag, stack.trigger_dag(dag))
     stack.wait_for(
-        lambda: run.look() or all("deferred" in run.seen[task, -1] for task in ENDLESS_TASKS),
+        lambda: run.poll() or all("deferred" in run.seen[task, -1] for task in ENDLESS_TASKS),
         SECONDS,
         "both to be deferred",
     )
@@ -305,14 +305,14 @@ def endless(stack: AirflowStack, promptlayer: LocalPromptLayer) -> tuple[Run, li
     assert cancellations(promptlayer, started) == [False, False]
     # Airflow forgets a trigger without a word that no triggerer has taken over yet.
     stack.wait_for(
-        lambda: all(looks(promptlayer, one) >= 2 for one in started),
+        lambda: all(polls(promptlayer, one) >= 2 for one in started),
         SECONDS,
         "the triggerer to look",
     )
     return run, started
 
 
-def looks(promptlayer: LocalPromptLayer, one: Any) -> int:
+def polls(promptlayer: LocalPromptLayer, one: Any) -> int:
     return sum(one.id in request.raw_path for request in promptlayer.requests)
 
 
@@ -363,10 +363,10 @@ def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it
             SECONDS,
             "the second try",
         )
-    before = [looks(promptlayer, one) for one in started]
+    before = [polls(promptlayer, one) for one in started]
     stack.wait_for(
         lambda: all(
-            looks(promptlayer, one) >= many + 3 for one, many in zip(started, before, strict=True)
+            polls(promptlayer, one) >= many + 3 for one, many in zip(started, before, strict=True)
         ),
         SECONDS,
         "the triggerer to look again",
@@ -376,7 +376,7 @@ def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it
 
     end_all(run)
     stack.wait_for(lambda: all(cancellations(promptlayer, started)), SECONDS, "the cancellations")
-    stack.wait_for(run.look, SECONDS, "the run to end")
+    stack.wait_for(run.poll, SECONDS, "the run to end")
     assert set(run.final.values()) == {"failed"}
     assert (
         len([one for one in promptlayer.operations.values() if one.table_id == started[0].table_id])
@@ -407,7 +407,7 @@ def test_clearing_a_deferred_task_cancels_what_it_has_started_and_starts_another
     assert promptlayer.operations[operation].cancelled_at is None
     assert promptlayer.calculations[calculation].cancelled_at is None
     end_all(run)
-    stack.wait_for(run.look, SECONDS, "the run to end")
+    stack.wait_for(run.poll, SECONDS, "the run to end")
 
 
 def test_killed_triggerer_loses_no_wait(stack: AirflowStack, promptlayer: LocalPromptLayer) -> None:
@@ -415,12 +415,12 @@ def test_killed_triggerer_loses_no_wait(stack: AirflowStack, promptlayer: LocalP
     dag = "promptlayer_run_and_use_output"
     run = Run(stack, dag, stack.trigger_dag(dag))
     stack.wait_for(
-        lambda: run.look() or "deferred" in run.seen["write_article", -1], SECONDS, "a deferral"
+        lambda: run.poll() or "deferred" in run.seen["write_article", -1], SECONDS, "a deferral"
     )
     (name,) = [one.name for one in stack.components.running() if "triggerer" in one.name]
     stack.kill(name)
     stack.start_triggerer()
-    stack.wait_for(run.look, SECONDS, "the run to end")
+    stack.wait_for(run.poll, SECONDS, "the run to end")
     assert run.state == "success"
     started = [
         execution

@@ -138,24 +138,24 @@ def test_a_wait_that_no_worker_saw_keeps_its_deadline(
     run = Run(stack, dag, stack.trigger_dag(dag, {"run": never}))
     asked = str(never)
 
-    def looks() -> list[float]:
+    def polls() -> list[float]:
         return [
             one.arrived_at
             for one in promptlayer.requests
             if one.query.get("workflow_version_execution_id") == asked
         ]
 
-    stack.wait_for(lambda: len(looks()) > 1, SECONDS, "a look in the triggerer")
+    stack.wait_for(lambda: len(polls()) > 1, SECONDS, "a look in the triggerer")
     (name,) = [one.name for one in stack.components.running() if "triggerer" in one.name]
     stack.kill(name)
-    before = len(looks())
+    before = len(polls())
     stack.start_triggerer()
-    stack.wait_for(lambda: run.look() or len(looks()) > before, SECONDS, "another triggerer's look")
-    stack.wait_for(run.look, SECONDS, "the wait to end")
+    stack.wait_for(lambda: run.poll() or len(polls()) > before, SECONDS, "another triggerer's look")
+    stack.wait_for(run.poll, SECONDS, "the wait to end")
     assert run.final["late", -1] == "failed"
     assert "did not end within 60 s" in run.log("late")
     assert "last seen" in run.log("late"), "Airflow ended it, not the trigger"
-    assert looks()[-1] < looks()[before] + 60, "it has counted anew"
+    assert polls()[-1] < polls()[before] + 60, "it has counted anew"
     assert workers(run, "late") == 1
 
 

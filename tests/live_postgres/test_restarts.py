@@ -210,7 +210,7 @@ class Batch:
                 found[task].append(number)
         return dict(found)
 
-    def looks(self) -> dict[Task, int]:
+    def polls(self) -> dict[Task, int]:
         """Return how often the server was asked for the results of each task's run."""
         seen = Counter(
             request.query["workflow_version_execution_id"]
@@ -274,9 +274,9 @@ def test_fifty_waits_outlive_a_killed_triggerer(
     assert {task: trigger for task, (trigger, _) in taken_over.items()} == {
         task: trigger for task, (trigger, _) in at_death.items()
     }
-    before = batch.looks()
+    before = batch.polls()
     stack.wait_for(
-        lambda: all(batch.looks()[task] > before[task] for task in lost),
+        lambda: all(batch.polls()[task] > before[task] for task in lost),
         SECONDS,
         "a look at each of the runs whose triggerer died",
     )
@@ -346,10 +346,10 @@ def test_a_triggerer_that_was_held_up_cancels_nothing(
         )
         return found[0]["triggerer_id"] if found else None
 
-    def looks() -> int:
+    def polls() -> int:
         return sum("/operations/" in request.raw_path for request in promptlayer.requests)
 
-    stack.wait_for(lambda: owner() and looks() > 2, SECONDS, "looks from a triggerer")
+    stack.wait_for(lambda: owner() and polls() > 2, SECONDS, "looks from a triggerer")
     name = next(name for name, job in two_triggerers.jobs.items() if job == owner())
     held_up = stack.component(name)
 
@@ -366,8 +366,8 @@ def test_a_triggerer_that_was_held_up_cancels_nothing(
     # Else the test would show nothing: Airflow does cancel the trigger, up to 3.3 as if by a user.
     cancelled = "by user action" if ON_KILL_IS_AMBIGUOUS else "reassigned to another triggerer"
     stack.wait_for(lambda: log_says(cancelled), SECONDS, "the cancellation of the trigger")
-    after = looks()
-    stack.wait_for(lambda: looks() > after + 2, SECONDS, "looks from the other triggerer")
+    after = polls()
+    stack.wait_for(lambda: polls() > after + 2, SECONDS, "looks from the other triggerer")
 
     (operation,) = promptlayer.operations.values()
     assert operation.cancelled_at is None

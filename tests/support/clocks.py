@@ -38,8 +38,8 @@ def timed_by_looks(workflows: Iterable[Workflow]) -> Iterator[LocalPromptLayer]:
     second, and nobody can be too late to see it go on.
     """
 
-    def looks() -> float:
+    def polls() -> float:
         return float(server.count("GET"))
 
-    with LocalPromptLayer(workflows, clock=looks) as server:
+    with LocalPromptLayer(workflows, clock=polls) as server:
         yield server

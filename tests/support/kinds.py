@@ -120,15 +120,15 @@ class Kind:
     bad_says: tuple[str, ...]
 
 
-def at_sheet(subject_id: Any) -> dict[str, Any]:
+def at_sheet(external_id: Any) -> dict[str, Any]:
     """Return the ids of an operation or a calculation; the sheet is that of its fate."""
-    fate, _, its_id = subject_id.partition(":")
+    fate, _, its_id = external_id.partition(":")
     return {"table_id": TABLE.id, "sheet_id": SHEETS[fate].id, "its_id": its_id}
 
 
 def _sheet_ids(name: str) -> Callable[[Any], dict[str, Any]]:
-    def ids(subject_id: Any) -> dict[str, Any]:
-        found = at_sheet(subject_id)
+    def ids(external_id: Any) -> dict[str, Any]:
+        found = at_sheet(external_id)
         found[name] = found.pop("its_id")
         return found
 
@@ -154,7 +154,7 @@ WORKFLOW_RUN = Kind(
     "workflow run",
     PromptLayerWorkflowSensor,
     "workflow_results",
-    lambda subject_id: {"workflow_version_execution_id": subject_id},
+    lambda external_id: {"workflow_version_execution_id": external_id},
     lambda server, fate: server.start_execution(fate),
     _workflow_id,
     ("'Answer'", "too hot"),
@@ -185,7 +185,7 @@ REPORT = Kind(
     "report",
     PromptLayerReportSensor,
     "report",
-    lambda subject_id: {"report_id": subject_id},
+    lambda external_id: {"report_id": external_id},
     lambda server, fate: server.start_report(PIPELINES[fate], fate),
     _evaluation_id("report_id"),
     ("no cell succeeded", "4 of 4 cells done, 4 failed", "No value."),
@@ -195,6 +195,6 @@ KINDS = {kind.name: kind for kind in (WORKFLOW_RUN, TABLE_OPERATION, SCORECARD_C
 EVALUATIONS = {name: kind for name, kind in KINDS.items() if kind is not WORKFLOW_RUN}
 
 
-def own_id(subject_id: Any) -> Any:
+def own_id(external_id: Any) -> Any:
     """Return the bare id."""
-    return subject_id.partition(":")[2] if isinstance(subject_id, str) else subject_id
+    return external_id.partition(":")[2] if isinstance(external_id, str) else external_id

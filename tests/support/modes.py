@@ -174,9 +174,9 @@ Way = Callable[..., Ending]
 
 
 def _sensor(**mode: Any) -> Way:
-    def run(subject_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
+    def run(external_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
         ending = run_task(
-            lambda: kind.sensor(task_id="task", **kind.ids(subject_id), **mode, **arguments)
+            lambda: kind.sensor(task_id="task", **kind.ids(external_id), **mode, **arguments)
         )
         if ending.kind == "success":
             ending.value = kind.id_of(ending.value)
@@ -185,18 +185,18 @@ def _sensor(**mode: Any) -> Way:
     return run
 
 
-def _hook(subject_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
+def _hook(external_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
     hook = PromptLayerHook()
     try:
         wait = getattr(hook, f"wait_for_{kind.waited_for}")
-        return _of_hook(lambda: wait(**kind.ids(subject_id), **_hooks(arguments)), kind)
+        return _of_hook(lambda: wait(**kind.ids(external_id), **_hooks(arguments)), kind)
     finally:
         hook.close()
 
 
-def _async_hook(subject_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
+def _async_hook(external_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
     wait = getattr(PromptLayerHook(), f"await_for_{kind.waited_for}")
-    return _of_hook(lambda: asyncio.run(wait(**kind.ids(subject_id), **_hooks(arguments))), kind)
+    return _of_hook(lambda: asyncio.run(wait(**kind.ids(external_id), **_hooks(arguments))), kind)
 
 
 def _hooks(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -117,13 +117,13 @@ def serving(
     :param timed_by_looks: at this server a second passes with each look, and none without.
     """
 
-    def looks() -> float:
+    def polls() -> float:
         return float(started.count("GET"))
 
     started = LocalPromptLayer(
         tables=[Table("Table", [only])],
         reports=REPORTS,
-        clock=looks if timed_by_looks else time.monotonic,
+        clock=polls if timed_by_looks else time.monotonic,
     )
     started.start()
     connect(started, monkeypatch)
@@ -785,13 +785,13 @@ class TestLargeTable:
         assert server.count("POST") == 2
 
     def test_is_not_confirmed_for_ever(self, server: LocalPromptLayer) -> None:
-        asks = {
+        input_parts = {
             "success": False,
             "requires_confirmation": True,
             "confirmation_token": "t",
             "affected_cell_count": 3,
         }
-        server.script(Reply.of_json(asks), method="POST", times=None)
+        server.script(Reply.of_json(input_parts), method="POST", times=None)
         ending = run(TABLE_START, confirm_large=True)
         assert ending.kind == "failed for good"
         assert "although one was sent" in ending.message
@@ -995,8 +995,8 @@ class TestManyRows:
             "row 3 (error): no answer; row 449 (fail, 0.551): e449; row 447 (fail, 0.553): e447; "
             "row 445 (fail, 0.555): e445; row 443 (fail, 0.557): e443."
         )
-        looks, cards, rows = 1, 1, 5
-        assert server.count("GET") - looks - cards - rows == 1 + 3  # pages of errors, of failures
+        polls, cards, rows = 1, 1, 5
+        assert server.count("GET") - polls - cards - rows == 1 + 3  # pages of errors, of failures
 
     def test_pages_that_cannot_be_had(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
@@ -1428,7 +1428,7 @@ class TestInADag:
         assert report.execute(context)["score"] == 90.0
         (made,) = server.reports.values()
         assert made.name == "20260101"
-        assert sensor.identify(context).operation_id == "1"
+        assert sensor.get_job(context).operation_id == "1"
 
     @pytest.mark.parametrize("native", [False, True])
     @pytest.mark.parametrize("name", ["scorecard", "report"])

@@ -34,7 +34,12 @@ from airflow_provider_promptlayer.operators.promptlayer import (
 )
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.submission import task_state
-from airflow_provider_promptlayer.submission.reattach import Phase, Plan, Record, plan
+from airflow_provider_promptlayer.submission.reattach import (
+    Plan,
+    SubmissionPhase,
+    SubmissionRecord,
+    plan,
+)
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
@@ -90,34 +95,53 @@ def leave(store: Store, *, number: int = 1, max_tries: int = 2, **arguments: Any
         operator.execute(context)
 
 
-def record(phase: Phase, subject_id: int | None = 7, asked: str | None = None) -> Record:
-    return Record(phase, "a", 1, "https://here", subject_id, asked=asked)
+def record(
+    phase: SubmissionPhase, external_id: int | None = 7, input_fingerprint: str | None = None
+) -> SubmissionRecord:
+    return SubmissionRecord(
+        phase, "a", 1, "https://here", external_id, input_fingerprint=input_fingerprint
+    )
 
 
-STARTED, DELIVERED = record(Phase.STARTED), record(Phase.DELIVERED)
-STARTING = record(Phase.STARTING, None)
+STARTED, DELIVERED = record(SubmissionPhase.SUBMITTED), record(SubmissionPhase.DELIVERED)
+STARTING = record(SubmissionPhase.INTENT, None)
 
 
 @pytest.mark.parametrize(
     ("record", "clear_epoch", "base_url", "expected"),
     [
         (None, "a", None, Plan.START),
-        (STARTED, "a", "https://here", Plan.ATTACH),
-        (STARTED, "b", "https://here", Plan.ATTACH),  # cleared while it went on
-        (DELIVERED, "a", "https://here", Plan.ATTACH),  # died after it had delivered
+        (STARTED, "a", "https://here", Plan.REATTACH),
+        (STARTED, "b", "https://here", Plan.REATTACH),  # cleared while it went on
+        (DELIVERED, "a", "https://here", Plan.REATTACH),  # died after it had delivered
         (DELIVERED, "b", "https://here", Plan.START),  # cleared to run again
-        (STARTING, "a", None, Plan.ASK),
-        (STARTING, "b", None, Plan.ASK),  # cleared, which says of no look
-        (record(Phase.STARTED, asked="this"), "b", "https://here", Plan.ATTACH),
-        (record(Phase.STARTED, asked="that"), "b", "https://here", Plan.START),  # and changed
-        (record(Phase.STARTED, asked="that"), "a", "https://here", Plan.ATTACH),  # billed once
+        (STARTING, "a", None, Plan.UNCERTAIN),
+        (STARTING, "b", None, Plan.UNCERTAIN),  # cleared, which says of no look
+        (
+            record(SubmissionPhase.SUBMITTED, input_fingerprint="this"),
+            "b",
+            "https://here",
+            Plan.REATTACH,
+        ),
+        (
+            record(SubmissionPhase.SUBMITTED, input_fingerprint="that"),
+            "b",
+            "https://here",
+            Plan.START,
+        ),  # and changed
+        (
+            record(SubmissionPhase.SUBMITTED, input_fingerprint="that"),
+            "a",
+            "https://here",
+            Plan.REATTACH,
+        ),  # billed once
         (STARTED, "a", "https://there", Plan.ELSEWHERE),  # nor started twice
         (STARTED, "b", "https://there", Plan.START),  # cleared, and changed
         (DELIVERED, "a", "https://there", Plan.ELSEWHERE),
     ],
 )
 def test_plan(
-    record: Record | None, clear_epoch: str, base_url: str | None, expected: Plan
+    record: SubmissionRecord | None, clear_epoch: str, base_url: str | None, expected: Plan
 ) -> None:
     assert plan(record, clear_epoch, base_url, "this") is expected
 
@@ -132,7 +156,9 @@ class TestReattach:
         store = Store()
         store.set(
             "promptlayer_run",
-            Record(Phase.STARTED, epoch(), 1, server.url, server.start_execution("Slow")).payload(),
+            SubmissionRecord(
+                SubmissionPhase.SUBMITTED, epoch(), 1, server.url, server.start_execution("Slow")
+            ).payload(),
         )
         ending = attempt(store, number=2, deferrable=deferrable)
         assert ending.value == {"Answer": "long"}
@@ -229,7 +255,10 @@ class TestReattach:
 
     def test_a_try_that_died_while_sending_starts_nothing(self, server: LocalPromptLayer) -> None:
         store = Store()
-        store.set("promptlayer_run", Record(Phase.STARTING, epoch(), 1, server.url).payload())
+        store.set(
+            "promptlayer_run",
+            SubmissionRecord(SubmissionPhase.INTENT, epoch(), 1, server.url).payload(),
+        )
         ending = attempt(store, number=2)
         assert ending.kind == "failed for good"
         assert "airflow_run_id='manual__1'" in ending.message
@@ -315,7 +344,7 @@ class TestReattach:
 
         class Full(Store):
             def set(self, key: str, value: Any) -> None:
-                if value["phase"] != "starting":
+                if value["phase"] != "intent":
                     raise ConnectionError("the API server is away")
                 super().set(key, value)
 
@@ -564,11 +593,11 @@ def test_a_start_that_was_given_up_while_connecting_is_never_sent(
     """The thread that was given up goes on with the name server; it must not go on to send."""
     resolve = socket.getaddrinfo
     answered = threading.Event()
-    asked: list[str] = []
+    input_fingerprint: list[str] = []
 
     def slow_at_first(*args: Any, **kwargs: Any) -> Any:
-        asked.append("")
-        if len(asked) == 1:
+        input_fingerprint.append("")
+        if len(input_fingerprint) == 1:
             answered.wait(60)
         return resolve(*args, **kwargs)
 
@@ -596,7 +625,7 @@ def test_a_blip_after_the_deadline_does_not_lose_a_run_that_ended(
     long_ago = time.time() - 600
     waiting = {
         "version": 1,
-        "subject": {"workflow_version_execution_id": run_id},
+        "job": {"workflow_version_execution_id": run_id},
         "started_at": long_ago,
         "deadline": long_ago + 300,
         "outage_since": None,
@@ -615,7 +644,10 @@ def test_a_blip_after_the_deadline_does_not_lose_a_run_that_ended(
 
 def test_clearing_a_task_whose_run_is_gone_starts_another(server: LocalPromptLayer) -> None:
     store = Store()
-    store.set("promptlayer_run", Record(Phase.STARTED, epoch(), 1, server.url, 4711).payload())
+    store.set(
+        "promptlayer_run",
+        SubmissionRecord(SubmissionPhase.SUBMITTED, epoch(), 1, server.url, 4711).payload(),
+    )
     assert attempt(store).kind == "failed for good"
     assert attempt(store, max_tries=3).kind == "success"
 

@@ -635,7 +635,7 @@ def test_an_event_that_is_not_understood_is_a_failure(event: Any, server: LocalP
     task = PromptLayerWorkflowSensor(task_id="task", workflow_version_execution_id=run_id)
     waiting = {
         "version": 1,
-        "subject": {"workflow_version_execution_id": run_id},
+        "job": {"workflow_version_execution_id": run_id},
         "started_at": time.time(),
         "deadline": time.time() + 60,
         "outage_since": None,

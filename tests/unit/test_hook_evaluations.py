@@ -63,8 +63,8 @@ def test_table(ask: Ask, server: LocalPromptLayer) -> None:
     started = ask("run_table_operation", *NEVER)
     assert started == QueuedOperation(started.operation_id, 3)
     assert ask("run_table_operation", *NEVER) == NothingToDo()
-    look = ask("get_table_operation", *NEVER, started.operation_id)
-    assert (look.cell_count, look.pending_count) == (3, 3)
+    status = ask("get_table_operation", *NEVER, started.operation_id)
+    assert (status.cell_count, status.pending_count) == (3, 3)
     (active,) = ask("get_sheet_operations", *NEVER).active_operations
     assert active.operation_id == started.operation_id
     assert ask("cancel_table_operation", *NEVER, started.operation_id).cancelled_cell_count == 3
@@ -87,8 +87,8 @@ def test_large_table(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scorecard(ask: Ask, server: LocalPromptLayer) -> None:
     calculation_id = ask("run_scorecard", *BAD, row_indices=[0, 1])
-    look = ask("get_scorecard_calculation", *BAD, calculation_id)
-    assert (look.status, look.score, look.verdict) == ("completed", 0.4, "fail")
+    status = ask("get_scorecard_calculation", *BAD, calculation_id)
+    assert (status.status, status.score, status.verdict) == ("completed", 0.4, "fail")
     card = ask("get_scorecard", *BAD)
     assert (card.name, card.latest.calculation_id) == ("Quality", calculation_id)
     page = ask("get_scorecard_rows", *BAD, calculation_id=calculation_id, limit=1)
@@ -101,7 +101,7 @@ def test_scorecard(ask: Ask, server: LocalPromptLayer) -> None:
     assert failed.value.score == 0.4
     assert [row.row_index for row in failed.value.rows] == [1]
     passed = ask("wait_for_scorecard", *BAD, calculation_id, timeout=60, fail_on_verdict=())
-    assert passed == look
+    assert passed == status
     ask("run_scorecard", *NEVER)
     assert ask("cancel_scorecard", *NEVER).cancelled_count == 1
 

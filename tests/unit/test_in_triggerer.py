@@ -34,7 +34,7 @@ from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
-from airflow_provider_promptlayer.triggers.start_from_trigger import PromptLayerWholeWaitTrigger
+from airflow_provider_promptlayer.triggers.start_from_trigger import PromptLayerStartFromTrigger
 
 WORKFLOWS = [
     Workflow("Good", [Node("Only", "yes", is_output_node=True)]),
@@ -160,8 +160,8 @@ class TestEnd:
         self, start: bool, server: LocalPromptLayer
     ) -> None:
         class Exacting(PromptLayerWorkflowSensor):
-            def judge(self, ending: WorkflowResults) -> None:
-                super().judge(ending)
+            def raise_for_outcome(self, ending: WorkflowResults) -> None:
+                super().raise_for_outcome(ending)
                 if ending.final_output != "perfect":
                     raise AirflowFailException("could be better")
 
@@ -197,7 +197,7 @@ class TestEnd:
                 {"ti": FakeTaskInstance()}  # type: ignore[typeddict-item]
             )
         kwargs = deferral.value.trigger.serialize()[1]
-        assert kwargs["next_look_at"] - kwargs["started_at"] >= 1000.0
+        assert kwargs["next_poll_at"] - kwargs["started_at"] >= 1000.0
 
     def test_a_triggerer_of_an_earlier_release_takes_a_plain_wait(
         self, server: LocalPromptLayer
@@ -405,7 +405,7 @@ class TestStart:
         assert args.trigger_kwargs["airflow_timeout"] == 30
 
     def test_without_airflows_time_out_the_wait_begins_now(self, server: LocalPromptLayer) -> None:
-        trigger = PromptLayerWholeWaitTrigger(
+        trigger = PromptLayerStartFromTrigger(
             workflow_version_execution_id=server.start_execution("Never done"),
             timeout=0.3,
             airflow_timeout=60.3,

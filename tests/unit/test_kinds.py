@@ -49,14 +49,14 @@ def connect(
     monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
 
 
-def wait(mode: str, kind: Kind, subject_id: Any, **arguments: Any) -> Ending:
-    return MODES[mode](subject_id, kind, **{"poke_interval": 0.05, **arguments})
+def wait(mode: str, kind: Kind, external_id: Any, **arguments: Any) -> Ending:
+    return MODES[mode](external_id, kind, **{"poke_interval": 0.05, **arguments})
 
 
 def test_good(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
-    subject_id = kind.start(server, "good")
-    ending = wait(mode, kind, subject_id)
-    assert (ending.kind, ending.value) == ("success", own_id(subject_id)), ending
+    external_id = kind.start(server, "good")
+    ending = wait(mode, kind, external_id)
+    assert (ending.kind, ending.value) == ("success", own_id(external_id)), ending
     assert server.count("POST") == server.count("DELETE") == 0
 
 
@@ -80,10 +80,10 @@ def test_bad_softly(task_mode: str, option: str, kind: Kind, server: LocalPrompt
 
 
 def test_never(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
-    subject_id = kind.start(server, "never")
-    ending = wait(mode, kind, subject_id, timeout=0.4)
+    external_id = kind.start(server, "never")
+    ending = wait(mode, kind, external_id, timeout=0.4)
     assert ending.kind == "timeout", ending
-    assert f"{kind.name} {own_id(subject_id)}"[1:] in ending.message
+    assert f"{kind.name} {own_id(external_id)}"[1:] in ending.message
     assert server.count("POST") == server.count("DELETE") == 0
 
 
@@ -107,13 +107,13 @@ def test_trouble_is_ridden_out(
     server: LocalPromptLayer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    subject_id = kind.start(server, "good")
+    external_id = kind.start(server, "good")
     if isinstance(fault, Silence):
         connect(server, monkeypatch, timeout=SHORT)
     # aiohttp sends a GET that got no answer a second time by itself: trouble must outlast that.
     script = server.script(fault, times=1 if isinstance(fault, Silence) else 3)
-    ending = wait(mode, kind, subject_id)
-    assert (ending.kind, ending.value) == ("success", own_id(subject_id)), ending
+    ending = wait(mode, kind, external_id)
+    assert (ending.kind, ending.value) == ("success", own_id(external_id)), ending
     assert script.used >= 1
     assert server.count("POST") == server.count("DELETE") == 0
 
@@ -123,18 +123,18 @@ def test_trouble_is_ridden_out(
 def test_a_refusal_is_final_at_once(
     mode: str, kind: Kind, status: int, server: LocalPromptLayer
 ) -> None:
-    subject_id = kind.start(server, "good")
+    external_id = kind.start(server, "good")
     server.script(Reply(status, "<html>"), times=None)
-    ending = wait(mode, kind, subject_id)
+    ending = wait(mode, kind, external_id)
     assert ending.kind == "failed for good", ending
     assert f"HTTP {status}" in ending.message
     assert server.count() == 1
 
 
 def test_an_outage_has_an_end(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
-    subject_id = kind.start(server, "good")
+    external_id = kind.start(server, "good")
     server.script(Reply(503), times=None)
-    ending = wait(mode, kind, subject_id, max_outage=0.2, timeout=60)
+    ending = wait(mode, kind, external_id, max_outage=0.2, timeout=60)
     assert ending.kind == "failed", ending
     assert "may well go on" in ending.message
 
@@ -143,7 +143,7 @@ def test_an_outage_has_an_end(mode: str, kind: Kind, server: LocalPromptLayer) -
 def test_a_changed_key_is_picked_up(
     mode: str, kind: Kind, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject_id = kind.start(server, "good")
+    external_id = kind.start(server, "good")
     rotated: list[bool] = []
 
     def rotate(request: Any) -> Reply | None:
@@ -154,7 +154,7 @@ def test_a_changed_key_is_picked_up(
         return None
 
     server.script(rotate, times=None)
-    assert wait(mode, kind, subject_id).kind == "success"
+    assert wait(mode, kind, external_id).kind == "success"
 
 
 @pytest.mark.parametrize("kind", EVALUATIONS.values(), ids=EVALUATIONS.keys())
@@ -191,18 +191,18 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
     mode: str, name: str, changes: dict[str, Any], says: str, server: LocalPromptLayer
 ) -> None:
     kind = KINDS[name]
-    subject_id = kind.start(server, "good")
+    external_id = kind.start(server, "good")
     changed = Kind(
         **{
             **vars(kind),
-            "ids": lambda subject_id: {
-                **kind.ids(subject_id),
+            "ids": lambda external_id: {
+                **kind.ids(external_id),
                 **{key: value for key, value in changes.items() if key.endswith("_id")},
             },
         }
     )
     others = {key: value for key, value in changes.items() if not key.endswith("_id")}
-    ending = wait(mode, changed, subject_id, **others)
+    ending = wait(mode, changed, external_id, **others)
     assert ending.kind == "failed for good", ending
     assert says in ending.message
     assert server.count() == 0
@@ -234,9 +234,9 @@ def test_a_score_that_cannot_be_had_is_an_outage(mode: str, server: LocalPromptL
 
 def test_status_may_lag_behind_the_counts(mode: str, server: LocalPromptLayer) -> None:
     kind = KINDS["table operation"]
-    subject_id = kind.start(server, "good")
+    external_id = kind.start(server, "good")
     operation = {
-        "operation_id": own_id(subject_id),
+        "operation_id": own_id(external_id),
         "status": "running",
         "cell_count": 3,
         "completed_count": 3,
@@ -244,7 +244,7 @@ def test_status_may_lag_behind_the_counts(mode: str, server: LocalPromptLayer) -
         "pending_count": 0,
     }
     server.script(Reply.of_json({"success": True, "operation": operation}), times=None)
-    assert wait(mode, kind, subject_id).kind == "success"
+    assert wait(mode, kind, external_id).kind == "success"
 
 
 AS_IN_THE_LIBRARIES: dict[str, Any] = {
@@ -270,10 +270,10 @@ def test_what_decides_nothing_may_have_any_shape(
     mode: str, fate: Any, kind_of_ending: str, server: LocalPromptLayer
 ) -> None:
     kind = KINDS["scorecard calculation"]
-    subject_id = kind.start(server, fate)
+    external_id = kind.start(server, fate)
     verdict = "pass" if fate == "good" else "fail"
     calculation = {
-        "id": own_id(subject_id),
+        "id": own_id(external_id),
         "status": "completed",
         "aggregate_score": 0.7,
         "aggregate_verdict": verdict,
@@ -283,7 +283,7 @@ def test_what_decides_nothing_may_have_any_shape(
     server.script(
         lambda request: answer if "/calculations/" in request.raw_path else None, times=None
     )
-    ending = wait(mode, kind, subject_id, max_outage=0.3)
+    ending = wait(mode, kind, external_id, max_outage=0.3)
     assert ending.kind == kind_of_ending, ending
     if fate == "bad":
         assert "PromptLayer says: 1 of 3 rows could not be judged." in ending.message
@@ -298,22 +298,22 @@ def test_what_somebody_cancelled_is_no_success(
     mode: str, name: str, server: LocalPromptLayer
 ) -> None:
     kind = KINDS[name]
-    subject_id = kind.start(server, "never")
-    cancel(server, kind, subject_id)
+    external_id = kind.start(server, "never")
+    cancel(server, kind, external_id)
     ending = wait(
         mode,
         kind,
-        subject_id,
+        external_id,
         **({"fail_on": "never"} if name == "table operation" else {"fail_on_verdict": ()}),
     )
     assert ending.kind == "failed for good", ending
     assert "cancelled" in ending.message
 
 
-def cancel(server: LocalPromptLayer, kind: Kind, subject_id: Any) -> None:
+def cancel(server: LocalPromptLayer, kind: Kind, external_id: Any) -> None:
     from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 
-    ids = kind.ids(subject_id)
+    ids = kind.ids(external_id)
     hook = PromptLayerHook()
     if "operation_id" in ids:
         assert hook.cancel_table_operation(**ids).cancelled_cell_count > 0
@@ -323,10 +323,10 @@ def cancel(server: LocalPromptLayer, kind: Kind, subject_id: Any) -> None:
 
 
 def test_the_deadline_is_kept_in_trouble(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
-    subject_id = kind.start(server, "never")
+    external_id = kind.start(server, "never")
     server.script(Reply(503), times=None)
     started = time.monotonic()
-    assert wait(mode, kind, subject_id, timeout=0.5).kind == "timeout"
+    assert wait(mode, kind, external_id, timeout=0.5).kind == "timeout"
     assert time.monotonic() - started >= 0.45
 
 
@@ -335,8 +335,8 @@ def test_sensors_return_what_can_be_used_downstream(server: LocalPromptLayer) ->
     from support.modes import run_task
 
     kind = KINDS["scorecard calculation"]
-    subject_id = kind.start(server, "bad")
-    ending = run_task(lambda: kind.sensor(task_id="t", **kind.ids(subject_id), fail_on_verdict=()))
+    external_id = kind.start(server, "bad")
+    ending = run_task(lambda: kind.sensor(task_id="t", **kind.ids(external_id), fail_on_verdict=()))
     assert ending.kind == "success", ending
     assert ending.xcoms["promptlayer_score"] == ending.value["score"] == 0.4
     assert ending.xcoms["promptlayer_verdict"] == ending.value["verdict"] == "fail"

@@ -198,7 +198,7 @@ class TestNeverEnding:
         sensor = PromptLayerWorkflowSensor(task_id="t", workflow_version_execution_id=run_id)
         waiting = {
             "version": 1,
-            "subject": {"workflow_version_execution_id": run_id},
+            "job": {"workflow_version_execution_id": run_id},
             "started_at": time.time() - 20.0,
             "deadline": time.time() - 10.0,
             "outage_since": None,
@@ -222,7 +222,7 @@ class TestNeverEnding:
         now = time.time()
         waiting = {
             "version": 1,
-            "subject": {"workflow_version_execution_id": run_id},
+            "job": {"workflow_version_execution_id": run_id},
             "started_at": now,
             "deadline": now + 1000.0,
             "outage_since": None,
@@ -234,7 +234,7 @@ class TestNeverEnding:
                 {"event": ended, "waiting": waiting},
                 {"ti": FakeTaskInstance()},  # type: ignore[typeddict-item]
             )
-        assert left.value.trigger.serialize()[1]["next_look_at"] >= now + 100.0
+        assert left.value.trigger.serialize()[1]["next_poll_at"] >= now + 100.0
 
     def test_has_no_more_time_where_it_seemed_to_have_ended(
         self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
@@ -251,7 +251,7 @@ class TestNeverEnding:
                     "event": WaitEvent(run_id, Outcome.ENDED, "").payload(),
                     "waiting": {
                         "version": 1,
-                        "subject": {"workflow_version_execution_id": run_id},
+                        "job": {"workflow_version_execution_id": run_id},
                         "started_at": deadline - 2000.0,
                         "deadline": deadline,
                         "outage_since": None,
@@ -411,7 +411,7 @@ class TestPace:
         monkeypatch.setattr("airflow_provider_promptlayer.bases.waiter.SETTLE_SECONDS", 1000.0)
         before = time.time()
         left: Any = self.leaves(run_id, poke_interval=0.1, timeout=500)
-        assert left.trigger.serialize()[1]["next_look_at"] >= before + 1000.0
+        assert left.trigger.serialize()[1]["next_poll_at"] >= before + 1000.0
         assert left.timeout.total_seconds() > 900.0
 
 

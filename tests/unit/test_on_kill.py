@@ -325,7 +325,7 @@ class TestTheConnection:
 
         async def play() -> None:
             triggerer = Triggerer()
-            triggerer.run(waiting(server, next_look_at=time.time() + 3600))
+            triggerer.run(waiting(server, next_poll_at=time.time() + 3600))
             await until(lambda: bool(supervisor.asked))
             await triggerer.kill()
             await all_is_done()
@@ -543,21 +543,21 @@ class TestNobodyHasEndedIt:
 class TestAClear:
     """What it means depends on whether Airflow keeps the task's state."""
 
-    @pytest.mark.parametrize("is_gone_back_to", [True, False])
+    @pytest.mark.parametrize("reattaches_after_clear", [True, False])
     def test_that_drops_the_state_cancels_without_a_question(
         self,
-        is_gone_back_to: bool,
+        reattaches_after_clear: bool,
         server: LocalPromptLayer,
         supervisor: Supervisor,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", False)
-        kill(server, waiting(server, is_gone_back_to=is_gone_back_to))
+        kill(server, waiting(server, reattaches_after_clear=reattaches_after_clear))
         assert is_cancelled(server)
         assert not supervisor.asked
 
     @pytest.mark.parametrize(
-        ("keeps", "is_gone_back_to", "says"),
+        ("keeps", "reattaches_after_clear", "says"),
         [
             (True, True, "its next try goes back to it."),
             (True, False, "its next try starts another one."),
@@ -568,7 +568,7 @@ class TestAClear:
     def test_of_a_run_that_cannot_be_cancelled_is_told(
         self,
         keeps: bool,
-        is_gone_back_to: bool,
+        reattaches_after_clear: bool,
         says: str,
         supervisor: Supervisor,
         log: Callable[[], str],
@@ -576,7 +576,9 @@ class TestAClear:
     ) -> None:
         monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", keeps)
         trigger = PromptLayerWorkflowTrigger(
-            workflow_version_execution_id=7, cancel_on_kill=True, is_gone_back_to=is_gone_back_to
+            workflow_version_execution_id=7,
+            cancel_on_kill=True,
+            reattaches_after_clear=reattaches_after_clear,
         )
         asyncio.run(trigger.on_kill())
         assert says in log()

@@ -320,12 +320,12 @@ def test_mappings_may_come_as_a_template_renders_them(server: LocalPromptLayer, 
 def test_a_mapping_as_text_asks_for_the_same_as_the_mapping() -> None:
     """So that a task that is cleared goes back to its run, whatever the template engine."""
 
-    def asks(variables: Any) -> Any:
+    def input_parts(variables: Any) -> Any:
         return PromptLayerRunWorkflowOperator(
             task_id="t", workflow_id_or_name="x", input_variables=variables
-        ).asks()
+        ).input_parts()
 
-    assert asks("{'day': 1}") == asks('{"day": 1}') == asks({"day": 1})
+    assert input_parts("{'day': 1}") == input_parts('{"day": 1}') == input_parts({"day": 1})
 
 
 def test_warning_of_the_api_is_logged(

@@ -63,7 +63,7 @@ def test_which_of_airflows_classes_it_is(
     ours: type[exceptions.PromptLayerError], option: str | None
 ) -> None:
     class Sensor(PromptLayerWorkflowSensor):
-        def identify(self, context: Any) -> Any:
+        def get_job(self, context: Any) -> Any:
             raise make(ours)
 
     options: dict[str, Any] = {option: True} if option else {}
@@ -90,8 +90,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
         yield server
 
 
-def wait(mode: str, kind: Kind, subject_id: Any, **arguments: Any) -> Ending:
-    return MODES[mode](subject_id, kind, **{"poke_interval": 0.05, **arguments})
+def wait(mode: str, kind: Kind, external_id: Any, **arguments: Any) -> Ending:
+    return MODES[mode](external_id, kind, **{"poke_interval": 0.05, **arguments})
 
 
 @pytest.fixture(params=["poke", "reschedule", "deferred"])

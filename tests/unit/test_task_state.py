@@ -31,7 +31,7 @@ from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators import workflows as workflow_operators
 from airflow_provider_promptlayer.polling import poller as api_waiting
 from airflow_provider_promptlayer.submission import task_state
-from airflow_provider_promptlayer.submission.reattach import Phase, Record
+from airflow_provider_promptlayer.submission.reattach import SubmissionPhase, SubmissionRecord
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer
 from airflow_provider_promptlayer.transport import blocking
 
@@ -50,13 +50,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
         yield server
 
 
-GOOD = Record(Phase.STARTED, epoch(), 1, "https://here", 7).payload()
+GOOD = SubmissionRecord(SubmissionPhase.SUBMITTED, epoch(), 1, "https://here", 7).payload()
 UNREADABLE: dict[str, Any] = {
     "of another version": GOOD | {"version": 2},
     "without a version": {key: value for key, value in GOOD.items() if key != "version"},
     "of an unknown phase": GOOD | {"phase": "celebrated"},
-    "without an id": GOOD | {"id": None},
-    "with an id of another type": GOOD | {"id": [7]},
+    "without an id": GOOD | {"external_id": None},
+    "with an id of another type": GOOD | {"external_id": [7]},
     "without a place": GOOD | {"base_url": None},
     "without a clear epoch": GOOD | {"clear_epoch": None},
     "empty": {},
@@ -90,7 +90,7 @@ class TestUnreadable:
         """However often it is cleared: with the backend it can be read, so it has to be."""
         store = Store()
         first = start.run(store, "never", wait_for_completion=False)
-        at_backend, store[KEY] = store[KEY] | {"phase": "started"}, REFERENCE
+        at_backend, store[KEY] = store[KEY] | {"phase": "submitted"}, REFERENCE
         for number, max_tries in ((2, 2), (3, 5), (4, 8)):
             ending = start.run(store, number=number, max_tries=max_tries)
             assert ending.kind == "failed for good"
@@ -140,7 +140,9 @@ class TestCleared:
         self, start: Start, cleared: dict[str, Any], server: LocalPromptLayer
     ) -> None:
         """Nobody was told to look yet, so the clear says nothing; the next one does."""
-        store = Store({KEY: Record(Phase.STARTING, epoch(), 1, "https://here").payload()})
+        store = Store(
+            {KEY: SubmissionRecord(SubmissionPhase.INTENT, epoch(), 1, "https://here").payload()}
+        )
         ending = start.run(store, number=2, **cleared)
         assert ending.kind == "failed for good"
         assert "clear this task to start another" in ending.message
@@ -152,9 +154,11 @@ class TestCleared:
         self, start: Start, cleared: dict[str, Any], server: LocalPromptLayer
     ) -> None:
         """The one that a person has looked for is not the one that died after the clear."""
-        store = Store({KEY: Record(Phase.STARTING, epoch(), 1, "https://here").payload()})
+        store = Store(
+            {KEY: SubmissionRecord(SubmissionPhase.INTENT, epoch(), 1, "https://here").payload()}
+        )
         start.run(store)
-        store[KEY] = Record(Phase.STARTING, epoch(5), 2, "https://here").payload()
+        store[KEY] = SubmissionRecord(SubmissionPhase.INTENT, epoch(5), 2, "https://here").payload()
         assert start.run(store, number=3, **cleared).kind == "failed for good"
         assert server.count() == 0
 
@@ -178,8 +182,8 @@ class TestNotesOfADeferral:
         [
             ({"version": 2}, "has version 2"),
             ({"version": None}, "has version None"),
-            ({"subject": None}, "has no subject"),
-            ({"subject": {"pipeline": 7}}, "it has pipeline"),
+            ({"job": None}, "has no job"),
+            ({"job": {"pipeline": 7}}, "it has pipeline"),
             ({"started_at": None}, "has no started_at"),
             ({"deadline": "soon"}, "has a deadline that is no number"),
             ({"outage_since": "noon"}, "has a outage_since that is no number"),
@@ -230,7 +234,7 @@ def test_all_is_ready_before_a_start_is_noted(
     class NotingStore(Store):
         def set(self, key: str, value: Any) -> None:
             happened.append(value["phase"])
-            if value["phase"] == "starting":
+            if value["phase"] == "intent":
                 happened.append("imported" if blocking.__name__ in sys.modules else "not imported")
             super().set(key, value)
 
@@ -244,10 +248,10 @@ def test_all_is_ready_before_a_start_is_noted(
     monkeypatch.setattr(requests.Session, "send", noting("sent", requests.Session.send))
     start.run(NotingStore(), "never", wait_for_completion=False)
     body = ["body"] if start is STARTS["workflow run"] else []
-    assert happened[: happened.index("started")] == [
+    assert happened[: happened.index("submitted")] == [
         *body,
         "connection",
-        "starting",
+        "intent",
         "imported",
         "sent",
     ]
@@ -263,7 +267,7 @@ class Away(Store):
         self.in_between = in_between
 
     def set(self, key: str, value: Any) -> None:
-        if value.get("phase") == "started":
+        if value.get("phase") == "submitted":
             self.attempts += 1
             if self.attempts <= self.times:
                 self.in_between()
@@ -282,7 +286,7 @@ class TestApiServerAwayAfterTheStart:
         context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
         with pytest.raises(TaskDeferred):
             start.make("never", deferrable=True).execute(context)
-        assert (store.attempts, store.phase) == (4, "started")
+        assert (store.attempts, store.phase) == (4, "submitted")
         start.run(store, "never", number=2, wait_for_completion=False)
         assert server.count("POST") == 1
 

@@ -205,10 +205,10 @@ def test_each_of_several_coroutines_is_told_of_a_changed_key(
     async def main() -> None:
         hook = PromptLayerHook()
         async with hook.async_transport() as transport:
-            await hook.acall(WorkflowRun(run_ids[0]).peek(), transport)
+            await hook.acall(WorkflowRun(run_ids[0]).status_call(), transport)
             server.rotate_key(NEW_KEY)
-            looks = [hook.acall(WorkflowRun(run_id).peek(), transport) for run_id in run_ids]
-            assert not any(look.is_complete for look in await asyncio.gather(*looks))
+            polls = [hook.acall(WorkflowRun(run_id).status_call(), transport) for run_id in run_ids]
+            assert not any(status.is_complete for status in await asyncio.gather(*polls))
 
     asyncio.run(main())
 
@@ -363,7 +363,7 @@ async def two_thousand_waits(server: LocalPromptLayer) -> None:
     never_begun = start(range(1, 301))
     await cancel(*never_begun)
     looking = start((server.start_execution("Endless") for _ in range(200)), poke_interval=0.5)
-    asleep = start(range(1, 1001), next_look_at=time.time() + 3600)
+    asleep = start(range(1, 1001), next_poll_at=time.time() + 3600)
     assert {payload(event)["outcome"] for event in await asyncio.gather(*ending)} == {"ended"}
     assert {payload(event)["outcome"] for event in await asyncio.gather(*erring)} == {"refused"}
     await cancel(*looking, *asleep)

@@ -86,7 +86,7 @@ class Criterion:
 class ScoredRow:
     """How a row is judged. ``reasons`` maps titles of criteria that it does not meet to why.
 
-    The API shows a reason as ``evidence``; as ``error_message`` where the verdict is ``error``.
+    The API shows a reason as ``id_field``; as ``error_message`` where the verdict is ``error``.
 
     Raises:
         ValueError: there is no such verdict.

@@ -4,7 +4,7 @@
 The rule here is that of ``workflow_endpoints.py``. The description leaves the shape of criterion
 summaries and step results open; here both are objects by the id of the step. A summary has
 ``title``, ``verdict``, ``score`` and ``error_summary``; a step result has the fields that
-PromptLayer's Python library reads: ``verdict``, ``score``, ``raw_value``, ``evidence`` and
+PromptLayer's Python library reads: ``verdict``, ``score``, ``raw_value``, ``id_field`` and
 ``error_message``.
 """
 

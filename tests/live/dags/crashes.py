@@ -26,8 +26,8 @@ class Dying(PromptLayerRunWorkflowOperator):
             self.__dict__["hook"] = _DyingHook(self.promptlayer_conn_id)
         return super().execute(context)
 
-    def identify(self, context: Any) -> int:
-        run_id = super().identify(context)
+    def get_job(self, context: Any) -> int:
+        run_id = super().get_job(context)
         self._die_if("noted", context)
         return run_id
 

@@ -26,7 +26,7 @@ with DAG(
         return params["starts"]
 
     @task
-    def looks(params: dict) -> list[int]:
+    def polls(params: dict) -> list[int]:
         return params["looks"]
 
     @task
@@ -38,7 +38,7 @@ with DAG(
     ).expand(workflow_id_or_name=starts())
     PromptLayerWorkflowSensor.partial(
         task_id="look", deferrable=False, timeout=1, poke_interval=1, **CONNECTION
-    ).expand(workflow_version_execution_id=looks())
+    ).expand(workflow_version_execution_id=polls())
     # Long enough an outage for the triggerer to warn of it first.
     PromptLayerWorkflowSensor.partial(
         task_id="wait", max_outage=2, poke_interval=1, **CONNECTION

@@ -32,14 +32,14 @@ def body_of(call: Call[Any]) -> Any:
     return json.loads(call.request.body)
 
 
-def check_start_rules(call: Call[Any], evidence: str, readable: dict[str, Any]) -> None:
+def check_start_rules(call: Call[Any], id_field: str, readable: dict[str, Any]) -> None:
     """Assert what leaves open whether something was started, and what does not."""
     for status in (429, 503):
         error = PromptLayerRateLimitError if status == 429 else PromptLayerServerError
         with pytest.raises(error):
             call.read(answer(status, {"success": False, "message": "no"}), NOW)
         with pytest.raises(PromptLayerStartUncertainError, match="may have"):
-            call.read(answer(status, {evidence: readable[evidence]}), NOW)
+            call.read(answer(status, {id_field: readable[id_field]}), NOW)
     for status in (400, 404, 409, 422, 302):
         with pytest.raises(PromptLayerRefusedError):
             call.read(answer(status, {"message": "no"}), NOW)
@@ -52,7 +52,7 @@ def check_start_rules(call: Call[Any], evidence: str, readable: dict[str, Any]) 
         answer(200),
         answer(202, b"<html>"),
         answer(200, []),
-        answer(201, {**readable, evidence: None}),
+        answer(201, {**readable, id_field: None}),
         answer(202, {"success": True}),
         answer(202, b"[" * 100_000),
     ):
@@ -60,29 +60,29 @@ def check_start_rules(call: Call[Any], evidence: str, readable: dict[str, Any]) 
             call.read(response, NOW)
         assert caught.value.status == response.status
         assert not caught.value.retry_helps
-    check_refusals(call, evidence, readable[evidence])
+    check_refusals(call, id_field, readable[id_field])
     lost = PromptLayerUnreachableError("lost", arrived=True)
     assert isinstance(call.unanswered(lost), PromptLayerStartUncertainError)
     never = PromptLayerUnreachableError("refused", arrived=False)
     assert call.unanswered(never) is never
 
 
-def check_refusals(call: Call[Any], evidence: str, its_id: Any) -> None:
+def check_refusals(call: Call[Any], id_field: str, its_id: Any) -> None:
     """Assert that a refusal which names something that was started is not a plain one."""
     named: tuple[Any, ...] = (
-        {"message": "no", evidence: its_id},
-        {"detail": {"running": {evidence: str(its_id)}}},
+        {"message": "no", id_field: its_id},
+        {"detail": {"running": {id_field: str(its_id)}}},
     )
     plain: tuple[Any, ...] = (
-        {"message": f"{evidence} is wrong", evidence: None},
-        {"detail": [{"loc": ["body", evidence], "msg": "no"}]},
-        f"<html>{evidence} {its_id}".encode(),
+        {"message": f"{id_field} is wrong", id_field: None},
+        {"detail": [{"loc": ["body", id_field], "msg": "no"}]},
+        f"<html>{id_field} {its_id}".encode(),
     )
     for status in (302, 400, 401, 403, 404, 409, 422):
         for body in named:
             with pytest.raises(PromptLayerStartUncertainError, match="before you clear") as caught:
                 call.read(answer(status, body), NOW)
-            assert f"has the {evidence} {str(its_id)!r} all the same" in str(caught.value)
+            assert f"has the {id_field} {str(its_id)!r} all the same" in str(caught.value)
             assert caught.value.status == status
         for body in plain:
             with pytest.raises(PromptLayerRefusedError):

@@ -27,7 +27,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerRunFailedError,
 )
 from airflow_provider_promptlayer.outcomes import evaluations
-from airflow_provider_promptlayer.outcomes.workflows import FailOn, judge
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_outcome
 
 CALLS: list[Call[Any]] = [
     run_workflow("Digest"),
@@ -278,20 +278,20 @@ def check(call: Call[Any], response: Response) -> None:
         result = scorecards.ScorecardRows(None, (result,), None, {})
     if isinstance(result, scorecards.ScorecardRows):
         check_failure(
-            evaluations.judge_scorecard,
+            evaluations.raise_for_scorecard,
             scorecards.ScorecardCalculation("c", "completed"),
             rows=evaluations.worst_rows(result.rows),
         )
     if isinstance(result, reports.ReportScore):
         ended = reports.Report(5, "COMPLETED")
-        check_failure(evaluations.judge_report, ended, result, min_score=50)
+        check_failure(evaluations.raise_for_report, ended, result, min_score=50)
     if isinstance(result, WorkflowResults):
         assert len(result.progress.splitlines()) == 1
         result.progress.encode()
         fail_on: FailOn
         for fail_on in ("no_output", "any_node", "never"):
             with contextlib.suppress(PromptLayerRunFailedError):
-                judge(result, fail_on)
+                raise_for_outcome(result, fail_on)
 
 
 def check_evaluation(
@@ -301,20 +301,20 @@ def check_evaluation(
     assert len(ended.progress.splitlines()) == 1
     ended.progress.encode()
     if isinstance(ended, scorecards.ScorecardCalculation):
-        check_failure(evaluations.judge_scorecard, ended, min_score=0.5)
+        check_failure(evaluations.raise_for_scorecard, ended, min_score=0.5)
         return
-    judge: Any = (
-        evaluations.judge_report
+    raise_for_outcome: Any = (
+        evaluations.raise_for_report
         if isinstance(ended, reports.Report)
-        else evaluations.judge_operation
+        else evaluations.raise_for_operation
     )
     for fail_on in ("any_cell", "all_cells", "never"):
-        check_failure(judge, ended, fail_on=fail_on)
+        check_failure(raise_for_outcome, ended, fail_on=fail_on)
 
 
-def check_failure(judge: Any, *arguments: Any, **options: Any) -> None:
+def check_failure(raise_for_outcome: Any, *arguments: Any, **options: Any) -> None:
     try:
-        judge(*arguments, **options)
+        raise_for_outcome(*arguments, **options)
     except PromptLayerEvaluationFailedError as error:
         text = str(error)
         assert len(text.splitlines()) == 1

@@ -19,7 +19,7 @@ from airflow_provider_promptlayer.api.cells import (
     selected_cells,
     sheet_rows,
 )
-from airflow_provider_promptlayer.api.flow import Talk
+from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
@@ -53,15 +53,15 @@ def read(body: Any) -> Rows:
     return sheet_rows(TABLE, SHEET).read(answer(200, body), NOW)
 
 
-def hold(talk: Talk[Any], *bodies: dict[str, Any]) -> tuple[Any, list[str]]:
+def hold(flow: CallFlow[Any], *bodies: dict[str, Any]) -> tuple[Any, list[str]]:
     """Return what a talk comes to, and the targets that it asked for, given all the answers."""
     asked: list[str] = []
     rest = list(bodies)
     try:
-        call: Call[Any] = next(talk)
+        call: Call[Any] = next(flow)
         while True:
             asked.append(call.request.path)
-            call = talk.send(call.read(answer(200, rest.pop(0)), NOW))
+            call = flow.send(call.read(answer(200, rest.pop(0)), NOW))
     except StopIteration as end:
         assert not rest
         return end.value, asked
@@ -319,24 +319,24 @@ def test_the_operation_that_may_be_over_first_is_waited_for() -> None:
     listed = operations(("large", "running", 5), ("small", "running", 2), ("over", "running", 0))
     (cells, operation), _ = hold(calculated_elsewhere(selection()), PENDING, listed)
     assert (cells.pending, operation.operation_id) == (1, "small")
-    talk = calculated_elsewhere(selection(), not_for={"small"})
-    (_, operation), _ = hold(talk, PENDING, listed)
+    flow = calculated_elsewhere(selection(), not_for={"small"})
+    (_, operation), _ = hold(flow, PENDING, listed)
     assert operation.operation_id == "large"
 
 
 def test_nothing_is_waited_for_where_nothing_is_pending() -> None:
-    talk = calculated_elsewhere(selection([A]))
-    assert hold(talk, page(row(0, "error", "running")))[0] == (SelectedCells(failed=1), None)
+    flow = calculated_elsewhere(selection([A]))
+    assert hold(flow, page(row(0, "error", "running")))[0] == (SelectedCells(failed=1), None)
 
 
 def test_an_operation_that_ends_between_two_answers() -> None:
-    talk = calculated_elsewhere(selection())
-    (cells, operation), _ = hold(talk, PENDING, operations(), page(row(0)))
+    flow = calculated_elsewhere(selection())
+    (cells, operation), _ = hold(flow, PENDING, operations(), page(row(0)))
     assert (cells, operation) == (SelectedCells(completed=2), None)
 
 
 @pytest.mark.parametrize("listed", [[], [("over", "running", 0)], [("ended", "running", 3)]])
 def test_pending_cells_of_no_operation(listed: list[tuple[str, str, int]]) -> None:
-    talk = calculated_elsewhere(selection(), not_for={"ended"})
+    flow = calculated_elsewhere(selection(), not_for={"ended"})
     with pytest.raises(PromptLayerTransientError, match=r"1 at least.*no operation to wait for"):
-        hold(talk, PENDING, operations(*listed), PENDING, operations(*listed))
+        hold(flow, PENDING, operations(*listed), PENDING, operations(*listed))

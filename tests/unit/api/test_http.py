@@ -318,5 +318,5 @@ def test_reprs_hold_neither_body_nor_headers() -> None:
     ],
     ids=["small", "large", "deep list", "deep object"],
 )
-def test_what_takes_long_to_read(body: bytes, takes_long: bool) -> None:
-    assert Response(200, {}, body).takes_long is takes_long
+def test_what_takes_long_to_read(body: bytes, is_slow_to_parse: bool) -> None:
+    assert Response(200, {}, body).is_slow_to_parse is is_slow_to_parse

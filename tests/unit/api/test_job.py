@@ -8,7 +8,7 @@ import json
 import pytest
 
 from airflow_provider_promptlayer.api.http import Call, Response
-from airflow_provider_promptlayer.api.job import Glance, glances
+from airflow_provider_promptlayer.api.job import StatusSummary, summarized
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
 from airflow_provider_promptlayer.exceptions import PromptLayerServerError
 
@@ -25,39 +25,39 @@ def read() -> list[Response]:
 
 
 @pytest.fixture
-def glance(read: list[Response]) -> Call[Glance]:
-    question = WorkflowRun(7).peek()
+def summary(read: list[Response]) -> Call[StatusSummary]:
+    question = WorkflowRun(7).status_call()
 
     def counting(response: Response, now: float) -> WorkflowResults:
         read.append(response)
         return question.read(response, now)
 
-    return glances(Call(question.request, counting, question.unanswered))
+    return summarized(Call(question.request, counting, question.unanswered))
 
 
 def test_an_answer_like_the_last_one_is_not_read_again(
-    glance: Call[Glance], read: list[Response]
+    summary: Call[StatusSummary], read: list[Response]
 ) -> None:
     for _ in range(3):
-        seen = glance.read(answer(202, A="RUNNING", B="QUEUED"), 0.0)
+        seen = summary.read(answer(202, A="RUNNING", B="QUEUED"), 0.0)
         assert (seen.is_complete, seen.progress) == (False, "0 of 2 nodes done, running: A")
     assert len(read) == 1
 
 
-def test_news_is_read(glance: Call[Glance]) -> None:
-    glance.read(answer(202, A="RUNNING", B="QUEUED"), 0.0)
-    assert glance.read(answer(202, A="SUCCESS", B="RUNNING"), 0.0).progress.startswith("1 of 2")
-    assert glance.read(answer(200, A="SUCCESS", B="SUCCESS"), 0.0).is_complete
+def test_news_is_read(summary: Call[StatusSummary]) -> None:
+    summary.read(answer(202, A="RUNNING", B="QUEUED"), 0.0)
+    assert summary.read(answer(202, A="SUCCESS", B="RUNNING"), 0.0).progress.startswith("1 of 2")
+    assert summary.read(answer(200, A="SUCCESS", B="SUCCESS"), 0.0).is_complete
 
 
-def test_the_same_body_with_another_status_is_news(glance: Call[Glance]) -> None:
-    assert not glance.read(answer(202, A="SUCCESS"), 0.0).is_complete
-    assert glance.read(answer(200, A="SUCCESS"), 0.0).is_complete
+def test_the_same_body_with_another_status_is_news(summary: Call[StatusSummary]) -> None:
+    assert not summary.read(answer(202, A="SUCCESS"), 0.0).is_complete
+    assert summary.read(answer(200, A="SUCCESS"), 0.0).is_complete
 
 
-def test_trouble_is_trouble_each_time(glance: Call[Glance]) -> None:
-    glance.read(answer(202, A="RUNNING"), 0.0)
+def test_trouble_is_trouble_each_time(summary: Call[StatusSummary]) -> None:
+    summary.read(answer(202, A="RUNNING"), 0.0)
     for _ in range(2):
         with pytest.raises(PromptLayerServerError):
-            glance.read(Response(502, {}, b"<html>"), 0.0)
-    assert not glance.read(answer(202, A="RUNNING"), 0.0).is_complete
+            summary.read(Response(502, {}, b"<html>"), 0.0)
+    assert not summary.read(answer(202, A="RUNNING"), 0.0).is_complete

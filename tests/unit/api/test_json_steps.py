@@ -201,7 +201,7 @@ def test_the_c_parser_is_not_tried_at_every_level(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("text", ["{}", "{ }", "{},1", "{},[]", '{},{"a":1}'])
 @pytest.mark.parametrize("outline", [False, True])
 def test_empty_objects_are_not_read_one_by_one(
-    text: str, outline: bool, monkeypatch: pytest.MonkeyPatch
+    text: str, skeleton: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python takes microseconds for each of them, and a body may have millions."""
     read = 0
@@ -213,7 +213,7 @@ def test_empty_objects_are_not_read_one_by_one(
         return members(self, *args)
 
     monkeypatch.setattr(json_steps._Reader, "_members", counting)
-    json_body.loads(f"[{','.join([text] * 200_000)}]".encode(), outline=outline)
+    json_body.loads(f"[{','.join([text] * 200_000)}]".encode(), skeleton=skeleton)
     assert read < 2_000
 
 
@@ -318,25 +318,25 @@ def test_an_outline_keeps_how_far_a_run_is() -> None:
     body = json.dumps(nodes).encode()
     tracemalloc.start()
     try:
-        outline = json_body.loads(body, outline=True)
+        skeleton = json_body.loads(body, skeleton=True)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert {name: node["status"] for name, node in outline.items()} == {
+    assert {name: node["status"] for name, node in skeleton.items()} == {
         name: node["status"] for name, node in nodes.items()
     }
-    assert outline["A"]["error_message"].startswith("x" * 1_000)
-    assert len(outline["A"]["error_message"]) < 100_000
-    assert outline["A"]["value"] == []
+    assert skeleton["A"]["error_message"].startswith("x" * 1_000)
+    assert len(skeleton["A"]["error_message"]) < 100_000
+    assert skeleton["A"]["value"] == []
     assert peak < len(body) / 10
 
 
 @pytest.mark.parametrize("value", ["x" * 1_000_000, [ROW] * 10_000, {"rows": [ROW] * 10_000}])
 def test_an_outline_is_checked_as_a_whole(value: Any) -> None:
     body = json.dumps(value).encode()
-    json_body.loads(body, outline=True)
+    json_body.loads(body, skeleton=True)
     for damaged in (body[:-1], body + b"]", body[:600_000] + b"\x00" + body[600_000:]):
-        assert outcome(json_body.loads, damaged, outline=True) is ValueError
+        assert outcome(json_body.loads, damaged, skeleton=True) is ValueError
 
 
 def test_an_outline_does_not_busy_the_garbage_collector() -> None:
@@ -349,7 +349,7 @@ def test_an_outline_does_not_busy_the_garbage_collector() -> None:
 
     gc.callbacks.append(note)
     try:
-        json_body.loads(body, outline=True)
+        json_body.loads(body, skeleton=True)
     finally:
         gc.callbacks.remove(note)
     assert len([generation for generation in passes if generation > 0]) <= 2

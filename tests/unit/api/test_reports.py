@@ -25,7 +25,7 @@ from airflow_provider_promptlayer.exceptions import (
 )
 
 
-def look(status: Any = "RUNNING", **counts: Any) -> Report:
+def poll(status: Any = "RUNNING", **counts: Any) -> Report:
     body = {
         "success": True,
         "report": {"id": 5, "name": "N", "is_blueprint": None},
@@ -107,7 +107,7 @@ def test_a_refusal_may_repeat_the_pipeline() -> None:
 
 def test_a_look() -> None:
     assert report("5").request.path == "/reports/5"
-    running = look(COMPLETED=35, FAILED=2, QUEUED=80, RUNNING=3)
+    running = poll(COMPLETED=35, FAILED=2, QUEUED=80, RUNNING=3)
     assert running.progress == "37 of 120 cells done, 2 failed"
     assert (running.completed_count, running.failed_count, running.pending_count) == (35, 2, 83)
     assert running.name == "N"
@@ -126,7 +126,7 @@ def test_a_look() -> None:
     ],
 )
 def test_when_it_has_ended(status: str, counts: dict[str, Any], is_complete: bool) -> None:
-    assert look(status, **counts).is_complete is is_complete
+    assert poll(status, **counts).is_complete is is_complete
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ CALCULATION: dict[str, Any] = {
 }
 
 
-def look(outer: dict[str, Any] | None = None, /, **fields: Any) -> ScorecardCalculation:
+def poll(outer: dict[str, Any] | None = None, /, **fields: Any) -> ScorecardCalculation:
     calculation = {**CALCULATION, **fields}
     calculation = {name: value for name, value in calculation.items() if value is not ...}
     body = {
@@ -95,7 +95,7 @@ def test_a_sheet_without_a_scorecard() -> None:
 def test_a_look() -> None:
     call = scorecard_calculation(TABLE, SHEET, OTHER)
     assert (call.request.method, call.request.path) == ("GET", f"{PATH}/calculations/{OTHER}")
-    calculation = look()
+    calculation = poll()
     assert calculation.is_complete
     assert calculation.progress == "completed, verdict pass, score 0.9"
     with pytest.raises(PromptLayerInvalidInputError, match="calculation_id must be a UUID"):
@@ -114,7 +114,7 @@ def test_a_look() -> None:
     ],
 )
 def test_when_it_has_ended(status: str, is_complete: bool) -> None:
-    calculation = look(status=status)
+    calculation = poll(status=status)
     assert calculation.is_complete is is_complete
     if not is_complete:
         # What is left of the calculation before it is no news of this one.
@@ -123,7 +123,7 @@ def test_when_it_has_ended(status: str, is_complete: bool) -> None:
 
 def test_what_may_be_null_or_missing() -> None:
     for nothing in (None, ...):
-        calculation = look(
+        calculation = poll(
             aggregate_score=nothing, aggregate_verdict=nothing, criterion_summaries=nothing
         )
         assert (calculation.score, calculation.verdict) == (None, None)
@@ -133,17 +133,17 @@ def test_what_may_be_null_or_missing() -> None:
 
 
 def test_the_outer_summaries_count_where_they_are() -> None:
-    calculation = look(
+    calculation = poll(
         {"criterion_summaries": {"b": 1}, "drift_summary": {"d": 2}}, drift_summary={"e": 3}
     )
     assert calculation.criterion_summaries == {"b": 1}
     assert calculation.drift_summary == {"d": 2}
-    assert look(drift_summary={"e": 3}).drift_summary == {"e": 3}
+    assert poll(drift_summary={"e": 3}).drift_summary == {"e": 3}
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
 def test_a_score_that_is_no_number_is_none(score: float) -> None:
-    assert look(aggregate_score=score).score is None
+    assert poll(aggregate_score=score).score is None
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,13 @@ def test_a_score_that_is_no_number_is_none(score: float) -> None:
 )
 def test_an_answer_of_another_shape(fields: dict[str, Any]) -> None:
     with pytest.raises(PromptLayerUnexpectedAnswerError):
-        look(**fields)
+        poll(**fields)
 
 
 @pytest.mark.parametrize("value", [[], ["a"], [{"a": 1}], {"a": [1]}, "a", 5, True])
 def test_what_decides_nothing_is_taken_as_it_comes(value: Any) -> None:
     names = ("criterion_summaries", "drift_summary", "error_summary")
-    calculation = look(**dict.fromkeys(names, value))
+    calculation = poll(**dict.fromkeys(names, value))
     assert calculation.criterion_summaries == (value or {})
     assert calculation.drift_summary == calculation.error_summary == value
     assert calculation.progress == "completed, verdict pass, score 0.9"
@@ -184,7 +184,7 @@ def test_what_decides_nothing_is_taken_as_it_comes(value: Any) -> None:
 
 
 def test_progress_is_one_line_whatever_comes() -> None:
-    calculation = look(
+    calculation = poll(
         status="do\nne\x1b[2J" * 100, aggregate_verdict="x\n" * 1000, aggregate_score=10**400
     )
     assert calculation.progress.isprintable()

@@ -43,7 +43,7 @@ OPERATION: dict[str, Any] = {
 }
 
 
-def look(**fields: Any) -> TableOperation:
+def poll(**fields: Any) -> TableOperation:
     operation = {**OPERATION, **fields}
     operation = {name: value for name, value in operation.items() if value is not ...}
     body = {"success": True, "operation": operation}
@@ -204,10 +204,10 @@ def test_a_look_is_a_get_with_the_id_as_one_segment() -> None:
 
 
 def test_a_look_while_it_goes_on() -> None:
-    operation = look()
+    operation = poll()
     assert not operation.is_complete
     assert operation.progress == "37 of 120 cells done, 2 failed"
-    assert look(failed_count=0).progress == "35 of 120 cells done"
+    assert poll(failed_count=0).progress == "35 of 120 cells done"
 
 
 @pytest.mark.parametrize(
@@ -238,24 +238,24 @@ def test_a_look_while_it_goes_on() -> None:
     ],
 )
 def test_when_it_has_ended(fields: dict[str, Any], is_complete: bool) -> None:
-    assert look(**fields).is_complete is is_complete
+    assert poll(**fields).is_complete is is_complete
 
 
 @pytest.mark.parametrize("name", ["operation_id", "status", "cell_count", "pending_count"])
 @pytest.mark.parametrize("value", [..., None, True, -1, 1.5, [], ""])
 def test_a_look_without_what_it_hangs_on(name: str, value: Any) -> None:
     with pytest.raises(PromptLayerUnexpectedAnswerError, match=f"has no {name}; it begins") as e:
-        look(**{name: value})
+        poll(**{name: value})
     assert e.value.retry_helps
 
 
 def test_strange_counts_of_statuses_are_left_out() -> None:
-    assert look(status_counts={"A": 1, "B": None, "C": "x", "D": True}).status_counts == {"A": 1}
-    assert look(status_counts=None).status_counts == {}
+    assert poll(status_counts={"A": 1, "B": None, "C": "x", "D": True}).status_counts == {"A": 1}
+    assert poll(status_counts=None).status_counts == {}
 
 
 def test_a_hostile_count_is_no_line_of_thousands() -> None:
-    assert look(cell_count=10**4000).progress == "37 of countless cells done, 2 failed"
+    assert poll(cell_count=10**4000).progress == "37 of countless cells done, 2 failed"
 
 
 def test_cancelling() -> None:
@@ -276,7 +276,7 @@ def test_what_is_under_way() -> None:
     }
     state = call.read(answer(200, body), NOW)
     assert (state.total_cells, state.pending_count) == (200, 83)
-    assert state.active_operations == (look(),)
+    assert state.active_operations == (poll(),)
     with pytest.raises(PromptLayerUnexpectedAnswerError, match="no list of active_operations"):
         call.read(answer(200, {**body, "active_operations": [1]}), NOW)
 

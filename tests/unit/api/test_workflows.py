@@ -65,7 +65,7 @@ def body_of(**arguments: Any) -> Any:
     return json.loads(body)
 
 
-def look(response: Response, *, all_outputs: bool = True) -> WorkflowResults:
+def poll(response: Response, *, all_outputs: bool = True) -> WorkflowResults:
     return workflow_results(42, return_all_outputs=all_outputs).read(response, NOW)
 
 
@@ -474,7 +474,7 @@ def test_an_execution_id_that_is_none(value: Any) -> None:
     ],
 )
 def test_the_run_goes_on(response: Response, names: list[str], all_outputs: bool) -> None:
-    results = look(response, all_outputs=all_outputs)
+    results = poll(response, all_outputs=all_outputs)
     assert not results.is_complete
     if names and (all_outputs or response.status == 202):
         assert list(results.nodes) == names
@@ -482,7 +482,7 @@ def test_the_run_goes_on(response: Response, names: list[str], all_outputs: bool
 
 
 def test_the_whole_results() -> None:
-    results = look(
+    results = poll(
         answer(
             200,
             {
@@ -534,7 +534,7 @@ def test_the_whole_results() -> None:
 def test_the_main_output_is_that_of_the_first_output_node_that_succeeded(
     nodes: dict[str, Any], output: Any
 ) -> None:
-    results = look(answer(200, nodes))
+    results = poll(answer(200, nodes))
     assert results.is_complete
     assert results.final_output == output
 
@@ -543,7 +543,7 @@ def test_the_main_output_is_that_of_the_first_output_node_that_succeeded(
     "status", ["SUCCESS", "FAILED", "SKIPPED", "CANCELLED", "", "success", "running", "😀"]
 )
 def test_every_other_status_is_final(status: str) -> None:
-    results = look(answer(200, {"a": node(status)}))
+    results = poll(answer(200, {"a": node(status)}))
     assert results.is_complete
     assert results.nodes["a"].status == status
     assert results.nodes["a"].succeeded is (status == "SUCCESS")
@@ -571,7 +571,7 @@ def test_every_other_status_is_final(status: str) -> None:
     ids=repr,
 )
 def test_the_bare_main_output(value: Any) -> None:
-    results = look(answer(200, value), all_outputs=False)
+    results = poll(answer(200, value), all_outputs=False)
     assert results.is_complete
     assert results.final_output == value
     assert results.nodes == {}
@@ -579,7 +579,7 @@ def test_the_bare_main_output(value: Any) -> None:
 
 
 def test_the_bare_main_output_may_be_nan() -> None:
-    results = look(answer(200, b"NaN"), all_outputs=False)
+    results = poll(answer(200, b"NaN"), all_outputs=False)
     assert results.is_complete
     assert math.isnan(results.final_output)
 
@@ -592,7 +592,7 @@ def test_an_ending_without_output(status: int, all_outputs: bool) -> None:
         "message": "No output\nnode succeeded\x1b.",
         "output": {"a": node("FAILED", error_message="why")},
     }
-    results = look(answer(status, body), all_outputs=all_outputs)
+    results = poll(answer(status, body), all_outputs=all_outputs)
     assert results.is_complete
     assert results.nodes["a"].error_message == "why"
     assert results.message == "No output node succeeded\\x1b."
@@ -601,7 +601,7 @@ def test_an_ending_without_output(status: int, all_outputs: bool) -> None:
 
 @pytest.mark.parametrize("output", [None, [], "text", {}, {"a": 1}], ids=repr)
 def test_an_ending_without_output_whose_nodes_are_odd(output: Any) -> None:
-    results = look(answer(500, {"success": False, "message": None, "output": output}))
+    results = poll(answer(500, {"success": False, "message": None, "output": output}))
     assert results == WorkflowResults(42, True, ended_without_output=True)
 
 
@@ -637,7 +637,7 @@ def test_trouble_in_looking(
     response: Response, error: type[PromptLayerError], all_outputs: bool
 ) -> None:
     with pytest.raises(PromptLayerError) as caught:
-        look(response, all_outputs=all_outputs)
+        poll(response, all_outputs=all_outputs)
     assert type(caught.value) is error
     assert caught.value.status == response.status
     assert "workflow run 42" in str(caught.value)
@@ -666,7 +666,7 @@ def test_trouble_in_looking(
 )
 def test_what_is_no_map_of_nodes_is_unexpected(body: bytes) -> None:
     with pytest.raises(PromptLayerUnexpectedAnswerError) as caught:
-        look(answer(200, body))
+        poll(answer(200, body))
     assert caught.value.retry_helps
 
 
@@ -674,7 +674,7 @@ def test_what_is_no_map_of_nodes_is_unexpected(body: bytes) -> None:
     ("field", "text"), [({"a": 1}, "{'a': 1}"), (5, "5"), ("", ""), (None, None), ("x", "x")]
 )
 def test_error_messages_are_texts(field: Any, text: str | None) -> None:
-    found = look(
+    found = poll(
         answer(200, {"a": node("FAILED", error_message=field, raw_error_message=field)})
     ).nodes["a"]
     assert found.error_message == text
@@ -690,16 +690,16 @@ def test_error_messages_are_texts(field: Any, text: str | None) -> None:
     ],
 )
 def test_progress(nodes: dict[str, Any], progress: str) -> None:
-    assert look(answer(202, nodes)).progress == progress
+    assert poll(answer(202, nodes)).progress == progress
 
 
 def test_progress_stays_a_line_however_many_nodes_run() -> None:
     nodes = {f"node {index} {'x' * 60}": node("RUNNING") for index in range(500)}
-    assert len(look(answer(202, nodes)).progress) < 2000
+    assert len(poll(answer(202, nodes)).progress) < 2000
 
 
 def test_reprs_hold_no_values() -> None:
-    results = look(
+    results = poll(
         answer(200, {"a": node(value="private", error_message="secret", is_output_node=True)})
     )
     assert "private" not in repr(results)
@@ -759,14 +759,18 @@ def test_a_peek_at_a_large_answer_tells_how_far_the_run_is(status: int, last: st
         "B": node("FAILED", error_message="x" * 900_000),
         "C": node(last),
     }
-    peek = WorkflowRun(42).peek().read(answer(status, nodes), NOW)
-    whole = WorkflowRun(42).read().read(answer(status, nodes), NOW)
+    status_call = WorkflowRun(42).status_call().read(answer(status, nodes), NOW)
+    whole = WorkflowRun(42).fetch_call().read(answer(status, nodes), NOW)
     assert whole.is_complete == (status == 200 and last == "SUCCESS")
     # At 200 this may as well be the main output of a run that has ended: the whole look will tell.
-    assert peek.is_complete == (status == 200)
-    if not peek.is_complete:
-        assert peek.progress == whole.progress
-    kept = peek.nodes["A"].value if peek.nodes else peek.final_output["A"]["value"]
+    assert status_call.is_complete == (status == 200)
+    if not status_call.is_complete:
+        assert status_call.progress == whole.progress
+    kept = (
+        status_call.nodes["A"].value
+        if status_call.nodes
+        else status_call.final_output["A"]["value"]
+    )
     assert kept == []
     assert whole.nodes["A"].value == large
 
@@ -774,20 +778,20 @@ def test_a_peek_at_a_large_answer_tells_how_far_the_run_is(status: int, last: st
 @pytest.mark.parametrize("output", [["x"] * 200_000, "x" * 900_000, {"a": ["x"] * 200_000}])
 def test_the_main_output_may_be_large(output: Any) -> None:
     response = answer(200, output)
-    assert WorkflowRun(42).peek().read(response, NOW).is_complete
-    assert look(response, all_outputs=False).final_output == output
+    assert WorkflowRun(42).status_call().read(response, NOW).is_complete
+    assert poll(response, all_outputs=False).final_output == output
 
 
 @pytest.mark.parametrize("status", [400, 500])
 def test_an_ending_without_output_may_be_large(status: int) -> None:
     nodes = {"A": node("FAILED", error_message="no"), "B": node(value="x" * 900_000)}
     response = answer(status, {"success": False, "message": "ended", "output": nodes})
-    assert look(response).nodes["B"].value == "x" * 900_000
-    assert WorkflowRun(42).peek().read(response, NOW).is_complete
+    assert poll(response).nodes["B"].value == "x" * 900_000
+    assert WorkflowRun(42).status_call().read(response, NOW).is_complete
 
 
 @pytest.mark.parametrize("said", ["message", "error", "detail"])
 def test_a_large_error_is_quoted_in_brief(said: str) -> None:
     with pytest.raises(PromptLayerRefusedError, match=f"no such model, {'x' * 50}") as caught:
-        look(answer(422, {"more": ["x"] * 200_000, said: "no such model, " + "x" * 900_000}))
+        poll(answer(422, {"more": ["x"] * 200_000, said: "no such model, " + "x" * 900_000}))
     assert len(str(caught.value)) < 1_000

@@ -25,17 +25,17 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.outcomes import evaluations
 
 
-def passes(judge: Callable[..., None], *arguments: Any, **options: Any) -> bool:
+def passes(raise_for_outcome: Callable[..., None], *arguments: Any, **options: Any) -> bool:
     try:
-        judge(*arguments, **options)
+        raise_for_outcome(*arguments, **options)
     except PromptLayerEvaluationFailedError:
         return False
     return True
 
 
-def text_of(judge: Callable[..., None], *arguments: Any, **options: Any) -> str:
+def text_of(raise_for_outcome: Callable[..., None], *arguments: Any, **options: Any) -> str:
     with pytest.raises(PromptLayerEvaluationFailedError) as caught:
-        judge(*arguments, **options)
+        raise_for_outcome(*arguments, **options)
     assert caught.value.outcome is arguments[0]
     assert not caught.value.retry_helps
     return str(caught.value)
@@ -74,12 +74,12 @@ def test_cells(
 ) -> None:
     operation = TableOperation("op", status, 3, completed, failed, pending)
     for fail_on, expected in (("any_cell", any_cell), ("all_cells", all_cells), ("never", never)):
-        assert passes(evaluations.judge_operation, operation, fail_on) is expected, fail_on
+        assert passes(evaluations.raise_for_operation, operation, fail_on) is expected, fail_on
 
 
 def test_an_operation_says_how_many() -> None:
     operation = TableOperation("op", "completed", 3, 2, 1, 0)
-    assert text_of(evaluations.judge_operation, operation, "any_cell") == (
+    assert text_of(evaluations.raise_for_operation, operation, "any_cell") == (
         "Table operation op has failed: cells failed (3 of 3 cells done, 1 failed)."
     )
 
@@ -102,26 +102,34 @@ def test_cells_that_others_have_calculated(
 ) -> None:
     cells = SelectedCells(**counts)
     for fail_on, expected in (("any_cell", any_cell), ("all_cells", all_cells), ("never", True)):
-        assert passes(evaluations.judge_cells, cells, fail_on) is expected, fail_on
+        assert passes(evaluations.raise_for_cells, cells, fail_on) is expected, fail_on
 
 
 def test_stale_cells_count_where_they_were_to_be_calculated() -> None:
-    assert passes(evaluations.judge_cells, SelectedCells(stale=3), "any_cell", stale_count=False)
+    assert passes(
+        evaluations.raise_for_cells, SelectedCells(stale=3), "any_cell", stale_count=False
+    )
     for fail_on in ("any_cell", "all_cells", "never"):
-        said = text_of(evaluations.judge_cells, SelectedCells(completed=2, cancelled=1), fail_on)
+        said = text_of(
+            evaluations.raise_for_cells, SelectedCells(completed=2, cancelled=1), fail_on
+        )
         assert "1 were cancelled" in said
         assert "statuses=[]" in said
     assert not passes(
-        evaluations.judge_cells, SelectedCells(failed=1), "any_cell", stale_count=False
+        evaluations.raise_for_cells, SelectedCells(failed=1), "any_cell", stale_count=False
     )
 
 
 def test_cells_say_how_many() -> None:
-    assert text_of(evaluations.judge_cells, SelectedCells(completed=2, failed=1), "any_cell") == (
+    assert text_of(
+        evaluations.raise_for_cells, SelectedCells(completed=2, failed=1), "any_cell"
+    ) == (
         "No cell of the selection was left to start: cells failed (3 of 3 cells done, 1 failed). "
         "statuses=['STALE', 'FAILED'] calculates those again that have failed."
     )
-    assert "statuses" not in text_of(evaluations.judge_cells, SelectedCells(other=1), "any_cell")
+    assert "statuses" not in text_of(
+        evaluations.raise_for_cells, SelectedCells(other=1), "any_cell"
+    )
 
 
 @pytest.mark.parametrize("fail_on", ["", "any_node", None, ["never"], "NEVER"])
@@ -153,30 +161,32 @@ def calculation(
     ],
 )
 def test_verdicts(verdict: str | None, expected: bool) -> None:
-    assert passes(evaluations.judge_scorecard, calculation(verdict)) is expected
-    assert passes(evaluations.judge_scorecard, calculation(verdict), fail_on_verdict=()) is True
+    assert passes(evaluations.raise_for_scorecard, calculation(verdict)) is expected
+    assert passes(evaluations.raise_for_scorecard, calculation(verdict), fail_on_verdict=()) is True
 
 
 def test_other_verdicts_to_fail_on() -> None:
     gate = {"fail_on_verdict": ("warn", "skipped")}
-    assert not passes(evaluations.judge_scorecard, calculation("warn"), **gate)
-    assert not passes(evaluations.judge_scorecard, calculation("skipped"), **gate)
-    assert passes(evaluations.judge_scorecard, calculation("fail"), **gate)
+    assert not passes(evaluations.raise_for_scorecard, calculation("warn"), **gate)
+    assert not passes(evaluations.raise_for_scorecard, calculation("skipped"), **gate)
+    assert passes(evaluations.raise_for_scorecard, calculation("fail"), **gate)
 
 
 @pytest.mark.parametrize(
     ("score", "expected"), [(0.8, True), (1, True), (0.799, False), (None, False), (-1e9, False)]
 )
 def test_min_score(score: float | None, expected: bool) -> None:
-    assert passes(evaluations.judge_scorecard, calculation(score=score), min_score=0.8) is expected
-    assert passes(evaluations.judge_scorecard, calculation(score=score)) is True
+    assert (
+        passes(evaluations.raise_for_scorecard, calculation(score=score), min_score=0.8) is expected
+    )
+    assert passes(evaluations.raise_for_scorecard, calculation(score=score)) is True
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "exploded", "queued", "running"])
 def test_what_has_not_completed_never_passes(status: str) -> None:
     ended = calculation(status=status)
-    assert not passes(evaluations.judge_scorecard, ended, fail_on_verdict=())
-    assert status in text_of(evaluations.judge_scorecard, ended)
+    assert not passes(evaluations.raise_for_scorecard, ended, fail_on_verdict=())
+    assert status in text_of(evaluations.raise_for_scorecard, ended)
 
 
 def test_failing_criteria_are_named_and_no_other() -> None:
@@ -196,7 +206,7 @@ def test_failing_criteria_are_named_and_no_other() -> None:
         },
     )
     card = Scorecard("x", "Card", "completed", {"s1": "Cites", "s2": "Polite"}, None)
-    assert text_of(evaluations.judge_scorecard, ended, min_score=0.5, scorecard=card) == (
+    assert text_of(evaluations.raise_for_scorecard, ended, min_score=0.5, scorecard=card) == (
         "Scorecard calculation c does not pass: the verdict is 'fail', the score 0.4 is below "
         "min_score=0.5. PromptLayer says: two of four. Failing criteria: 'Cites' (fail, 0.25): "
         "no source; 'Polite' (error): boom; 'By count'; 's6' (fail)."
@@ -231,7 +241,7 @@ def test_rows_have_reasons() -> None:
     )
     ended = calculation("fail")
     with pytest.raises(PromptLayerEvaluationFailedError) as caught:
-        evaluations.judge_scorecard(ended, rows=[row, ScorecardRow(1_234_567, None, None)])
+        evaluations.raise_for_scorecard(ended, rows=[row, ScorecardRow(1_234_567, None, None)])
     assert str(caught.value).endswith(
         "Worst rows: row 7 (fail, 0.1): broken, 's1': no link, 's3': timeout; row 1234567."
     )
@@ -263,7 +273,7 @@ def test_where_a_reason_may_be(result: dict[str, Any], reason: str | None, in_a_
     card = Scorecard("x", "Card", "completed", {"s1": "Cites"}, None)
     row = ScorecardRow(7, None, "fail", None, results)
     ended = calculation("fail", criterion_summaries=results)
-    text = text_of(evaluations.judge_scorecard, ended, scorecard=card, rows=[row])
+    text = text_of(evaluations.raise_for_scorecard, ended, scorecard=card, rows=[row])
     said = f": {reason}" if reason else ""
     assert f"Failing criteria: 'Cites' (fail){said}. Worst rows: row 7 (fail)" in text
     assert text.endswith(f"row 7 (fail): 'Cites'{said}." if reason else "row 7 (fail).")
@@ -272,7 +282,7 @@ def test_where_a_reason_may_be(result: dict[str, Any], reason: str | None, in_a_
 def test_a_step_with_an_error_and_no_verdict_fails() -> None:
     results = [{"name": "Cites", "error": "timeout"}, {"name": "Polite", "error": None}, 5, None]
     row = ScorecardRow(7, None, "error", {"message": "1 step"}, results)
-    text = text_of(evaluations.judge_scorecard, calculation("error"), rows=[row])
+    text = text_of(evaluations.raise_for_scorecard, calculation("error"), rows=[row])
     assert text.endswith("row 7 (error): 1 step, 'Cites': timeout.")
 
 
@@ -280,7 +290,7 @@ def test_a_message_is_one_line_and_cut() -> None:
     nasty = "a\nb\x1b[2J\u202e" * 10_000
     summary = {"verdict": "fail", "score": 10**4000, "evidence": {nasty: nasty}, "title": nasty}
     text = text_of(
-        evaluations.judge_scorecard,
+        evaluations.raise_for_scorecard,
         calculation(
             "fail",
             10**400,
@@ -346,29 +356,29 @@ def test_cells_of_a_report(
 ) -> None:
     report = Report(5, "COMPLETED", status_counts=counts)
     for fail_on, expected in (("any_cell", any_cell), ("all_cells", all_cells), ("never", never)):
-        assert passes(evaluations.judge_report, report, fail_on=fail_on) is expected, fail_on
-    assert not passes(evaluations.judge_report, Report(5, "EXPLODED", status_counts=counts))
+        assert passes(evaluations.raise_for_report, report, fail_on=fail_on) is expected, fail_on
+    assert not passes(evaluations.raise_for_report, Report(5, "EXPLODED", status_counts=counts))
 
 
 def test_a_report_below_its_score() -> None:
     report = Report(5, "COMPLETED", status_counts={"COMPLETED": 3})
     columns = {"columns": [{"column_name": "Polite", "score": 50}, {"column_name": "Cites"}, 1]}
     score = ReportScore(50.0, "multi_column", False, columns)
-    assert passes(evaluations.judge_report, report, score, min_score=50)
-    assert text_of(evaluations.judge_report, report, score, min_score=70) == (
+    assert passes(evaluations.raise_for_report, report, score, min_score=50)
+    assert text_of(evaluations.raise_for_report, report, score, min_score=70) == (
         "Report 5 does not pass: the score 50 is below min_score=70 (3 of 3 cells done). "
         "Scores of columns: 'Polite' 50; 'Cites' none."
     )
 
 
 def test_a_score_just_below_is_not_shown_as_equal() -> None:
-    text = text_of(evaluations.judge_scorecard, calculation(score=0.79999999), min_score=0.8)
+    text = text_of(evaluations.raise_for_scorecard, calculation(score=0.79999999), min_score=0.8)
     assert "the score 0.79999999 is below min_score=0.8" in text
 
 
 def test_a_report_without_the_score_that_it_needs() -> None:
     report = Report(5, "COMPLETED", score_calculation_error="no column")
     for score in (None, ReportScore(None, "none", False)):
-        text = text_of(evaluations.judge_report, report, score, min_score=0)
+        text = text_of(evaluations.raise_for_report, report, score, min_score=0)
         assert "there is no score to reach min_score=0" in text
         assert "PromptLayer says: no column" in text

@@ -12,7 +12,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerRunFailedError,
 )
-from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on, judge
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on, raise_for_outcome
 
 
 def results(nodes: str = "", message: str | None = None, **more: NodeResult) -> WorkflowResults:
@@ -56,7 +56,7 @@ def test_fail_on(nodes: str, no_output: bool, any_node: bool) -> None:
 
 def judged(ending: WorkflowResults, fail_on: Any) -> bool:
     try:
-        judge(ending, fail_on)
+        raise_for_outcome(ending, fail_on)
     except PromptLayerRunFailedError:
         return False
     return True
@@ -65,14 +65,14 @@ def judged(ending: WorkflowResults, fail_on: Any) -> bool:
 def test_a_failed_run_is_an_error_with_its_results() -> None:
     ending = results("FAILED*")
     with pytest.raises(PromptLayerRunFailedError, match=r"^Workflow run 42 has failed: ") as caught:
-        judge(ending, "no_output")
+        raise_for_outcome(ending, "no_output")
     assert caught.value.results is ending
     assert not caught.value.retry_helps
 
 
 def text_of(ending: WorkflowResults, fail_on: FailOn = "no_output") -> str:
     with pytest.raises(PromptLayerRunFailedError) as caught:
-        judge(ending, fail_on)
+        raise_for_outcome(ending, fail_on)
     return str(caught.value)
 
 
@@ -133,7 +133,7 @@ def test_an_unknown_fail_on(fail_on: Any) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match="'no_output', 'any_node', 'never'"):
         check_fail_on(fail_on)
     with pytest.raises(PromptLayerInvalidInputError, match="'no_output', 'any_node', 'never'"):
-        judge(results("SUCCESS*"), fail_on)
+        raise_for_outcome(results("SUCCESS*"), fail_on)
 
 
 @pytest.mark.parametrize("fail_on", ["no_output", "any_node", "never"])

@@ -30,10 +30,10 @@ def through_the_database(event: WaitEvent) -> Any:
     return json.loads(json.dumps(event.payload()))
 
 
-@pytest.mark.parametrize("subject", [7, 2**63 - 1, "op-1"])
-def test_an_ending_comes_through(subject: int | str) -> None:
-    payload = through_the_database(WaitEvent(subject, Outcome.ENDED, "3 of 3 nodes done"))
-    read_event(payload, subject_id=subject)
+@pytest.mark.parametrize("job", [7, 2**63 - 1, "op-1"])
+def test_an_ending_comes_through(job: int | str) -> None:
+    payload = through_the_database(WaitEvent(job, Outcome.ENDED, "3 of 3 nodes done"))
+    read_event(payload, external_id=job)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_ending_comes_through(subject: int | str) -> None:
 )
 def test_an_error_comes_through(error: PromptLayerError) -> None:
     with pytest.raises(PromptLayerError) as caught:
-        read_event(through_the_database(event_for(7, error)), subject_id=7)
+        read_event(through_the_database(event_for(7, error)), external_id=7)
     assert type(caught.value) is type(error)
     assert (str(caught.value), caught.value.status) == (str(error), error.status)
 
@@ -66,7 +66,7 @@ def test_an_error_comes_through(error: PromptLayerError) -> None:
 def test_an_unknown_error_is_a_refusal(changes: dict[str, Any]) -> None:
     event = event_for(7, PromptLayerRefusedError("no")).payload() | changes
     with pytest.raises(PromptLayerRefusedError) as caught:
-        read_event(event, subject_id=7)
+        read_event(event, external_id=7)
     assert type(caught.value) is PromptLayerRefusedError
     assert caught.value.status is None
 
@@ -101,30 +101,30 @@ GOOD = WaitEvent(7, Outcome.ENDED, "done").payload()
 )
 def test_what_is_not_understood_is_never_a_success(payload: Any) -> None:
     with pytest.raises(PromptLayerEventError) as caught:
-        read_event(payload, subject_id=7)
+        read_event(payload, external_id=7)
     assert caught.value.retry_helps
 
 
 def test_another_version_says_what_to_install() -> None:
     with pytest.raises(PromptLayerEventError, match="Install the same release"):
-        read_event(GOOD | {"version": 99}, subject_id=7)
+        read_event(GOOD | {"version": 99}, external_id=7)
 
 
 def test_an_event_without_a_message_still_ends_the_wait() -> None:
     payload = {**GOOD, "outcome": "outage"}
     del payload["message"]
     with pytest.raises(PromptLayerOutageError):
-        read_event(payload, subject_id=7)
+        read_event(payload, external_id=7)
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_every_outcome_is_known_to_the_reader(outcome: Outcome) -> None:
     payload = through_the_database(WaitEvent(7, outcome, "word"))
     if outcome is Outcome.ENDED:
-        read_event(payload, subject_id=7)
+        read_event(payload, external_id=7)
     else:
         with pytest.raises(PromptLayerError, match=r"^word$") as caught:
-            read_event(payload, subject_id=7)
+            read_event(payload, external_id=7)
         assert not isinstance(caught.value, PromptLayerEventError)
 
 

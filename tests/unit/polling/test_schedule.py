@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_promptlayer.polling.schedule import Pace
+from airflow_provider_promptlayer.polling.schedule import PollSchedule
 
 # Pace against Airflow's own
 
@@ -66,75 +66,80 @@ def test_the_pace_is_that_of_airflow(tmp_path: Path) -> None:
         ours.append(
             (
                 case,
-                Pace(poke_interval, False, max_wait).interval(elapsed, seed=seed),
-                Pace(poke_interval, True, max_wait).interval(elapsed, seed=seed),
+                PollSchedule(poke_interval, False, max_wait).interval(elapsed, seed=seed),
+                PollSchedule(poke_interval, True, max_wait).interval(elapsed, seed=seed),
             )
         )
     assert ours == theirs
 
 
-def looks(pace: Pace, run: float, *, seed: str = "a", first: float = 0.0) -> list[float]:
+def polls(
+    schedule: PollSchedule, run: float, *, seed: str = "a", first: float = 0.0
+) -> list[float]:
     """Return when a run of so many seconds is looked at; the last look sees that it has ended."""
     times = [first]
     while times[-1] < run:
-        times.append(times[-1] + pace.interval(times[-1], seed=seed))
+        times.append(times[-1] + schedule.interval(times[-1], seed=seed))
     return times
 
 
 @pytest.mark.parametrize("run", [1.0, 5.0, 20.0, 37.0])
 def test_the_end_of_a_short_run_is_noticed_within_two_seconds(run: float) -> None:
     for seed in "abcdefgh":
-        assert looks(Pace(), run, seed=seed)[-1] - run <= 2.0
+        assert polls(PollSchedule(), run, seed=seed)[-1] - run <= 2.0
 
 
 @pytest.mark.parametrize("run", [50.0, 333.0, 1000.0, 3600.0, 86_400.0])
 def test_the_end_of_a_long_run_is_noticed_a_twentieth_late_or_a_minute(run: float) -> None:
     for seed in "abcdefgh":
-        late = looks(Pace(), run, seed=seed)[-1] - run
+        late = polls(PollSchedule(), run, seed=seed)[-1] - run
         assert late <= min(run / 20, 60.0)
 
 
 def test_a_long_run_costs_few_requests() -> None:
-    assert len(looks(Pace(), 3600.0)) < 3600 / 10 / 2
+    assert len(polls(PollSchedule(), 3600.0)) < 3600 / 10 / 2
 
 
 def test_the_interval_grows_up_to_max_wait() -> None:
-    times = looks(Pace(max_wait=5.0), 400.0)
+    times = polls(PollSchedule(max_wait=5.0), 400.0)
     gaps = [after - before for before, after in itertools.pairwise(times)]
     assert gaps[0] <= 2.0
     assert 4.0 <= gaps[-1] <= max(gaps) <= 5.0
-    assert max(Pace(max_wait=0.5).interval(t, seed="a") for t in times) <= 0.5
+    assert max(PollSchedule(max_wait=0.5).interval(t, seed="a") for t in times) <= 0.5
 
 
 def test_an_interval_that_was_set_is_kept_to_exactly() -> None:
-    assert {Pace(7.0).interval(t, seed="a") for t in (0.0, 1.0, 5000.0)} == {7.0}
+    assert {PollSchedule(7.0).interval(t, seed="a") for t in (0.0, 1.0, 5000.0)} == {7.0}
 
 
 def test_waits_without_an_interval_spread_out() -> None:
-    assert len({Pace().interval(1000.0, seed=str(seed)) for seed in range(20)}) > 10
+    assert len({PollSchedule().interval(1000.0, seed=str(seed)) for seed in range(20)}) > 10
 
 
 def test_exponential_backoff_alone_counts_from_airflows_own_interval() -> None:
     for elapsed in (0.0, 100.0, 5000.0):
-        assert Pace(None, True).interval(elapsed, seed="a") == Pace(60.0, True).interval(
-            elapsed, seed="a"
-        )
+        assert PollSchedule(None, True).interval(elapsed, seed="a") == PollSchedule(
+            60.0, True
+        ).interval(elapsed, seed="a")
 
 
-@pytest.mark.parametrize("pace", [Pace(10.0, True), Pace(0.0, True), Pace(), Pace(3.0)])
+@pytest.mark.parametrize(
+    "schedule",
+    [PollSchedule(10.0, True), PollSchedule(0.0, True), PollSchedule(), PollSchedule(3.0)],
+)
 @pytest.mark.parametrize("elapsed", [-5.0, 0.0, 1e3, 1e9, 1e300])
-def test_the_pace_is_finite_whenever_it_is_asked(pace: Pace, elapsed: float) -> None:
-    interval = pace.interval(elapsed, seed="x")
+def test_the_pace_is_finite_whenever_it_is_asked(schedule: PollSchedule, elapsed: float) -> None:
+    interval = schedule.interval(elapsed, seed="x")
     assert 1.0 <= interval < 1e9
 
 
 def test_waits_that_began_together_spread_out() -> None:
-    pace = Pace(60.0, True)
-    assert len({pace.interval(1000.0, seed=str(seed)) for seed in range(20)}) > 10
-    assert pace.interval(1000.0, seed="a") == pace.interval(1000.0, seed="a")
+    schedule = PollSchedule(60.0, True)
+    assert len({schedule.interval(1000.0, seed=str(seed)) for seed in range(20)}) > 10
+    assert schedule.interval(1000.0, seed="a") == schedule.interval(1000.0, seed="a")
 
 
 def test_backoff_grows_up_to_max_wait() -> None:
-    pace = Pace(10.0, True, max_wait=100.0)
-    intervals = [pace.interval(elapsed, seed="x") for elapsed in (0, 100, 10_000)]
+    schedule = PollSchedule(10.0, True, max_wait=100.0)
+    intervals = [schedule.interval(elapsed, seed="x") for elapsed in (0, 100, 10_000)]
     assert intervals[0] < intervals[-1] == 100.0

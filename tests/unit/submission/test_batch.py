@@ -19,18 +19,18 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerEventError,
     PromptLayerStartUncertainError,
 )
-from airflow_provider_promptlayer.outcomes.batches import judge_batch, needed
+from airflow_provider_promptlayer.outcomes.batches import needed, raise_for_batch
 from airflow_provider_promptlayer.submission.batch import (
-    Await,
     Batch,
-    BatchLook,
+    BatchStatus,
     Start,
+    WaitUntil,
     WorkflowRuns,
 )
 from airflow_provider_promptlayer.submission.batch_input import OVER, Stage, Starter
 from airflow_provider_promptlayer.submission.batch_notes import Head, Note, Page
 from airflow_provider_promptlayer.submission.batch_resume import batch_payload, read_batch
-from airflow_provider_promptlayer.submission.task_state import BatchMemory
+from airflow_provider_promptlayer.submission.task_state import BatchState
 
 
 def fingerprints(size: int) -> list[str]:
@@ -52,7 +52,7 @@ class TestPlan:
         batch = batch_of(3)
         start_all(batch)
         assert batch.run_ids == [100, 101, 102]
-        assert batch.plan(None) == Await(0)
+        assert batch.plan(None) == WaitUntil(0)
         for index in range(3):
             batch.ended(index)
         assert batch.plan(None) is None
@@ -65,20 +65,20 @@ class TestPlan:
         batch = batch_of(5)
         start_all(batch, places)
         assert len(batch.going) == places
-        assert batch.plan(places) == Await(until)
+        assert batch.plan(places) == WaitUntil(until)
 
     @pytest.mark.parametrize("places", [5, 6, 1000])
     def test_as_many_places_as_inputs_need_one_wait(self, places: int) -> None:
         batch = batch_of(5)
         start_all(batch, places)
-        assert batch.plan(places) == Await(0)
+        assert batch.plan(places) == WaitUntil(0)
 
     def test_a_start_in_vain_waits_for_an_end_at_least(self) -> None:
         batch = batch_of(10)
         batch.started(0, 100)
-        assert batch.plan(10, may_start=False) == Await(0)
+        assert batch.plan(10, may_start=False) == WaitUntil(0)
         batch.started(1, 101)
-        assert batch.plan(10, may_start=False) == Await(1)
+        assert batch.plan(10, may_start=False) == WaitUntil(1)
         assert batch.plan(10) == Start(2)
 
     def test_a_start_in_vain_with_nothing_going_on_ends_it(self) -> None:
@@ -96,23 +96,23 @@ def sent(text: str, *, reported: bool = False, is_of_retry: bool = True) -> Note
 @pytest.mark.parametrize(
     ("note", "stage", "starter"),
     [
-        (None, Stage.LEFT, Starter.THIS_TRY),
-        (Note("a"), Stage.LEFT, Starter.THIS_TRY),
-        (run_of("a"), Stage.GOING, Starter.EARLIER_TRY),
-        (run_of("x"), Stage.GOING, Starter.EARLIER_TRY),  # which may tell the time
-        (run_of("a", is_of_retry=False), Stage.GOING, Starter.BEFORE_CLEAR),
-        (run_of("x", is_of_retry=False), Stage.LEFT, Starter.THIS_TRY),  # of another input
+        (None, Stage.PENDING, Starter.THIS_TRY),
+        (Note("a"), Stage.PENDING, Starter.THIS_TRY),
+        (run_of("a"), Stage.RUNNING, Starter.EARLIER_TRY),
+        (run_of("x"), Stage.RUNNING, Starter.EARLIER_TRY),  # which may tell the time
+        (run_of("a", is_of_retry=False), Stage.RUNNING, Starter.BEFORE_CLEAR),
+        (run_of("x", is_of_retry=False), Stage.PENDING, Starter.THIS_TRY),  # of another input
         (sent("a"), Stage.UNCERTAIN, Starter.THIS_TRY),
         (sent("a", reported=True), Stage.UNCERTAIN, Starter.THIS_TRY),
         (sent("a", is_of_retry=False), Stage.UNCERTAIN, Starter.THIS_TRY),  # nobody was told
-        (sent("a", reported=True, is_of_retry=False), Stage.LEFT, Starter.THIS_TRY),
+        (sent("a", reported=True, is_of_retry=False), Stage.PENDING, Starter.THIS_TRY),
     ],
 )
 def test_what_a_try_takes_over(note: Note | None, stage: Stage, starter: Starter) -> None:
     batch = Batch.take_over([note], ["a"])
     taken = batch.inputs[batch.order[0]]
     assert (taken.stage, taken.starter) == (stage, starter)
-    assert taken.run_id == (7 if stage is Stage.GOING else None)
+    assert taken.run_id == (7 if stage is Stage.RUNNING else None)
     if stage is Stage.UNCERTAIN:
         assert "airflow_batch_index=0" in str(taken.problem)
 
@@ -264,24 +264,24 @@ def test_needed_is_the_least_that_is_enough(total: int, numerator: int) -> None:
 
 class TestJudge:
     def test_all_have_to_succeed_by_default_of_one(self) -> None:
-        judge_batch([None, None], 1.0)
-        judge_batch([], 1.0)
+        raise_for_batch([None, None], 1.0)
+        raise_for_batch([], 1.0)
         with pytest.raises(PromptLayerBatchFailedError):
-            judge_batch([None, "why"], 1.0)
+            raise_for_batch([None, "why"], 1.0)
 
     @pytest.mark.parametrize(("rate", "passes"), [(0.0, True), (0.5, True), (0.51, False)])
     def test_a_part_may_be_enough(self, rate: float, passes: bool) -> None:
         errors = [None, "why"]
         if passes:
-            judge_batch(errors, rate)
+            raise_for_batch(errors, rate)
         else:
             with pytest.raises(PromptLayerBatchFailedError):
-                judge_batch(errors, rate)
+                raise_for_batch(errors, rate)
 
     def test_says_how_many_and_names_the_first(self) -> None:
         errors = [None if index == 1 else f"why\n{index}" for index in range(9)]
         with pytest.raises(PromptLayerBatchFailedError) as raised:
-            judge_batch(errors, 0.25)
+            raise_for_batch(errors, 0.25)
         message = str(raised.value)
         assert message.startswith("1 of 9 inputs succeeded, and min_success_rate=0.25 asks for 3.")
         assert "input 0: why 0; input 2: why 2; " in message
@@ -297,8 +297,8 @@ def test_runs_are_called_the_same_wherever_they_are_made() -> None:
 
 
 def test_a_look_is_complete_when_few_enough_are_left() -> None:
-    assert not BatchLook(2, 1, 3, 5).is_complete
-    assert BatchLook(1, 1, 4, 5).is_complete
+    assert not BatchStatus(2, 1, 3, 5).is_complete
+    assert BatchStatus(1, 1, 4, 5).is_complete
 
 
 class Died(BaseException):
@@ -350,7 +350,7 @@ class World:
 
     def work(self, max_active: int | None) -> Batch:
         """Do what the operator does, as far as the state of the batch is concerned."""
-        memory = BatchMemory(self, self.epoch)
+        memory = BatchState(self, self.epoch)
         batch = memory.open(self.rendered(), HERE)
         while step := batch.plan(max_active):
             if isinstance(step, Start):
@@ -365,13 +365,13 @@ class World:
                     batch.failed(index, retry_helps=True)
             if self.happens("deferral"):
                 batch = read_batch(json.loads(json.dumps(batch_payload(batch))))
-                memory = BatchMemory(self, self.epoch)
+                memory = BatchState(self, self.epoch)
                 memory.resume(HERE)
                 batch.arrange(self.rendered())
         memory.write(batch)
         return batch
 
-    def start(self, batch: Batch, memory: BatchMemory, index: int) -> None:
+    def start(self, batch: Batch, memory: BatchState, index: int) -> None:
         text = batch.inputs[index].fingerprint
         assert {*self.runs_of(text)} <= self.failed, "started twice"
         batch.starting(index)
@@ -445,32 +445,32 @@ def test_whatever_dies_nothing_is_started_twice_and_no_run_is_lost(
 
 def test_a_task_that_was_cleared_after_delivery_knows_nothing_of_old() -> None:
     world = World(150, lambda _: False)
-    memory, batch = BatchMemory(world, "a"), world.work(None)
+    memory, batch = BatchState(world, "a"), world.work(None)
     memory.resume(HERE)
     memory.deliver(batch)
-    batch = BatchMemory(world, "a").open(fingerprints(150), HERE)
+    batch = BatchState(world, "a").open(fingerprints(150), HERE)
     assert batch.going == list(range(1, 151))
-    assert BatchMemory(world, "b").open(fingerprints(150), HERE).going == []
+    assert BatchState(world, "b").open(fingerprints(150), HERE).going == []
     # Nor does a later try of the same, whatever was written in between.
-    assert BatchMemory(world, "b").open(fingerprints(150), HERE).going == []
+    assert BatchState(world, "b").open(fingerprints(150), HERE).going == []
 
 
 def test_a_task_that_is_cleared_again_and_again_loses_no_run() -> None:
     world = World(250, lambda _: False)
     world.work(None)
     for epoch in "bcd":
-        batch = BatchMemory(world, epoch).open(fingerprints(250)[::-1], HERE)
+        batch = BatchState(world, epoch).open(fingerprints(250)[::-1], HERE)
         assert batch.run_ids == list(range(250, 0, -1))
 
 
 def test_what_is_no_longer_in_the_list_is_found_when_it_is_back() -> None:
     world = World(250, lambda _: False)
     world.work(None)
-    few = BatchMemory(world, "a").open(fingerprints(250)[:20], HERE)
+    few = BatchState(world, "a").open(fingerprints(250)[:20], HERE)
     assert len(few) == 20
-    more = BatchMemory(world, "b").open(fingerprints(250)[100:], HERE)
+    more = BatchState(world, "b").open(fingerprints(250)[100:], HERE)
     assert more.run_ids == list(range(101, 251))
-    assert BatchMemory(world, "c").open(fingerprints(250), HERE).run_ids == [*range(1, 251)]
+    assert BatchState(world, "c").open(fingerprints(250), HERE).run_ids == [*range(1, 251)]
 
 
 KEPT = {
@@ -505,11 +505,11 @@ class TestUnreadable:
             if epoch == "b":
                 world.store.pop("promptlayer_question")
             with pytest.raises(PromptLayerStartUncertainError, match=rf"\({key}\)"):
-                BatchMemory(world, epoch).open(fingerprints(2), HERE)
+                BatchState(world, epoch).open(fingerprints(2), HERE)
         assert {**world.store, **before} == world.store
-        batch = BatchMemory(world, "c").open(fingerprints(2), HERE)
+        batch = BatchState(world, "c").open(fingerprints(2), HERE)
         assert batch.run_ids == [None, None]
-        assert BatchMemory(world, "c").open(fingerprints(2), HERE).run_ids == [None, None]
+        assert BatchState(world, "c").open(fingerprints(2), HERE).run_ids == [None, None]
 
     def test_two_pages_are_one_question(self) -> None:
         world = World(250, lambda _: False)
@@ -517,8 +517,8 @@ class TestUnreadable:
         for first in (0, 100):
             world.store[f"promptlayer_batch_{first}"] = {}
         with pytest.raises(PromptLayerStartUncertainError, match="promptlayer_batch_100"):
-            BatchMemory(world, "a").open(fingerprints(250), HERE)
-        batch = BatchMemory(world, "b").open(fingerprints(250), HERE)
+            BatchState(world, "a").open(fingerprints(250), HERE)
+        batch = BatchState(world, "b").open(fingerprints(250), HERE)
         assert batch.run_ids == [None] * 200 + list(range(201, 251))
 
     def test_in_a_state_backend_that_this_worker_lacks(self) -> None:
@@ -528,9 +528,9 @@ class TestUnreadable:
         world.store = {**KEPT, "promptlayer_batch_0": page}
         for epoch in "abc":
             with pytest.raises(PromptLayerStartUncertainError, match="state_store_backend"):
-                BatchMemory(world, epoch).open(fingerprints(2), HERE)
+                BatchState(world, epoch).open(fingerprints(2), HERE)
         world.store["promptlayer_batch_0"] = KEPT["promptlayer_batch_0"]
-        assert BatchMemory(world, "c").open(fingerprints(2), HERE).run_ids == [7, None]
+        assert BatchState(world, "c").open(fingerprints(2), HERE).run_ids == [7, None]
 
 
 class TestElsewhere:
@@ -540,18 +540,18 @@ class TestElsewhere:
         world = World(2, lambda _: False)
         world.store = dict(KEPT)
         with pytest.raises(PromptLayerConfigurationError, match=r"https://here.*https://there"):
-            BatchMemory(world, "a").open(fingerprints(2), "https://there")
-        assert BatchMemory(world, "a").open(fingerprints(2), HERE).run_ids == [7, None]
+            BatchState(world, "a").open(fingerprints(2), "https://there")
+        assert BatchState(world, "a").open(fingerprints(2), HERE).run_ids == [7, None]
 
     def test_a_retry_that_has_sent_nothing_is_not(self) -> None:
         world = World(2, lambda _: False)
         world.store = {"promptlayer_batch": Head(["a"], 2).payload()}
-        BatchMemory(world, "a").open(fingerprints(2), "https://there")
+        BatchState(world, "a").open(fingerprints(2), "https://there")
 
     def test_a_clear_starts_others(self) -> None:
         world = World(2, lambda _: False)
         world.store = dict(KEPT)
-        memory = BatchMemory(world, "b")
+        memory = BatchState(world, "b")
         assert memory.open(fingerprints(2), "https://there").run_ids == [None, None]
         assert memory.left_elsewhere == [7]
-        assert BatchMemory(world, "b").open(fingerprints(2), "https://there").run_ids == [None] * 2
+        assert BatchState(world, "b").open(fingerprints(2), "https://there").run_ids == [None] * 2

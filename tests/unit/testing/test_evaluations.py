@@ -17,7 +17,7 @@ from unit.testing.conftest import Client, Clock, Reply
 
 from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
 from airflow_provider_promptlayer.api.http import Call, Response
-from airflow_provider_promptlayer.api.job import Subject
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
     PromptLayerEvaluationFailedError,
@@ -99,8 +99,8 @@ class TestOperations:
         operation_id = started(client)
         seen = []
         for _ in range(5):
-            look = ask(client, tables.table_operation(*HERE, operation_id))
-            seen.append((look.progress, look.is_complete, look.status))
+            status = ask(client, tables.table_operation(*HERE, operation_id))
+            seen.append((status.progress, status.is_complete, status.status))
             clock.now += 1.0
         assert seen == [
             ("0 of 4 cells done", False, "running"),
@@ -110,8 +110,8 @@ class TestOperations:
             ("4 of 4 cells done, 1 failed", True, "completed"),
         ]
         with pytest.raises(PromptLayerEvaluationFailedError, match="cells failed"):
-            evaluations.judge_operation(look, "any_cell")
-        evaluations.judge_operation(look, "all_cells")
+            evaluations.raise_for_operation(status, "any_cell")
+        evaluations.raise_for_operation(status, "all_cells")
         (operation,) = client.server.operations.values()
         assert (operation.was_posted, len(operation.cells)) == (True, 4)
 
@@ -187,8 +187,8 @@ class TestOperations:
 
     def test_the_status_lags_behind_the_counts(self, client: Client, clock: Clock) -> None:
         operation_id = started(client, *THERE, row_ids=[0])
-        look = ask(client, tables.table_operation(*THERE, operation_id))
-        assert (look.status, look.is_complete) == ("running", True)
+        status = ask(client, tables.table_operation(*THERE, operation_id))
+        assert (status.status, status.is_complete) == ("running", True)
         clock.now += 3
         assert ask(client, tables.table_operation(*THERE, operation_id)).status == "completed"
 
@@ -198,11 +198,11 @@ class TestOperations:
         cancelled = ask(client, tables.cancel_table_operation(*HERE, operation_id))
         assert cancelled.cancelled_cell_count == 3
         clock.now += 60
-        look = ask(client, tables.table_operation(*HERE, operation_id))
-        assert (look.status, look.is_complete) == ("cancelled", True)
-        assert look.progress == "1 of 4 cells done, cancelled"
+        status = ask(client, tables.table_operation(*HERE, operation_id))
+        assert (status.status, status.is_complete) == ("cancelled", True)
+        assert status.progress == "1 of 4 cells done, cancelled"
         with pytest.raises(PromptLayerEvaluationFailedError, match="it was cancelled"):
-            evaluations.judge_operation(look, "never")
+            evaluations.raise_for_operation(status, "never")
         again = ask(client, tables.cancel_table_operation(*HERE, operation_id))
         assert again.cancelled_cell_count == 0
         answer = ask(client, tables.recalculate_cells(*HERE))
@@ -213,17 +213,17 @@ class TestOperations:
         client = serve(tables=[Table("T", [sheet])])
         operation_id = started(client, Table("T").id, sheet.id)
         clock.now += 1e9
-        look = ask(client, tables.table_operation(Table("T").id, sheet.id, operation_id))
-        assert (look.pending_count, look.is_complete) == (2, False)
+        status = ask(client, tables.table_operation(Table("T").id, sheet.id, operation_id))
+        assert (status.pending_count, status.is_complete) == (2, False)
 
     def test_all_failed(self, serve: Callable[..., Client]) -> None:
         sheet = Sheet("S", [Column("A", failing_rows=[0, 1])], row_count=2)
         client = serve(tables=[Table("T", [sheet])])
         operation_id = started(client, Table("T").id, sheet.id)
-        look = ask(client, tables.table_operation(Table("T").id, sheet.id, operation_id))
-        assert look.status == "failed"
+        status = ask(client, tables.table_operation(Table("T").id, sheet.id, operation_id))
+        assert status.status == "failed"
         with pytest.raises(PromptLayerEvaluationFailedError, match="no cell succeeded"):
-            evaluations.judge_operation(look, "all_cells")
+            evaluations.raise_for_operation(status, "all_cells")
 
     def test_what_is_not_there(self, client: Client) -> None:
         calls: list[Call[Any]] = [
@@ -428,8 +428,8 @@ class TestScorecards:
         calculation_id = calculated(client)
         seen = []
         for _ in range(4):
-            look = ask(client, scorecards.scorecard_calculation(*HERE, calculation_id))
-            seen.append((look.progress, look.is_complete))
+            status = ask(client, scorecards.scorecard_calculation(*HERE, calculation_id))
+            seen.append((status.progress, status.is_complete))
             clock.now += 1.0
         assert seen == [
             ("queued", False),
@@ -437,14 +437,17 @@ class TestScorecards:
             ("running", False),
             ("completed, verdict fail, score 0.4", True),
         ]
-        assert look.drift_summary == {"delta": -0.5}
-        assert [criterion.title for criterion in evaluations.criteria(look)] == ["Polite", "Cites"]
+        assert status.drift_summary == {"delta": -0.5}
+        assert [criterion.title for criterion in evaluations.criteria(status)] == [
+            "Polite",
+            "Cites",
+        ]
         assert client.server.calculations[calculation_id].was_posted
 
     def test_a_failing_gate_names_criteria_and_rows(self, client: Client, clock: Clock) -> None:
         calculation_id = calculated(client)
         clock.now += 10
-        look = ask(client, scorecards.scorecard_calculation(*HERE, calculation_id))
+        status = ask(client, scorecards.scorecard_calculation(*HERE, calculation_id))
         found: list[scorecards.ScorecardRow] = []
         for verdict in evaluations.DEFAULT_FAIL_ON_VERDICT:
             cursor = None
@@ -474,7 +477,7 @@ class TestScorecards:
         ]
         card = ask(client, scorecards.scorecard(*HERE))
         with pytest.raises(PromptLayerEvaluationFailedError) as caught:
-            evaluations.judge_scorecard(look, min_score=0.5, scorecard=card, rows=worst)
+            evaluations.raise_for_scorecard(status, min_score=0.5, scorecard=card, rows=worst)
         assert str(caught.value) == (
             f"Scorecard calculation {calculation_id} does not pass: the verdict is 'fail', the "
             "score 0.4 is below min_score=0.5. Failing criteria: 'Cites' (fail, 0.1): links are "
@@ -503,8 +506,8 @@ class TestScorecards:
     def test_some_rows_and_steps(self, client: Client, clock: Clock) -> None:
         calculation_id = calculated(client, row_indices=[0, 2], step_ids=[CARD.criteria[1].id])
         clock.now += 10
-        look = ask(client, scorecards.scorecard_calculation(*HERE, calculation_id))
-        assert list(look.criterion_summaries) == [CARD.criteria[1].id]
+        status = ask(client, scorecards.scorecard_calculation(*HERE, calculation_id))
+        assert list(status.criterion_summaries) == [CARD.criteria[1].id]
         page = ask(client, scorecards.scorecard_rows(*HERE))
         assert (page.calculation_id, page.next_cursor) == (calculation_id, None)
         assert [row.row_index for row in page.rows] == [0, 2]
@@ -531,10 +534,10 @@ class TestScorecards:
         assert (cancelled.cancelled_count, cancelled.calculation_id) == (2, ids[1])
         clock.now += 60
         for each in ids:
-            look = ask(client, scorecards.scorecard_calculation(*HERE, each))
-            assert look.status == "cancelled"
+            status = ask(client, scorecards.scorecard_calculation(*HERE, each))
+            assert status.status == "cancelled"
             with pytest.raises(PromptLayerEvaluationFailedError, match="'cancelled'"):
-                evaluations.judge_scorecard(look, fail_on_verdict=())
+                evaluations.raise_for_scorecard(status, fail_on_verdict=())
         assert ask(client, scorecards.cancel_scorecard(*HERE)).calculation_id is None
 
     def test_a_sheet_without_one(self, client: Client) -> None:
@@ -583,18 +586,18 @@ class TestReports:
         run = ask(client, reports.run_report(7, "Nightly", dataset_id=5, refresh_dataset=False))
         seen = []
         for _ in range(3):
-            look = ask(client, reports.report(run.report_id))
+            status = ask(client, reports.report(run.report_id))
             score = ask(client, reports.report_score(run.report_id))
-            seen.append((look.progress, look.is_complete, score.overall_score))
+            seen.append((status.progress, status.is_complete, score.overall_score))
             clock.now += 5
         assert seen == [
             ("0 of 10 cells done", False, None),
             ("5 of 10 cells done", False, None),
             ("10 of 10 cells done, 3 failed", True, 62.5),
         ]
-        evaluations.judge_report(look, score, min_score=62.5)
+        evaluations.raise_for_report(status, score, min_score=62.5)
         with pytest.raises(PromptLayerEvaluationFailedError, match=r"62\.5 is below min_score=70"):
-            evaluations.judge_report(look, score, min_score=70)
+            evaluations.raise_for_report(status, score, min_score=70)
         report = client.server.reports[run.report_id]
         assert (report.name, report.dataset_id, report.parent_report_id) == ("Nightly", 5, 7)
         assert report.was_posted
@@ -733,9 +736,11 @@ class TestFaultsAndMore:
             ).calculation_id
             clock.now += 10
             cells = ask(client, tables.table_operation(table.id, sheet.id, operation_id))
-            look = ask(client, scorecards.scorecard_calculation(table.id, sheet.id, calculation_id))
+            status = ask(
+                client, scorecards.scorecard_calculation(table.id, sheet.id, calculation_id)
+            )
             assert (cells.failed_count == 0) is passes
-            assert (evaluations.scorecard_problems(look) == ()) is passes
+            assert (evaluations.scorecard_problems(status) == ()) is passes
         assert pipeline.id is not None
         run = ask(client, reports.run_report(pipeline.id, "n"))
         clock.now += 10
@@ -746,15 +751,15 @@ class TestFaultsAndMore:
         operation_id = server.start_operation(*HERE)
         calculation_id = server.start_calculation(*HERE)
         report_id = server.start_report(7, "n")
-        subjects: list[tuple[Subject[Any], object, str]] = [
+        jobs: list[tuple[RemoteJob[Any], object, str]] = [
             (tables.SheetOperation(*HERE, operation_id), operation_id, "Table operation "),
             (scorecards.SheetCalculation(*HERE, calculation_id), calculation_id, "Scorecard calc"),
             (reports.FinalReport(report_id), report_id, "Report "),
         ]
-        for subject, its_id, name in subjects:
-            assert subject.id == its_id
-            assert str(subject).startswith(name)
-            assert str(subject).endswith(str(its_id))
-            assert not ask(client, subject.peek()).is_complete
+        for job, its_id, name in jobs:
+            assert job.id == its_id
+            assert str(job).startswith(name)
+            assert str(job).endswith(str(its_id))
+            assert not ask(client, job.status_call()).is_complete
         clock.now += 60
-        assert all(ask(client, subject.read()).is_complete for subject, _, _ in subjects)
+        assert all(ask(client, job.fetch_call()).is_complete for job, _, _ in jobs)

@@ -87,7 +87,7 @@ def received(connection):
     return data, "closed"
 
 
-def talk(server, request_line=LIST):
+def flow(server, request_line=LIST):
     with dialled(server, request_line) as connection:
         return received(connection)
 
@@ -140,14 +140,14 @@ def test_a_reply_has_a_status(status):
 class TestBrokenOff:
     def test_before_the_answer(self, server, fault, ending):
         server.script(fault())
-        assert talk(server) == (b"", ending)
+        assert flow(server) == (b"", ending)
         assert server.requests[0].status == 0
 
     @pytest.mark.parametrize("count", [0, 1, 50, 10**9])
     def test_in_the_body(self, server, fault, ending, count):
         true = get(server).content
         server.script(fault(after_bytes=count))
-        data, ended = talk(server)
+        data, ended = flow(server)
         head, _, body = data.partition(b"\r\n\r\n")
         assert ended == ending
         assert f"\r\nContent-Length: {len(true)}\r\n".encode() in head
@@ -157,7 +157,7 @@ class TestBrokenOff:
 
     def test_of_a_reply(self, server, fault, ending):
         server.script(fault(3, Reply(500, "abcdef")))
-        data, ended = talk(server)
+        data, ended = flow(server)
         assert data.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
         assert data.endswith(b"\r\n\r\nabc")
         assert ended == ending
@@ -180,7 +180,7 @@ class TestBrokenOff:
 
 def test_silence_is_bounded(server):
     server.script(Silence(0.1))
-    assert talk(server) == (b"", "closed")
+    assert flow(server) == (b"", "closed")
     assert server.requests[0].status == 0
 
 
@@ -206,7 +206,7 @@ def test_drip_is_bounded(server):
     server.script(Drip(0.02, seconds=0.1), Drip(30, seconds=0.1))
     for _ in range(2):
         started = time.monotonic()
-        data, ending = talk(server)
+        data, ending = flow(server)
         assert 0.05 < time.monotonic() - started < 60
         head, _, body = data.partition(b"\r\n\r\n")
         assert b"Content-Length: " in head
@@ -239,7 +239,7 @@ def test_huge_is_not_all_in_memory_and_ends_when_the_client_leaves(server):
 )
 def test_raw(server, data):
     server.script(Raw(data), times=None)
-    assert talk(server) == (data, "closed")
+    assert flow(server) == (data, "closed")
 
     async def ask():
         async with aiohttp.ClientSession() as session, session.get(server.url) as answer:
@@ -291,7 +291,7 @@ class TestStarting:
     @pytest.mark.parametrize("fault", [*LOST, Slow(0.01, Reply(504)), Drip(0, 99, reply=Reply())])
     def test_before_or_after_acting(self, server, fault, acted_on):
         server.script(fault, method="POST", acted_on=acted_on)
-        data, _ = talk(server, RUN)
+        data, _ = flow(server, RUN)
         assert b"workflow_version_execution_id" not in data
         assert len(server.executions) == int(acted_on)
         assert server.posts_by_origin().total() == int(acted_on)
@@ -307,16 +307,16 @@ class TestStarting:
 
     def test_what_is_read_of_a_lost_answer(self, server):
         server.script(Close(10**9), Close(10**9, Reply(201, "1234")), method="POST")
-        assert b" 503 " in talk(server, RUN)[0]
-        assert talk(server, RUN)[0].endswith(b"\r\n\r\n123")
+        assert b" 503 " in flow(server, RUN)[0]
+        assert flow(server, RUN)[0].endswith(b"\r\n\r\n123")
         server.script(Close(10**9), acted_on=True)
-        assert b" 201 " in talk(server, RUN)[0]
+        assert b" 201 " in flow(server, RUN)[0]
 
     def test_acting_still_needs_the_key(self, server):
         server.script(Close(), method="POST", acted_on=True)
         server.rotate_key("another")
         server.api_key = "wrong"
-        talk(server, RUN)
+        flow(server, RUN)
         assert server.executions == {}
 
     def test_posts_by_origin(self, server):
@@ -437,7 +437,7 @@ class TestAway:
     def test_as_a_fault(self, server):
         server.script(GoAway(), after=1)
         assert get(server).status_code == 200
-        assert talk(server) == (b"", "reset")
+        assert flow(server) == (b"", "reset")
         with pytest.raises(requests.ConnectionError):
             get(server)
         server.come_back()

@@ -225,16 +225,16 @@ def test_wait_for_sees_executions_started_without_http(serve):
 
 def test_wait_for_misses_no_change_between_looking_and_waiting(serve):
     server = serve().server
-    looks = []
+    polls = []
 
     def changes_while_looking():
-        looks.append(len(server.executions))
+        polls.append(len(server.executions))
         server.start_execution("Article pipeline")
-        return len(looks) == 2
+        return len(polls) == 2
 
     with promptly():
         server.wait_for(changes_while_looking, 60)
-    assert looks == [0, 1]
+    assert polls == [0, 1]
 
 
 def test_wait_for_has_a_deadline_and_lets_its_predicate_use_the_server(serve):

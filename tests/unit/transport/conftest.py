@@ -63,7 +63,7 @@ class Received:
 
 
 @dataclass
-class Talk:
+class CallFlow:
     """One request to a :class:`Server`, and the means to answer it badly."""
 
     request: Received
@@ -99,7 +99,9 @@ class Talk:
 class Server:
     """A server on raw sockets: each request goes to ``handle``, which returns whether to go on."""
 
-    def __init__(self, handle: Callable[[Talk], object], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, handle: Callable[[CallFlow], object], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.requests: list[Received] = []
         self.connections = 0
         self.hung_up = threading.Semaphore(0)
@@ -141,8 +143,8 @@ class Server:
             while True:
                 request = self._read(connection)
                 self.requests.append(request)
-                talk = Talk(request, connection, self._stopping, len(self.requests))
-                if not self._handle(talk):
+                flow = CallFlow(request, connection, self._stopping, len(self.requests))
+                if not self._handle(flow):
                     return
 
     def _read(self, connection: socket.socket) -> Received:
@@ -183,30 +185,30 @@ class Proxy(Server):
         self._refuse = refuse
         super().__init__(self._forward)
 
-    def _forward(self, talk: Talk) -> None:
+    def _forward(self, flow: CallFlow) -> None:
         if self._refuse:
-            talk.answer(407, b"", "Proxy-Authenticate: Basic")
+            flow.answer(407, b"", "Proxy-Authenticate: Basic")
             return
-        if talk.request.method == "CONNECT":
-            port = int(talk.request.target.rpartition(":")[2])
+        if flow.request.method == "CONNECT":
+            port = int(flow.request.target.rpartition(":")[2])
             first = b""
         else:
-            authority, _, path = talk.request.target.removeprefix("http://").partition("/")
+            authority, _, path = flow.request.target.removeprefix("http://").partition("/")
             port = int(authority.rpartition(":")[2])
-            _, _, rest = talk.request.raw.partition(b"\r\n")
-            first = f"{talk.request.method} /{path} HTTP/1.1\r\n".encode() + rest
+            _, _, rest = flow.request.raw.partition(b"\r\n")
+            first = f"{flow.request.method} /{path} HTTP/1.1\r\n".encode() + rest
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as upstream:
             if first:
                 upstream.sendall(first)
             else:
-                talk.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+                flow.write(b"HTTP/1.1 200 Connected\r\n\r\n")
             ends = time.monotonic() + PATIENCE
-            while not talk.stopping.is_set() and time.monotonic() < ends:
-                for source in select.select([talk.socket, upstream], [], [], 0.01)[0]:
+            while not flow.stopping.is_set() and time.monotonic() < ends:
+                for source in select.select([flow.socket, upstream], [], [], 0.01)[0]:
                     data = source.recv(65536)
                     if not data:
                         return
-                    (upstream if source is talk.socket else talk.socket).sendall(data)
+                    (upstream if source is flow.socket else flow.socket).sendall(data)
 
 
 @pytest.fixture
@@ -214,7 +216,9 @@ def serve() -> Iterator[Callable[..., Server]]:
     """Start a :class:`Server` for the length of a test."""
     with ExitStack() as servers:
 
-        def start(handle: Callable[[Talk], object], tls: ssl.SSLContext | None = None) -> Server:
+        def start(
+            handle: Callable[[CallFlow], object], tls: ssl.SSLContext | None = None
+        ) -> Server:
             server = Server(handle, tls)
             servers.callback(server.stop)
             return server
@@ -331,10 +335,10 @@ def _issue(folder: Path, name: str) -> tuple[Path, Path]:
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Test CA {name}")])
     ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
 
-    def certificate(subject: x509.Name, public_key: Any) -> x509.CertificateBuilder:
+    def certificate(job: x509.Name, public_key: Any) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
-            .subject_name(subject)
+            .subject_name(job)
             .issuer_name(ca_name)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())

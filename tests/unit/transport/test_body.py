@@ -40,7 +40,7 @@ def body(key: str, proxy: str | None = None) -> Body:
     ],
 )
 def test_a_proxys_credential_is_blotted_out(userinfo: str, text: str, redacted: str) -> None:
-    assert secrets(KEY, f"http://{userinfo}@proxy.invalid").blotted(text) == redacted
+    assert secrets(KEY, f"http://{userinfo}@proxy.invalid").redact(text) == redacted
 
 
 @given(PARTS, st.lists(st.integers(0, 500)))

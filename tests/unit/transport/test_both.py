@@ -91,7 +91,7 @@ def failure(
 )
 def test_an_answer_of_any_status_comes_back_whole(driver: Any, serve: Any, status: int) -> None:
     body = bytes(range(256)) * 10
-    server = serve(lambda talk: talk.answer(status, body, "Retry-After: 7", "X-ODD: Ä", "x-e:"))
+    server = serve(lambda flow: flow.answer(status, body, "Retry-After: 7", "X-ODD: Ä", "x-e:"))
     for request in (LOOK, START):
         (response,) = driver.send(server, request)
         assert response.status == status
@@ -103,13 +103,13 @@ def test_an_answer_of_any_status_comes_back_whole(driver: Any, serve: Any, statu
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_answer_without_a_body(driver: Any, serve: Any, status: int) -> None:
-    server = serve(lambda talk: talk.write(f"HTTP/1.1 {status} Word\r\n\r\n".encode()))
+    server = serve(lambda flow: flow.write(f"HTTP/1.1 {status} Word\r\n\r\n".encode()))
     response = driver.get(server)
     assert (response.status, response.body) == (status, b"")
 
 
 def test_what_is_no_http_is_not_laid_at_a_proxys_door(driver: Any, serve: Any) -> None:
-    server = serve(lambda talk: talk.write(b"garbage\r\n\r\n"))
+    server = serve(lambda flow: flow.write(b"garbage\r\n\r\n"))
     assert "proxy" not in str(failure(driver, server))
 
 
@@ -142,7 +142,7 @@ PARTS = (b"wh", b"ole")
     ],
 )
 def test_a_body_is_decoded(driver: Any, serve: Any, headers: str, body: bytes) -> None:
-    server = serve(lambda talk: talk.write(f"HTTP/1.1 200 OK\r\n{headers}\r\n\r\n".encode() + body))
+    server = serve(lambda flow: flow.write(f"HTTP/1.1 200 OK\r\n{headers}\r\n\r\n".encode() + body))
     assert driver.get(server).body == b"whole"
 
 
@@ -161,7 +161,7 @@ def test_a_large_body_is_decoded_in_steps(
     monkeypatch.setattr(redaction.Body, "_add", note)
     sent = b"[" + b"1," * 2_000_000 + KEY.encode() + b"]"
     encoding = f"Content-Encoding: {'gzip' if encode is gzip.compress else 'deflate'}"
-    server = serve(lambda talk: talk.answer(200, encode(sent), encoding))
+    server = serve(lambda flow: flow.answer(200, encode(sent), encoding))
     assert driver.get(server).body == sent.replace(KEY.encode(), b"***")
     assert max(size for size, _ in added) <= redaction.CHUNK
     assert not any(on_the_loop for _, on_the_loop in added)
@@ -169,12 +169,12 @@ def test_a_large_body_is_decoded_in_steps(
 
 def test_a_large_body_comes_back_whole(driver: Any, serve: Any) -> None:
     body = bytes(range(256)) * 20_000
-    assert driver.get(serve(lambda talk: talk.answer(200, body))).body == body
+    assert driver.get(serve(lambda flow: flow.answer(200, body))).body == body
 
 
 def test_a_repeated_header_is_joined(driver: Any, serve: Any) -> None:
     # As RFC 9110 has it. Which of two contradicting values counts must not depend on the library.
-    server = serve(lambda talk: talk.answer(429, b"", "Retry-After: 5", "Retry-After: 6"))
+    server = serve(lambda flow: flow.answer(429, b"", "Retry-After: 5", "Retry-After: 6"))
     assert driver.get(server).headers["retry-after"] == "5, 6"
 
 
@@ -183,7 +183,7 @@ def test_a_repeated_header_is_joined(driver: Any, serve: Any) -> None:
 
 @BOTH
 def test_what_is_on_the_wire(driver: Any, serve: Any, request_: Request) -> None:
-    server = serve(lambda talk: talk.answer())
+    server = serve(lambda flow: flow.answer())
     driver.send(server, request_)
     (received,) = server.requests
     assert received.method == request_.method
@@ -227,7 +227,7 @@ def test_what_is_on_the_wire(driver: Any, serve: Any, request_: Request) -> None
 def test_a_path_arrives_exactly_as_it_was_built(
     driver: Any, serve: Any, name: str, prefix: str
 ) -> None:
-    server = serve(lambda talk: talk.answer())
+    server = serve(lambda flow: flow.answer())
     call = run_workflow(name)
     driver.send(server.url + prefix, call.request)
     assert server.requests[0].target == prefix + call.request.path
@@ -248,7 +248,7 @@ def test_a_path_arrives_exactly_as_it_was_built(
 def test_a_prefix_is_the_same_path_however_it_is_written(
     driver: Any, serve: Any, prefix: str, sent: str
 ) -> None:
-    server = serve(lambda talk: talk.answer())
+    server = serve(lambda flow: flow.answer())
     driver.get(read_connection(connection_to(server.url + prefix)), "/x%2Fy")
     assert server.requests[0].raw.startswith(f"GET {sent}/x%2Fy HTTP/1.1\r\n".encode())
 
@@ -259,7 +259,7 @@ def connection_to(host: str, **extra: Any) -> Any:
 
 
 def test_a_query_arrives_exactly_as_it_was_built(driver: Any, serve: Any) -> None:
-    server = serve(lambda talk: talk.answer())
+    server = serve(lambda flow: flow.answer())
     for path in ("/x?a=%2F%3F%23%25&b=1+2%20", "/x?a=b?c/d:e@f"):
         driver.get(server, path)
         assert server.requests[-1].target == path
@@ -268,8 +268,8 @@ def test_a_query_arrives_exactly_as_it_was_built(driver: Any, serve: Any) -> Non
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @BOTH
 def test_no_redirect_is_followed(driver: Any, serve: Any, status: int, request_: Request) -> None:
-    elsewhere = serve(lambda talk: talk.answer())
-    server = serve(lambda talk: talk.answer(status, b"body", f"Location: {elsewhere.url}/y"))
+    elsewhere = serve(lambda flow: flow.answer())
+    server = serve(lambda flow: flow.answer(status, b"body", f"Location: {elsewhere.url}/y"))
     (response,) = driver.send(server, request_)
     assert response.status == status
     assert response.body == b"body"
@@ -283,14 +283,14 @@ def test_a_redirect_to_nowhere_is_a_redirect(
     driver: Any, serve: Any, location: str, request_: Request
 ) -> None:
     head = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 4\r\n\r\nbody"
-    server = serve(lambda talk: talk.write(head.encode()))
+    server = serve(lambda flow: flow.write(head.encode()))
     (response,) = driver.send(server, request_)
     assert (response.status, response.body) == (302, b"body")
 
 
 def test_cookies_are_not_kept(driver: Any, serve: Any) -> None:
-    def handle(talk: Any) -> bool:
-        talk.answer(200, b"", "Set-Cookie: a=b; Path=/")
+    def handle(flow: Any) -> bool:
+        flow.answer(200, b"", "Set-Cookie: a=b; Path=/")
         return True
 
     server = serve(handle)
@@ -299,8 +299,8 @@ def test_cookies_are_not_kept(driver: Any, serve: Any) -> None:
 
 
 def test_looks_share_a_connection_and_a_start_has_its_own(driver: Any, serve: Any) -> None:
-    def handle(talk: Any) -> bool:
-        talk.answer()
+    def handle(flow: Any) -> bool:
+        flow.answer()
         return True
 
     server = serve(handle)
@@ -326,17 +326,17 @@ def test_bytes_on_an_idle_connection_are_no_answer(
     """Else the next request, which asks about another run, would get them."""
     sent = threading.Semaphore(0)
 
-    def handle(talk: Any) -> bool:
+    def handle(flow: Any) -> bool:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole"
-        if talk.number > 1:
-            talk.write(answer)
+        if flow.number > 1:
+            flow.write(answer)
         elif together:
-            talk.write(answer + extra)
+            flow.write(answer + extra)
             sent.release()
         else:
-            talk.write(answer)
+            flow.write(answer)
             assert received.acquire(timeout=10)
-            talk.write(extra)
+            flow.write(extra)
             sent.release()
         return True
 
@@ -413,56 +413,56 @@ def test_a_host_that_cannot_be(driver: Any, host: str, monkeypatch: pytest.Monke
     assert getattr(caught.value, "arrived", False) is False
 
 
-def _reset(talk: Any) -> None:
-    talk.reset()
+def _reset(flow: Any) -> None:
+    flow.reset()
 
 
-def _reset_in_headers(talk: Any) -> None:
-    talk.write(b"HTTP/1.1 200 OK\r\nContent-")
-    talk.reset()
+def _reset_in_headers(flow: Any) -> None:
+    flow.write(b"HTTP/1.1 200 OK\r\nContent-")
+    flow.reset()
 
 
-def _reset_in_body(talk: Any) -> None:
-    talk.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-    talk.reset()
+def _reset_in_body(flow: Any) -> None:
+    flow.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+    flow.reset()
 
 
 BROKEN: dict[str, Callable[[Any], object]] = {
     "reset": _reset,
     "reset-in-headers": _reset_in_headers,
     "reset-in-body": _reset_in_body,
-    "closed": lambda talk: None,
-    "closed-in-body": lambda talk: talk.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"),
-    "closed-in-chunk": lambda talk: talk.write(
+    "closed": lambda flow: None,
+    "closed-in-body": lambda flow: flow.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"),
+    "closed-in-chunk": lambda flow: flow.write(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf"
     ),
-    "closed-between-chunks": lambda talk: talk.write(
+    "closed-between-chunks": lambda flow: flow.write(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
     ),
-    "no-chunk-length": lambda talk: talk.write(
+    "no-chunk-length": lambda flow: flow.write(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhalf\r\n0\r\n\r\n"
     ),
-    "negative-chunk-length": lambda talk: talk.write(
+    "negative-chunk-length": lambda flow: flow.write(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhalf\r\n0\r\n\r\n"
     ),
-    "another-protocol": lambda talk: talk.write(b"HTTP/1.1 101 Switching\r\n\r\n"),
-    "status-of-nothing": lambda talk: talk.answer(0),
-    "no-gzip": lambda talk: talk.answer(200, b"no gzip at all", "Content-Encoding: gzip"),
-    "half-gzip": lambda talk: talk.answer(
+    "another-protocol": lambda flow: flow.write(b"HTTP/1.1 101 Switching\r\n\r\n"),
+    "status-of-nothing": lambda flow: flow.answer(0),
+    "no-gzip": lambda flow: flow.answer(200, b"no gzip at all", "Content-Encoding: gzip"),
+    "half-gzip": lambda flow: flow.answer(
         200, gzip.compress(b'"whole"')[:-10], "Content-Encoding: gzip"
     ),
-    "half-gzip-until-closed": lambda talk: talk.write(
+    "half-gzip-until-closed": lambda flow: flow.write(
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b'"whole"')[:-10]
     ),
-    "brotli": lambda talk: talk.answer(200, b"\x0b\x02\x80{}\x03", "Content-Encoding: br"),
-    "zstd": lambda talk: talk.answer(200, b"{}", "Content-Encoding: zstd"),
-    "gzip-twice": lambda talk: talk.answer(
+    "brotli": lambda flow: flow.answer(200, b"\x0b\x02\x80{}\x03", "Content-Encoding: br"),
+    "zstd": lambda flow: flow.answer(200, b"{}", "Content-Encoding: zstd"),
+    "gzip-twice": lambda flow: flow.answer(
         200, gzip.compress(gzip.compress(b"{}")), "Content-Encoding: gzip, gzip"
     ),
-    "no-http": lambda talk: talk.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
-    "no-status": lambda talk: talk.write(b"HTTP/1.1 word\r\n\r\n"),
-    "endless-header": lambda talk: talk.write(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000),
-    "many-headers": lambda talk: talk.write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000),
+    "no-http": lambda flow: flow.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
+    "no-status": lambda flow: flow.write(b"HTTP/1.1 word\r\n\r\n"),
+    "endless-header": lambda flow: flow.write(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000),
+    "many-headers": lambda flow: flow.write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000),
 }
 
 
@@ -480,8 +480,8 @@ def test_a_broken_answer_may_have_arrived(
 
 
 ODD: dict[str, Callable[[Any], object]] = {
-    "odd-length": lambda talk: talk.write(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"),
-    "closed-in-headers": lambda talk: talk.write(b"HTTP/1.1 200 OK\r\nContent-"),
+    "odd-length": lambda flow: flow.write(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"),
+    "closed-in-headers": lambda flow: flow.write(b"HTTP/1.1 200 OK\r\nContent-"),
 }
 
 
@@ -505,22 +505,22 @@ def is_json(body: bytes) -> bool:
 
 
 SLOW: dict[str, Callable[[Any], object]] = {
-    "no-answer": lambda talk: talk.hang(),
-    "stuck-in-headers": lambda talk: (talk.write(b"HTTP/1.1 200 OK\r\nX-A: "), talk.hang()),
-    "stuck-in-body": lambda talk: (
-        talk.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"),
-        talk.hang(),
+    "no-answer": lambda flow: flow.hang(),
+    "stuck-in-headers": lambda flow: (flow.write(b"HTTP/1.1 200 OK\r\nX-A: "), flow.hang()),
+    "stuck-in-body": lambda flow: (
+        flow.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"),
+        flow.hang(),
     ),
-    "dripping-body": lambda talk: (
-        talk.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"),
-        talk.drip(b"x" * 9999),
+    "dripping-body": lambda flow: (
+        flow.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"),
+        flow.drip(b"x" * 9999),
     ),
-    "dripping-chunks": lambda talk: (
-        talk.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        talk.drip(b"1\r\nx\r\n" * 999),
+    "dripping-chunks": lambda flow: (
+        flow.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        flow.drip(b"1\r\nx\r\n" * 999),
     ),
-    "dripping-headers": lambda talk: talk.drip(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 999),
-    "dripping-continues": lambda talk: talk.drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 99),
+    "dripping-headers": lambda flow: flow.drip(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 999),
+    "dripping-continues": lambda flow: flow.drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 99),
 }
 
 
@@ -571,7 +571,7 @@ def test_the_message_of_a_time_out_names_the_limit(driver: Any, serve: Any) -> N
 @pytest.mark.parametrize("timeout", [1e-6, 1e6, 1e12, 1e300])
 def test_an_odd_time_out_is_refused_or_used(driver: Any, serve: Any, timeout: float) -> None:
     # An answer that is there before anybody looks at the clock may count.
-    server = serve(SLOW["no-answer"] if timeout < 1 else lambda talk: talk.answer(200, b"whole"))
+    server = serve(SLOW["no-answer"] if timeout < 1 else lambda flow: flow.answer(200, b"whole"))
     try:
         settings = read_connection(connection_to(server.url, timeout=timeout))
     except PromptLayerConfigurationError:
@@ -585,10 +585,10 @@ def test_an_odd_time_out_is_refused_or_used(driver: Any, serve: Any, timeout: fl
 def test_a_transport_is_good_again_after_a_failure(serve: Any) -> None:
     from airflow_provider_promptlayer.transport.settings import Settings
 
-    def handle(talk: Any) -> None:
-        if talk.number == 1:
-            talk.hang()
-        talk.answer(200, b"whole")
+    def handle(flow: Any) -> None:
+        if flow.number == 1:
+            flow.hang()
+        flow.answer(200, b"whole")
 
     server = serve(handle)
     transport = blocking.BlockingTransport(Settings(server.url, KEY, timeout=SHORT))
@@ -602,7 +602,7 @@ def test_a_transport_is_good_again_after_a_failure(serve: Any) -> None:
 
 def test_a_kept_connection_that_died_costs_no_look(driver: Any, serve: Any) -> None:
     # The server closes after each answer, without saying so.
-    server = serve(lambda talk: talk.answer(200, b"whole"))
+    server = serve(lambda flow: flow.answer(200, b"whole"))
     responses = driver.send(
         server, LOOK, LOOK, LOOK, START, after_each=lambda: server.hung_up.acquire(timeout=60)
     )
@@ -622,7 +622,7 @@ def test_an_answer_that_is_too_large(
 ) -> None:
     monkeypatch.setattr(redaction, "MAX_BODY_BYTES", 200_000)
     fits, large = encode(b"x" * 200_000), encode(b"x" * 200_001)
-    server = serve(lambda talk: talk.answer(200, *(fits if talk.number == 1 else large)))
+    server = serve(lambda flow: flow.answer(200, *(fits if flow.number == 1 else large)))
     assert len(driver.get(server).body) == 200_000
     with pytest.raises(PromptLayerAnswerTooLargeError, match="larger than") as caught:
         driver.get(server)
@@ -635,10 +635,10 @@ def test_an_endless_answer_is_given_up_at_the_limit(
 ) -> None:
     monkeypatch.setattr(redaction, "MAX_BODY_BYTES", 200_000)
 
-    def flood(talk: Any) -> None:
-        talk.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-        while not talk.stopping.is_set():
-            talk.write(b"x" * 65536)
+    def flood(flow: Any) -> None:
+        flow.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        while not flow.stopping.is_set():
+            flow.write(b"x" * 65536)
 
     with pytest.raises(PromptLayerAnswerTooLargeError):
         driver.get(serve(flood))
@@ -649,8 +649,8 @@ def test_an_endless_answer_is_given_up_at_the_limit(
 
 
 def test_nothing_is_left_open(driver: Any, serve: Any, threads_end: Any) -> None:
-    def handle(talk: Any) -> bool:
-        talk.answer(200, b"whole")
+    def handle(flow: Any) -> bool:
+        flow.answer(200, b"whole")
         return True
 
     with warnings.catch_warnings(action="ignore"):
@@ -663,12 +663,12 @@ def test_nothing_is_left_open(driver: Any, serve: Any, threads_end: Any) -> None
 
 
 def test_reprs_and_headers_hold_no_key(driver: Any, serve: Any) -> None:
-    response = driver.get(serve(lambda talk: talk.answer()))
+    response = driver.get(serve(lambda flow: flow.answer()))
     assert KEY not in repr(response) + repr(LOOK)
 
 
 def test_a_key_that_is_quoted_back_is_blotted_out(driver: Any, serve: Any) -> None:
-    server = serve(lambda talk: talk.answer(400, f'{{"message": "bad {KEY}"}}'.encode()))
+    server = serve(lambda flow: flow.answer(400, f'{{"message": "bad {KEY}"}}'.encode()))
     response = driver.get(server)
     assert response.body == b'{"message": "bad ***"}'
     assert response.redactions == 1
@@ -676,7 +676,7 @@ def test_a_key_that_is_quoted_back_is_blotted_out(driver: Any, serve: Any) -> No
 
 def test_a_key_is_blotted_out_wherever_a_large_answer_has_it(driver: Any, serve: Any) -> None:
     parts = [b"x" * length for length in range(65_000, 65_600, 20)]
-    server = serve(lambda talk: talk.answer(200, KEY.encode().join(parts)))
+    server = serve(lambda flow: flow.answer(200, KEY.encode().join(parts)))
     response = driver.get(server)
     assert response.body == b"***".join(parts)
     assert response.redactions == len(parts) - 1

@@ -26,12 +26,12 @@ BOTH = pytest.mark.parametrize("request_", [LOOK, START], ids=["get", "post"])
 
 @pytest.fixture
 def server(serve: Any) -> Any:
-    return serve(lambda talk: talk.answer(200, b"whole"))
+    return serve(lambda flow: flow.answer(200, b"whole"))
 
 
 @pytest.fixture
 def tls_server(serve: Any, certificates: Any) -> Any:
-    return serve(lambda talk: talk.answer(200, b"whole"), certificates.server)
+    return serve(lambda flow: flow.answer(200, b"whole"), certificates.server)
 
 
 def address(proxy: Any) -> str:

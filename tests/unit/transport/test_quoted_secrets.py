@@ -105,7 +105,7 @@ def test_outputs_that_held_the_key_are_told_of(
 ) -> None:
     node = {"status": "SUCCESS" if status == 200 else "RUNNING", "is_output_node": True}
     sent = json.dumps({"Echo": {**node, "value": f"{KEY}, once more {KEY}"}})
-    server = serve(lambda talk: talk.answer(status, sent.encode()))
+    server = serve(lambda flow: flow.answer(status, sent.encode()))
     fields = {"conn_type": "promptlayer", "host": server.url, "password": KEY}
     monkeypatch.setenv("AIRFLOW_CONN_QUOTING", json.dumps(fields))
     if status == 404:

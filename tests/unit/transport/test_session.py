@@ -23,7 +23,7 @@ KEY = "pl_geheim_0123456789"
 
 @pytest.fixture
 def server(serve: Any) -> Any:
-    return serve(lambda talk: talk.answer(200, b"whole"))
+    return serve(lambda flow: flow.answer(200, b"whole"))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_the_key_goes_to_promptlayer_however_its_url_is_written(host: str, url: 
 def test_the_key_does_not_go_to_another_host(
     serve: Any, server: Any, session: PromptLayerSession
 ) -> None:
-    elsewhere = serve(lambda talk: talk.answer())
+    elsewhere = serve(lambda flow: flow.answer())
     session.get(elsewhere.url + "/prefix/x", timeout=60)
     session.get(f"http://localhost:{server.port}/prefix/x", timeout=60)
     assert "x-api-key" not in elsewhere.requests[0].headers
@@ -89,8 +89,8 @@ def test_the_key_does_not_go_to_another_host(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_the_key_does_not_follow_a_redirect_elsewhere(serve: Any, status: int) -> None:
-    elsewhere = serve(lambda talk: talk.answer(200, b"else"))
-    server = serve(lambda talk: talk.answer(status, b"", f"Location: {elsewhere.url}/prefix/x"))
+    elsewhere = serve(lambda flow: flow.answer(200, b"else"))
+    server = serve(lambda flow: flow.answer(status, b"", f"Location: {elsewhere.url}/prefix/x"))
     with PromptLayerSession(Settings(server.url, KEY)) as session:
         assert session.get(f"{server.url}/x", timeout=60).content == b"else"
     assert server.requests[0].headers["x-api-key"] == KEY
@@ -98,11 +98,11 @@ def test_the_key_does_not_follow_a_redirect_elsewhere(serve: Any, status: int) -
 
 
 def test_the_key_follows_a_redirect_within_promptlayer(serve: Any) -> None:
-    def handle(talk: Any) -> bool:
-        if talk.request.target == "/x":
-            talk.answer(302, b"", "Location: /y")
+    def handle(flow: Any) -> bool:
+        if flow.request.target == "/x":
+            flow.answer(302, b"", "Location: /y")
         else:
-            talk.answer(200, b"whole")
+            flow.answer(200, b"whole")
         return True
 
     server = serve(handle)
@@ -115,12 +115,12 @@ def test_an_interrupted_exchange_does_not_spoil_the_next(serve: Any) -> None:
     # As when Airflow ends a task at its execution_timeout, or on SIGTERM, by raising in it.
     arrived = threading.Event()
 
-    def handle(talk: Any) -> bool:
-        if talk.number == 1:
+    def handle(flow: Any) -> bool:
+        if flow.number == 1:
             arrived.set()
-            talk.hang()
+            flow.hang()
             return False
-        talk.answer(200, b"whole")
+        flow.answer(200, b"whole")
         return True
 
     class Stop(BaseException):
@@ -170,9 +170,9 @@ def test_threads_that_share_a_transport_get_their_own_answers(
 ) -> None:
     all_there = threading.Barrier(4)
 
-    def handle(talk: Any) -> bool:
+    def handle(flow: Any) -> bool:
         all_there.wait(10)  # no thread waits for another's answer
-        talk.answer(200, talk.request.target.encode())
+        flow.answer(200, flow.request.target.encode())
         return True
 
     server = serve(handle)
@@ -192,12 +192,12 @@ def test_an_exchange_that_fails_does_not_touch_another_threads(serve: Any) -> No
     both_there = threading.Barrier(2)
     failed = threading.Event()
 
-    def handle(talk: Any) -> bool:
+    def handle(flow: Any) -> bool:
         both_there.wait(10)
-        if talk.request.target == "/fails":
+        if flow.request.target == "/fails":
             return False
         assert failed.wait(10)
-        talk.answer(200, b"whole")
+        flow.answer(200, b"whole")
         return True
 
     server = serve(handle)
@@ -215,9 +215,9 @@ def test_an_exchange_that_fails_does_not_touch_another_threads(serve: Any) -> No
 
 
 def test_a_transport_that_is_closed_meanwhile_keeps_no_connection(serve: Any) -> None:
-    def handle(talk: Any) -> bool:
+    def handle(flow: Any) -> bool:
         transport.close()
-        talk.answer(200, b"whole")
+        flow.answer(200, b"whole")
         return True
 
     server = serve(handle)

@@ -27,8 +27,8 @@ from airflow_provider_promptlayer.transport.aio import (
     FEW,
     MOST,
     AsyncTransport,
+    ConcurrencyLimit,
     SharedTransport,
-    Turns,
 )
 from airflow_provider_promptlayer.transport.settings import Settings
 from airflow_provider_promptlayer.transport.tls import ssl_context
@@ -38,8 +38,8 @@ KEY = "pl_geheim_0123456789"
 LOOK = Request("GET", "/look", "look")
 
 
-def keep_alive(talk: Any) -> bool:
-    talk.answer(200, b"whole")
+def keep_alive(flow: Any) -> bool:
+    flow.answer(200, b"whole")
     return True
 
 
@@ -85,16 +85,16 @@ def test_looks_that_are_cancelled_at_the_end_of_the_loop_leave_nothing(
     serve: Any, certificates: Any
 ) -> None:
     """TLS says goodbye and waits for the other side's; nobody may wait for that any more."""
-    server = serve(lambda talk: talk.stopping.wait(60), tls=certificates.server)
+    server = serve(lambda flow: flow.stopping.wait(60), tls=certificates.server)
     settings = settings_for(server, verify=certificates.ca_file)
 
     async def main() -> None:
         async with SharedTransport(settings) as transport:
-            looks = [asyncio.create_task(transport.send(LOOK)) for _ in range(5)]
-            await until(lambda: len(server.requests) == len(looks))
-            for look in looks:
-                look.cancel()
-            await asyncio.gather(*looks, return_exceptions=True)
+            polls = [asyncio.create_task(transport.send(LOOK)) for _ in range(5)]
+            await until(lambda: len(server.requests) == len(polls))
+            for status in polls:
+                status.cancel()
+            await asyncio.gather(*polls, return_exceptions=True)
 
     run(main())
 
@@ -187,12 +187,12 @@ def test_another_loop_has_its_own(serve: Any) -> None:
 
 
 async def many_looks(server: Any) -> None:
-    async def look() -> bytes:
+    async def poll() -> bytes:
         async with SharedTransport(settings_for(server)) as transport:
             return (await transport.send(LOOK)).body
 
     async with SharedTransport(settings_for(server)):
-        assert await asyncio.gather(*(look() for _ in range(150))) == [b"whole"] * 150
+        assert await asyncio.gather(*(poll() for _ in range(150))) == [b"whole"] * 150
 
 
 def test_many_at_once_share_few_connections(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,23 +207,23 @@ def test_slow_answers_get_more_connections_but_not_one_each(serve: Any) -> None:
     all_there = threading.Barrier(MOST + 1)
     under_way = threading.Semaphore(MOST)
 
-    def handle(talk: Any) -> bool:
+    def handle(flow: Any) -> bool:
         assert under_way.acquire(blocking=False)
         if not may_go_on.is_set():
             all_there.wait(60)
             assert may_go_on.wait(60)
         under_way.release()
-        return keep_alive(talk)
+        return keep_alive(flow)
 
     may_go_on = threading.Event()
     server = serve(handle)
 
     async def main() -> None:
-        looks = asyncio.create_task(many_looks(server))
+        polls = asyncio.create_task(many_looks(server))
         await asyncio.to_thread(all_there.wait, 60)  # as many as may be are under way
         await asyncio.sleep(3 * aio._PATIENCE)  # and no more come, however long they queue
         may_go_on.set()
-        await looks
+        await polls
 
     run(main())
     assert len(server.requests) == 150
@@ -232,7 +232,7 @@ def test_slow_answers_get_more_connections_but_not_one_each(serve: Any) -> None:
 
 def test_turns_stay_few_where_nobody_queues_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        few = Turns(2, 10)
+        few = ConcurrencyLimit(2, 10)
         under_way = most = 0
 
         async def turn() -> None:
@@ -259,9 +259,9 @@ def test_turns_stay_few_where_nobody_queues_for_long(monkeypatch: pytest.MonkeyP
 def test_cancellation_while_waiting_closes_the_connection(serve: Any, request_: Request) -> None:
     arrived, gone = threading.Event(), threading.Event()
 
-    def handle(talk: Any) -> None:
+    def handle(flow: Any) -> None:
         arrived.set()
-        talk.hang()
+        flow.hang()
         gone.set()
 
     server = serve(handle)
@@ -287,21 +287,21 @@ def test_cancellation_while_waiting_closes_the_connection(serve: Any, request_: 
 def test_the_cancellation_of_one_does_not_touch_the_other(serve: Any) -> None:
     arrived = threading.Event()
 
-    def handle(talk: Any) -> bool:
-        if talk.number == 1:
+    def handle(flow: Any) -> bool:
+        if flow.number == 1:
             arrived.set()
-            talk.hang()
+            flow.hang()
             return False
-        return keep_alive(talk)
+        return keep_alive(flow)
 
     server = serve(handle)
 
-    async def look() -> bytes:
+    async def poll() -> bytes:
         async with SharedTransport(settings_for(server)) as transport:
             return (await transport.send(LOOK)).body
 
     async def main() -> None:
-        first = asyncio.create_task(look())
+        first = asyncio.create_task(poll())
         assert await asyncio.to_thread(arrived.wait, 10)
         async with SharedTransport(settings_for(server)) as transport:
             first.cancel()
@@ -314,7 +314,7 @@ def test_the_cancellation_of_one_does_not_touch_the_other(serve: Any) -> None:
 
 
 def test_an_error_inside_closes_too(serve: Any) -> None:
-    server = serve(lambda talk: None)
+    server = serve(lambda flow: None)
 
     async def main() -> None:
         with pytest.raises(PromptLayerUnreachableError):
@@ -369,13 +369,13 @@ def test_those_that_start_together_open_once_and_not_on_the_loop(
 ) -> None:
     server = serve(keep_alive)
 
-    async def look() -> AsyncTransport:
+    async def poll() -> AsyncTransport:
         async with SharedTransport(settings_for(server)) as transport:
             await transport.send(LOOK)
             return transport
 
     async def main() -> None:
-        assert len(set(await asyncio.gather(*(look() for _ in range(20))))) == 1
+        assert len(set(await asyncio.gather(*(poll() for _ in range(20))))) == 1
 
     run(main())
     assert len(openings) == 1
@@ -388,22 +388,22 @@ def test_whoever_is_cancelled_while_it_opens_the_others_have_it(
 ) -> None:
     server = serve(keep_alive)
 
-    async def look() -> bytes:
+    async def poll() -> bytes:
         async with SharedTransport(settings_for(server)) as transport:
             return (await transport.send(LOOK)).body
 
     async def main() -> None:
-        looks = [asyncio.create_task(look()) for _ in range(3)]
+        polls = [asyncio.create_task(poll()) for _ in range(3)]
         await until(lambda: bool(openings))
         for index in cancelled:
-            looks[index].cancel()
-        endings = await asyncio.gather(*looks, return_exceptions=True)
+            polls[index].cancel()
+        endings = await asyncio.gather(*polls, return_exceptions=True)
         for index, ending in enumerate(endings):
             if index in cancelled:
                 assert isinstance(ending, asyncio.CancelledError)
             else:
                 assert ending == b"whole"
-        assert await look() == b"whole"
+        assert await poll() == b"whole"
 
     run(main())
 
@@ -412,15 +412,15 @@ def test_whoever_is_cancelled_while_it_opens_the_others_have_it(
 
 
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "Turns", lambda: Turns(1, 1))
+    monkeypatch.setattr(aio, "ConcurrencyLimit", lambda: ConcurrencyLimit(1, 1))
 
 
 def test_to_queue_for_a_turn_is_no_outage(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one_at_a_time(monkeypatch)
 
-    def slowly(talk: Any) -> bool:
+    def slowly(flow: Any) -> bool:
         time.sleep(0.4)
-        return keep_alive(talk)
+        return keep_alive(flow)
 
     server = serve(slowly)
 
@@ -437,7 +437,7 @@ def test_who_queues_at_a_deadline_waits_for_one_timeout_more(
 ) -> None:
     """Where nobody is answered, one after the other would wait for as long."""
     one_at_a_time(monkeypatch)
-    server = serve(lambda talk: talk.hang())
+    server = serve(lambda flow: flow.hang())
 
     async def main() -> None:
         async with SharedTransport(settings_for(server, timeout=0.5)) as transport:
@@ -504,21 +504,21 @@ def test_who_is_cancelled_in_the_queue_hands_its_turn_on(
     one_at_a_time(monkeypatch)
     arrived, go_on = threading.Event(), threading.Event()
 
-    def handle(talk: Any) -> bool:
+    def handle(flow: Any) -> bool:
         arrived.set()
         assert go_on.wait(60)
-        return keep_alive(talk)
+        return keep_alive(flow)
 
     server = serve(handle)
 
     async def main() -> None:
         async with SharedTransport(settings_for(server)) as transport:
-            looks = [asyncio.create_task(transport.send(LOOK)) for _ in range(5)]
+            polls = [asyncio.create_task(transport.send(LOOK)) for _ in range(5)]
             assert await asyncio.to_thread(arrived.wait, 10)
             for number in (0, 1, 3):  # one under way, two in the queue
-                looks[number].cancel()
+                polls[number].cancel()
             go_on.set()
-            endings = await asyncio.gather(*looks, return_exceptions=True)
+            endings = await asyncio.gather(*polls, return_exceptions=True)
         cancelled = [isinstance(ending, asyncio.CancelledError) for ending in endings]
         assert cancelled == [True, True, False, True, False]
 
@@ -534,11 +534,11 @@ def tls_too(serve: Any, certificates: Any, handle: Callable[[Any], object]) -> l
     return [settings_for(server), settings_for(tls_server, verify=certificates.ca_file)]
 
 
-def answer_twice(talk: Any) -> bool:
-    if talk.number > 2:
-        talk.hang()
+def answer_twice(flow: Any) -> bool:
+    if flow.number > 2:
+        flow.hang()
         return False
-    return keep_alive(talk)
+    return keep_alive(flow)
 
 
 @pytest.mark.parametrize("between", [True, False], ids=["between looks", "in a look"])

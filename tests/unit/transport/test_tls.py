@@ -30,7 +30,7 @@ TLS_IS_NOT_CHECKED = pytest.mark.filterwarnings("ignore::urllib3.exceptions.Inse
 
 @pytest.fixture
 def tls_server(serve: Any, certificates: Any) -> Any:
-    return serve(lambda talk: talk.answer(200, b"whole"), certificates.server)
+    return serve(lambda flow: flow.answer(200, b"whole"), certificates.server)
 
 
 def refusal(
@@ -155,7 +155,7 @@ def test_a_ca_folder(driver: Any, tls_server: Any, certificates: Any, tmp_path: 
 
 @BOTH
 def test_a_handshake_that_never_ends(driver: Any, serve: Any, request_: Request) -> None:
-    server = serve(lambda talk: talk.answer(200, b"whole"))  # waits for an HTTP request
+    server = serve(lambda flow: flow.answer(200, b"whole"))  # waits for an HTTP request
     error = refusal(driver, server.url.replace("http:", "https:"), request_, timeout=0.5)
     # Nobody asks whether a look arrived: there it may say that it cannot tell.
     assert error.arrived is False or request_.method == "GET"
@@ -186,8 +186,8 @@ def test_a_handshake_that_breaks_off(driver: Any, request_: Request, ending: str
     assert error.arrived is False
 
 
-def keep_alive(talk: Any) -> bool:
-    talk.answer(200, b"whole")
+def keep_alive(flow: Any) -> bool:
+    flow.answer(200, b"whole")
     return True
 
 

@@ -150,7 +150,7 @@ def test_main_output_outside_of_the_selection(server: RawPromptLayer, log: Any) 
         "b": NodeResult("SUCCESS"),
     }
     results = WorkflowResults(1, is_complete=True, nodes=nodes, final_output="x\0")
-    findings = xcom.Findings(results)
+    findings = xcom.StorageWarnings(results)
     outputs = xcom.storable_outputs({"b": None}, nodes, findings)
     assert outputs.final(results) == "x\ufffd"
     assert outputs.by_stored_name == {"b": None}
@@ -199,7 +199,9 @@ def test_fifty_megabytes_cost_little() -> None:
     value = [{"text": "é" * 25_000_000}]
     tracemalloc.start()
     try:
-        outputs = xcom.storable_outputs({"a": value}, {"a": NodeResult("SUCCESS")}, xcom.Findings())
+        outputs = xcom.storable_outputs(
+            {"a": value}, {"a": NodeResult("SUCCESS")}, xcom.StorageWarnings()
+        )
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

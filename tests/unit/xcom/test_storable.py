@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_promptlayer.api import json_body
-from airflow_provider_promptlayer.xcom.storable import MAX_DEPTH, renamed, storable
+from airflow_provider_promptlayer.xcom.storable import MAX_DEPTH, safe_keys, storable
 
 HUGE = 10**100
 
@@ -127,7 +127,7 @@ def test_names_that_collide_stay_apart_in_great_numbers() -> None:
     tracer = sys.gettrace()
     sys.settrace(count)
     try:
-        new = renamed(dict.fromkeys(names).keys())
+        new = safe_keys(dict.fromkeys(names).keys())
     finally:
         sys.settrace(tracer)
     assert len(set(new.values())) == len(new) == len(names)
