@@ -25,18 +25,21 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnexpectedAnswerError,
     PromptLayerUnreachableError,
 )
-from airflow_provider_promptlayer.api.json_body import LARGE, loads
+from airflow_provider_promptlayer.api.json_reader import loads
 from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line, shown
 
 MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 """The largest answer, in bytes after decompression, that a transport reads."""
+
+LARGE: Final = 256 * 1024
+"""Bytes of a body beyond which an event loop does not wait for it to be parsed."""
 
 _FIELD_ERRORS_NAMED: Final = 5
 
 _JSON_BEGINS: Final = ("{", "[", '"')
 
 _LEVELS_READ_FAST: Final = 500
-"""How deep a body may be nested for Python's own parser, whoever calls it."""
+"""How deep a body may be nested for Python's own parser, however deep its caller is nested."""
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -99,15 +102,17 @@ class Response:
         return 200 <= self.status < 300
 
     @property
-    def is_slow_to_parse(self) -> bool:
-        """Whether reading it may take so long that an event loop should not wait for it.
+    def is_large(self) -> bool:
+        """Whether the body is larger than :data:`LARGE`."""
+        return len(self.body) > LARGE
 
-        That is so where it is large, or nested too deep for Python's own parser.
+    @property
+    def is_slow_to_parse(self) -> bool:
+        """Whether parsing it may take so long that an event loop should not wait for it.
+
+        That is so where it is large, or may be nested too deep for Python's own parser.
         """
-        return (
-            len(self.body) > LARGE
-            or self.body.count(b"[") + self.body.count(b"{") > _LEVELS_READ_FAST
-        )
+        return self.is_large or self.body.count(b"[") + self.body.count(b"{") > _LEVELS_READ_FAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +144,15 @@ class Call(Generic[T]):
 
 
 def decode_json(
-    request: Request,
-    response: Response,
-    note: Callable[[str], None] | None = None,
-    *,
-    skeleton: bool = False,
+    request: Request, response: Response, note: Callable[[str], None] | None = None
 ) -> Any:
     """Return the body as JSON, taking what Python's parser takes (NaN, huge integers).
 
     :param note: told what is not as it was sent, see :func:`.loads`.
-    :param outline: let go of values that are large.
     :raises PromptLayerUnexpectedAnswerError: if the body is no JSON.
     """
     try:
-        return loads(response.body, note=note, skeleton=skeleton)
+        return loads(response.body, note=note)
     except ValueError:
         raise unexpected(request, response, "is not JSON") from None
 
@@ -250,7 +250,7 @@ def is_promptlayers(response: Response) -> bool:
     Kong say too.
     """
     try:
-        payload = loads(response.body, skeleton=True)
+        payload = loads(response.body)
     except ValueError:
         return False
     if not isinstance(payload, dict):
@@ -270,7 +270,7 @@ def error_text(response: Response) -> str | None:
     is given with its field.
     """
     try:
-        payload = loads(response.body, skeleton=True)
+        payload = loads(response.body)
     except ValueError:
         return None
     if isinstance(payload, dict):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be waited for: something that PromptLayer works on and that has an id.
+"""Jobs at PromptLayer that a task waits for: each has an id and can be polled.
 
-A subject is all that the waiting machinery knows of a workflow run: how to ask about it, and what
-to call it. It is plain data, so that another process can make it anew from its fields.
+A :class:`RemoteJob` is all that the polling code knows of a workflow run or an evaluation: how to
+poll it, fetch it and cancel it, and what messages call it. It is plain data, so that another
+process can make it anew from its fields.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from airflow_provider_promptlayer.api.http import Call, Response
 
+T = TypeVar("T")
+
 
 class JobStatus(Protocol):
-    """What a look has shown."""
+    """What a poll has found."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the subject has ended, well or badly."""
+        """Whether the job has ended, well or badly."""
 
     @property
     def progress(self) -> str:
-        """How far it is, in a line for people."""
+        """How far the job is, in a line for people."""
 
 
 L = TypeVar("L", bound=JobStatus)
@@ -33,18 +36,35 @@ L = TypeVar("L", bound=JobStatus)
 
 @dataclass(frozen=True, slots=True)
 class StatusSummary:
-    """As much of a look as a wait needs."""
+    """As much of a poll's answer as the poll loop needs."""
 
     is_complete: bool
     progress: str
 
 
-def summarized(call: Call[L]) -> Call[StatusSummary]:
-    """Return a call for one wait that keeps no more of an answer than the wait needs.
+_RUNNING: Final = StatusSummary(is_complete=False, progress="running")
 
-    Most looks are answered as the last one was: such an answer is recognised and not read again.
+_LEFT_TO_A_WORKER: Final = (200, 400, 500)
+"""The statuses that may be the end of a job, whose large answer a worker has to read."""
+
+
+def summarized(call: Call[L]) -> Call[StatusSummary]:
+    """Return a call for the polls of one wait in the triggerer, which parses small answers alone.
+
+    Most polls are answered as the last one was: such an answer is recognised and not parsed again.
+    Of a large answer the status alone is read. 202 says that the job goes on. What may be the end
+    counts as the end: then a worker fetches the whole answer, and waits on if the job goes on.
     """
     return Call(call.request, _SummaryReader(call.read), call.unanswered)
+
+
+def unless_large(call: Call[T]) -> Call[T | None]:
+    """Return the same call with the result None where the answer is large."""
+
+    def read(response: Response, now: float) -> T | None:
+        return None if response.is_large else call.read(response, now)
+
+    return Call(call.request, read, call.unanswered, call.starts)
 
 
 class _SummaryReader:
@@ -57,6 +77,14 @@ class _SummaryReader:
         self._summary: StatusSummary | None = None
 
     def __call__(self, response: Response, now: float) -> StatusSummary:
+        if response.is_large:
+            if response.status == 202:
+                return _RUNNING
+            if response.status in _LEFT_TO_A_WORKER:
+                size = f"{len(response.body) / 1e6:.1f} MB"
+                return StatusSummary(
+                    is_complete=True, progress=f"answered with {size}, which a worker reads"
+                )
         digest = blake2b(response.body, digest_size=16, usedforsecurity=False).digest()
         digest += response.status.to_bytes(2, "big")
         if self._summary is None or digest != self._digest:
@@ -67,40 +95,40 @@ class _SummaryReader:
 
 @dataclass(frozen=True)
 class RemoteJob(ABC, Generic[L]):
-    """Something to wait for. Its fields are its ids, as numbers and text."""
+    """A job to wait for. Its fields are its ids, as numbers and text."""
 
     abandoned_phrase: ClassVar[str] = "goes on at PromptLayer"
-    """What becomes of it when nobody waits any more."""
+    """What becomes of the job when no task waits for it any more."""
 
     @property
     @abstractmethod
     def id(self) -> int | str:
-        """What tells it from others of its kind."""
+        """What tells the job from others of its kind."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What messages call it: ``"workflow run 123"``."""
+        """What messages call the job: ``"workflow run 123"``."""
 
     @abstractmethod
     def fetch_call(self) -> Call[L]:
-        """Return the question that is answered with everything."""
+        """Return the call that is answered with all that there is about the job."""
 
     def status_call(self) -> Call[L]:
-        """Return the question with the smallest answer that tells whether it has ended."""
+        """Return the call with the smallest answer that tells whether the job has ended."""
         return self.fetch_call()
 
     def cancel(self) -> Call[bool] | None:
-        """Return the request that ends it, or None where PromptLayer has none.
+        """Return the call that cancels the job, or None where PromptLayer has none.
 
-        The result tells whether there was anything left to end.
+        The result tells whether there was anything left to cancel.
         """
         return None
 
     def cancel_precondition(self) -> Call[bool] | None:
-        """Return the question whether :meth:`cancel` ends nothing but this; None if it never does.
+        """Return a call that must answer True before :meth:`cancel` may be sent.
 
-        A no also means that it has ended.
+        None if cancelling is always safe. False also means that the job has ended.
         """
         return None
 

@@ -31,7 +31,7 @@ from airflow_provider_promptlayer.api.http import (
     retry_after,
     unexpected,
 )
-from airflow_provider_promptlayer.api.json_body import loads
+from airflow_provider_promptlayer.api.json_reader import loads
 from airflow_provider_promptlayer.api.text import one_line, shown
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ def _started_nothing(response: Response, now: float) -> bool:
 def _named(response: Response, id_field: str) -> str | None:
     """Return the id under the name of ``id_field`` in an answer, or None if it has none."""
     try:
-        rest = [loads(response.body, skeleton=True)]
+        rest = [loads(response.body)]
     except ValueError:
         return None
     while rest:

@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.http import (
     unexpected,
 )
 from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.api.json_body import loads
+from airflow_provider_promptlayer.api.json_reader import loads
 from airflow_provider_promptlayer.api.submit import start
 from airflow_provider_promptlayer.api.text import one_line, shown
 
@@ -209,25 +209,25 @@ def workflow_results(
     workflow_version_execution_id: int | str,
     *,
     return_all_outputs: bool = True,
-    skeleton: bool = False,
+    by_status: bool = False,
 ) -> Call[WorkflowResults]:
-    """``GET /workflow-version-execution-results``: look once at a run.
+    """``GET /workflow-version-execution-results``: poll a run once.
 
     - 202, or 204 without a body: the run goes on.
     - 200 with a map of nodes: the run has ended, unless a node is still QUEUED or RUNNING
       (PromptLayer's release notes of March 2026 tell of a moment in which the status is wrong).
     - 200 where only the main output was asked for: the body is that output, any JSON value. One
-      that is a map with an unfinished node is taken for the moment described above, but for an
-      outline, after which somebody asks for everything: a run whose output looks like that would
-      else never end.
+      that is a map with an unfinished node is taken for the moment described above.
     - 400 or 500 with ``{"success": false, "output": …}``: the run has ended without output.
       PromptLayer announced it in March 2026; it is an ending and not a server error.
 
-    :param outline: let go of values that are large, to learn only how far the run is.
+    :param by_status: take every 200 for the end of the run. For a caller that then asks for all
+        outputs: a run whose main output looks like a map with an unfinished node would never end
+        otherwise.
     :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
     """
     run_id = execution_id(workflow_version_execution_id)
-    # Put together without urlencode: there is nothing to encode, and this is done for every look.
+    # Put together without urlencode: there is nothing to encode, and this is done for every poll.
     query = (
         f"workflow_version_execution_id={run_id}"
         f"&return_all_outputs={'true' if return_all_outputs else 'false'}"
@@ -238,7 +238,7 @@ def workflow_results(
         purpose=f"read the results of workflow run {run_id}",
     )
 
-    return Call(request, _ReadResults(run_id, request, return_all_outputs, skeleton))
+    return Call(request, _ReadResults(run_id, request, return_all_outputs, by_status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +247,11 @@ class _ReadResults:
     run_id: int
     request: Request
     return_all_outputs: bool
-    skeleton: bool
+    by_status: bool
 
     def __call__(self, response: Response, now: float) -> WorkflowResults:
         status = response.status
-        if status in (400, 500) and (ended := _ended_without_output(response, self.skeleton)):
+        if status in (400, 500) and (ended := _ended_without_output(response)):
             return WorkflowResults(
                 self.run_id,
                 is_complete=True,
@@ -266,13 +266,11 @@ class _ReadResults:
         if status not in (200, 202):
             raise unexpected(self.request, response, "has a status that is not documented")
         notes = _Notes()
-        payload = decode_json(
-            self.request, response, notes if status == 200 else None, skeleton=self.skeleton
-        )
+        payload = decode_json(self.request, response, notes if status == 200 else None)
         nodes = _nodes_or_none(payload)
         if status == 202:
             return WorkflowResults(self.run_id, is_complete=False, nodes=nodes or {})
-        if not self.return_all_outputs and (self.skeleton or not _is_unfinished(nodes)):
+        if not self.return_all_outputs and (self.by_status or not _is_unfinished(nodes)):
             return WorkflowResults(
                 self.run_id, is_complete=True, final_output=payload, notes=notes.phrases
             )
@@ -312,11 +310,10 @@ class WorkflowRun(RemoteJob[WorkflowResults]):
     def status_call(self) -> Call[WorkflowResults]:
         """Ask for the main output alone, which is all that the answer to an ended run then holds.
 
-        While the run goes on both questions are answered with the nodes so far. Of a large answer
-        nothing is kept but what tells how far the run is.
+        While the run goes on both questions are answered with the nodes so far.
         """
         return workflow_results(
-            self.workflow_version_execution_id, return_all_outputs=False, skeleton=True
+            self.workflow_version_execution_id, return_all_outputs=False, by_status=True
         )
 
 
@@ -363,9 +360,9 @@ def _read_started_run(answer: Fields) -> StartedRun:
     return StartedRun(run_id, one_line(_text_or_none(warning) or "") if warning else None)
 
 
-def _ended_without_output(response: Response, skeleton: bool) -> dict[str, Any] | None:
+def _ended_without_output(response: Response) -> dict[str, Any] | None:
     try:
-        payload = loads(response.body, skeleton=skeleton)
+        payload = loads(response.body)
     except ValueError:
         return None
     if isinstance(payload, dict) and payload.get("success") is False and "output" in payload:

@@ -9,7 +9,7 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_promptlayer.api.arguments import execution_id, opaque_text, positive, uuid
 from airflow_provider_promptlayer.api.errors import PromptLayerError
-from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.job import RemoteJob, unless_large
 from airflow_provider_promptlayer.api.reports import FinalReport
 from airflow_provider_promptlayer.api.scorecards import SheetCalculation
 from airflow_provider_promptlayer.api.tables import SheetOperation
@@ -151,7 +151,10 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
     async def _is_success(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> bool:
         """Return whether the run is a success for certain; where not, a worker finds out."""
         try:
-            results = await hook.acall(job.fetch_call())
+            results = await hook.acall(unless_large(job.fetch_call()))
+            if results is None:
+                self.log.info("A worker takes over, to read a large answer and end the task.")
+                return False
             raise_for_outcome(results, self.fail_on)
         except PromptLayerError as error:
             self.log.info("A worker takes over, to end the task: %s", error)

@@ -31,11 +31,9 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
-
-from airflow_provider_promptlayer.xcom import deep_json
 
 MAX_DEPTH: Final = 100
 """Levels of lists and objects that a value keeps; see the module for what Airflow takes."""
@@ -52,6 +50,7 @@ _TEXTS: Final = "NUL or half characters in text became U+FFFD"
 _NUMBERS: Final = "numbers that are not finite or beyond 64 bits became text"
 _DEEP: Final = f"parts nested deeper than {MAX_DEPTH} levels became their JSON text"
 _KEYS: Final = "keys were renamed"
+_MISSING: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +118,19 @@ def safe_keys(names: Collection[str]) -> dict[str, str]:
     return changed
 
 
+def json_text(value: Any) -> str:
+    """Return ``value`` as ASCII JSON, however deep it is nested.
+
+    Python's own writer is recursive; what is too deep for it is written without recursion.
+
+    :param value: what a JSON parser returns.
+    """
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "".join(_written(value))
+
+
 class _Walk:
     """One pass over a value."""
 
@@ -132,7 +144,7 @@ class _Walk:
         if isinstance(value, (dict, list, tuple)):
             if room == 0:
                 self.changes[_DEEP] += 1
-                text = deep_json.dumps(value)
+                text = json_text(value)
                 self.size += len(text) + 2
                 return text
             if isinstance(value, dict):
@@ -195,3 +207,30 @@ class _Walk:
 def _needs_look(items: dict[str, Any]) -> bool:
     """Return whether a key may have to change: nearly always known without looking closely."""
     return any(not key.isascii() or "\0" in key or key.startswith("__") for key in items)
+
+
+def _written(value: Any) -> Iterator[str]:
+    open_ones: list[tuple[Iterator[Any], bool]] = []
+    while True:
+        if isinstance(value, (dict, list, tuple)) and value:
+            is_object = isinstance(value, dict)
+            open_ones.append((iter(value.items() if isinstance(value, dict) else value), is_object))
+            yield "{" if is_object else "["
+            separator = ""
+        else:
+            yield json.dumps(value)
+            separator = ", "
+        while open_ones:
+            items, is_object = open_ones[-1]
+            value = next(items, _MISSING)
+            if value is not _MISSING:
+                yield separator
+                if is_object:
+                    key, value = value
+                    yield f"{json.dumps(key)}: "
+                break
+            yield "}" if is_object else "]"
+            open_ones.pop()
+            separator = ", "
+        else:
+            return

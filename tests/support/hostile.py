@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_promptlayer.xcom import deep_json
+from airflow_provider_promptlayer.xcom.storable import json_text
 
 UNCHANGED: Any = object()
 
@@ -87,7 +87,7 @@ VALUES = {
     "Integers": Value([2**63 - 1, -(2**63)]),
     "Deep": Value(
         nested(1_000),
-        nested(100, deep_json.dumps(nested(900))),
+        nested(100, json_text(nested(900))),
         "1 × parts nested deeper than 100 levels became their JSON text",
     ),
     "NUL": Value("a\0b", "a\ufffdb", "1 × NUL or half characters in text became U+FFFD"),
@@ -126,12 +126,12 @@ def values_body() -> bytes:
 
 
 def _body(nodes: dict[str, Any]) -> bytes:
-    pairs = (f"{deep_json.dumps(name)}: {_node(value)}" for name, value in nodes.items())
+    pairs = (f"{json_text(name)}: {_node(value)}" for name, value in nodes.items())
     return ("{" + ", ".join(pairs) + "}").encode()
 
 
 def _node(value: Any) -> str:
-    return deep_json.dumps(
+    return json_text(
         {
             "status": "SUCCESS",
             "value": value,

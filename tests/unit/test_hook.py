@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_promptlayer.api.http import Call, Request, Response
-from airflow_provider_promptlayer.api.json_body import LARGE
+from airflow_provider_promptlayer.api.http import LARGE, Call, Request, Response
 from airflow_provider_promptlayer.api.workflows import workflow_count
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,

@@ -30,6 +30,7 @@ from airflow.triggers.base import TaskSuccessEvent
 from support.modes import FakeTaskInstance, first_event, rebuilt, run_task, started_by_airflow
 
 from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.http import LARGE
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
@@ -152,6 +153,12 @@ class TestEnd:
         self, server: LocalPromptLayer
     ) -> None:
         event = self.event(server, "Good", ENDED, Reply(503))
+        assert not isinstance(event, TaskSuccessEvent)
+        assert event.payload["outcome"] == "ended"
+
+    def test_goes_to_a_worker_where_the_outputs_are_large(self, server: LocalPromptLayer) -> None:
+        node = {"status": "SUCCESS", "value": "x" * LARGE, "is_output_node": True}
+        event = self.event(server, "Good", ENDED, Reply.of_json({"Only": node}))
         assert not isinstance(event, TaskSuccessEvent)
         assert event.payload["outcome"] == "ended"
 

@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support.kinds import EVALUATIONS, KINDS, SECRET, TABLE, WORKFLOW_RUN, Kind, new_server, own_id
 from support.modes import MODES, MODES_OF_ALL_KINDS, Ending
 
+from airflow_provider_promptlayer.api.http import LARGE
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply, Silence
 
 TASK_MODES = ("poke", "reschedule", "deferred")
@@ -116,6 +117,61 @@ def test_trouble_is_ridden_out(
     assert (ending.kind, ending.value) == ("success", own_id(external_id)), ending
     assert script.used >= 1
     assert server.count("POST") == server.count("DELETE") == 0
+
+
+class TestLargeAnswers:
+    """The triggerer does not parse them: a worker finds out whether the job has ended, and how."""
+
+    RUNNING: ClassVar[dict[str, tuple[int, dict[str, Any]]]] = {
+        "workflow run": (202, {"A": {"status": "RUNNING"}}),
+        "table operation": (
+            200,
+            {
+                "operation": {
+                    "operation_id": "o",
+                    "status": "running",
+                    "cell_count": 3,
+                    "completed_count": 2,
+                    "failed_count": 0,
+                    "pending_count": 1,
+                }
+            },
+        ),
+        "scorecard calculation": (200, {"calculation": {"id": TABLE.id, "status": "running"}}),
+        "report": (200, {"status": "RUNNING"}),
+    }
+
+    def large(self, kind: Kind) -> Reply:
+        status, body = self.RUNNING[kind.name]
+        return Reply(status, json.dumps(body) + " " * LARGE)
+
+    def test_while_it_goes_on(self, mode: str, kind: Kind, server: LocalPromptLayer) -> None:
+        external_id = kind.start(server, "good")
+        server.script(self.large(kind), times=3)
+        ending = wait(mode, kind, external_id)
+        assert (ending.kind, ending.value) == ("success", own_id(external_id)), ending
+
+    def test_end_with_the_time(self, mode: str, kind: Kind, server: LocalPromptLayer) -> None:
+        external_id = kind.start(server, "never")
+        server.script(self.large(kind), times=None)
+        assert wait(mode, kind, external_id, timeout=0.4).kind == "timeout"
+
+    def test_of_something_else_are_an_outage(
+        self, mode: str, kind: Kind, server: LocalPromptLayer
+    ) -> None:
+        external_id = kind.start(server, "good")
+        server.script(Reply(200, "<html>" + " " * LARGE), times=None)
+        assert wait(mode, kind, external_id, max_outage=0.2).kind == "failed"
+
+    def test_of_a_run_that_failed(self, mode: str, server: LocalPromptLayer) -> None:
+        run_id = server.start_execution("bad")
+        node = {"status": "FAILED", "error_message": "too hot" + " " * LARGE}
+        ended = {"success": False, "message": "It ended.", "output": {"Answer": node}}
+        for status in (400, 500):
+            server.script(Reply.of_json(ended, status), times=None)
+            ending = wait(mode, WORKFLOW_RUN, run_id)
+            assert ending.kind == "failed for good", ending
+            assert "too hot" in ending.message
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 307])

@@ -14,7 +14,7 @@ from unit.api.answers import OTHER, SHEET, TABLE
 
 from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
 from airflow_provider_promptlayer.api.http import Call, Response
-from airflow_provider_promptlayer.api.json_steps import MAX_DEPTH
+from airflow_provider_promptlayer.api.json_reader import MAX_DEPTH
 from airflow_provider_promptlayer.api.workflows import (
     WorkflowResults,
     run_workflow,
@@ -219,7 +219,7 @@ def test_nesting_as_deep_as_the_parser_takes(template: str, brackets: str) -> No
         for depth in depths_around_the_parsers_limit(brackets, step=3)
         for status in (200, 201, 422, 500)
     ]
-    # What is read in steps comes out the same, however far beyond the limit it is.
+    # What is read without recursion comes out the same, however far beyond the limit it is.
     answers += [(nested(template, brackets, 5_000), status) for status in (200, 422)]
     for body, status in answers:
         for call in CALLS[:4]:

@@ -309,7 +309,7 @@ def test_reprs_hold_neither_body_nor_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "takes_long"),
+    ("body", "is_slow_to_parse"),
     [
         (b'{"A": {"status": "RUNNING"}}', False),
         (b'"' + b"x" * 300_000 + b'"', True),
@@ -318,5 +318,5 @@ def test_reprs_hold_neither_body_nor_headers() -> None:
     ],
     ids=["small", "large", "deep list", "deep object"],
 )
-def test_what_takes_long_to_read(body: bytes, is_slow_to_parse: bool) -> None:
+def test_what_is_slow_to_parse(body: bytes, is_slow_to_parse: bool) -> None:
     assert Response(200, {}, body).is_slow_to_parse is is_slow_to_parse

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a wait keeps of its looks."""
+"""What a wait in the triggerer reads and keeps of the answers to its polls."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import json
 
 import pytest
 
-from airflow_provider_promptlayer.api.http import Call, Response
+from airflow_provider_promptlayer.api.http import LARGE, Call, Response
 from airflow_provider_promptlayer.api.job import StatusSummary, summarized
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
-from airflow_provider_promptlayer.exceptions import PromptLayerServerError
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerNotFoundError,
+    PromptLayerServerError,
+)
 
 
 def answer(status: int, **statuses: str) -> Response:
@@ -61,3 +64,32 @@ def test_trouble_is_trouble_each_time(summary: Call[StatusSummary]) -> None:
         with pytest.raises(PromptLayerServerError):
             summary.read(Response(502, {}, b"<html>"), 0.0)
     assert not summary.read(answer(202, A="RUNNING"), 0.0).is_complete
+
+
+def large(body: str) -> bytes:
+    return (body + " " * LARGE).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "is_complete"), [(202, False), (200, True), (400, True), (500, True)]
+)
+@pytest.mark.parametrize(
+    "body", ['{"A": {"status": "RUNNING"}}', '{"success": false, "message": "m"}', "<html>"]
+)
+def test_a_large_answer_is_read_by_its_status(
+    summary: Call[StatusSummary], read: list[Response], status: int, is_complete: bool, body: str
+) -> None:
+    """A worker finds out what the body of one that may be the end says."""
+    seen = summary.read(Response(status, {}, large(body)), 0.0)
+    assert (seen.is_complete, read) == (is_complete, [])
+    assert not summary.read(answer(202, A="RUNNING"), 0.0).is_complete
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, PromptLayerNotFoundError), (503, PromptLayerServerError)]
+)
+def test_a_large_error_is_an_error(
+    summary: Call[StatusSummary], status: int, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="gone"):
+        summary.read(Response(status, {}, large('{"message": "gone"}')), 0.0)

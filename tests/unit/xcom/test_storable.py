@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_promptlayer.api import json_body
-from airflow_provider_promptlayer.xcom.storable import MAX_DEPTH, safe_keys, storable
+from airflow_provider_promptlayer.api.json_reader import MAX_DEPTH as DEEPEST
+from airflow_provider_promptlayer.api.json_reader import loads
+from airflow_provider_promptlayer.xcom.storable import MAX_DEPTH, json_text, safe_keys, storable
 
 HUGE = 10**100
 
@@ -93,7 +94,7 @@ def test_deep_parts_become_their_json_text(kind: str, depth: int) -> None:
     for _ in range(MAX_DEPTH):
         text = text[0] if isinstance(text, list) else text["k"]
     assert isinstance(text, str)
-    restored = json_body.loads(text.encode())
+    restored = loads(text.encode())
     for _ in range(depth - MAX_DEPTH):
         restored = restored[0] if isinstance(restored, list) else restored["k"]
     assert restored == "\0\ud800é"
@@ -170,6 +171,18 @@ LEAVES = (
 ANY_JSON = st.recursive(
     LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=30
 )
+
+
+@given(ANY_JSON, st.sampled_from([0, 3_000]))
+def test_json_text_is_what_python_writes_at_any_depth(value: Any, depth: int) -> None:
+    assert json_text(nested(depth, core=value)) == "[" * depth + json.dumps(value) + "]" * depth
+
+
+@pytest.mark.parametrize("opening", ["[", '{"k":'])
+@pytest.mark.parametrize("depth", [1_000, DEEPEST])
+def test_json_text_of_deep_documents(opening: str, depth: int) -> None:
+    text = opening * depth + "1" + ("]" if opening == "[" else "}") * depth
+    assert "".join(json_text(loads(text.encode())).split()) == text
 
 
 @given(ANY_JSON, st.sampled_from([0, 0, 0, 50, 98, 150, 1_000]))
