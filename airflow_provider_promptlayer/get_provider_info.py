@@ -8,6 +8,8 @@ from typing import Any
 from airflow_provider_promptlayer import __version__
 from airflow_provider_promptlayer.hooks.connection_form import CONN_FIELDS, FIELD_BEHAVIOUR
 
+__all__ = ["get_provider_info"]
+
 _PACKAGE = "airflow_provider_promptlayer"
 _INTEGRATION = "PromptLayer"
 
@@ -47,10 +49,7 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [
-                    f"{_PACKAGE}.triggers.promptlayer",
-                    f"{_PACKAGE}.triggers.whole_wait",
-                ],
+                "python-modules": [f"{_PACKAGE}.triggers.promptlayer"],
             }
         ],
         "connection-types": [

@@ -28,7 +28,8 @@ HEAVY: Final = (
     "yarl",
     "cryptography",
     "airflow_provider_promptlayer.testing",
-    "airflow_provider_promptlayer.transport",
+    "airflow_provider_promptlayer.transport.aio",
+    "airflow_provider_promptlayer.transport.blocking",
     "airflow_provider_promptlayer.triggers",
 )
 """What no DAG file needs; that Airflow itself has imported some of it is not counted."""

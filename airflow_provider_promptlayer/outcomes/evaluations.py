@@ -10,14 +10,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, items, score
 from airflow_provider_promptlayer.api.cells import SelectedCells
-from airflow_provider_promptlayer.api.errors import (
-    PromptLayerError,
-    PromptLayerInvalidInputError,
-)
+from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.reasons import entries, error_of, reason, words_or_all
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, Report, ReportScore, ReportStatus
 from airflow_provider_promptlayer.api.scorecards import (
@@ -31,14 +28,6 @@ from airflow_provider_promptlayer.api.scorecards import (
 )
 from airflow_provider_promptlayer.api.tables import TableOperation, show_count
 from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from airflow_provider_promptlayer.api.cells import SelectedCells
-    from airflow_provider_promptlayer.api.reports import Report
-    from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, ScorecardRow
-    from airflow_provider_promptlayer.api.tables import TableOperation
 
 
 class PromptLayerEvaluationFailedError(PromptLayerError):

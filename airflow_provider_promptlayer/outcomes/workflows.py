@@ -8,17 +8,11 @@ least one output node has.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
-from airflow_provider_promptlayer.api.errors import (
-    PromptLayerError,
-    PromptLayerInvalidInputError,
-)
+from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import NodeResult, NodeStatus, WorkflowResults
-
-if TYPE_CHECKING:
-    from airflow_provider_promptlayer.api.workflows import WorkflowResults
 
 
 class PromptLayerRunFailedError(PromptLayerError):

@@ -32,8 +32,6 @@ from airflow_provider_promptlayer.sensors.trigger_templates import for_triggerer
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.triggers.base import BaseTrigger, StartTriggerArgs
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, XComArg
 
 
 class PromptLayerTableOperationSensor(PromptLayerTableWaiter):
@@ -239,7 +237,7 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
         # Airflow's rule, which it does not tell the trigger.
         ends_after = min(timeout, self.execution_timeout or timeout)
         return StartTriggerArgs(
-            trigger_cls="airflow_provider_promptlayer.triggers.start_from_trigger.PromptLayerWholeWaitTrigger",
+            trigger_cls="airflow_provider_promptlayer.triggers.start_from_trigger.PromptLayerStartFromTrigger",
             trigger_kwargs={
                 **{name: for_triggerer(name, getattr(self, name)) for name in _RENDERED_THERE},
                 "poke_interval": schedule.poke_interval,

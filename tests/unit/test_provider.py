@@ -77,7 +77,7 @@ def test_what_a_dag_file_imports_is_light(module: str) -> None:
         "import sys, airflow.providers.common.compat.sdk as sdk; sdk.BaseSensorOperator;"
         "before = set(sys.modules);"
         f"import airflow_provider_promptlayer.{module};"
-        "parts = ('testing', 'transport', 'triggers');"
+        "parts = ('testing', 'transport.aio', 'transport.blocking', 'triggers');"
         "heavy = {f'airflow_provider_promptlayer.{part}' for part in parts};"
         "heavy |= {'aiohttp', 'yarl', 'requests', 'urllib3', 'ssl', 'cryptography'};"
         "print(sorted(heavy & (set(sys.modules) - before)))"
