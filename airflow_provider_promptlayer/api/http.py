@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.errors import (
@@ -27,6 +25,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.json_reader import loads
 from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line, shown
+from airflow_provider_promptlayer.api.times import in_words, seconds_until
 
 MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 """The largest answer, in bytes after decompression, that a transport reads."""
@@ -294,13 +293,8 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except (ValueError, TypeError, OverflowError, IndexError):
-            return None
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        return max(0.0, (date - datetime.fromtimestamp(now, UTC)).total_seconds())
+        until = seconds_until(value, now=now)
+        return None if until is None else max(0.0, until)
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
@@ -324,4 +318,4 @@ def _said(reason: str) -> str:
 
 
 def _asked(seconds: float | None) -> str:
-    return f"; it asks to wait for {seconds:.0f} s" if seconds else ""
+    return f"; it asks to wait for {in_words(seconds)}" if seconds else ""

@@ -18,6 +18,9 @@ MESSAGE_LIMIT = 500
 EXCERPT_LIMIT = 200
 """Characters of an answer of unknown shape that a message of ours may quote."""
 
+PROBLEM_LIMIT = 400
+"""Characters that a batch keeps of what went wrong with one of its inputs."""
+
 _SPACES = {"\n", "\r", "\t", "\v", "\f", "\x85", "\u2028", "\u2029"}
 _NOT_PRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn"}
 

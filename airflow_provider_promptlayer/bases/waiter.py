@@ -43,6 +43,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.flow import cancellation
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.persisted import UnreadableError
+from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases.task_errors import task_error
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.event import read_event
@@ -259,8 +260,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             # Airflow 2 tells the two apart by this text alone.
             if "timeout" in reason.lower():
                 raise PromptLayerWaitTimeoutError(
-                    f"The wait did not end within {self.timeout:.0f} s, and no triggerer ended it. "
-                    f"{self._left()}"
+                    f"The wait did not end within {in_words(self.timeout)}, and no triggerer ended "
+                    f"it. {self._left()}"
                 )
             raise PromptLayerEventError(
                 f"The wait in the triggerer broke off ({reason}). {self._left()}"

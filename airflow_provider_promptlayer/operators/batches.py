@@ -21,6 +21,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
 from airflow_provider_promptlayer.bases.batch_results import MANY_TROUBLES, BatchResults
 from airflow_provider_promptlayer.bases.submitter import ahead_of_execution_timeout, store_trouble
@@ -429,7 +430,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
             if batch.not_to_be_doubled:
                 return False
         if batch is not None and isinstance(error, PromptLayerBatchFailedError):
-            return batch.attainable >= needed(len(batch), self.min_success_rate)
+            return batch.attainable >= self._needed
         return super().may_retry(error)
 
     def on_kill(self) -> None:
@@ -477,30 +478,35 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
 
         :raises PromptLayerWaitTimeoutError: if that is too little.
         """
-        batch, seconds = self.batch, self._deadline - self._began_at
+        batch, time_given = self.batch, in_words(self._deadline - self._began_at)
         batch.end_all()  # which of them have not, reading them tells
         self.results.fetch_late()
         for index in batch.at(Stage.RUNNING):
             self.results.failures[index] = (
-                f"{batch.run(index)} did not end within {seconds:.0f} s. It goes on at PromptLayer."
+                f"{batch.run(index)} did not end within {time_given}. It goes on at PromptLayer."
             )
         for index in batch.at(Stage.PENDING):
-            self.results.failures[index] = f"No run was started within {seconds:.0f} s."
+            self.results.failures[index] = f"No run was started within {time_given}."
         try:
             return self._finish(
                 context, BatchStatus(batch.count(Stage.RUNNING), 0, *batch.ended_of_total)
             )
         except PromptLayerBatchFailedError as error:
             raise PromptLayerWaitTimeoutError(
-                f"The batch did not end within {seconds:.0f} s. {error}"
+                f"The batch did not end within {time_given}. {error}"
             ) from error
+
+    @property
+    def _needed(self) -> int:
+        """How many inputs have to succeed."""
+        return needed(len(self.batch), self.min_success_rate)
 
     def _stop_if_out_of_reach(self) -> None:
         """Start nothing more if ``min_success_rate`` cannot be reached, and say so."""
         batch = self.batch
-        if batch.has_left and batch.spare(self.min_success_rate) < batch.count(Stage.ENDED):
+        if batch.has_left and batch.spare(self._needed) < batch.count(Stage.ENDED):
             self.results.judge_ended()
-        if batch.has_left and batch.spare(self.min_success_rate) < 0:
+        if batch.has_left and batch.spare(self._needed) < 0:
             self.log.warning(
                 "min_success_rate=%g cannot be reached any more, so the %s inputs that are left "
                 "are not started. %s runs go on.",
@@ -550,7 +556,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
                 if time.time() >= self._deadline:
                     raise PromptLayerWaitTimeoutError(
                         f"{len(self.batch.at(Stage.PENDING))} of {len(self.batch)} inputs were not "
-                        f"started within {self.timeout:.0f} s."
+                        f"started within {in_words(self.timeout)}."
                     )
                 self._start(step.index)
                 self._stop_if_out_of_reach()

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import PromptLayerError
-from airflow_provider_promptlayer.api.text import one_line
-
-PROBLEM_LENGTH: Final = 400
-"""Characters that are kept of what went wrong with one input."""
+from airflow_provider_promptlayer.api.text import PROBLEM_LIMIT, one_line
 
 _INPUTS_NAMED: Final = 5
 """How many inputs a message names."""
@@ -57,7 +54,7 @@ def shortfall(errors: Sequence[str | None]) -> str | None:
 def _named(errors: Sequence[str | None]) -> str:
     failed = [(index, error) for index, error in enumerate(errors) if error is not None]
     named = "; ".join(
-        f"input {index}: {one_line(error, PROBLEM_LENGTH)}"
+        f"input {index}: {one_line(error, PROBLEM_LIMIT)}"
         for index, error in failed[:_INPUTS_NAMED]
     )
     more = len(failed) - _INPUTS_NAMED

@@ -16,7 +16,6 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import (
@@ -27,6 +26,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.job import JobStatus
+from airflow_provider_promptlayer.api.times import in_words, moment
 from airflow_provider_promptlayer.polling.schedule import (
     LONGEST_INTERVAL,
     SHORTEST_INTERVAL,
@@ -207,8 +207,8 @@ class Poller:
         if now - self.outage_since >= self.max_outage:
             raise PromptLayerOutageError(
                 f"PromptLayer could not be asked about {self.job} since "
-                f"{_utc(self.outage_since)}, longer than max_outage={self.max_outage:.0f} s. It "
-                f"may well go on. Last trouble: {error}"
+                f"{moment(self.outage_since)}, longer than max_outage "
+                f"({in_words(self.max_outage)}). It may well go on. Last trouble: {error}"
             ) from None
         asked = error.retry_after if isinstance(error, PromptLayerTransientError) else None
         backoff = self._backoff() if asked is None else asked
@@ -224,12 +224,12 @@ class Poller:
     def _answers_again(self, now: float) -> str:
         lasted = 0.0 if self.outage_since is None else now - self.outage_since
         self.outage_since, self._failures = None, 0
-        return f"PromptLayer answers again after {lasted:.0f} s."
+        return f"PromptLayer answers again after {in_words(lasted)}."
 
     def _until_next(self, now: float, deadline: float | None) -> float:
         if deadline is not None and now >= deadline:
             raise PromptLayerWaitTimeoutError(
-                f"{self._job} did not end within {deadline - self.started_at:.0f} s "
+                f"{self._job} did not end within {in_words(deadline - self.started_at)} "
                 f"(last seen: {self._last}). It goes on at PromptLayer."
             )
         return self._capped(self._interval(now), now)
@@ -262,7 +262,3 @@ class Poller:
     @property
     def _job(self) -> str:
         return self.job[:1].upper() + self.job[1:]
-
-
-def _utc(timestamp: float) -> str:
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -19,9 +19,8 @@ from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.errors import PromptLayerConfigurationError
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import PROBLEM_LIMIT, one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
-from airflow_provider_promptlayer.outcomes.batches import PROBLEM_LENGTH, needed
 from airflow_provider_promptlayer.submission.batch_input import (
     OVER,
     Input,
@@ -252,10 +251,13 @@ class Batch:
         failed = [self.inputs[index] for index in self.at(Stage.FAILED)]
         return self.count(*has_run) + sum(not each.retry_helps for each in failed)
 
-    def spare(self, min_success_rate: float) -> int:
-        """Return how many inputs more may fail; less than 0 if too many have."""
+    def spare(self, needed: int) -> int:
+        """Return how many more inputs may fail; less than 0 if too many have failed.
+
+        :param needed: how many inputs have to succeed.
+        """
         failed = self.count(Stage.REFUSED, Stage.UNCERTAIN, Stage.FAILED)
-        return len(self) - needed(len(self), min_success_rate) - failed
+        return len(self) - needed - failed
 
     def _set_order(self, order: Sequence[int]) -> None:
         self.order = list(order)
@@ -269,7 +271,7 @@ class Batch:
         each = self.inputs[index]
         each.run_id, each.starter = run_id, Starter.THIS_TRY
         each.retry_helps = each.is_reported = False
-        each.problem = None if problem is None else one_line(problem, PROBLEM_LENGTH)
+        each.problem = None if problem is None else one_line(problem, PROBLEM_LIMIT)
         self._restage(index, stage)
 
     def _restage(self, index: int, stage: Stage) -> None:

@@ -13,6 +13,7 @@ from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.errors import PromptLayerStartUncertainError
 from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.submission.batch import Batch, check_place, fingerprint
 from airflow_provider_promptlayer.submission.batch_notes import Head, Note, Page
 from airflow_provider_promptlayer.submission.reattach import KEY, SubmissionPhase, SubmissionRecord
@@ -46,9 +47,9 @@ def write_patiently(write: Callable[[], None], log: Any, is_stopping: Callable[[
                 raise
             if is_first:
                 log.warning(
-                    "Could not write the task's state (%s); trying again for %.0f s.",
+                    "Could not write the task's state (%s); trying again for %s.",
                     one_line(str(error)),
-                    _PATIENCE,
+                    in_words(_PATIENCE),
                 )
             is_first = False
             time.sleep(_PAUSE)

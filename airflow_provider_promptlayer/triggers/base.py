@@ -24,6 +24,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.flow import cancellation
 from airflow_provider_promptlayer.api.job import RemoteJob, summarized
+from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent, event_for
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision, Poller
@@ -199,9 +200,9 @@ class PromptLayerTrigger(BaseTrigger):
             state = await state_of(self.task_instance, patience=_CANCEL_PATIENCE)
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing is known
             self.log.error(
-                "Could not ask Airflow for %.0f s whether the task goes on with %s (%s), which is "
-                "not cancelled: if the task was ended, cancel it in PromptLayer.",
-                _CANCEL_PATIENCE,
+                "Could not ask Airflow for %s whether the task goes on with %s (%s), which is not "
+                "cancelled: if the task was ended, cancel it in PromptLayer.",
+                in_words(_CANCEL_PATIENCE),
                 job.name,
                 str(error) or type(error).__name__,
             )
@@ -244,7 +245,7 @@ class PromptLayerTrigger(BaseTrigger):
         when = (
             "when the task was deferred"
             if self._polled_at is None
-            else f"when it was last polled, {time.time() - self._polled_at:.0f} s ago"
+            else f"when it was last polled, {in_words(time.time() - self._polled_at)} ago"
         )
         lines = [f"{job} was going on {when}."]
         if job.cancel() is None:

@@ -225,7 +225,7 @@ class TestEndings:
         run = endings["live_modes"]
         assert run.final["reschedule_late", -1] == "failed"
         assert "up_for_reschedule" in run.seen["reschedule_late", -1]
-        assert "did not end within 11 s" in run.log("reschedule_late")
+        assert "did not end within 11 seconds" in run.log("reschedule_late")
 
     def test_sensor_is_mapped(self, endings: dict[str, Run]) -> None:
         run = endings["live_mapped"]

@@ -831,7 +831,7 @@ class TestTrouble:
             numbered(3), workflow_id_or_name="Endless", deferrable=deferrable, timeout=500.0
         )
         assert ending.kind == "timeout"
-        assert "id not end within 500 s" in ending.message
+        assert "did not end within 8 minutes 20 seconds" in ending.message
         assert ending.xcoms["promptlayer_execution_ids"] == [1, 2, 3]
 
     def test_the_time_is_up_while_inputs_are_left(
@@ -887,9 +887,13 @@ class TestTrouble:
         first, *late, last = ending.xcoms["promptlayer_errors"]
         assert (first, last) == (None, None)
         for run_id, error in zip((2, 3), late, strict=True):
-            assert error.startswith(f"Workflow run {run_id} did not end within 500 s.")
+            assert error.startswith(
+                f"Workflow run {run_id} did not end within 8 minutes 20 seconds."
+            )
         if kind == "timeout":
-            assert "did not end within 500 s. 2 of 4 inputs succeeded" in ending.message
+            assert (
+                "did not end within 8 minutes 20 seconds. 2 of 4 inputs succeeded" in ending.message
+            )
             assert "Workflow run 2 did not end" in ending.message
 
     def test_a_run_that_cannot_be_asked_about_when_the_time_is_up(
@@ -951,7 +955,7 @@ class TestTrouble:
         )
         assert ending.kind == "success", ending
         errors = ending.xcoms["promptlayer_errors"]
-        assert errors[-1] == "No run was started within 500 s."
+        assert errors[-1] == "No run was started within 8 minutes 20 seconds."
         assert ending.value[0] == {"Answer": 0}
 
     @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])

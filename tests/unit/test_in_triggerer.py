@@ -398,7 +398,7 @@ class TestStart:
         trigger.timeout_after = (now + datetime.timedelta(seconds=59)).replace(tzinfo=zone)
         event = asyncio.run(asyncio.wait_for(first_event(trigger), 60))
         assert event.payload["outcome"] == "timed_out"
-        assert "did not end within 60 s" in event.payload["message"]
+        assert "did not end within 1 minute" in event.payload["message"]
 
     def test_counts_back_from_a_shorter_execution_timeout(self) -> None:
         """Airflow then ends the deferral earlier, and does not say so to the trigger."""

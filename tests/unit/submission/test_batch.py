@@ -243,13 +243,13 @@ def test_no_state(kept: Any) -> None:
 
 def test_how_many_more_may_fail() -> None:
     batch = batch_of(4)
-    assert batch.spare(0.5) == 2
+    assert batch.spare(2) == 2
     batch.refused(0, "no")
     batch.uncertain(1, "lost")
-    assert batch.spare(0.5) == 0
+    assert batch.spare(2) == 0
     batch.started(2, 7)
     batch.failed(2, retry_helps=True)
-    assert batch.spare(0.5) == -1
+    assert batch.spare(2) == -1
     batch.withhold("late")
     assert batch.plan(None) is None
     assert batch.attainable == 2

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times as people read them, and dates as servers write them, with pendulum.
+
+The code itself computes with floats: seconds, and seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+import pendulum
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration for a message, to the second: ``"1 hour 30 minutes"``."""
+    try:
+        duration = pendulum.duration(seconds=round(seconds))
+    except OverflowError:  # infinite, or more days than a duration holds
+        return f"{seconds:g} seconds"
+    return duration.in_words(locale="en") if duration else "0 seconds"
+
+
+def moment(timestamp: float) -> str:
+    """Return a point in time for a message: ``"2026-01-31 23:59:00 UTC"``."""
+    return f"{pendulum.from_timestamp(timestamp).to_datetime_string()} UTC"
+
+
+def seconds_until(date: str, *, now: float) -> float | None:
+    """Return the seconds until an HTTP date, negative for one in the past; None if it is none.
+
+    :param date: in one of the three forms of RFC 9110; without a zone it is UTC.
+    :param now: the time in seconds since the epoch.
+    """
+    try:
+        return pendulum.instance(parsedate_to_datetime(date)).timestamp() - now
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
