@@ -15,8 +15,8 @@ TYPED    = airflow_provider_promptlayer tests dev benchmarks
 SOURCES  = $(TYPED) example_dags
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-live bench lint fix types unit unit-oldest unit-next unit-all live live-next \
-        wheel clean venv tools
+.PHONY: help demo ui test test-live bench lint fix types coverage unit unit-oldest unit-next unit-all live \
+        live-next wheel clean venv tools
 # Airflows side by side would only fight over the processor and mix up their output.
 .NOTPARALLEL:
 
@@ -42,14 +42,21 @@ bench: venv ## what waiting costs, against other ways to wait: a table, and buil
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --bench
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m benchmarks $(BENCH)
 
-lint: tools ## ruff: style and mistakes
-	@$(BIN)/ruff check --quiet $(SOURCES) && $(BIN)/ruff format --quiet --check $(SOURCES) && echo "lint: clean"
+lint: tools ## ruff: style and mistakes; import-linter: which module may import which
+	@$(BIN)/ruff check --quiet $(SOURCES) && $(BIN)/ruff format --quiet --check $(SOURCES)
+	@contracts=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$contracts"; exit 1; }
+	@echo "lint: clean"
 
 fix: tools ## mend what ruff can mend, and format
 	@$(BIN)/ruff check --quiet --fix $(SOURCES) && $(BIN)/ruff format --quiet $(SOURCES) && echo "fix: clean"
 
 types: tools ## mypy --strict
 	@$(BIN)/mypy --no-error-summary $(TYPED) && echo "types: clean"
+
+coverage: venv tools ## unit tests with branch coverage: what no test reaches; setup.cfg says how much may be
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/coverage run -m pytest -q tests/unit -n auto --dist worksteal $(ARGS)
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 unit: unit-$(NEWEST) ## unit tests on Airflow 3.3.2; ARGS="-k name" for some of them
 

@@ -28,7 +28,7 @@ def main() -> int:
     """Return the exit code; say one line when there is something to do."""
     parser = argparse.ArgumentParser()
     parser.add_argument("airflow_version")
-    parser.add_argument("--tools", action="store_true", help="also the linter and type checker")
+    parser.add_argument("--tools", action="store_true", help="also the linters and type checker")
     parser.add_argument("--bench", action="store_true", help="also what benchmarks compare with")
     options = parser.parse_args()
 
@@ -51,7 +51,7 @@ def main() -> int:
             _airflow(pip, pins)
             _package(pip)
             if options.tools:
-                _extra(pip, "tools", "ruff and mypy")
+                _extra(pip, "tools", "ruff, mypy, import-linter and coverage")
             if options.bench:
                 _extra(pip, "bench", "what is compared with")
         except subprocess.CalledProcessError as error:
