@@ -2,3 +2,5 @@
 """PromptLayer provider for Apache Airflow."""
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__"]

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between Airflow 2.11 and 3.x, and is not in the common-compat provider."""
+"""What differs between Airflow 2.11 and 3.x, and is not in the common-compat provider.
+
+No public interface: what is in here may change in any release.
+"""
 
 from __future__ import annotations
 

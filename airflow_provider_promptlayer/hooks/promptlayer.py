@@ -6,6 +6,8 @@ from __future__ import annotations
 from airflow_provider_promptlayer.hooks.evaluations import EvaluationMethods
 from airflow_provider_promptlayer.hooks.workflows import WorkflowMethods
 
+__all__ = ["PromptLayerHook"]
+
 
 class PromptLayerHook(WorkflowMethods, EvaluationMethods):
     """Talk to PromptLayer with the key of an Airflow connection.

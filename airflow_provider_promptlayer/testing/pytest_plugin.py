@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from airflow_provider_promptlayer.testing.server import LocalPromptLayer
     from airflow_provider_promptlayer.testing.workflows.model import Workflow
 
+__all__ = ["promptlayer_connection", "promptlayer_server", "promptlayer_workflows"]
+
 
 @pytest.fixture
 def promptlayer_workflows() -> Iterable[Workflow] | None:
