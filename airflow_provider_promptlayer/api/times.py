@@ -12,7 +12,9 @@ import pendulum
 
 
 def in_words(seconds: float) -> str:
-    """Return a duration for a message, to the second: ``"1 hour 30 minutes"``."""
+    """Return a duration for a message: ``"1 hour 30 minutes"``, ``"0.4 seconds"``."""
+    if seconds < 10 and seconds != round(seconds):
+        return f"{seconds:.2g} seconds"
     try:
         duration = pendulum.duration(seconds=round(seconds))
     except OverflowError:  # infinite, or more days than a duration holds

@@ -28,6 +28,7 @@ from yarl import URL
 from airflow_provider_promptlayer.api.errors import PromptLayerUnreachableError
 from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.transport.head import (
     MAX_LINES,
     MAX_VALUE,
@@ -226,7 +227,7 @@ class AsyncTransport:
         self, request: Request, error: Exception, *, arrived: bool
     ) -> PromptLayerUnreachableError:
         if isinstance(error, TimeoutError):
-            reason = f"no whole answer within {self.settings.timeout:g} s"
+            reason = f"no whole answer within {in_words(self.settings.timeout)}"
         elif isinstance(error, aiohttp.ClientHttpProxyError):
             # Its own text quotes the proxy's URL, and with it the proxy's password.
             reason = f"the proxy answered HTTP {error.status}"

@@ -25,6 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from airflow_provider_promptlayer.api.errors import PromptLayerUnreachableError
 from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.transport.head import StrictHTTPResponse
 from airflow_provider_promptlayer.transport.redaction import (
     API_KEY_HEADER,
@@ -290,7 +291,7 @@ class _Exchange:
             self._session.line.cut()
             thread.join(_CUT_SECONDS)
             raise self._unreachable(
-                f"no whole answer within {self._settings.timeout:g} s"
+                f"no whole answer within {in_words(self._settings.timeout)}"
             ) from None
         thread.join()
         if isinstance(outcome, BaseException):
@@ -334,7 +335,7 @@ class _Exchange:
                 )
         except requests.Timeout:
             raise self._unreachable(
-                f"no whole answer within {self._settings.timeout:g} s"
+                f"no whole answer within {in_words(self._settings.timeout)}"
             ) from None
         except UnreadableBodyError as error:
             raise self._unreachable(str(error)) from None

@@ -198,7 +198,7 @@ def test_the_errors_were_provoked_and_are_in_the_logs(traces: Traces) -> None:
     for expected in (
         "refused the API key (HTTP 401)",
         "has trouble (HTTP 500)",
-        "no whole answer within 1 s",
+        "no whole answer within 1 second",
         "is not followed",
         "X-API-KEY: ***",
         "User-Agent: airflow-provider-promptlayer/",

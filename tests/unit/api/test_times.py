@@ -16,7 +16,7 @@ NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
     ("seconds", "words"),
     [
         (0.0, "0 seconds"),
-        (0.4, "0 seconds"),
+        (0.412, "0.41 seconds"),
         (1.0, "1 second"),
         (59.6, "1 minute"),
         (5400.0, "1 hour 30 minutes"),
