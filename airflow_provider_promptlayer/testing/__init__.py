@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A local PromptLayer on loopback, to try DAGs without a key and without spending.
+"""A local PromptLayer on loopback, to test DAGs without a key and without spending.
 
-The rule here: importing this package stays cheap. Names are resolved on first use (PEP 562), so
-neither a DAG file nor a pytest run that only loads the plugin pays for aiohttp.
+It needs ``pip install airflow-provider-promptlayer[testing]``.
 
     from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 
     greet = Workflow("Greet", [Node("Hello", "hi", is_output_node=True)])
     with LocalPromptLayer([greet]) as server:
         ...  # point a connection at server.url with the key server.api_key
+
+pytest imports this package in every run, to load the plugin. Names are therefore imported on first
+use; that is also when a missing extra is reported.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,12 +53,16 @@ if TYPE_CHECKING:
         Slow,
     )
     from airflow_provider_promptlayer.testing.faults.script import Script
-    from airflow_provider_promptlayer.testing.http.request_log import RecordedRequest
+    from airflow_provider_promptlayer.testing.http.app import RecordedRequest
     from airflow_provider_promptlayer.testing.server import LocalPromptLayer, Origin
     from airflow_provider_promptlayer.testing.workflows.catalog import UnknownWorkflowError
-    from airflow_provider_promptlayer.testing.workflows.executions import Execution
-    from airflow_provider_promptlayer.testing.workflows.model import Node, OnlyIf, Workflow
-    from airflow_provider_promptlayer.testing.workflows.templates import Template
+    from airflow_provider_promptlayer.testing.workflows.engine import Execution
+    from airflow_provider_promptlayer.testing.workflows.model import (
+        Node,
+        OnlyIf,
+        Template,
+        Workflow,
+    )
 
 __all__ = [
     "Calculation",
@@ -94,49 +101,32 @@ __all__ = [
     "load_workflows",
 ]
 
-_HOME_OF = {
-    "Calculation": "evaluations.runs",
-    "Close": "faults.model",
-    "Column": "evaluations.model",
-    "Criterion": "evaluations.model",
-    "Definitions": "definitions",
-    "Drip": "faults.model",
-    "Execution": "workflows.executions",
-    "GoAway": "faults.model",
-    "Huge": "faults.model",
-    "LocalPromptLayer": "server",
-    "Node": "workflows.model",
-    "OnlyIf": "workflows.model",
-    "Operation": "evaluations.runs",
-    "Origin": "server",
-    "Raw": "faults.model",
-    "RecordedRequest": "http.request_log",
-    "Reply": "faults.model",
-    "Report": "evaluations.model",
-    "ReportRun": "evaluations.runs",
-    "Reset": "faults.model",
-    "Scorecard": "evaluations.model",
-    "ScoredRow": "evaluations.model",
-    "Script": "faults.script",
-    "Sheet": "evaluations.model",
-    "Silence": "faults.model",
-    "Slow": "faults.model",
-    "Table": "evaluations.model",
-    "Template": "workflows.templates",
-    "UnknownWorkflowError": "workflows.catalog",
-    "Workflow": "workflows.model",
-    "builtin_evaluations": "definitions",
-    "builtin_workflows": "definitions",
-    "load_definitions": "definitions",
-    "load_workflows": "definitions",
+_MODULES = {
+    "definitions": "Definitions builtin_evaluations builtin_workflows load_definitions "
+    "load_workflows",
+    "evaluations.model": "Column Criterion Report Scorecard ScoredRow Sheet Table",
+    "evaluations.runs": "Calculation Operation ReportRun",
+    "faults.model": "Close Drip GoAway Huge Raw Reply Reset Silence Slow",
+    "faults.script": "Script",
+    "http.app": "RecordedRequest",
+    "server": "LocalPromptLayer Origin",
+    "workflows.catalog": "UnknownWorkflowError",
+    "workflows.engine": "Execution",
+    "workflows.model": "Node OnlyIf Template Workflow",
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module that defines ``name`` when the name is first asked for."""
-    if name not in _HOME_OF:
+    """Import the module that defines ``name`` when the name is first used (PEP 562)."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    for package in ("pydantic", "trustme"):
+        if find_spec(package) is None:
+            raise ImportError(
+                f"{__name__} needs {package}: pip install 'airflow-provider-promptlayer[testing]'"
+            )
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m airflow_provider_promptlayer.testing``: a local PromptLayer until it is interrupted.
 
-The rule here: everything a script needs to know is printed, or written to ``--ready-file``, only
-once the server listens; SIGINT and SIGTERM both end it with exit code 0.
+What a script needs to know is printed, and written to ``--ready-file``, once the server listens.
+SIGINT and SIGTERM end it with exit code 0.
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from airflow_provider_promptlayer.testing.definitions import load_definitions
-from airflow_provider_promptlayer.testing.server import LocalPromptLayer
+if TYPE_CHECKING:
+    from airflow_provider_promptlayer.testing.server import LocalPromptLayer
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal comes; return the exit code."""
+    """Serve until a signal arrives; return the exit code."""
     options = _parse(arguments)
     ready_file: Path | None = options.ready_file
-    # Blocked before the server's thread exists, which inherits it, so that a signal cannot strike
-    # in the middle of starting or stopping: it waits for sigwait.
+    try:
+        from airflow_provider_promptlayer.testing import LocalPromptLayer, load_definitions
+    except ImportError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    # Blocked before the server's thread exists, which inherits this, so that a signal does not
+    # interrupt the start or the stop: it waits for sigwait.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         defined = load_definitions(options.workflows) if options.workflows else None
@@ -57,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_promptlayer.testing",
-        description="A local PromptLayer, to try DAGs without a key and without spending.",
+        description="A local PromptLayer, to test DAGs without a key and without spending.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
     parser.add_argument("--port", type=int, default=8765, help="0 for a free one (%(default)s)")
@@ -87,7 +93,7 @@ def _announce(server: LocalPromptLayer) -> None:
 
 def _write_ready_file(server: LocalPromptLayer, path: Path) -> None:
     content = {"url": server.url, "api_key": server.api_key, "pid": os.getpid()}
-    # Renamed into place, so that nobody reads half a file.
+    # Renamed into place, so that no reader sees half a file.
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     partial.write_text(json.dumps(content), encoding="utf-8")
     partial.replace(path)

@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON values as text, however hostile: nested deeper than Python's own encoder goes.
 
-The rule here: what the service could send can be sent: NaN and the infinities, lone surrogates
-(as escapes), integers of thousands of digits, any depth.
+Whatever the service can send can be sent here: NaN and the infinities, lone surrogates (as
+escapes), integers of thousands of digits, any depth.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
+
+JsonValue: TypeAlias = Any
+"""Any value that ``dumps`` takes."""
 
 
-def dumps(value: Any) -> str:
-    """Give a value as JSON text in ASCII.
+def dumps(value: JsonValue) -> str:
+    """Return a value as JSON text in ASCII.
 
     Raises:
-        TypeError: it holds something that is not JSON.
-        ValueError: it holds itself.
+        TypeError: the value holds an object that is not JSON.
+        ValueError: the value contains itself.
 
     """
     try:
@@ -26,10 +29,10 @@ def dumps(value: Any) -> str:
         return "".join(_tokens(value))
 
 
-def _tokens(value: Any) -> Iterator[str]:
-    """Write a value with a stack of one's own instead of Python's."""
-    # Of each container that is open: its identity, what is left of it, and its last token.
-    # json.dumps has looked for circles, but only as deep as it got.
+def _tokens(value: JsonValue) -> Iterator[str]:
+    """Encode with an explicit stack instead of Python's call stack."""
+    # For each open container: its identity, the items that remain, and its closing token.
+    # json.dumps detects circles, but only down to the depth at which it gave up.
     stack: list[tuple[int, Iterator[tuple[str, Any]], str]] = []
     open_containers: set[int] = set()
     pending: Any = value
@@ -58,13 +61,12 @@ def _tokens(value: Any) -> Iterator[str]:
 
 
 def _items(container: Any) -> Iterator[tuple[str, Any]]:
-    separator = ""
-    if isinstance(container, dict):
-        for key, value in container.items():
-            # A key is written as Python writes it: 1 as "1", true as "true".
+    is_object = isinstance(container, dict)
+    for number, item in enumerate(container.items() if is_object else container):
+        separator = ", " if number else ""
+        if is_object:
+            key, value = item
+            # json.dumps writes keys that are not text as text: 1 as "1", true as "true".
             yield separator + json.dumps({key: 0})[1:-2], value
-            separator = ", "
-    else:
-        for value in container:
-            yield separator, value
-            separator = ", "
+        else:
+            yield separator, item

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pytest fixtures for those who test their own DAGs against a local PromptLayer.
+"""pytest fixtures to test DAGs against a local PromptLayer.
 
-The rule here: pytest imports this module in every run of every project that has the package
-installed, so it imports neither aiohttp nor Airflow; a fixture does, when it is used.
+pytest imports this module in every run wherever the package is installed. So it imports neither
+aiohttp nor pydantic nor Airflow; a fixture does when it is used.
 
     def test_my_dag(promptlayer_connection, promptlayer_server):
         ...  # run the DAG; then ask promptlayer_server.executions what it started
@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from airflow_provider_promptlayer.testing.server import LocalPromptLayer
-    from airflow_provider_promptlayer.testing.workflows.model import Workflow
+    from airflow_provider_promptlayer.testing import LocalPromptLayer, Workflow
 
 __all__ = ["promptlayer_connection", "promptlayer_server", "promptlayer_workflows"]
 
 
 @pytest.fixture
 def promptlayer_workflows() -> Iterable[Workflow] | None:
-    """Give the workflows of ``promptlayer_server``: override this to define your own."""
+    """Return the workflows of ``promptlayer_server``; override it to define your own."""
     return None
 
 
@@ -33,7 +32,7 @@ def promptlayer_server(
     promptlayer_workflows: Iterable[Workflow] | None,
 ) -> Iterator[LocalPromptLayer]:
     """Run a local PromptLayer for one test."""
-    from airflow_provider_promptlayer.testing.server import LocalPromptLayer
+    from airflow_provider_promptlayer.testing import LocalPromptLayer
 
     with LocalPromptLayer(promptlayer_workflows) as server:
         yield server
@@ -43,7 +42,7 @@ def promptlayer_server(
 def promptlayer_connection(
     promptlayer_server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """Make ``promptlayer_default`` lead to ``promptlayer_server`` for one test; give its id."""
+    """Define ``promptlayer_default``, which leads to ``promptlayer_server``; return its id."""
     monkeypatch.setenv(
         "AIRFLOW_CONN_PROMPTLAYER_DEFAULT", promptlayer_server.airflow_connection_json
     )

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``LocalPromptLayer``: the API above on a loopback port.
+"""``LocalPromptLayer``: PromptLayer's API on a loopback port.
 
-The rule here: this is where state, threads and the outside meet, and the only part that a user of
-the package needs to know. What is answered is decided elsewhere.
+This is the only class that a user of the package needs to know.
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from airflow_provider_promptlayer.testing.certificates import CertificateKind, Certificates
-from airflow_provider_promptlayer.testing.changes import Changes
 from airflow_provider_promptlayer.testing.definitions import builtin_evaluations, builtin_workflows
 from airflow_provider_promptlayer.testing.evaluations.model import Report, Table
 from airflow_provider_promptlayer.testing.evaluations.reports import ReportEndpoints
@@ -30,39 +27,22 @@ from airflow_provider_promptlayer.testing.evaluations.runs import (
 )
 from airflow_provider_promptlayer.testing.evaluations.scorecards import ScorecardEndpoints
 from airflow_provider_promptlayer.testing.evaluations.tables import TableEndpoints
-from airflow_provider_promptlayer.testing.faults.model import (
-    Fault,
-    Reply,
-    needs_true_answer,
-    status_of,
-)
-from airflow_provider_promptlayer.testing.faults.script import (
-    FaultFunction,
-    FaultScript,
-    Script,
-    Selection,
-)
-from airflow_provider_promptlayer.testing.http.app import KEY_HEADER, Api
-from airflow_provider_promptlayer.testing.http.connections import Connections
-from airflow_provider_promptlayer.testing.http.messages import Answer, Request, refusal
-from airflow_provider_promptlayer.testing.http.request_log import RecordedRequest, RequestLog
-from airflow_provider_promptlayer.testing.http.thread import HttpThread, Outcome
+from airflow_provider_promptlayer.testing.faults.connections import Connections
+from airflow_provider_promptlayer.testing.faults.model import Fault
+from airflow_provider_promptlayer.testing.faults.script import FaultFunction, Script, Selection
+from airflow_provider_promptlayer.testing.http.app import Api, RecordedRequest
+from airflow_provider_promptlayer.testing.http.thread import HttpThread
+from airflow_provider_promptlayer.testing.json_text import JsonValue
 from airflow_provider_promptlayer.testing.workflows.catalog import Catalog
 from airflow_provider_promptlayer.testing.workflows.endpoints import WorkflowEndpoints
-from airflow_provider_promptlayer.testing.workflows.executions import Execution, Executions
-from airflow_provider_promptlayer.testing.workflows.model import (
-    NO_OUTPUT_STATUSES,
-    JsonValue,
-    Workflow,
-)
-
-_NOT_ACTED_ON = refusal(503, "Service unavailable").answer
+from airflow_provider_promptlayer.testing.workflows.engine import Execution, Executions
+from airflow_provider_promptlayer.testing.workflows.model import NO_OUTPUT_STATUSES, Workflow
 
 
 class Origin(NamedTuple):
-    """The task that asked for a run, as its metadata has it; "" for what is not there.
+    """The task that requested a run, from the run's metadata; "" for what the metadata lacks.
 
-    And of a batch, for which of its inputs.
+    For a run of a batch, also the index of its input.
     """
 
     airflow_dag_id: str
@@ -73,14 +53,14 @@ class Origin(NamedTuple):
 
 
 class LocalPromptLayer:
-    """A PromptLayer of one's own, for the length of a ``with`` or ``async with`` block.
+    """A local PromptLayer, for the length of a ``with`` or ``async with`` block.
 
-    It answers what PromptLayer's description of August 2026 says about workflows, the operations
-    and scorecards of tables, and reports, as strictly, and makes no requests of its own: a
+    It serves the workflows, the operations and scorecards of tables, and the reports of
+    PromptLayer's description of August 2026, and is as strict. It makes no requests itself: a
     ``callback_url`` is accepted (202) and never called. It serves no stream: ``run_workflow`` of
-    PromptLayer's Python library, which waits on one, is told so. It runs in a thread with an event
-    loop of its own, so blocking code and coroutines can both use it. Every method may be called
-    from any thread. Started again after a stop, it still knows its executions.
+    PromptLayer's Python library, which waits on one, gets a 404 that says so. It runs in a thread
+    with its own event loop, so blocking code and coroutines can both use it. Every method may be
+    called from any thread. Started again after a stop, it still has its executions.
 
     Args:
         workflows: definitions, several of one name being its versions; ``None`` for the built-in
@@ -90,9 +70,9 @@ class LocalPromptLayer:
         api_key: the key to ask for in ``X-API-KEY``.
         host: a loopback address, or ``"localhost"`` for ``127.0.0.1``.
         port: 0 for any free one, a new one at every start.
-        clock: seconds from any origin. Node states depend on it and on nothing else, so a test
-            that moves its own clock never has to sleep.
-        max_requests: how many request records to keep; the oldest go first.
+        clock: seconds from any origin. Node states depend on it alone, so a test that moves its
+            own clock never has to sleep.
+        max_requests: how many request records to keep; the oldest are dropped first.
         no_output_status: the HTTP status of the results of a run that ended without a successful
             output node. 200, or the 400 or 500 announced by PromptLayer in March 2026. A workflow
             may have its own.
@@ -125,7 +105,6 @@ class LocalPromptLayer:
         self._port = port
         self.api_key = api_key
         self._catalog = Catalog(builtin_workflows() if workflows is None else workflows)
-        self._clock = clock
         self._executions = Executions(clock)
         builtin = builtin_evaluations()
         self._evaluations = EvaluationRuns(
@@ -133,30 +112,28 @@ class LocalPromptLayer:
             builtin.reports if reports is None else reports,
             clock,
         )
-        self._log = RequestLog(max_requests)
-        self._changes = Changes()
-        endpoints = WorkflowEndpoints(self._catalog, self._executions, no_output_status)
         self._api = Api(
             api_key,
             [
-                *endpoints.routes,
+                *WorkflowEndpoints(self._catalog, self._executions, no_output_status).routes,
                 *TableEndpoints(self._evaluations).routes,
                 *ScorecardEndpoints(self._evaluations).routes,
                 *ReportEndpoints(self._evaluations).routes,
             ],
+            clock=clock,
+            max_requests=max_requests,
         )
-        self._faults = FaultScript()
         self._connections = Connections()
         self._tls = tls
         self._certificates: Certificates | None = None
         self._thread: HttpThread | None = None
 
     def start(self) -> None:
-        """Listen; return once connections are taken.
+        """Start the server; return once it accepts connections.
 
         Raises:
-            OSError: the port cannot be had.
-            RuntimeError: it is listening already.
+            OSError: the port is not available.
+            RuntimeError: it is already running.
             ValueError: there is no certificate of that kind.
 
         """
@@ -164,14 +141,7 @@ class LocalPromptLayer:
             raise RuntimeError("the local PromptLayer is already running")
         certificates = None if self._tls is None else Certificates(self._tls)
         context = None if certificates is None else certificates.context
-        thread = HttpThread(
-            self._answer,
-            self._api.key_is_right,
-            self._host,
-            self._port,
-            self._connections,
-            context,
-        )
+        thread = HttpThread(self._api, self._host, self._port, self._connections, context)
         try:
             thread.start()
         except BaseException:
@@ -181,7 +151,7 @@ class LocalPromptLayer:
         self._thread, self._certificates = thread, certificates
 
     def stop(self) -> None:
-        """Close every connection and wait for the thread to end. Harmless if not started."""
+        """Close every connection and wait for the thread to end. Does nothing if not running."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.stop()
@@ -193,24 +163,14 @@ class LocalPromptLayer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.start)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exception: object) -> None:
         await asyncio.to_thread(self.stop)
 
     @property
@@ -218,7 +178,7 @@ class LocalPromptLayer:
         """The base URL, without a slash at its end.
 
         Raises:
-            RuntimeError: it is not listening.
+            RuntimeError: it is not running.
 
         """
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -227,10 +187,10 @@ class LocalPromptLayer:
 
     @property
     def ca_file(self) -> str:
-        """The path of the CA file by which to check this server: ``verify`` of a connection.
+        """The path of the CA file that a client has to trust: ``verify`` of a connection.
 
         Raises:
-            RuntimeError: it is not listening, or not with TLS.
+            RuntimeError: it is not running, or not with TLS.
 
         """
         if self._certificates is None:
@@ -261,41 +221,41 @@ class LocalPromptLayer:
 
     @property
     def operations(self) -> dict[str, Operation]:
-        """A copy of all recalculations of cells, by ``operation_id``."""
+        """A copy of all table operations, by ``operation_id``."""
         return dict(self._evaluations.operations)
 
     @property
     def calculations(self) -> dict[str, Calculation]:
-        """A copy of all calculations of scorecards, by ``calculation_id``."""
+        """A copy of all scorecard calculations, by ``calculation_id``."""
         return dict(self._evaluations.calculations)
 
     @property
     def reports(self) -> dict[int, ReportRun]:
-        """A copy of all final reports, by ``report_id``; those that were defined are among them."""
+        """A copy of all final reports, by ``report_id``, including those that were defined."""
         return dict(self._evaluations.reports)
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """A copy of the latest request records, oldest first, refused requests included."""
-        return self._log.latest()
+        """A copy of the latest request records, oldest first, including refused requests."""
+        return self._api.log.latest()
 
     def count(self, method: str | None = None, path_prefix: str = "/") -> int:
-        """Count all requests that ever arrived whole; exact even where records were dropped.
+        """Count all requests that arrived completely, including those whose record was dropped.
 
-        A request is counted before it is answered, and also if a fault keeps it from being. The
-        body of one without the right key is not waited for.
+        A request is counted before it is answered, also if a fault keeps it from being answered.
+        Of a request without the right key only the headers have to arrive.
 
         Args:
             method: as in ``"POST"``; ``None`` for any.
             path_prefix: compared with the raw, percent-encoded path without its query.
 
         """
-        return self._log.count(method, path_prefix)
+        return self._api.log.count(method, path_prefix)
 
     def posts_by_origin(self) -> Counter[Origin]:
-        """Count the runs that requests have started, by the task that asked for them.
+        """Count the runs that requests have started, by the task that requested them.
 
-        A count above 1 is a run started twice, unless the task was meant to.
+        A count above 1 is a run started twice, unless the task was meant to start several.
         """
         return Counter(
             Origin(*(execution.metadata.get(name, "") for name in Origin._fields))
@@ -310,7 +270,7 @@ class LocalPromptLayer:
 
     @property
     def connections_made(self) -> int:
-        """How many connections there ever were; with TLS, whose handshake succeeded."""
+        """How many connections there have been; with TLS, those whose handshake succeeded."""
         return self._connections.made
 
     def script(
@@ -323,48 +283,51 @@ class LocalPromptLayer:
         after: int = 0,
         acted_on: bool = False,
     ) -> Script:
-        """Let requests meet faults.
+        """Make requests meet faults.
 
             server.script(Reply(502, "<html>"), Reset(), method="GET")  # the next two GETs
             server.script(Close(), method="POST", acted_on=True)  # run started, answer lost
             with server.script(Silence(), times=None): ...  # every request, for a while
 
         Rules are asked in the order in which they were made; the first that has a fault for a
-        request decides. Faults come before the key is looked at.
+        request decides. Faults come before the key is checked.
 
         Args:
-            faults: one after the other, one for each request; or functions from ``Request`` to a
-                fault or ``None``, which leaves the request to the next rule. They are called in
-                the server's thread and must not wait for this server. The body of a request
+            faults: used one after the other, one for each request; or functions from ``Request``
+                to a fault or ``None``, which leaves the request to the next rule. They are called
+                in the server's thread and must not wait for this server. The body of a request
                 without the right key is empty.
             method: only requests of this method; ``None`` for any.
             path_prefix: compared with the raw, percent-encoded path without its query.
-            execution_id: only questions about this run.
-            times: how often to go through the faults; ``None`` for again and again.
+            execution_id: only polls of this run.
+            times: how often to go through the faults; ``None`` for as long as the rule exists.
             after: how many fitting requests to leave alone first.
-            acted_on: what a POST or DELETE that meets a fault does. ``False``: nothing, it might
-                as well not have arrived. ``True``: it starts its run, or cancels, and then the
-                answer meets the fault. A fault that only delays the true answer always acts.
-                Without meaning for a GET.
+            acted_on: whether a POST or DELETE that meets a fault takes effect. ``False``: it does
+                nothing, as if it had not arrived. ``True``: it starts its run, or cancels, and
+                then the answer meets the fault. A request whose fault only delays the true answer
+                always takes effect. No meaning for a GET.
 
         Returns:
-            A handle that tells how often the rule was used, and takes it back.
+            The rule, which says how often it was used and can be removed.
 
         Raises:
-            ValueError: there is no fault, or a number makes no sense.
+            ValueError: there is no fault, or a number is out of range.
 
         """
-        return self._faults.add(
+        rule = Script(
+            self._api.rules,
             faults,
             Selection(method, path_prefix, execution_id),
             times=times,
             after=after,
             acted_on=acted_on,
         )
+        self._api.rules.add(rule)
+        return rule
 
     def clear_scripts(self) -> None:
-        """Take back every rule of ``script``."""
-        self._faults.clear()
+        """Remove every rule of ``script``."""
+        self._api.rules.clear()
 
     def go_away(self) -> None:
         """Reset every connection and refuse new ones, until ``come_back``; the port is kept.
@@ -386,7 +349,7 @@ class LocalPromptLayer:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Be away for the length of a ``with`` block."""
+        """Go away for the length of a ``with`` block."""
         self.go_away()
         try:
             yield
@@ -394,7 +357,7 @@ class LocalPromptLayer:
             self.come_back()
 
     def drop_connections(self) -> None:
-        """Reset every open connection, as a gateway that restarts does.
+        """Reset every open connection, like a gateway that restarts.
 
         Raises:
             RuntimeError: it is not running.
@@ -403,11 +366,11 @@ class LocalPromptLayer:
         self._running.drop_connections()
 
     def rotate_key(self, new_key: str, *, keep_old: bool = False) -> None:
-        """Take a new key from the next request on; ``api_key`` is the new one.
+        """Accept a new key from the next request on; ``api_key`` is the new one.
 
         Args:
-            new_key: the key to ask for.
-            keep_old: take the keys so far too, until ``rotate_key`` is called without it.
+            new_key: the key.
+            keep_old: also accept the previous keys, until ``rotate_key`` is called without it.
 
         Raises:
             ValueError: the key cannot be sent in a header.
@@ -418,7 +381,7 @@ class LocalPromptLayer:
         self.api_key = new_key
 
     def use_certificate(self, kind: CertificateKind) -> None:
-        """Present another certificate; open connections are reset, so that every client meets it.
+        """Present another certificate; open connections are reset, so that every client sees it.
 
         Raises:
             RuntimeError: it is not running, or not with TLS.
@@ -454,7 +417,7 @@ class LocalPromptLayer:
         execution = self._executions.start(
             version.workflow, input_variables=input_variables or {}, metadata=metadata or {}
         )
-        self._changes.announce()
+        self._api.log.announce_change()
         return execution.id
 
     def start_operation(
@@ -474,7 +437,7 @@ class LocalPromptLayer:
             row_ids: zero-based numbers of the rows; ``None`` for all.
 
         Returns:
-            the ``operation_id``.
+            its ``operation_id``.
 
         Raises:
             LookupError: no such sheet, or no stale cell.
@@ -486,14 +449,14 @@ class LocalPromptLayer:
         )
         if not isinstance(operation, Operation):
             raise LookupError(f"sheet {sheet.title!r} has no stale cell")
-        self._changes.announce()
+        self._api.log.announce_change()
         return operation.id
 
     def start_calculation(self, table_id: str, sheet_id: str) -> str:
         """Recalculate the scorecard of a sheet without HTTP.
 
         Returns:
-            the ``calculation_id``.
+            its ``calculation_id``.
 
         Raises:
             LookupError: no such sheet, or it has no scorecard.
@@ -503,25 +466,25 @@ class LocalPromptLayer:
         if sheet.scorecard is None:
             raise LookupError(f"sheet {sheet.title!r} has no scorecard")
         calculation = self._evaluations.start_calculation(table, sheet, sheet.scorecard)
-        self._changes.announce()
+        self._api.log.announce_change()
         return calculation.id
 
     def start_report(self, report_id: int, name: str) -> int:
         """Run an evaluation pipeline without HTTP.
 
         Returns:
-            the ``report_id`` of the final report.
+            the ``report_id`` of its final report.
 
         Raises:
             LookupError: no such pipeline.
 
         """
         run = self._evaluations.start_report(report_id, name)
-        self._changes.announce()
+        self._api.log.announce_change()
         return run.id
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float) -> None:
-        """Block until ``predicate()`` holds; it is asked at once and after every request.
+        """Block until ``predicate()`` holds; it is evaluated now and after every request.
 
             server.wait_for(lambda: server.count("POST", "/workflows/") >= 3, timeout=10)
 
@@ -530,46 +493,16 @@ class LocalPromptLayer:
             timeout: in seconds of real time, whatever the server's clock.
 
         Raises:
-            TimeoutError: it did not come to hold in time.
+            TimeoutError: it did not hold in time.
 
         """
-        self._changes.wait_for(predicate, timeout)
+        self._api.log.wait_for(predicate, timeout)
 
     @property
     def _running(self) -> HttpThread:
         if self._thread is None:
             raise RuntimeError("the local PromptLayer is not running")
         return self._thread
-
-    def _answer(self, request: Request) -> Outcome:
-        arrived_at = self._clock()
-        fault, acted_on = self._faults.take(request) or (None, True)
-        only_asks = request.method not in ("POST", "DELETE")
-        if acted_on or only_asks or (fault and needs_true_answer(fault)):
-            answer = self._api.answer(request)
-        else:
-            answer = _NOT_ACTED_ON
-        # Recorded before it is sent: whoever has an answer finds the request counted.
-        self._log.add(
-            RecordedRequest(
-                method=request.method,
-                raw_path=request.raw_path,
-                query=request.query,
-                headers={
-                    name: value for name, value in request.headers.items() if name != KEY_HEADER
-                },
-                key_was_right=self._api.key_is_right(request),
-                status=answer.status if fault is None else status_of(fault, answer.status),
-                arrived_at=arrived_at,
-                fault=fault,
-            )
-        )
-        self._changes.announce()
-        return Outcome(_reply(answer), fault)
-
-
-def _reply(answer: Answer) -> Reply:
-    return Reply(answer.status, answer.body, answer.headers)
 
 
 def _check_key(api_key: str) -> None:
@@ -578,7 +511,7 @@ def _check_key(api_key: str) -> None:
 
 
 def _loopback(host: str) -> str:
-    # The name may resolve to two addresses, which would be two servers on two ports.
+    # "localhost" may resolve to two addresses, which would be two servers on two ports.
     address = "127.0.0.1" if host == "localhost" else host
     try:
         is_loopback = ipaddress.ip_address(address).is_loopback

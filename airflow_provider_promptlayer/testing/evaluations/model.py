@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation is: tables with scorecards, and the reports of old; and how each of them ends.
+"""Definitions of evaluations: tables with scorecards, legacy reports, and how each of them ends.
 
-The rule here is that of ``workflows.py``: a definition that exists is a valid one. Ids that are
-not given are derived from the names, so that the same definitions always have the same ids.
+A definition that exists is valid. Ids that are not given are derived from the names, so that the
+same definitions always have the same ids.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from airflow_provider_promptlayer.testing.workflows.model import JsonValue
+from airflow_provider_promptlayer.testing.json_text import JsonValue
 
 VERDICTS = ("pass", "warn", "fail", "error", "skipped")
 CALCULATION_STATUSES = ("queued", "running", "completed", "failed", "cancelled")
@@ -21,9 +21,9 @@ ROWS_PAGING = ("both", "flat", "nested")
 
 
 def derived_id(kind: str, *parts: object) -> str:
-    """Give the UUID of a thing: the same for the same kind and parts."""
+    """Return a UUID, always the same for the same kind and parts."""
     text = "/".join((kind, *map(str, parts)))
-    # Names may hold lone surrogates, which UTF-8 cannot.
+    # Names may hold lone surrogates, which UTF-8 cannot encode.
     return str(uuid5(NAMESPACE_URL, text.encode(errors="backslashreplace").decode()))
 
 
@@ -34,7 +34,7 @@ class Column:
     Args:
         title: any text.
         id: a UUID; derived from the title if it is empty.
-        type: ``TEXT`` for a column that cannot be recalculated, else one of PromptLayer's words.
+        type: ``TEXT`` for a column that cannot be recalculated, or another of PromptLayer's types.
         cell_duration: seconds that a cell takes; ``math.inf`` for cells that never end.
         failing_rows: zero-based numbers of the rows whose cells fail.
         is_stale: whether the cells are stale before the first operation, rather than completed.
@@ -53,7 +53,7 @@ class Column:
     is_stale: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what could never be served."""
+        """Check the arguments."""
         _identify(self, "column", self.title)
         _check_seconds(f"column {self.title!r}", "cell_duration", self.cell_duration)
         object.__setattr__(self, "failing_rows", tuple(self.failing_rows))
@@ -61,7 +61,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A criterion of a scorecard ("step" in the description), and its summary.
+    """A criterion of a scorecard (called step in the description) and its summary.
 
     Raises:
         ValueError: with one line that names the criterion.
@@ -77,16 +77,16 @@ class Criterion:
     error_summary: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what could never be served."""
+        """Check the arguments."""
         _identify(self, "criterion", self.title)
         _check_verdict(f"criterion {self.title!r}", self.verdict)
 
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """How a row is judged. ``reasons`` maps titles of criteria that it does not meet to why.
+    """The verdict on a row. ``reasons`` maps titles of criteria that it does not meet to why.
 
-    The API shows a reason as ``id_field``; as ``error_message`` where the verdict is ``error``.
+    The API shows a reason as ``evidence``, or as ``error_message`` if the verdict is ``error``.
 
     Raises:
         ValueError: there is no such verdict.
@@ -100,25 +100,25 @@ class ScoredRow:
     reasons: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what could never be served."""
+        """Check the arguments."""
         _check_verdict("a row of a scorecard", self.verdict)
 
 
 @dataclass(frozen=True)
 class Scorecard:
-    """The scorecard of a sheet, and what every calculation of it gives.
+    """The scorecard of a sheet, and the result of every calculation of it.
 
     Args:
         name: any text.
         criteria: in the order in which the API lists them.
         rows: one for each row of the sheet, from the first.
         id: a UUID; derived from the name if it is empty.
-        verdict: of the whole, ``None`` for none.
-        score: of the whole, ``None`` for none.
+        verdict: the aggregate verdict.
+        score: the aggregate score.
         drift_summary: any JSON object, or ``None``.
         queue_duration: seconds in ``queued``.
-        duration: seconds in ``running`` after that; ``math.inf`` for one that never ends.
-        status: how it ends: ``completed``, ``failed``, or any text.
+        duration: seconds in ``running`` after that; ``math.inf`` if it never ends.
+        status: the final status: ``completed``, ``failed``, or any text.
         error_summary: what went wrong.
 
     Raises:
@@ -140,7 +140,7 @@ class Scorecard:
     error_summary: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what could never be served."""
+        """Check the arguments."""
         where = f"scorecard {self.name!r}"
         _identify(self, "scorecard", self.name)
         _check_verdict(where, self.verdict)
@@ -168,10 +168,10 @@ class Sheet:
         row_count: how many rows there are.
         id: a UUID; derived from the title if it is empty.
         scorecard: ``None`` for a sheet without one.
-        confirm_above: an operation on more cells than this asks for a confirmation; ``None``:
-            never.
-        status_lag: seconds for which an operation calls itself running after its last cell.
-        rows_paging: where a page of rows has ``next_cursor`` and ``has_more``: at the top
+        confirm_above: an operation on more cells than this needs a confirmation; ``None``: none
+            does.
+        status_lag: seconds for which an operation is still ``running`` after its last cell.
+        rows_paging: where a page of rows has ``next_cursor`` and ``has_more``: at the top level
             (``flat``), as the description says; in an object ``pagination`` (``nested``), as
             PromptLayer's libraries read it; or in ``both``.
 
@@ -191,7 +191,7 @@ class Sheet:
     rows_paging: str = "both"
 
     def __post_init__(self) -> None:
-        """Refuse what could never be served."""
+        """Check the arguments."""
         where = f"sheet {self.title!r}"
         _identify(self, "sheet", self.title)
         _check_seconds(where, "status_lag", self.status_lag)
@@ -219,7 +219,7 @@ class Table:
     id: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what could never be served."""
+        """Check the arguments."""
         _identify(self, "table", self.title)
         object.__setattr__(self, "sheets", tuple(self.sheets))
         _check_unique(f"table {self.title!r}", "sheets", (sheet.id for sheet in self.sheets))
@@ -227,17 +227,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation pipeline, and what becomes of each run; or a final report, long since done.
+    """An evaluation pipeline and how each run of it ends; or a final report that has ended.
 
     Cells end evenly over ``duration``, the failing ones last.
 
     Args:
         name: any text.
         id: a number; chosen by the server if ``None``.
-        is_blueprint: whether it is a pipeline, which can be run and has no score of its own.
+        is_blueprint: whether it is a pipeline: it can be run, and has no score itself.
         cells: how many cells a run has.
         failed_cells: how many of them fail.
-        duration: seconds that a run takes; ``math.inf`` for one that never ends.
+        duration: seconds that a run takes; ``math.inf`` if it never ends.
         score: ``overall_score``, 0 to 100, or ``None``.
         column_scores: column name -> score.
         score_calculation_error: why there is no score.
@@ -261,7 +261,7 @@ class Report:
     has_dynamic_dataset: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what could never be served."""
+        """Check the arguments."""
         where = f"report {self.name!r}"
         _check_seconds(where, "duration", self.duration)
         if self.id is not None and self.id < 1:
@@ -271,7 +271,7 @@ class Report:
 
     @property
     def score_type(self) -> str:
-        """How the score came about, in PromptLayer's words."""
+        """How the score is calculated, in PromptLayer's words."""
         columns = len(self.column_scores or ())
         return ("none", "single_column")[columns] if columns < 2 else "multi_column"
 
@@ -287,7 +287,7 @@ def _identify(thing: Any, kind: str, name: str) -> None:
 
 
 def _check_seconds(where: str, name: str, seconds: float) -> None:
-    # `not >=` rather than `<`, so that NaN is refused too.
+    # `not >=` rather than `<` refuses NaN too.
     if not seconds >= 0:
         raise ValueError(f"{where}: {name} is {seconds}, must be >= 0")
 

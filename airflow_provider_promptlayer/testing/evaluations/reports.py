@@ -1,24 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """The endpoints below ``/reports``.
 
-The rule here is that of ``workflow_endpoints.py``. In the description a *blueprint* is what can be
-run, and a final report, which a run makes, is what has a score.
+In the description a *blueprint* is a pipeline that can be run; a run makes a *final report*, which
+has a score.
 """
 
 from __future__ import annotations
 
-import re
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, StringConstraints
 
 from airflow_provider_promptlayer.testing.evaluations.model import Report
 from airflow_provider_promptlayer.testing.evaluations.runs import EvaluationRuns, ReportRun
-from airflow_provider_promptlayer.testing.http.body_fields import BodyFields, json_object
-from airflow_provider_promptlayer.testing.http.messages import Answer, Request, refusal
-from airflow_provider_promptlayer.testing.http.routing import Route
-from airflow_provider_promptlayer.testing.http.validation import Errors
-from airflow_provider_promptlayer.testing.workflows.model import JsonValue
+from airflow_provider_promptlayer.testing.http.app import answer, get, refusal
+from airflow_provider_promptlayer.testing.http.validation import (
+    Body,
+    Int64,
+    Integer,
+    read_body,
+    read_path,
+)
+from airflow_provider_promptlayer.testing.json_text import JsonValue
 
-_DIGITS = re.compile(r"-?[0-9]{1,18}")
 _TIME = "2026-01-01T00:00:00Z"
+
+
+class _Path(BaseModel):
+    report_id: Integer
+
+
+class _RunReport(Body):
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    dataset_id: Int64 | None = None
+    refresh_dataset: bool | None = None
 
 
 class ReportEndpoints:
@@ -28,41 +44,38 @@ class ReportEndpoints:
         self._runs = runs
 
     @property
-    def routes(self) -> list[Route]:
-        """The endpoints with their methods and paths."""
+    def routes(self) -> list[web.RouteDef]:
+        """The endpoints."""
+        report = "/reports/{report_id:[^/]+}"
         return [
-            Route("POST", "/reports/{report_id}/run", self.run),
-            Route("GET", "/reports/{report_id}", self.get_report),
-            Route("GET", "/reports/{report_id}/score", self.get_score),
+            web.post(f"{report}/run", self.run),
+            get(report, self.get_report),
+            get(f"{report}/score", self.get_score),
         ]
 
-    def run(self, request: Request, report_id: str) -> Answer:
-        """Start a final report: 201; 403 for a report that is none of a pipeline."""
-        number = _number(report_id)
-        fields = BodyFields(json_object(request))
-        name = fields.required_text("name", longest=255)
-        dataset_id = fields.integer("dataset_id")
-        refresh_dataset = fields.boolean_or_null("refresh_dataset")
-        fields.errors.check()
+    async def run(self, request: web.Request) -> web.Response:
+        """Start a final report: 201; 403 if the report is not a pipeline."""
+        number = read_path(request, _Path).report_id
+        body = await read_body(request, _RunReport)
         blueprint = self._runs.blueprints.get(number)
         if blueprint is None:
             if number in self._runs.reports:
                 raise refusal(403, "Can only run evaluation pipeline reports")
             raise refusal(404, "Report not found")
-        if refresh_dataset and not blueprint.has_dynamic_dataset:
+        if body.refresh_dataset and not blueprint.has_dynamic_dataset:
             raise refusal(403, "Dataset refresh is not allowed")
         run = self._runs.start_report(
             number,
-            name,
-            dataset_id=dataset_id,
-            refresh_dataset=bool(refresh_dataset),
+            body.name,
+            dataset_id=body.dataset_id,
+            refresh_dataset=bool(body.refresh_dataset),
             was_posted=True,
         )
-        return Answer(201, {"success": True, "report_id": run.id})
+        return answer(201, {"success": True, "report_id": run.id})
 
-    def get_report(self, _request: Request, report_id: str) -> Answer:
-        """Give the state of a report; a pipeline has no cells and is called completed."""
-        number = _number(report_id)
+    async def get_report(self, request: web.Request) -> web.Response:
+        """Return the state of a report; a pipeline has no cells, and its status is completed."""
+        number = read_path(request, _Path).report_id
         now = self._runs.now()
         run = self._runs.reports.get(number)
         blueprint = self._runs.blueprints.get(number)
@@ -75,7 +88,7 @@ class ReportEndpoints:
             counts = dict.fromkeys(("COMPLETED", "FAILED", "QUEUED", "RUNNING"), 0)
         else:
             raise refusal(404, "Report not found")
-        return Answer(
+        return answer(
             200,
             {
                 "success": True,
@@ -87,9 +100,9 @@ class ReportEndpoints:
             },
         )
 
-    def get_score(self, _request: Request, report_id: str) -> Answer:
-        """Give the score of a final report; null until it has completed."""
-        number = _number(report_id)
+    async def get_score(self, request: web.Request) -> web.Response:
+        """Return the score of a final report; null until it has completed."""
+        number = read_path(request, _Path).report_id
         if number in self._runs.blueprints:
             raise refusal(400, "Blueprint reports do not have scores")
         run = self._runs.reports.get(number)
@@ -97,7 +110,7 @@ class ReportEndpoints:
             raise refusal(404, "Report not found")
         report = run.report
         is_done = run.status(self._runs.now()) == "COMPLETED"
-        return Answer(
+        return answer(
             200,
             {
                 "success": True,
@@ -110,15 +123,6 @@ class ReportEndpoints:
                 },
             },
         )
-
-
-def _number(report_id: str) -> int:
-    if not _DIGITS.fullmatch(report_id):
-        errors = Errors("path")
-        message = "Input should be a valid integer, unable to parse string as an integer"
-        errors.add("int_parsing", message, "report_id")
-        raise errors.refusal()
-    return int(report_id)
 
 
 def _description(number: int, name: str, report: Report, run: ReportRun | None) -> JsonValue:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was started on tables, scorecards and reports, and its state at the present moment.
+"""Operations, calculations and report runs, and the state of each at any moment.
 
-The rule here is that of ``executions.py``: a start time and a plan, both fixed, and the clock. A
-cancellation is a second fixed time, after which nothing moves.
+As with executions of workflows, each has a start time and a plan, and its state is computed from
+these and the clock. A cancellation is a second fixed time, at which the state freezes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Operation:
     status_lag: float = field(default=0.0, repr=False)
 
     def cell_statuses(self, now: float) -> list[str]:
-        """Give the status of each of its cells."""
+        """Return the status of each of its cells."""
         is_cancelled = self.cancelled_at is not None
         elapsed = (now if self.cancelled_at is None else self.cancelled_at) - self.started_at
         statuses = []
@@ -73,9 +73,9 @@ class Operation:
         return statuses
 
     def status(self, now: float) -> str:
-        """Give its own status, which lags behind that of its cells.
+        """Return its own status, which lags behind that of its cells.
 
-        PromptLayer's description has no words for it; these are a scorecard's.
+        PromptLayer's description does not list its values; these are those of a scorecard.
         """
         if self.cancelled_at is not None:
             return "cancelled"
@@ -100,7 +100,7 @@ class Calculation:
     cancelled_at: float | None = None
 
     def status(self, now: float) -> str:
-        """Give its status."""
+        """Return its status."""
         if self.cancelled_at is not None:
             return "cancelled"
         elapsed = now - self.started_at
@@ -110,7 +110,7 @@ class Calculation:
         return "running" if elapsed < card.queue_duration + card.duration else card.status
 
     def rows(self, now: float) -> list[tuple[int, ScoredRow]]:
-        """Give the rows it has judged, by number; none before its end."""
+        """Return the rows it has scored, by number; none before its end."""
         if self.status(now) != "completed":
             return []
         return [
@@ -134,11 +134,11 @@ class ReportRun:
     report: Report = field(repr=False)
 
     def status(self, now: float) -> str:
-        """Give its status."""
+        """Return its status."""
         return RUNNING if now - self.started_at < self.report.duration else COMPLETED
 
     def status_counts(self, now: float) -> dict[str, int]:
-        """Give the number of cells in each status."""
+        """Return the number of cells in each status."""
         cells, failing = self.report.cells, self.report.failed_cells
         is_done = self.status(now) == COMPLETED
         share = 1.0 if is_done else (now - self.started_at) / self.report.duration
@@ -153,7 +153,9 @@ class ReportRun:
 
 
 class EvaluationRuns:
-    """Everything that was started on some definitions. Safe to use from any thread.
+    """All operations, calculations and report runs of one server.
+
+    Safe to use from any thread.
 
     Raises:
         ValueError: two definitions claim the same id.
@@ -192,7 +194,7 @@ class EvaluationRuns:
                 )
 
     def sheet(self, table_id: str, sheet_id: str) -> tuple[Table, Sheet]:
-        """Give a sheet, and its table.
+        """Return a sheet, and its table.
 
         Raises:
             UnknownEvaluationError: there is none.
@@ -207,11 +209,11 @@ class EvaluationRuns:
         raise UnknownEvaluationError("Sheet not found")
 
     def version(self, table: Table, sheet: Sheet) -> int:
-        """Give the number of a sheet's version; every operation makes a new one."""
+        """Return the number of a sheet's version; every operation makes a new one."""
         return 1 + self._versions[table.id, sheet.id]
 
     def cell_statuses(self, table: Table, sheet: Sheet) -> dict[tuple[str, int], str]:
-        """Give the status of every cell of a sheet, by column and row."""
+        """Return the status of every cell of a sheet, by column and row."""
         statuses = {
             (column.id, row): STALE if column.is_stale and column.type != "TEXT" else COMPLETED
             for row in range(sheet.row_count)
@@ -224,7 +226,7 @@ class EvaluationRuns:
         return statuses
 
     def active_operations(self, table: Table, sheet: Sheet) -> list[Operation]:
-        """Give the operations on a sheet that have not ended."""
+        """Return the operations on a sheet that have not ended."""
         now = self.now()
         found = self.operations_on(table, sheet)
         return [operation for operation in found if operation.status(now) == "running"]
@@ -244,8 +246,8 @@ class EvaluationRuns:
         """Start an operation on the cells that fit.
 
         Returns:
-            the operation; or 0 where no cell fits; or a token where it has to be confirmed. A
-            token holds for the same cells, once.
+            the operation; 0 if no cell fits; or a confirmation token if it has to be confirmed. A
+            token is valid once, for the same cells.
 
         """
         with self._lock:
@@ -283,11 +285,11 @@ class EvaluationRuns:
         return operation
 
     def cells_of_token(self, token: str) -> int:
-        """Give the number of cells that a token is for."""
+        """Return the number of cells that a confirmation token is for."""
         return len(self._tokens[token])
 
     def cancel_operation(self, operation: Operation) -> int:
-        """Cancel an operation; give the number of cells that it has not calculated."""
+        """Cancel an operation; return the number of cells that it has not calculated."""
         with self._lock:
             operation = self.operations[operation.id]
             now = self.now()
@@ -324,7 +326,7 @@ class EvaluationRuns:
         return calculation
 
     def calculations_on(self, table: Table, sheet: Sheet) -> list[Calculation]:
-        """Give the calculations of a sheet's scorecard, oldest first."""
+        """Return the calculations of a sheet's scorecard, oldest first."""
         with self._lock:
             return [
                 calculation
@@ -333,7 +335,7 @@ class EvaluationRuns:
             ]
 
     def cancel_calculations(self, table: Table, sheet: Sheet) -> list[Calculation]:
-        """Cancel every calculation that is queued or running, and give these."""
+        """Cancel every calculation that is queued or running, and return these."""
         now = self.now()
         cancelled = []
         for calculation in self.calculations_on(table, sheet):
@@ -375,7 +377,7 @@ class EvaluationRuns:
         return run
 
     def operations_on(self, table: Table, sheet: Sheet) -> list[Operation]:
-        """Give the operations of a sheet, oldest first."""
+        """Return the operations of a sheet, oldest first."""
         return [
             operation
             for operation in list(self.operations.values())

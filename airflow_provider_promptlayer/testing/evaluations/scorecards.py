@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The endpoints below ``/api/public/v2/tables/{table_id}/sheets/{sheet_id}/scorecard``.
 
-The rule here is that of ``workflow_endpoints.py``. The description leaves the shape of criterion
-summaries and step results open; here both are objects by the id of the step. A summary has
-``title``, ``verdict``, ``score`` and ``error_summary``; a step result has the fields that
-PromptLayer's Python library reads: ``verdict``, ``score``, ``raw_value``, ``id_field`` and
-``error_message``.
+The description does not define criterion summaries and step results; here both are objects by the
+id of the step. A summary has ``title``, ``verdict``, ``score`` and ``error_summary``; a step
+result has the fields that PromptLayer's Python library reads: ``verdict``, ``score``,
+``raw_value``, ``evidence`` and ``error_message``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Annotated, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, Field
 
 from airflow_provider_promptlayer.testing.evaluations.model import (
     CALCULATION_STATUSES,
-    VERDICTS,
     Criterion,
     Scorecard,
     ScoredRow,
@@ -28,20 +30,38 @@ from airflow_provider_promptlayer.testing.evaluations.runs import (
     EvaluationRuns,
 )
 from airflow_provider_promptlayer.testing.evaluations.tables import SHEET_PATH, find_sheet
-from airflow_provider_promptlayer.testing.http.messages import Answer, Request, refusal
-from airflow_provider_promptlayer.testing.http.routing import Route
-from airflow_provider_promptlayer.testing.http.strict_body import (
-    check_uuids,
-    is_row,
-    is_uuid,
-    list_of,
-    query_number,
-    read_body,
+from airflow_provider_promptlayer.testing.http.app import answer, get, refusal
+from airflow_provider_promptlayer.testing.http.validation import (
+    Integer,
+    Row,
+    TableBody,
+    Uuid,
+    path_uuid,
+    read_table_body,
+    read_table_query,
 )
-from airflow_provider_promptlayer.testing.workflows.model import JsonValue
+from airflow_provider_promptlayer.testing.json_text import JsonValue
 
-_SELECTION = {"row_indices": list_of(is_row), "step_ids": list_of(is_uuid)}
 _TIME = "2026-01-01T00:00:00Z"
+_PlainRow = Annotated[Integer, Field(ge=0)]
+
+
+class _Selection(TableBody):
+    # Absent they mean all; they may not be null.
+    row_indices: list[Row] = Field(default_factory=list)
+    step_ids: list[Uuid] = Field(default_factory=list)
+
+
+class _ListRows(BaseModel):
+    calculation_id: Uuid | None = None
+    verdict: Literal["pass", "warn", "fail", "error", "skipped"] | None = None
+    cursor: _PlainRow | None = None
+    limit: Annotated[Integer, Field(ge=1, le=100)] = 50
+
+
+class _GetRow(BaseModel):
+    row_index: _PlainRow
+    calculation_id: Uuid | None = None
 
 
 class ScorecardEndpoints:
@@ -51,26 +71,27 @@ class ScorecardEndpoints:
         self._runs = runs
 
     @property
-    def routes(self) -> list[Route]:
-        """The endpoints with their methods and paths."""
+    def routes(self) -> list[web.RouteDef]:
+        """The endpoints."""
         scorecard = f"{SHEET_PATH}/scorecard"
+        calculation = f"{scorecard}/calculations/{{calculation_id:[^/]+}}"
         return [
-            Route("GET", scorecard, self.get_scorecard),
-            Route("POST", f"{scorecard}/recalculate", self.recalculate),
-            Route("POST", f"{scorecard}/cancel", self.cancel),
-            Route("GET", f"{scorecard}/calculations/{{calculation_id}}", self.get_calculation),
-            Route("GET", f"{scorecard}/rows", self.list_rows),
-            Route("GET", f"{scorecard}/rows/{{row_index}}", self.get_row),
+            get(scorecard, self.get_scorecard),
+            web.post(f"{scorecard}/recalculate", self.recalculate),
+            web.post(f"{scorecard}/cancel", self.cancel),
+            get(calculation, self.get_calculation),
+            get(f"{scorecard}/rows", self.list_rows),
+            get(f"{scorecard}/rows/{{row_index:[^/]+}}", self.get_row),
         ]
 
-    def get_scorecard(self, _request: Request, table_id: str, sheet_id: str) -> Answer:
-        """Describe the scorecard with its latest calculation; null where there is none."""
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
+    async def get_scorecard(self, request: web.Request) -> web.Response:
+        """Describe the scorecard with its latest calculation; null if there is none."""
+        table, sheet = find_sheet(self._runs, request)
         calculations = self._runs.calculations_on(table, sheet)
         latest = calculations[-1] if calculations else None
         calculation = self._calculation(latest) if latest else None
         card = sheet.scorecard
-        return Answer(
+        return answer(
             200,
             {
                 "success": True,
@@ -88,26 +109,19 @@ class ScorecardEndpoints:
             },
         )
 
-    def recalculate(self, request: Request, table_id: str, sheet_id: str) -> Answer:
-        """Start a calculation: 202. One that is under way is neither joined nor ended."""
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
-        fields = read_body(request, _SELECTION, nullable=(), required=False)
+    async def recalculate(self, request: web.Request) -> web.Response:
+        """Start a calculation: 202. It neither joins nor ends one that is under way."""
+        table, sheet = find_sheet(self._runs, request)
+        body = await read_table_body(request, _Selection, required=False)
         card = _scorecard_of(sheet)
-        steps = {criterion.id for criterion in card.criteria}
-        if any(step.lower() not in steps for step in fields.get("step_ids", ())):
+        if not {criterion.id for criterion in card.criteria}.issuperset(body.step_ids):
             raise refusal(400, "Invalid request: step_ids has a step of another scorecard")
-        if any(row >= sheet.row_count for row in fields.get("row_indices", ())):
+        if any(row >= sheet.row_count for row in body.row_indices):
             raise refusal(400, "Invalid request: row_indices has a row that does not exist")
-        calculation = self._runs.start_calculation(
-            table,
-            sheet,
-            card,
-            row_indices=fields.get("row_indices"),
-            step_ids=fields.get("step_ids"),
-            was_posted=True,
-        )
+        given = body.model_dump(exclude_unset=True)
+        calculation = self._runs.start_calculation(table, sheet, card, was_posted=True, **given)
         status = calculation.status(self._runs.now())
-        return Answer(
+        return answer(
             202,
             {
                 "success": True,
@@ -117,13 +131,13 @@ class ScorecardEndpoints:
             },
         )
 
-    def cancel(self, request: Request, table_id: str, sheet_id: str) -> Answer:
-        """Cancel whatever is queued or running on the sheet, of whatever rows and steps."""
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
-        read_body(request, _SELECTION, nullable=(), required=False)
+    async def cancel(self, request: web.Request) -> web.Response:
+        """Cancel every calculation of the sheet that is queued or running, whatever its rows."""
+        table, sheet = find_sheet(self._runs, request)
+        await read_table_body(request, _Selection, required=False)
         card = _scorecard_of(sheet)
         cancelled = self._runs.cancel_calculations(table, sheet)
-        return Answer(
+        return answer(
             200,
             {
                 "success": True,
@@ -135,13 +149,12 @@ class ScorecardEndpoints:
             },
         )
 
-    def get_calculation(
-        self, _request: Request, table_id: str, sheet_id: str, calculation_id: str
-    ) -> Answer:
-        """Give the state of a calculation; what it has found, once it has completed."""
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
+    async def get_calculation(self, request: web.Request) -> web.Response:
+        """Return the state of a calculation, and its results once it has completed."""
+        table, sheet = find_sheet(self._runs, request)
+        calculation_id = path_uuid(request, "calculation_id")
         calculation = self._calculation(self._find(table, sheet, calculation_id))
-        return Answer(
+        return answer(
             200,
             {
                 "success": True,
@@ -151,53 +164,50 @@ class ScorecardEndpoints:
             },
         )
 
-    def list_rows(self, request: Request, table_id: str, sheet_id: str) -> Answer:
+    async def list_rows(self, request: web.Request) -> web.Response:
         """List the rows of a calculation by page; counts are of all rows, whatever the filter."""
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
-        query = request.query
-        cursor = query_number(query, "cursor", least=0)
-        limit = query_number(query, "limit", least=1, most=100) or 50
-        verdict = query.get("verdict")
-        if verdict not in (None, *VERDICTS):
-            raise refusal(400, "Invalid query parameter verdict")
-        calculation = self._wanted(table, sheet, query.get("calculation_id"))
+        table, sheet = find_sheet(self._runs, request)
+        query = read_table_query(request, _ListRows)
+        calculation = self._wanted(table, sheet, query.calculation_id)
         rows = calculation.rows(self._runs.now()) if calculation else []
         found = [
             (number, row)
             for number, row in rows
-            if (cursor is None or number > cursor) and verdict in (None, row.verdict)
+            if (query.cursor is None or number > query.cursor)
+            and query.verdict in (None, row.verdict)
         ]
-        page = found[:limit]
+        page = found[: query.limit]
         counts = Counter(row.verdict for _, row in rows if row.verdict is not None)
-        return Answer(
+        return answer(
             200,
             {
                 "success": True,
                 "calculation_id": calculation and calculation.id,
                 "rows": [_row(number, row) for number, row in page],
-                "next_cursor": page[-1][0] if len(found) > limit else None,
+                "next_cursor": page[-1][0] if len(found) > query.limit else None,
                 "verdict_counts": dict(counts),
             },
         )
 
-    def get_row(self, request: Request, table_id: str, sheet_id: str, row_index: str) -> Answer:
-        """Give one row of a calculation with the results of its steps."""
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
-        number = query_number({"row_index": row_index}, "row_index", least=0)
-        calculation = self._wanted(table, sheet, request.query.get("calculation_id"))
+    async def get_row(self, request: web.Request) -> web.Response:
+        """Return one row of a calculation with the results of its steps."""
+        table, sheet = find_sheet(self._runs, request)
+        row_index = request.match_info["row_index"]
+        query = read_table_query(request, _GetRow, row_index=row_index)
+        calculation = self._wanted(table, sheet, query.calculation_id)
         rows = dict(calculation.rows(self._runs.now())) if calculation else {}
-        if calculation is None or number not in rows:
+        if calculation is None or query.row_index not in rows:
             raise refusal(404, "Row result not found")
-        row = rows[number]
-        return Answer(
+        row = rows[query.row_index]
+        return answer(
             200,
             {
                 "success": True,
-                "id": derived_id("row result", calculation.id, number),
+                "id": derived_id("row result", calculation.id, query.row_index),
                 "calculation_id": calculation.id,
                 "scorecard_id": calculation.scorecard.id,
                 "sheet_id": sheet.id,
-                **_row(number, row),
+                **_row(query.row_index, row),
                 "step_results": {
                     criterion.id: _step_result(criterion, row)
                     for criterion in _criteria(calculation)
@@ -215,8 +225,7 @@ class ScorecardEndpoints:
         return calculations[-1] if calculations else None
 
     def _find(self, table: Table, sheet: Sheet, calculation_id: str) -> Calculation:
-        check_uuids(calculation_id=calculation_id)
-        found = self._runs.calculations.get(calculation_id.lower())
+        found = self._runs.calculations.get(calculation_id)
         if found is None or (found.table_id, found.sheet_id) != (table.id, sheet.id):
             raise refusal(404, "Calculation not found")
         return found

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations and rows below ``/api/public/v2/tables/{table_id}/sheets/{sheet_id}``.
-
-The rule here is that of ``workflow_endpoints.py``: what the description says, and a docstring
-where it is silent.
-"""
+"""The operations and rows below ``/api/public/v2/tables/{table_id}/sheets/{sheet_id}``."""
 
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, Field
 
 from airflow_provider_promptlayer.testing.evaluations.model import Column, Sheet, Table, derived_id
 from airflow_provider_promptlayer.testing.evaluations.runs import (
-    CELL_STATUSES,
     COMPLETED,
     FAILED,
     QUEUED,
@@ -23,30 +22,20 @@ from airflow_provider_promptlayer.testing.evaluations.runs import (
     Operation,
     UnknownEvaluationError,
 )
-from airflow_provider_promptlayer.testing.http.messages import Answer, Request, refusal
-from airflow_provider_promptlayer.testing.http.routing import Route
-from airflow_provider_promptlayer.testing.http.strict_body import (
-    check_uuids,
-    is_row,
-    is_uuid,
-    list_of,
-    one_of,
-    query_flag,
-    query_number,
-    query_word,
-    read_body,
+from airflow_provider_promptlayer.testing.http.app import answer, get, refusal
+from airflow_provider_promptlayer.testing.http.validation import (
+    Integer,
+    Row,
+    TableBody,
+    Uuid,
+    path_uuid,
+    read_table_body,
+    read_table_query,
 )
-from airflow_provider_promptlayer.testing.workflows.model import JsonValue
+from airflow_provider_promptlayer.testing.json_text import JsonValue
 
-SHEET_PATH = "/api/public/v2/tables/{table_id}/sheets/{sheet_id}"
+SHEET_PATH = "/api/public/v2/tables/{table_id:[^/]+}/sheets/{sheet_id:[^/]+}"
 
-_OPERATION_FIELDS = {
-    "operation": one_of(("recalculate",)),
-    "column_ids": list_of(is_uuid),
-    "row_ids": list_of(is_row),
-    "statuses": list_of(one_of(CELL_STATUSES)),
-    "confirmation_token": lambda value: isinstance(value, str),
-}
 _STATUS_IN_ROW = {
     STALE: "stale",
     QUEUED: "queued",
@@ -54,17 +43,36 @@ _STATUS_IN_ROW = {
     COMPLETED: "completed",
     FAILED: "error",
 }
-_NULLABLE = ("column_ids", "row_ids", "statuses", "confirmation_token")
 
 
-def find_sheet(runs: EvaluationRuns, table_id: str, sheet_id: str) -> tuple[Table, Sheet]:
-    """Give the sheet that a path means.
+class _CreateOperation(TableBody):
+    operation: Literal["recalculate"] = "recalculate"
+    column_ids: list[Uuid] | None = None
+    row_ids: list[Row] | None = None
+    statuses: (
+        list[Literal["STALE", "QUEUED", "DISPATCHED", "RUNNING", "COMPLETED", "FAILED"]] | None
+    ) = None
+    confirmation_token: str | None = None
+
+
+class _ListRows(BaseModel):
+    cursor: str | None = None
+    limit: Annotated[Integer, Field(ge=1, le=100)] = 100
+    order: Literal["asc", "desc"] = "asc"
+    include_columns: bool | None = None
+    include_row_count: bool = True
+    include_system_columns: bool = False
+    include_execution_metadata_aggregates: bool = False
+
+
+def find_sheet(runs: EvaluationRuns, request: web.Request) -> tuple[Table, Sheet]:
+    """Return the sheet of a path, and its table.
 
     Raises:
-        RefusalError: 400 for an id that is no UUID, 404 if there is no such sheet.
+        RefusalError: 400 for an id that is not a UUID, 404 if there is no such sheet.
 
     """
-    check_uuids(table_id=table_id, sheet_id=sheet_id)
+    table_id, sheet_id = path_uuid(request, "table_id"), path_uuid(request, "sheet_id")
     try:
         return runs.sheet(table_id, sheet_id)
     except UnknownEvaluationError as error:
@@ -78,47 +86,44 @@ class TableEndpoints:
         self._runs = runs
 
     @property
-    def routes(self) -> list[Route]:
-        """The endpoints with their methods and paths."""
+    def routes(self) -> list[web.RouteDef]:
+        """The endpoints."""
         operations = f"{SHEET_PATH}/operations"
+        operation = f"{operations}/{{operation_id:[^/]+}}"
         return [
-            Route("GET", operations, self.list_operations),
-            Route("POST", operations, self.create_operation),
-            Route("GET", f"{operations}/{{operation_id}}", self.get_operation),
-            Route("DELETE", f"{operations}/{{operation_id}}", self.cancel_operation),
-            Route("GET", f"{SHEET_PATH}/rows", self.list_rows),
+            get(operations, self.list_operations),
+            web.post(operations, self.create_operation),
+            get(operation, self.get_operation),
+            web.delete(operation, self.cancel_operation),
+            get(f"{SHEET_PATH}/rows", self.list_rows),
         ]
 
-    def create_operation(self, request: Request, table_id: str, sheet_id: str) -> Answer:
-        """Queue an operation: 202; or 200 where there is nothing to do or it has to be confirmed.
+    async def create_operation(self, request: web.Request) -> web.Response:
+        """Queue an operation: 202; or 200 if there is nothing to do or it has to be confirmed.
 
-        A row that does not exist has no cells that fit. A token that does not hold is as good as
-        none: PromptLayer asks again.
+        A row that does not exist is a row without stale cells. A confirmation token that is not
+        valid is treated as absent: PromptLayer asks for confirmation again.
         """
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
-        fields = read_body(request, _OPERATION_FIELDS, nullable=_NULLABLE, required=True)
-        column_ids = fields.get("column_ids")
-        if column_ids is not None:
-            column_ids = [column_id.lower() for column_id in column_ids]
-            _check_columns(sheet, column_ids)
+        table, sheet = find_sheet(self._runs, request)
+        body = await read_table_body(request, _CreateOperation, required=True)
+        _check_columns(sheet, body.column_ids or [])
         started = self._runs.start_operation(
             table,
             sheet,
-            column_ids=column_ids,
-            row_ids=fields.get("row_ids"),
-            statuses=fields.get("statuses"),
-            confirmation_token=fields.get("confirmation_token"),
+            column_ids=body.column_ids,
+            row_ids=body.row_ids,
+            statuses=body.statuses,
+            confirmation_token=body.confirmation_token,
             was_posted=True,
         )
         if isinstance(started, str):
-            return Answer(200, self._confirmation(table, sheet, started))
+            return answer(200, self._confirmation(table, sheet, started))
         if isinstance(started, int):
-            empty: list[JsonValue] = []
-            return Answer(
-                200, {"success": True, "cell_count": 0, "virtual_cell_count": 0, "cells": empty}
+            return answer(
+                200, {"success": True, "cell_count": 0, "virtual_cell_count": 0, "cells": []}
             )
         execution_id = _execution_id(started)
-        return Answer(
+        return answer(
             202,
             {
                 "success": True,
@@ -134,12 +139,12 @@ class TableEndpoints:
             },
         )
 
-    def list_operations(self, _request: Request, table_id: str, sheet_id: str) -> Answer:
-        """List the operations that are under way."""
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
+    async def list_operations(self, request: web.Request) -> web.Response:
+        """List the operations that have not ended, and count the sheet's cells by status."""
+        table, sheet = find_sheet(self._runs, request)
         statuses = Counter(self._runs.cell_statuses(table, sheet).values())
         active = self._runs.active_operations(table, sheet)
-        return Answer(
+        return answer(
             200,
             {
                 "success": True,
@@ -147,35 +152,33 @@ class TableEndpoints:
                 "version": self._runs.version(table, sheet),
                 "total_cells": statuses.total(),
                 "status_counts": dict(statuses),
-                "pending_count": statuses["QUEUED"] + statuses["RUNNING"],
+                "pending_count": statuses[QUEUED] + statuses[RUNNING],
                 "active_operations": [self._operation(operation) for operation in active],
             },
         )
 
-    def get_operation(
-        self, _request: Request, table_id: str, sheet_id: str, operation_id: str
-    ) -> Answer:
-        """Give the state of an operation, also after its end.
+    async def get_operation(self, request: web.Request) -> web.Response:
+        """Return the state of an operation, also after its end.
 
-        The id may be one of the ``execution_ids`` of the operation as well: PromptLayer's Python
-        library asks for each of them here.
+        The id may also be one of the operation's ``execution_ids``: PromptLayer's Python library
+        requests each of them here.
         """
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
+        table, sheet = find_sheet(self._runs, request)
+        operation_id = request.match_info["operation_id"]
         operation = self._find(table, sheet, operation_id) or self._executing(
             table, sheet, operation_id
         )
         if operation is None:
             raise refusal(404, "Operation not found")
-        return Answer(200, {"success": True, "operation": self._operation(operation)})
+        return answer(200, {"success": True, "operation": self._operation(operation)})
 
-    def cancel_operation(
-        self, _request: Request, table_id: str, sheet_id: str, operation_id: str
-    ) -> Answer:
-        """Cancel an operation; 200 too where none of this id is active."""
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
+    async def cancel_operation(self, request: web.Request) -> web.Response:
+        """Cancel an operation; 200 also if there is no active one of this id."""
+        table, sheet = find_sheet(self._runs, request)
+        operation_id = request.match_info["operation_id"]
         operation = self._find(table, sheet, operation_id)
         cancelled = self._runs.cancel_operation(operation) if operation else 0
-        return Answer(
+        return answer(
             200,
             {
                 "success": True,
@@ -188,26 +191,21 @@ class TableEndpoints:
             },
         )
 
-    def list_rows(self, request: Request, table_id: str, sheet_id: str) -> Answer:
+    async def list_rows(self, request: web.Request) -> web.Response:
         """List the rows with their cells by page, and on the first page the columns.
 
-        There are no system columns here. A cursor holds for the order in which it was given.
+        There are no system columns here. A cursor is valid only for the order it was made for.
         """
-        table, sheet = find_sheet(self._runs, table_id, sheet_id)
-        query = request.query
-        order = query_word(query, "order", ("asc", "desc"))
-        limit = query_number(query, "limit", least=1, most=100) or 100
-        first = _read_cursor(query.get("cursor"), order)
-        with_columns = query_flag(query, "include_columns", default="cursor" not in query)
-        with_count = query_flag(query, "include_row_count", default=True)
-        with_aggregates = query_flag(query, "include_execution_metadata_aggregates", default=False)
-        query_flag(query, "include_system_columns", default=False)
-        numbers = range(sheet.row_count)[:: 1 if order == "asc" else -1]
-        page, has_more = numbers[first : first + limit], first + limit < len(numbers)
-        next_cursor = _cursor(first + limit, order) if has_more else None
+        table, sheet = find_sheet(self._runs, request)
+        query = read_table_query(request, _ListRows)
+        first = _read_cursor(query.cursor, query.order)
+        numbers = range(sheet.row_count)[:: 1 if query.order == "asc" else -1]
+        end = first + query.limit
+        has_more = end < len(numbers)
+        next_cursor = _cursor(end, query.order) if has_more else None
         statuses = self._runs.cell_statuses(table, sheet)
         body: dict[str, JsonValue] = {
-            "data": [_row(sheet, number, statuses) for number in page],
+            "data": [_row(sheet, number, statuses) for number in numbers[first:end]],
             "version": self._runs.version(table, sheet),
         }
         if sheet.rows_paging != "nested":
@@ -217,15 +215,16 @@ class TableEndpoints:
                 "next_cursor": next_cursor,
                 "prev_cursor": None,
                 "has_more": has_more,
-                "limit": limit,
+                "limit": query.limit,
             }
-        if with_columns:
+        is_first_page = query.cursor is None
+        if is_first_page if query.include_columns is None else query.include_columns:
             body["columns"] = [_column(sheet, column) for column in sheet.columns]
-        if with_count:
+        if query.include_row_count:
             body["row_count"] = sheet.row_count
-        if with_aggregates:
+        if query.include_execution_metadata_aggregates:
             body["execution_metadata_aggregates"] = {"by_column_id": {}, "sheet": {"by_metric": {}}}
-        return Answer(200, body)
+        return answer(200, body)
 
     def _find(self, table: Table, sheet: Sheet, operation_id: str) -> Operation | None:
         operation = self._runs.operations.get(operation_id)
@@ -250,7 +249,7 @@ class TableEndpoints:
             "cell_count": len(operation.cells),
             "completed_count": statuses[COMPLETED],
             "failed_count": statuses[FAILED],
-            "pending_count": statuses["QUEUED"] + statuses["RUNNING"],
+            "pending_count": statuses[QUEUED] + statuses[RUNNING],
             "status_url": _status_url(operation),
         }
 
@@ -338,10 +337,10 @@ def _cursor(first: int, order: str) -> str:
 
 
 def _read_cursor(cursor: str | None, order: str) -> int:
-    """Give the place of the first row of a page.
+    """Return the place of the first row of a page.
 
     Raises:
-        RefusalError: 400, the cursor is none that was given for this order.
+        RefusalError: 400, the cursor was not made for this order.
 
     """
     if cursor is None:
@@ -360,5 +359,5 @@ def _execution_id(operation: Operation) -> str:
 
 
 def _status_url(operation: Operation) -> str:
-    sheet = SHEET_PATH.format(table_id=operation.table_id, sheet_id=operation.sheet_id)
+    sheet = f"/api/public/v2/tables/{operation.table_id}/sheets/{operation.sheet_id}"
     return f"{sheet}/operations/{operation.id}"

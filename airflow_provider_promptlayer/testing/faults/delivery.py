@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making a fault happen on a connection.
 
-The rule here: nothing blocks the event loop, nothing waits but in ``Connection.pause``, and what
-is written by hand ends with the end of the connection, since the HTTP server knows nothing of it.
+Nothing here blocks the event loop; the only place that waits is ``Connection.pause``. After bytes
+written directly to the connection it is closed, because the HTTP server does not know of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Final
 
+from airflow_provider_promptlayer.testing.faults.connections import Connection
 from airflow_provider_promptlayer.testing.faults.model import (
     Close,
     Drip,
@@ -25,9 +26,6 @@ from airflow_provider_promptlayer.testing.faults.model import (
     Silence,
     Slow,
 )
-from airflow_provider_promptlayer.testing.http.connections import Connection
-
-JSON_TYPE: Final = "application/json"
 
 _PIECE: Final = 64 * 1024
 _MOST_UNSENT: Final = 4 * _PIECE
@@ -37,16 +35,16 @@ _SECONDS_TO_DRAIN: Final = 0.002
 async def deliver(
     fault: Fault, answer: Reply, connection: Connection, go_away: Callable[[], Awaitable[None]]
 ) -> Reply | None:
-    """Let a client meet a fault.
+    """Let the client of a connection meet a fault.
 
     Args:
-        fault: which.
-        answer: the true one.
-        connection: where the request came from.
+        fault: the fault.
+        answer: the true answer.
+        connection: the connection that the request came on.
         go_away: makes the whole server go away.
 
     Returns:
-        What remains to be sent in good order, or ``None`` if the connection is used up.
+        The answer that is still to be sent, or ``None`` if the connection is over.
 
     Raises:
         ConnectionResetError: the client left, or the server stops.
@@ -82,9 +80,9 @@ async def deliver(
 
 
 def complete_headers(reply: Reply) -> dict[str, str]:
-    """Give the headers of a reply with its type, which every answer with a body has."""
-    named = {name.lower() for name in reply.headers}
-    added = {} if "content-type" in named else {"Content-Type": JSON_TYPE}
+    """Return the headers of a reply, with a content type if it has none."""
+    names = {name.lower() for name in reply.headers}
+    added = {} if "content-type" in names else {"Content-Type": "application/json"}
     return {**added, **reply.headers}
 
 
@@ -133,7 +131,7 @@ async def _stream(fault: Huge, connection: Connection) -> None:
     connection.write(_head(reply, None if chunked else fault.size, *encoding))
     for piece in _compressed(fault.size) if fault.compressed else _pieces(fault.size):
         connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-        # Always at least one turn of the event loop, for the other requests.
+        # Gives the event loop at least one turn for the other requests.
         await connection.pause(0)
         while connection.unsent > _MOST_UNSENT:
             await connection.pause(_SECONDS_TO_DRAIN)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong with one request: the words in which a test asks for it.
+"""What can go wrong with one request.
 
-The rule here: a fault is a value that says what the client will meet, and nothing else.
-``LocalPromptLayer.script`` says which requests meet it; ``fault_delivery`` makes it happen.
+A fault is a value that says what the client will meet. ``LocalPromptLayer.script`` says which
+requests meet it; ``delivery`` makes it happen.
 
-``true answer`` below means what the server would have answered without the fault. It is there
-for every request but a POST that is not acted on (see ``LocalPromptLayer.script``); such a one has
-the stand-in ``503 {"success": false, …}`` in its place.
+The *true answer* is what the server would have answered without the fault. A POST or DELETE that
+is not acted on (see ``LocalPromptLayer.script``) has none; ``503 {"success": false, …}`` takes its
+place.
 
-Sizes are in bytes, times in seconds of real time. Whatever waits, waits no longer than its own
-maximum, and ends at once when the client leaves or the server stops.
+Sizes are in bytes, times in seconds of real time. A fault that waits has a maximum, and ends at
+once when the client leaves or the server stops.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final, Self, TypeAlias
 
-from airflow_provider_promptlayer.testing.workflows.model import JsonValue
+from airflow_provider_promptlayer.testing.json_text import JsonValue
 
 LONGEST: Final = 60.0
-"""How long a fault holds a request if it is not told otherwise."""
+"""How long a fault holds a request by default."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """Another answer than the true one, sent in good order. The connection is kept alive.
+    """Another answer than the true one, sent completely; the connection stays open.
 
     Args:
         status: any from 200 to 999.
         body: sent as it is; text as UTF-8, lone surrogates included. Empty for 204 and 304.
-        headers: ``Content-Type: application/json`` is added where there is none.
+        headers: ``Content-Type: application/json`` is added if there is no type.
 
     Raises:
         ValueError: the status cannot be sent.
@@ -44,7 +44,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what is not an answer, such as a 100."""
+        """Refuse an interim status such as 100."""
         if not 200 <= self.status <= 999:
             raise ValueError(f"status is {self.status}, must be from 200 to 999")
 
@@ -52,7 +52,7 @@ class Reply:
     def of_json(
         cls, value: JsonValue, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> Self:
-        """Answer with a value; for JSON that Python cannot make (keys twice) give the text."""
+        """Answer with a JSON value. For JSON that Python cannot make (duplicate keys) pass text."""
         return cls(status, json.dumps(value), headers or {})
 
     @property
@@ -65,7 +65,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Slow:
-    """A late answer: the true one, or ``reply``."""
+    """A late answer: ``reply``, or the true one."""
 
     seconds: float
     reply: Reply | None = None
@@ -73,20 +73,19 @@ class Slow:
 
 @dataclass(frozen=True)
 class Silence:
-    """No answer at all; after ``seconds`` the connection ends without one."""
+    """No answer at all; after ``seconds`` the connection is closed."""
 
     seconds: float = LONGEST
 
 
 @dataclass(frozen=True)
 class Close:
-    """The connection ends in good order (FIN), in mid answer.
+    """The connection is closed (FIN) before the whole answer is sent.
 
     Args:
-        after_bytes: ``None`` before the first byte of the answer. Otherwise the headers arrive,
-            whose ``Content-Length`` is right, and so many bytes of the body, always fewer than it
-            has.
-        reply: what is broken off; ``None`` for the true answer.
+        after_bytes: how much of the body is sent, after headers with the full
+            ``Content-Length``; at least the last byte is missing. ``None`` sends nothing at all.
+        reply: the answer that is cut short; ``None`` for the true answer.
 
     """
 
@@ -96,7 +95,7 @@ class Close:
 
 @dataclass(frozen=True)
 class Reset:
-    """The connection is reset (RST), in mid answer. Arguments are those of ``Close``."""
+    """The connection is reset (RST) before the whole answer is sent; see ``Close``."""
 
     after_bytes: int | None = None
     reply: Reply | None = None
@@ -104,14 +103,14 @@ class Reset:
 
 @dataclass(frozen=True)
 class Drip:
-    """An answer that comes in piece by piece.
+    """An answer that is sent piece by piece.
 
     Args:
         every: seconds before each piece.
         chunk: bytes in a piece.
-        headers_too: drip the status line and the headers as well as the body.
-        seconds: the connection ends after so long, with or without the whole answer.
-        reply: what drips; ``None`` for the true answer.
+        headers_too: send the status line and the headers in pieces too.
+        seconds: after so long the connection is closed, even if the answer is incomplete.
+        reply: the answer; ``None`` for the true one.
 
     """
 
@@ -123,20 +122,20 @@ class Drip:
     reply: Reply | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a drip that would never end."""
+        """Refuse a drip that would never send a byte."""
         if self.chunk < 1:
             raise ValueError(f"chunk is {self.chunk}, must be >= 1")
 
 
 @dataclass(frozen=True)
 class Huge:
-    """A large body, made while it is sent: the JSON text ``"xxx…"``.
+    """A large body, generated while it is sent: the JSON text ``"xxx…"``.
 
     Args:
         size: of the body after decoding.
         status: of the answer.
-        announced: ``False`` sends it in chunks, so that no ``Content-Length`` warns of it.
-        compressed: as gzip, which makes a thousandth of it (a decompression bomb); never announced.
+        announced: ``False`` sends it chunked, so that no ``Content-Length`` warns of the size.
+        compressed: send gzip of a thousandth of the size (a decompression bomb), always chunked.
 
     """
 
@@ -149,9 +148,9 @@ class Huge:
 
 @dataclass(frozen=True)
 class Raw:
-    """These bytes instead of an HTTP answer, then the end of the connection.
+    """These bytes in place of an HTTP answer, after which the connection is closed.
 
-    For everything that is no HTTP at all: garbage, headers cut off or too long, two lengths.
+    For what is not valid HTTP: garbage, headers that are cut off or too long, two lengths.
     """
 
     data: bytes
@@ -159,7 +158,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class GoAway:
-    """With this request the whole server goes away: see ``LocalPromptLayer.go_away``."""
+    """On this request the whole server goes away: see ``LocalPromptLayer.go_away``."""
 
 
 Fault: TypeAlias = Reply | Slow | Silence | Close | Reset | Drip | Huge | Raw | GoAway
@@ -168,12 +167,12 @@ FAULTS: Final = (Reply, Slow, Silence, Close, Reset, Drip, Huge, Raw, GoAway)
 
 
 def needs_true_answer(fault: Fault) -> bool:
-    """Tell whether a fault only delays the true answer, so that there has to be one."""
+    """Return whether the fault only delays the true answer."""
     return isinstance(fault, Slow | Drip) and fault.reply is None
 
 
 def status_of(fault: Fault, answer: int) -> int:
-    """Give the status that the client reads, where ``answer`` is the true one; 0 for none."""
+    """Return the status that the client reads, 0 for none; ``answer`` is the true one."""
     match fault:
         case Reply() | Huge():
             return fault.status

@@ -1,23 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which request meets which fault.
 
-The rule here: for each request the rules are asked in the order in which they were made, and the
-first that has a fault for it decides.
+For each request the rules are asked in the order in which they were made; the first that has a
+fault for it decides.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self, TypeAlias
 
 from airflow_provider_promptlayer.testing.faults.model import FAULTS, Fault
-from airflow_provider_promptlayer.testing.http.messages import Request
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it arrived.
+
+    ``raw_path`` is percent-encoded and has no query; of several values of one query parameter the
+    last counts. Header names are in lower case.
+    """
+
+    method: str
+    raw_path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
 
 FaultFunction: TypeAlias = Callable[[Request], Fault | None]
-"""Asked for each request that fits; ``None`` leaves the request to the next rule."""
+"""Called for each request that fits; ``None`` leaves the request to the next rule."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class Selection:
     execution_id: int | None = None
 
     def fits(self, request: Request) -> bool:
-        """Tell whether the rule is for this request."""
+        """Return whether the rule is for this request."""
         return (
             self.method in (None, request.method)
             and request.raw_path.startswith(self.path_prefix)
@@ -44,26 +58,32 @@ class Selection:
 
 
 class Script:
-    """One rule, as long as it is in force. Made by ``LocalPromptLayer.script``.
+    """One rule, made by ``LocalPromptLayer.script``; a ``with`` block removes it at its end.
 
-    As a context manager it is in force until the end of the block.
+    Raises:
+        ValueError: there is no fault, or a number is out of range.
+
     """
 
     def __init__(
         self,
+        rules: Rules,
         faults: Sequence[Fault | FaultFunction],
         selection: Selection,
         *,
         times: int | None,
         after: int,
         acted_on: bool,
-        remove: Callable[[Script], None],
     ) -> None:
-        self._faults = faults
+        if not faults:
+            raise ValueError("a script needs at least one fault")
+        if after < 0 or (times is not None and times < 1):
+            raise ValueError(f"times={times} must be >= 1 or None, after={after} must be >= 0")
+        self._rules = rules
+        self._faults = tuple(faults)
         self._selection = selection
         self._times = times
         self._after = after
-        self._remove = remove
         self._seen = 0
         self._used = 0
         self.acted_on = acted_on
@@ -75,26 +95,21 @@ class Script:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether it has no fault left to give."""
+        """Whether the rule has no fault left."""
         return self._times is not None and self._used >= self._times * len(self._faults)
 
     def remove(self) -> None:
-        """Put the rule out of force. Faults that are under way go on. Harmless if done twice."""
-        self._remove(self)
+        """Remove the rule, if that is not done yet. Faults under way go on."""
+        self._rules.remove(self)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.remove()
 
     def take(self, request: Request) -> Fault | None:
-        """Give the fault that a request meets by this rule, and count it as used."""
+        """Return the fault that the request meets by this rule, and count it as used."""
         if self.is_used_up or not self._selection.fits(request):
             return None
         self._seen += 1
@@ -106,58 +121,33 @@ class Script:
         return fault
 
 
-class FaultScript:
+class Rules:
     """All rules of one server. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rules: list[Script] = []
 
-    def add(
-        self,
-        faults: Sequence[Fault | FaultFunction],
-        selection: Selection,
-        *,
-        times: int | None,
-        after: int,
-        acted_on: bool,
-    ) -> Script:
-        """Add a rule after those that there are.
-
-        Raises:
-            ValueError: there is no fault, or a number makes no sense.
-
-        """
-        if not faults:
-            raise ValueError("a script needs at least one fault")
-        if after < 0 or (times is not None and times < 1):
-            raise ValueError(f"times={times} must be >= 1 or None, after={after} must be >= 0")
-        rule = Script(
-            tuple(faults),
-            selection,
-            times=times,
-            after=after,
-            acted_on=acted_on,
-            remove=self._discard,
-        )
+    def add(self, rule: Script) -> None:
+        """Append a rule."""
         with self._lock:
             self._rules.append(rule)
-        return rule
 
-    def take(self, request: Request) -> tuple[Fault, bool] | None:
-        """Give the fault that a request meets, and whether it is acted on all the same."""
+    def remove(self, rule: Script) -> None:
+        """Remove a rule if it is there."""
+        with self._lock:
+            if rule in self._rules:
+                self._rules.remove(rule)
+
+    def clear(self) -> None:
+        """Remove all rules."""
+        with self._lock:
+            self._rules.clear()
+
+    def take(self, request: Request) -> tuple[Fault | None, bool]:
+        """Return the fault that the request meets, if any, and whether it is acted on."""
         with self._lock:
             for rule in self._rules:
                 if (fault := rule.take(request)) is not None:
                     return fault, rule.acted_on
-        return None
-
-    def clear(self) -> None:
-        """Put all rules out of force."""
-        with self._lock:
-            self._rules.clear()
-
-    def _discard(self, rule: Script) -> None:
-        with self._lock:
-            if rule in self._rules:
-                self._rules.remove(rule)
+        return None, True

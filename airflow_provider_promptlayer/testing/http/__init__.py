@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP side of the local PromptLayer: routes, validation of requests, connections.
+"""The HTTP side of the local PromptLayer: the server, what surrounds every endpoint, validation.
 
 No public interface: import names from :mod:`airflow_provider_promptlayer.testing`.
 """

@@ -1,130 +1,188 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading fields as FastAPI does, whose errors PromptLayer's description declares.
+"""Requests as pydantic models, and the two forms in which PromptLayer refuses one.
 
-The rule here: every mistake of a request is found before it is refused, and each is reported as
-``{"loc": [...], "msg": ..., "type": ...}`` in the words of pydantic 2. Only a plain form is taken
-where pydantic would be lenient (``"3.0"`` or ``1_000`` for an integer in a query, ``"true"`` for
-a boolean in a body): a client should not depend on leniency.
+Most endpoints are FastAPI's: a 422 lists every mistake as ``{"loc", "msg", "type"}``. Those below
+``/api/public/v2`` have no 422 in the description: each mistake is a 400 in PromptLayer's own
+words, and so is a field that is not declared (``additionalProperties: false``).
+
+Bodies are strict, since JSON has types of its own. A query is text; of an integer only the plain
+form is taken where pydantic would be lenient (``3.0``, ``1_000``): a client should not depend on
+leniency.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from airflow_provider_promptlayer.testing.http.messages import Answer, RefusalError
+from aiohttp import web
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
+from airflow_provider_promptlayer.testing.http.app import RefusalError, answer, refusal
+from airflow_provider_promptlayer.testing.json_text import JsonValue
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_UUID = r"(?i)^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 # Far beyond 64 bits, and within the 4300 digits that int() takes.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
-_BOOLEANS = {
-    **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True),
-    **dict.fromkeys(("0", "off", "f", "false", "n", "no"), False),
-}
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
-def read_boolean(text: str) -> bool | None:
-    """Read a boolean in any of the spellings FastAPI takes; ``None`` if it is none."""
-    return _BOOLEANS.get(text.lower())
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and not _INTEGER.fullmatch(value.strip()):
+        message = "Input should be a valid integer, unable to parse string as an integer"
+        raise PydanticCustomError("int_parsing", message)
+    return value
 
 
-class Errors:
-    """The mistakes found so far in one part of a request (``"query"`` or ``"body"``)."""
-
-    def __init__(self, part: str) -> None:
-        self._part = part
-        self._found: list[dict[str, Any]] = []
-
-    def add(self, kind: str, message: str, *location: str | int) -> None:
-        """Note a mistake at a place inside the part."""
-        self._found.append({"loc": [self._part, *location], "msg": message, "type": kind})
-
-    def refusal(self) -> RefusalError:
-        """Give the 422 that reports what was found."""
-        return RefusalError(Answer(422, {"detail": self._found}))
-
-    def check(self) -> None:
-        """Refuse the request if there was any mistake.
-
-        Raises:
-            RefusalError: there was one.
-
-        """
-        if self._found:
-            raise self.refusal()
+Integer = Annotated[int, BeforeValidator(_plain)]
+"""An integer of a query or a path."""
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Row = Annotated[int, Field(ge=0)]
+Uuid = Annotated[str, StringConstraints(pattern=_UUID, to_lower=True)]
+_HTTP_URL = TypeAdapter(HttpUrl)
 
 
-class QueryFields:
-    """Reads the fields of a query; call ``check`` once all are read.
+def _check_url(text: str) -> str:
+    _HTTP_URL.validate_python(text)
+    return text
 
-    Every method takes the field's name and gives ``None``, or the default, if it is absent.
+
+Url = Annotated[str, AfterValidator(_check_url)]
+"""An HTTP URL, as it was written."""
+
+
+class Body(BaseModel):
+    """A JSON object; fields that are not declared are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class TableBody(Body):
+    """A JSON object of declared fields alone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+async def read_body(request: web.Request, model: type[ModelT]) -> ModelT:
+    """Read a body as FastAPI does.
+
+    Raises:
+        RefusalError: 422 with every mistake.
+
     """
-
-    def __init__(self, query: Mapping[str, str]) -> None:
-        self._query = query
-        self.errors = Errors("query")
-        self.check = self.errors.check
-
-    def text(self, name: str) -> str | None:
-        """Read any text."""
-        return self._query.get(name)
-
-    def required_integer(self, name: str) -> int:
-        """Read an int64 that must be there; the result means nothing if there was an error."""
-        if name not in self._query:
-            self.errors.add("missing", "Field required", name)
-        return self.integer(name) or 0
-
-    def integer(
-        self, name: str, *, minimum: int = INT64_MIN, maximum: int = INT64_MAX
-    ) -> int | None:
-        """Read an integer within bounds."""
-        text = self._query.get(name)
-        if text is None:
-            return None
-        if not _INTEGER.fullmatch(text.strip()):
-            message = "Input should be a valid integer, unable to parse string as an integer"
-            self.errors.add("int_parsing", message, name)
-            return None
-        number = int(text)
-        if number < minimum:
-            message = f"Input should be greater than or equal to {minimum}"
-            self.errors.add("greater_than_equal", message, name)
-        elif number > maximum:
-            message = f"Input should be less than or equal to {maximum}"
-            self.errors.add("less_than_equal", message, name)
-        return number
-
-    def boolean(self, name: str, *, default: bool) -> bool:
-        """Read a boolean in any of the spellings FastAPI takes."""
-        text = self._query.get(name)
-        if text is None:
-            return default
-        value = read_boolean(text)
-        if value is None:
-            message = "Input should be a valid boolean, unable to interpret input"
-            self.errors.add("bool_parsing", message, name)
-        return bool(value)
-
-    def choice(self, name: str, choices: tuple[str, ...], *, default: str) -> str:
-        """Read one of some words."""
-        text = self._query.get(name, default)
-        if text not in choices:
-            *most, last = (repr(choice) for choice in choices)
-            message = f"Input should be {', '.join(most)} or {last}"
-            self.errors.add("literal_error", message, name)
-        return text
-
-    def timestamp(self, name: str) -> datetime | None:
-        """Read an ISO 8601 date and time."""
-        text = self._query.get(name)
-        if text is None:
-            return None
+    body = await request.read()
+    if not body:
+        raise _unprocessable("body", {"loc": (), "msg": "Field required", "type": "missing"})
+    document: Any = body
+    # A body of another type is handed to the model as bytes, which are no object.
+    if re.fullmatch(r"application/(.+\+)?json", request.content_type):
         try:
-            return datetime.fromisoformat(text)
-        except ValueError as error:
-            message = f"Input should be a valid datetime: {error}"
-            self.errors.add("datetime_from_date_parsing", message, name)
-            return None
+            document = json.loads(body)
+        # Also text that is not UTF-8, too many digits for int(), or too deep.
+        except (ValueError, RecursionError) as error:
+            place = error.pos if isinstance(error, json.JSONDecodeError) else 0
+            mistake = {"loc": (place,), "msg": "JSON decode error", "type": "json_invalid"}
+            raise _unprocessable("body", mistake) from None
+    return _validated("body", document, model)
+
+
+def read_query(request: web.Request, model: type[ModelT]) -> ModelT:
+    """Read a query as FastAPI does.
+
+    Raises:
+        RefusalError: 422 with every mistake.
+
+    """
+    return _validated("query", dict(request.query.items()), model)
+
+
+def read_path(request: web.Request, model: type[ModelT]) -> ModelT:
+    """Read the parameters of a path as FastAPI does.
+
+    Raises:
+        RefusalError: 422 with every mistake.
+
+    """
+    return _validated("path", dict(request.match_info), model)
+
+
+async def read_table_body(request: web.Request, model: type[ModelT], *, required: bool) -> ModelT:
+    """Read a body of an endpoint below ``/api/public/v2``; unless ``required`` it may be absent.
+
+    Raises:
+        RefusalError: 400, naming every mistake.
+
+    """
+    body = await request.read()
+    if not body and required:
+        raise refusal(400, "A JSON body is required")
+    try:
+        if body and request.content_type != "application/json":
+            raise ValueError(request.content_type)
+        document = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        raise refusal(400, "The body is not valid JSON") from None
+    if not isinstance(document, dict):
+        raise refusal(400, "The body is not a JSON object")
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        mistakes = dict.fromkeys(
+            f"unknown field {field!r}" if kind == "extra_forbidden" else f"invalid {field}"
+            for field, kind in ((each["loc"][0], each["type"]) for each in _errors(error))
+        )
+        raise refusal(400, f"Invalid request: {', '.join(mistakes)}") from None
+
+
+def read_table_query(request: web.Request, model: type[ModelT], **path_parameters: str) -> ModelT:
+    """Read a query of an endpoint below ``/api/public/v2``, and some parameters of the path.
+
+    Raises:
+        RefusalError: 400, naming the first mistake.
+
+    """
+    try:
+        return model.model_validate({**dict(request.query.items()), **path_parameters})
+    except ValidationError as error:
+        raise refusal(400, f"Invalid query parameter {_errors(error)[0]['loc'][0]}") from None
+
+
+def path_uuid(request: web.Request, name: str) -> str:
+    """Return a UUID of a path, in lower case. The description is silent on others: 400.
+
+    Raises:
+        RefusalError: 400, the parameter is not a UUID.
+
+    """
+    if not re.fullmatch(_UUID, request.match_info[name]):
+        raise refusal(400, f"{name} is not a valid UUID")
+    return request.match_info[name].lower()
+
+
+def _validated(part: str, document: JsonValue, model: type[ModelT]) -> ModelT:
+    try:
+        return model.model_validate(document, from_attributes=True)
+    except ValidationError as error:
+        raise _unprocessable(part, *_errors(error)) from None
+
+
+def _errors(error: ValidationError) -> list[Any]:
+    return error.errors(include_url=False, include_context=False, include_input=False)
+
+
+def _unprocessable(part: str, *mistakes: dict[str, Any]) -> RefusalError:
+    detail = [{**mistake, "loc": [part, *mistake["loc"]]} for mistake in mistakes]
+    return RefusalError(answer(422, {"detail": detail}))

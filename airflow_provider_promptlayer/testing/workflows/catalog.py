@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which workflow, and which version of it, a request means.
 
-The rule here: every number the API shows (workflow, version and label ids) is given out once, in
-the order of the definitions, so that the same definitions always get the same numbers.
+The ids that the API shows (of workflows, versions and labels) are counted in the order of the
+definitions, so that the same definitions always get the same ids.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class CatalogEntry:
         return {label: version for version in self.versions.values() for label in version.label_ids}
 
     def version(self, number: int | None = None, label: str | None = None) -> Version:
-        """Give the version meant: by number, by label, or the latest.
+        """Return a version: by number, by label, or the latest.
 
         Raises:
             UnknownWorkflowError: there is none.
@@ -81,13 +81,13 @@ class Catalog:
         ids = [number for number in given.values() if number is not None]
         if len(ids) != len(set(ids)):
             raise ValueError("two workflows have the same id")
-        # A number that is also a workflow's name would take that name's requests: see find().
+        # An id that is also another workflow's name would take its requests: see find().
         free_ids = (
             number for number in count(1) if number not in ids and str(number) not in by_name
         )
         version_ids, label_ids = count(1), count(1)
         self._by_name: dict[str, CatalogEntry] = {}
-        # Keyed by text, as a path has it: a name may be more digits than int() takes.
+        # The keys are text, as in a path: a name may have more digits than int() takes.
         self._by_id: dict[str, CatalogEntry] = {}
         for name, versions in by_name.items():
             given_id = given[name]
@@ -112,10 +112,10 @@ class Catalog:
         return len(self._by_name)
 
     def find(self, id_or_name: str) -> CatalogEntry:
-        """Give the workflow of that number or, if no number fits, of that name.
+        """Return the workflow of that id or, if there is none, of that name.
 
-        The number comes first, as PromptLayer's Python library turns every name into a number and
-        then runs that: it would else run a workflow that happens to be named like the number.
+        The id comes first, because PromptLayer's Python library looks up the id of a name and runs
+        that: otherwise it would run a workflow that happens to be named like the id.
 
         Raises:
             UnknownWorkflowError: there is none.
@@ -128,7 +128,7 @@ class Catalog:
 
 
 def _given_id(versions: list[Workflow]) -> int | None:
-    """Check the versions of one workflow against each other; give the id they state, if any."""
+    """Check the versions of one workflow against each other; return the id they state, if any."""
     name = versions[0].name
     numbers = [workflow.version for workflow in versions]
     if len(numbers) != len(set(numbers)):

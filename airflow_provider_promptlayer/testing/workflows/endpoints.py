@@ -1,19 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The endpoints below ``/workflows`` and ``/workflow-version-execution-results``.
 
-The rule here: statuses, fields and messages are those of PromptLayer's description; where it is
-silent, the docstring says what was chosen.
+Statuses, fields and messages are those of PromptLayer's description; where it is silent, the
+docstring says what was chosen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
 from uuid import NAMESPACE_URL, uuid5
 
-from airflow_provider_promptlayer.testing.http.messages import Answer, Request, refusal
-from airflow_provider_promptlayer.testing.http.routing import Route
-from airflow_provider_promptlayer.testing.http.run_body import read_run_body
-from airflow_provider_promptlayer.testing.http.validation import QueryFields
+from aiohttp import web
+from pydantic import BaseModel, Field, model_validator
+
+from airflow_provider_promptlayer.testing.http.app import answer, get, refusal
+from airflow_provider_promptlayer.testing.http.validation import (
+    Body,
+    Int64,
+    Integer,
+    Url,
+    read_body,
+    read_query,
+)
+from airflow_provider_promptlayer.testing.json_text import JsonValue
 from airflow_provider_promptlayer.testing.workflows import engine
 from airflow_provider_promptlayer.testing.workflows.catalog import (
     Catalog,
@@ -21,114 +32,151 @@ from airflow_provider_promptlayer.testing.workflows.catalog import (
     UnknownWorkflowError,
     Version,
 )
-from airflow_provider_promptlayer.testing.workflows.executions import Executions
-from airflow_provider_promptlayer.testing.workflows.model import JsonValue
 
-_TIME_FILTERS = ("created_after", "created_before", "updated_after", "updated_before")
-_SORT_FIELDS = ("created_at", "updated_at", "name", "id")
+_Number = Annotated[Integer, Field(ge=1)]
+
+
+class _RunWorkflow(Body):
+    workflow_label_name: str | None = None
+    workflow_version_number: Int64 | None = None
+    metadata: dict[str, str] | None = None
+    input_variables: dict[str, Any] = Field(default_factory=dict)
+    return_all_outputs: bool = False
+    callback_url: Url | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.workflow_label_name is not None and self.workflow_version_number is not None:
+            raise ValueError(
+                "workflow_label_name and workflow_version_number are mutually exclusive"
+            )
+        return self
+
+
+class _Results(BaseModel):
+    workflow_version_execution_id: Annotated[Integer, Field(ge=-(2**63), le=2**63 - 1)]
+    return_all_outputs: bool = False
+
+
+class _Listing(BaseModel):
+    page: _Number = 1
+    per_page: Annotated[_Number, Field(le=100)] = 30
+    sort_by: Literal["created_at", "updated_at", "name", "id"] = "id"
+    sort_order: Literal["asc", "desc"] = "desc"
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    updated_after: datetime | None = None
+    updated_before: datetime | None = None
+    external_source: str | None = None
+    external_id: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.external_source is None) != (self.external_id is None):
+            raise ValueError("external_source and external_id must be provided together")
+        return self
+
+
+class _WhichVersion(BaseModel):
+    version: _Number | None = None
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.version is not None and self.label is not None:
+            raise ValueError("version and label are mutually exclusive")
+        return self
 
 
 class WorkflowEndpoints:
     """Runs, results and listings of the workflows in a catalog."""
 
-    def __init__(self, catalog: Catalog, executions: Executions, no_output_status: int) -> None:
+    def __init__(
+        self, catalog: Catalog, executions: engine.Executions, no_output_status: int
+    ) -> None:
         self._catalog = catalog
         self._executions = executions
         self._no_output_status = no_output_status
 
     @property
-    def routes(self) -> list[Route]:
-        """The endpoints with their methods and paths."""
+    def routes(self) -> list[web.RouteDef]:
+        """The endpoints. A name is one segment, whatever it holds: ``a/b`` comes as ``a%2Fb``."""
+        workflow = "/workflows/{workflow:[^/]+}"
         return [
-            Route("POST", "/workflows/{workflow_name}/run", self.run),
-            Route("GET", "/workflow-version-execution-results", self.results),
-            Route("GET", "/workflows", self.list_workflows),
-            Route("GET", "/workflows/{workflow_id_or_name}", self.get_workflow),
-            Route("GET", "/workflows/{workflow_id_or_name}/labels", self.get_labels),
-            Route("POST", "/ws-token-request-library", self.refuse_stream),
+            web.post(f"{workflow}/run", self.run),
+            get("/workflow-version-execution-results", self.results),
+            get("/workflows", self.list_workflows),
+            get(workflow, self.get_workflow),
+            get(f"{workflow}/labels", self.get_labels),
+            web.post("/ws-token-request-library", self.refuse_stream),
         ]
 
-    def run(self, request: Request, workflow_name: str) -> Answer:
+    async def run(self, request: web.Request) -> web.Response:
         """Start an execution: 201, or 202 if a ``callback_url`` was given.
 
         The callback itself is never sent: this server makes no requests of its own.
         """
-        body = read_run_body(request)
-        _, version = self._find(
-            workflow_name, body.workflow_version_number, body.workflow_label_name
-        )
+        body = await read_body(request, _RunWorkflow)
+        _, version = self._find(request, body.workflow_version_number, body.workflow_label_name)
         execution = self._executions.start(
             version.workflow,
             input_variables=body.input_variables,
-            metadata=body.metadata,
+            metadata=body.metadata or {},
             return_all_outputs=body.return_all_outputs,
             callback_url=body.callback_url,
             was_posted=True,
         )
         has_callback = body.callback_url is not None
-        return Answer(
+        required = version.workflow.required_input_variables
+        return answer(
             202 if has_callback else 201,
             {
                 "success": True,
                 "message": f"Workflow execution {'accepted' if has_callback else 'started'}",
-                "warning": _warning(
-                    version.workflow.required_input_variables, body.input_variables
-                ),
+                "warning": _warning(required, body.input_variables),
                 "workflow_version_execution_id": execution.id,
             },
         )
 
-    def results(self, request: Request) -> Answer:
-        """Give the nodes, or the main output once all have ended.
+    async def results(self, request: web.Request) -> web.Response:
+        """Return the nodes, or the main output once all have ended.
 
-        An ending without a successful output node has no main output: the answer is then the node
-        map, also where the main output was asked for, which is how PromptLayer's own libraries
-        learn of such an ending. Unless ``no_output_status`` says otherwise it is a 200 like any
-        other; ``output`` then is what the 200 would have carried.
+        A run that ended without a successful output node has no main output: the answer is the
+        node map then, even if the main output was asked for, as PromptLayer's own libraries
+        expect. Unless ``no_output_status`` says otherwise, it is a 200 like any other; otherwise
+        ``output`` is what the 200 would have carried.
         """
-        fields = QueryFields(request.query)
-        execution_id = fields.required_integer("workflow_version_execution_id")
-        return_all_outputs = fields.boolean("return_all_outputs", default=False)
-        fields.check()
-        execution = self._executions.get(execution_id)
+        query = read_query(request, _Results)
+        execution = self._executions.get(query.workflow_version_execution_id)
         if execution is None:
-            raise refusal(404, f"Workflow version execution {execution_id} not found")
+            unknown = query.workflow_version_execution_id
+            raise refusal(404, f"Workflow version execution {unknown} not found")
 
         nodes = self._executions.nodes_now(execution)
         if not engine.is_finished(nodes):
-            return Answer(202, nodes)
+            return answer(202, nodes)
         outputs = engine.successful_outputs(nodes)
-        output = nodes if return_all_outputs or not outputs else outputs[0]
+        output = nodes if query.return_all_outputs or not outputs else outputs[0]
         status = execution.workflow.no_output_status or self._no_output_status
         if outputs or status == 200:
-            return Answer(200, output)
+            return answer(200, output)
         message = "Workflow execution ended and no output node succeeded"
-        return Answer(status, {"success": False, "message": message, "output": output})
+        return answer(status, {"success": False, "message": message, "output": output})
 
-    def list_workflows(self, request: Request) -> Answer:
+    async def list_workflows(self, request: web.Request) -> web.Response:
         """List workflows by page. Filters are validated and then ignored.
 
-        Nothing here has a creation time, so sorting by one is sorting by id, the default.
+        Workflows have no creation time here, so sorting by it is sorting by id, the default.
         """
-        fields = QueryFields(request.query)
-        page = fields.integer("page", minimum=1) or 1
-        per_page = fields.integer("per_page", minimum=1, maximum=100) or 30
-        sort_by = fields.choice("sort_by", _SORT_FIELDS, default="id")
-        descending = fields.choice("sort_order", ("asc", "desc"), default="desc") == "desc"
-        for name in _TIME_FILTERS:
-            fields.timestamp(name)
-        if (fields.text("external_source") is None) != (fields.text("external_id") is None):
-            message = "Value error, external_source and external_id must be provided together"
-            fields.errors.add("value_error", message)
-        fields.check()
-
+        query = read_query(request, _Listing)
+        page, per_page = query.page, query.per_page
         entries = sorted(
             self._catalog,
-            key=lambda entry: (entry.name if sort_by == "name" else "", entry.id),
-            reverse=descending,
+            key=lambda entry: (entry.name if query.sort_by == "name" else "", entry.id),
+            reverse=query.sort_order == "desc",
         )
         pages = -(-len(entries) // per_page)
-        return Answer(
+        return answer(
             200,
             {
                 "items": [
@@ -145,27 +193,20 @@ class WorkflowEndpoints:
             },
         )
 
-    def get_workflow(self, request: Request, workflow_id_or_name: str) -> Answer:
+    async def get_workflow(self, request: web.Request) -> web.Response:
         """Describe one version of a workflow: by number, by label, or the latest.
 
-        The fields of PromptLayer's description are flat. Beside them is the ``workflow`` that its
-        recorded answers have, and that its Python library reads.
+        The fields of PromptLayer's description are flat. The ``workflow`` beside them is in its
+        recorded answers, and its Python library reads it.
         """
-        fields = QueryFields(request.query)
-        number = fields.integer("version", minimum=1)
-        label = fields.text("label")
-        if number is not None and label is not None:
-            fields.errors.add(
-                "value_error", "Value error, version and label are mutually exclusive"
-            )
-        fields.check()
-        entry, version = self._find(workflow_id_or_name, number, label)
-        return Answer(200, _description(entry, version))
+        query = read_query(request, _WhichVersion)
+        entry, version = self._find(request, query.version, query.label)
+        return answer(200, _description(entry, version))
 
-    def get_labels(self, _request: Request, workflow_id_or_name: str) -> Answer:
+    async def get_labels(self, request: web.Request) -> web.Response:
         """List a workflow's release labels with the versions they point to."""
-        entry, _ = self._find(workflow_id_or_name)
-        return Answer(
+        entry, _ = self._find(request)
+        return answer(
             200,
             {
                 "success": True,
@@ -181,11 +222,11 @@ class WorkflowEndpoints:
             },
         )
 
-    def refuse_stream(self, _request: Request) -> Answer:
-        """Say that no stream is served: 404.
+    async def refuse_stream(self, _request: web.Request) -> web.Response:
+        """Answer 404: no stream is served.
 
-        PromptLayer's Python library asks for a token of a stream before it runs a workflow. To a
-        501 it would repeat the request.
+        PromptLayer's Python library asks for a token of a stream before it runs a workflow. It
+        would repeat the request after a 501.
         """
         raise refusal(
             404,
@@ -194,17 +235,17 @@ class WorkflowEndpoints:
         )
 
     def _find(
-        self, id_or_name: str, number: int | None = None, label: str | None = None
+        self, request: web.Request, number: int | None = None, label: str | None = None
     ) -> tuple[CatalogEntry, Version]:
         try:
-            entry = self._catalog.find(id_or_name)
+            entry = self._catalog.find(request.match_info["workflow"])
             return entry, entry.version(number, label)
         except UnknownWorkflowError as error:
             raise refusal(404, str(error)) from None
 
 
 def _warning(required: Mapping[str, str] | None, given: Iterable[str]) -> str | None:
-    """Name missing and unused input variables: the run starts all the same."""
+    """Name missing and unused input variables; they do not keep a run from starting."""
     if required is None:
         return None
     given = list(given)
@@ -236,9 +277,9 @@ def _description(entry: CatalogEntry, version: Version) -> dict[str, JsonValue]:
     required = workflow.required_input_variables
 
     def uuid(*parts: str) -> str:
-        # The same at every start, so that a test may rely on it.
+        # The same at every start, so that tests may rely on it.
         text = "/".join((str(version.id), *parts))
-        # Names may hold lone surrogates, which UTF-8 cannot.
+        # Names may hold lone surrogates, which UTF-8 cannot encode.
         return str(uuid5(NAMESPACE_URL, text.encode(errors="backslashreplace").decode()))
 
     return {

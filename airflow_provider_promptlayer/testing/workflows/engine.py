@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a definition, its inputs and the seconds elapsed to the state of every node.
+"""Executions of workflows, and the state of every node at any moment.
 
-The rule here: nothing happens. What each node will give, and when, follows from the definition and
-the inputs alone, so it is planned once when an execution starts; its state at any moment is then
-read off the plan. No clock, no timer, no task, and ten thousand executions cost nothing between
-two requests.
+No node ever runs. Its value, and when it has it, follow from the definition and the inputs, so
+both are planned once when an execution starts; its state is then computed from the plan and the
+seconds elapsed. There is no timer and no task, and executions cost nothing between two requests.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from types import MappingProxyType
 from typing import TypeAlias
 
-from airflow_provider_promptlayer.testing.json_text import dumps
-from airflow_provider_promptlayer.testing.workflows.model import JsonValue, Node, Workflow
+from airflow_provider_promptlayer.testing.json_text import JsonValue, dumps
+from airflow_provider_promptlayer.testing.workflows.model import Node, Workflow
 
 QUEUED = "QUEUED"
 RUNNING = "RUNNING"
@@ -43,7 +45,7 @@ class PlannedNode:
     raw_error_message: str | None = None
 
     def at(self, elapsed: float) -> dict[str, JsonValue]:
-        """Give the node as the API shows it; nothing of the ending shows before the end."""
+        """Return the node as the API shows it; value and errors show only once it has ended."""
         ended = elapsed >= self.ends_at
         unfinished = QUEUED if elapsed < self.starts_at else RUNNING
         return {
@@ -59,7 +61,7 @@ Plan: TypeAlias = tuple[PlannedNode, ...]
 
 
 def plan(workflow: Workflow, input_variables: Mapping[str, JsonValue]) -> Plan:
-    """Work out everything an execution will do, in the order in which the nodes are defined."""
+    """Plan every node of an execution, in the order in which the nodes are defined."""
     planned: dict[str, PlannedNode] = {}
     ancestors: dict[str, set[str]] = {}
     for node in workflow.nodes_in_running_order:
@@ -75,17 +77,17 @@ def plan(workflow: Workflow, input_variables: Mapping[str, JsonValue]) -> Plan:
 
 
 def node_map(plan: Plan, elapsed: float) -> NodeMap:
-    """Give the state of every node ``elapsed`` seconds after the execution started."""
+    """Return the state of every node ``elapsed`` seconds after the execution started."""
     return {node.name: node.at(elapsed) for node in plan}
 
 
 def is_finished(nodes: NodeMap) -> bool:
-    """Tell whether no node is ``QUEUED`` or ``RUNNING``: then the API answers 200, else 202."""
+    """Return whether no node is ``QUEUED`` or ``RUNNING``: then the API answers 200, else 202."""
     return all(node["status"] not in UNFINISHED for node in nodes.values())
 
 
 def successful_outputs(nodes: NodeMap) -> list[JsonValue]:
-    """Give the values of the output nodes that succeeded; the first is the main output."""
+    """Return the values of the output nodes that succeeded; the first is the main output."""
     return [
         node["value"]
         for node in nodes.values()
@@ -109,7 +111,7 @@ def _plan_node(
         try:
             value = value(input_variables, {name: earlier[name].value for name in earlier})
             dumps(value)
-        # Whatever user code raises is that node's failure, as in a code node of PromptLayer.
+        # Any exception of user code fails the node, as in a code node of PromptLayer.
         except Exception as error:  # noqa: BLE001
             status, value = FAILED, None
             error_message, raw_error_message = str(error), repr(error)
@@ -135,3 +137,76 @@ def _is_skipped(node: Node, dependencies: Iterable[PlannedNode]) -> bool:
         for dependency in dependencies
         if dependency.name == condition.node
     )
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One run of a workflow, as it was requested.
+
+    ``started_at`` is in seconds of the server's clock. A ``callback_url`` is kept, never called.
+    ``was_posted`` says whether a request has started it.
+    """
+
+    id: int
+    workflow_name: str
+    version: int
+    input_variables: Mapping[str, JsonValue]
+    metadata: Mapping[str, str]
+    return_all_outputs: bool
+    callback_url: str | None
+    was_posted: bool
+    started_at: float
+    workflow: Workflow = field(repr=False)
+    plan: Plan = field(repr=False)
+
+
+class Executions:
+    """All executions of one server. Safe to use from any thread."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ids = count(1)
+        self._by_id: dict[int, Execution] = {}
+
+    def start(
+        self,
+        workflow: Workflow,
+        *,
+        input_variables: Mapping[str, JsonValue],
+        metadata: Mapping[str, str],
+        return_all_outputs: bool = False,
+        callback_url: str | None = None,
+        was_posted: bool = False,
+    ) -> Execution:
+        """Start an execution now."""
+        planned = plan(workflow, input_variables)
+        with self._lock:
+            execution = Execution(
+                id=next(self._ids),
+                workflow_name=workflow.name,
+                version=workflow.version,
+                input_variables=MappingProxyType(dict(input_variables)),
+                metadata=MappingProxyType(dict(metadata)),
+                return_all_outputs=return_all_outputs,
+                callback_url=callback_url,
+                was_posted=was_posted,
+                started_at=self._clock(),
+                workflow=workflow,
+                plan=planned,
+            )
+            self._by_id[execution.id] = execution
+        return execution
+
+    def get(self, execution_id: int) -> Execution | None:
+        """Return the execution of that number, or ``None``."""
+        return self._by_id.get(execution_id)
+
+    def nodes_now(self, execution: Execution) -> NodeMap:
+        """Return the present state of every node."""
+        return node_map(execution.plan, self._clock() - execution.started_at)
+
+    def snapshot(self) -> dict[int, Execution]:
+        """Return a copy of all executions, by number."""
+        with self._lock:
+            return dict(self._by_id)

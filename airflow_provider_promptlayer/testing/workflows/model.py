@@ -1,37 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a workflow is: nodes, the order they run in, and how each of them ends.
+"""Definitions of workflows: nodes, the order in which they run, and how each of them ends.
 
-The rule here: a definition that exists is a valid one. Every mistake that can be seen without
-running (an unknown dependency, a cycle, two nodes of one name) raises ``ValueError`` with one line
-when the definition is made, so that the engine and the server never have to ask.
+A definition that exists is valid: every mistake that shows without running it (an unknown
+dependency, a cycle, two nodes of one name) raises ``ValueError`` with one line when the definition
+is made, so that the engine and the server need no checks.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+import re
+from collections import ChainMap, Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from airflow_provider_promptlayer.testing.json_text import dumps
-
-JsonValue: TypeAlias = Any
-"""Anything ``json.dumps`` takes, at any depth: NaN and the like too, as language models have it."""
+from airflow_provider_promptlayer.testing.json_text import JsonValue, dumps
 
 ValueFunction: TypeAlias = Callable[[Mapping[str, JsonValue], Mapping[str, JsonValue]], JsonValue]
-"""``(input_variables, values of the nodes this one depends on, directly or not) -> value``."""
+"""``(input_variables, values of the nodes it depends on, directly or indirectly) -> value``."""
 
 NO_OUTPUT_STATUSES = (200, 400, 500)
+
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass(frozen=True)
 class OnlyIf:
-    """A conditional edge: the node that carries it runs only if ``node`` gave ``equals``.
+    """A conditional edge: the node that has it runs only if the value of ``node`` is ``equals``.
 
-    The named node counts as a dependency, whether or not ``depends_on`` repeats it. Values are
-    compared as Python compares them; a node that did not succeed has given nothing.
+    The other node counts as a dependency, whether or not ``depends_on`` repeats it. Values are
+    compared by ``==``; a node that did not succeed has no value to compare.
     """
 
     node: str
@@ -40,25 +41,24 @@ class OnlyIf:
 
 @dataclass(frozen=True)
 class Node:
-    """One node of a workflow, and what becomes of it.
+    """One node of a workflow, and how it ends.
 
-    A node is ``QUEUED`` until everything it depends on has ended, ``RUNNING`` for ``duration``
-    seconds, and then has ``status``. It is ``SKIPPED`` instead, with the value null, when
+    A node is ``QUEUED`` until all nodes it depends on have ended, ``RUNNING`` for ``duration``
+    seconds, and then has ``status``. Instead it is ``SKIPPED``, with the value null, if
 
     - its ``only_if`` does not hold, or
-    - everything it depends on was ``SKIPPED``, or
-    - something it depends on ended neither ``SUCCESS`` nor ``SKIPPED``: the description does not
-      say what a failure does to the nodes after it; here they have nothing to work with.
+    - all nodes it depends on were ``SKIPPED``, or
+    - a node it depends on ended neither ``SUCCESS`` nor ``SKIPPED``. (The description does not
+      say what a failure does to the nodes after it.)
 
     Args:
-        name: unique within the workflow; any text, empty too.
-        value: any JSON value, or a ``ValueFunction``. It is called once per execution, when that
-            starts, and should be quick: the server waits for it. If it raises, or gives something
-            that is not JSON, the node is ``FAILED``.
-        status: the status the node ends with. PromptLayer has ``SUCCESS``, ``FAILED`` and
-            ``SKIPPED``; any other text is served as it is. ``QUEUED`` and ``RUNNING`` are no
-            endings, so a node given one of these never ends.
-        duration: seconds spent in ``RUNNING``; ``math.inf`` for a node that never ends.
+        name: unique within the workflow; any text, also the empty one.
+        value: any JSON value, or a ``ValueFunction``. It is called once, at the start of an
+            execution, and should be quick: the server waits for it. If it raises, or returns an
+            object that is not JSON, the node is ``FAILED``.
+        status: the final status. PromptLayer has ``SUCCESS``, ``FAILED`` and ``SKIPPED``; any
+            other text is served as it is. With ``QUEUED`` or ``RUNNING`` the node never ends.
+        duration: seconds in ``RUNNING``; ``math.inf`` for a node that never ends.
         depends_on: names of the nodes that must have ended before.
         is_output_node: ``True``, ``False`` or ``None``: the API answers all three.
         error_message: what went wrong, for people.
@@ -84,12 +84,12 @@ class Node:
     node_type: str = "PROMPT_TEMPLATE"
 
     def __post_init__(self) -> None:
-        """Refuse what could never be served."""
+        """Check the arguments."""
         if not isinstance(self.name, str):
             raise ValueError(f"a node needs a name, not {self.name!r}")
         if isinstance(self.depends_on, str):
             raise ValueError(f"node {self.name!r}: depends_on is a list of names, not one name")
-        # `not >=` rather than `<`, so that NaN is refused too.
+        # `not >=` rather than `<` refuses NaN too.
         if not self.duration >= 0:
             raise ValueError(f"node {self.name!r}: duration is {self.duration}, must be >= 0")
         if not callable(self.value):
@@ -101,28 +101,28 @@ class Node:
 
     @cached_property
     def dependencies(self) -> tuple[str, ...]:
-        """Names of the nodes that must end before this one starts, that of ``only_if`` included."""
+        """Names of the nodes that must end before this one starts, including ``only_if``'s."""
         condition = () if self.only_if is None else (self.only_if.node,)
         return tuple(dict.fromkeys((*self.depends_on, *condition)))
 
 
 @dataclass(frozen=True)
 class Workflow:
-    """One version of a workflow. Several versions are several of these with the same name.
+    """One version of a workflow. Several versions are several ``Workflow`` of the same name.
 
     Args:
         name: any text: the API takes ``/``, spaces and emoji.
         nodes: in the order in which the API lists them; the first output node that succeeds gives
             the main output.
-        id: the workflow's number, the same for all its versions; chosen by the server if ``None``.
+        id: the workflow's number, the same for all its versions; the server chooses it if ``None``.
         version: a positive number. A run that names no version and no label gets the highest.
         labels: release labels that point to this version.
-        required_input_variables: names mapped to types, as in ``{"topic": "string"}``. A run is
-            warned of missing and unused ones; with ``None`` it is never warned.
+        required_input_variables: names mapped to types, as in ``{"topic": "string"}``. The answer
+            to a run warns of missing and unused ones; ``None`` never warns.
         commit_message: only shown, by ``GET /workflows/{workflow_id_or_name}``.
         no_output_status: the HTTP status of the results once the run has ended and no output node
             has succeeded: 200, or the 400 or 500 that PromptLayer announced in March 2026.
-            ``None`` leaves it to the server.
+            ``None``: as the server's ``no_output_status``.
 
     Raises:
         ValueError: with one line that names the workflow.
@@ -140,7 +140,7 @@ class Workflow:
     no_output_status: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a graph that cannot be run."""
+        """Check the arguments and the graph."""
         if not self.name or not isinstance(self.name, str):
             raise ValueError(f"a workflow needs a name, not {self.name!r}")
         if isinstance(self.labels, str):
@@ -167,7 +167,7 @@ class Workflow:
 
     @cached_property
     def nodes_in_running_order(self) -> tuple[Node, ...]:
-        """Every node after those it depends on."""
+        """The nodes, each after those it depends on."""
         by_name = {node.name: node for node in self.nodes}
         sorter = TopologicalSorter({node.name: node.dependencies for node in self.nodes})
         try:
@@ -175,3 +175,63 @@ class Workflow:
         except CycleError as error:
             cycle = " -> ".join(repr(name) for name in reversed(error.args[1]))
             raise ValueError(f"workflow {self.name!r}: nodes depend in a circle: {cycle}") from None
+
+
+@dataclass(frozen=True)
+class Template:
+    """A ``ValueFunction`` for definition files: a value with ``{name}`` placeholders.
+
+    - Placeholders may stand in strings at any depth, but not in the keys of objects.
+    - ``name`` is all the text between the braces (``{Draft reply}`` is fine): an input variable
+      or, if there is none of that name, a node that this one depends on, directly or indirectly.
+    - A string that is a single placeholder becomes the value itself, of whatever type.
+    - Inside a longer string, text is inserted as it is and any other value as JSON.
+    - Braces around any other text stay as they are: JSON text needs no escaping, and a variable
+      that was not given is visible in the output.
+    - Inserted text is not searched for placeholders. There are no attributes, indexes or formats,
+      so that neither a definition nor an input can reach anything but the values.
+    """
+
+    value: JsonValue
+
+    def __call__(
+        self, inputs: Mapping[str, JsonValue], values: Mapping[str, JsonValue]
+    ) -> JsonValue:
+        """Return the value with its placeholders filled in."""
+        return _fill(self.value, ChainMap(dict(inputs), dict(values)))
+
+
+def has_placeholder(value: JsonValue) -> bool:
+    """Return whether ``Template(value)`` could differ from ``value``."""
+    match value:
+        case str():
+            return _PLACEHOLDER.search(value) is not None
+        case list():
+            return any(has_placeholder(item) for item in value)
+        case dict():
+            return any(has_placeholder(item) for item in value.values())
+    return False
+
+
+def _fill(value: JsonValue, names: Mapping[str, JsonValue]) -> JsonValue:
+    match value:
+        case str():
+            return _fill_text(value, names)
+        case list():
+            return [_fill(item, names) for item in value]
+        case dict():
+            return {key: _fill(item, names) for key, item in value.items()}
+    return value
+
+
+def _fill_text(text: str, names: Mapping[str, JsonValue]) -> JsonValue:
+    def replacement(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            return match[0]
+        found = names[match[1]]
+        return found if isinstance(found, str) else json.dumps(found)
+
+    whole = _PLACEHOLDER.fullmatch(text)
+    if whole and whole[1] in names:
+        return names[whole[1]]
+    return _PLACEHOLDER.sub(replacement, text)

@@ -64,7 +64,7 @@ def test_a_body_that_is_declared_as_not_encoded_is_taken(serve):
 
 
 def test_a_body_may_be_too_long(serve, monkeypatch):
-    longest = "airflow_provider_promptlayer.testing.http.thread._LONGEST_BODY"
+    longest = "airflow_provider_promptlayer.testing.http.app._LONGEST_BODY"
     monkeypatch.setattr(longest, 1000)
     client = serve(GREET)
     reply = client.run("Greet", {"input_variables": {"text": "x" * 1000}})

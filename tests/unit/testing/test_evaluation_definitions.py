@@ -140,18 +140,21 @@ def test_toml_and_json_say_the_same_as_python(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tables": [{"title": "T", "colour": 1}]}, "the file, tables 1: unknown key 'colour'"),
-        ({"tables": [{}]}, "the file, tables 1: 'title' is missing"),
-        ({"tables": {}}, "'tables' cannot be {}"),
+        ({"tables": [{"title": "T", "colour": 1}]}, "tables[0].colour: unknown key"),
+        ({"tables": [{}]}, "tables[0].title: the key is missing"),
+        ({"tables": {}}, "tables: Input should be a valid array"),
         (
             {"tables": [{"title": "T", "sheets": [{"title": "S", "columns": [1]}]}]},
-            "sheet 'S', columns 1: should be a table of keys",
+            "tables[0].sheets[0].columns[0]: Input should be an object",
         ),
         (
             {"tables": [{"title": "T", "sheets": [{"title": "S", "scorecard": {"name": 1}}]}]},
-            "table 'T', sheets 1: scorecard: 'name' cannot be 1",
+            "tables[0].sheets[0].scorecard.name: Input should be a valid string",
         ),
-        ({"reports": [{"name": "R", "cells": True}]}, "reports 1: 'cells' cannot be True"),
+        (
+            {"reports": [{"name": "R", "cells": True}]},
+            "reports[0].cells: Input should be a valid integer",
+        ),
         ({"reports": [{"name": "R", "id": 0}]}, "report 'R': id is 0"),
     ],
 )

@@ -144,11 +144,11 @@ def test_what_does_not_exist_is_404(serve, workflow, body, named):
         (
             {"workflow_version_number": 2**63},
             ["body", "workflow_version_number"],
-            "int_parsing_size",
+            "less_than_equal",
         ),
         ({"workflow_version_number": 1, "workflow_label_name": "x"}, ["body"], "value_error"),
         ({"callback_url": "nowhere"}, ["body", "callback_url"], "url_parsing"),
-        ({"callback_url": "ftp://example.com"}, ["body", "callback_url"], "url_parsing"),
+        ({"callback_url": "ftp://example.com"}, ["body", "callback_url"], "url_scheme"),
         ({"callback_url": "http://[1"}, ["body", "callback_url"], "url_parsing"),
         ([], ["body"], "model_attributes_type"),
         ("text", ["body"], "model_attributes_type"),
