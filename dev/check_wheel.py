@@ -2,7 +2,8 @@
 """Build the wheel and use it as a stranger would: an empty environment, far from this checkout.
 
 pip resolves the wheel's own dependencies here, held to the tested versions by the pins, so a
-dependency that is missing from pyproject.toml shows up. Run as a script with an Airflow version.
+dependency that is missing from pyproject.toml shows up. The extra `testing` is installed last, to
+see what the package does without it. Run as a script with an Airflow version.
 """
 
 from __future__ import annotations
@@ -65,6 +66,21 @@ def _check(scratch: Path, pins: Path) -> None:
     if not found:
         raise WheelError(f"airflow providers list does not name it:\n{providers}")
     print(f"airflow providers list: {' '.join(found[0].split())}")
+    _check_extra(scratch, pins, python, wheel)
+
+
+def _check_extra(scratch: Path, pins: Path, python: str, wheel: Path) -> None:
+    serve = f"from {PACKAGE}.testing import LocalPromptLayer as L\nwith L(tls='trusted'): pass"
+    try:
+        _run(scratch, python, "-c", serve)
+    except WheelError as error:
+        if f"pip install '{DISTRIBUTION}[testing]'" not in str(error):
+            raise
+    else:
+        raise WheelError("the local PromptLayer runs without the extra: the check is void")
+    print(f"installing {wheel.name}[testing]", flush=True)
+    _run(scratch, python, "-m", "pip", "install", "--constraint", str(pins), f"{wheel}[testing]")
+    _run(scratch, python, "-c", serve)
 
 
 def _run(cwd: Path, *argv: str) -> str:

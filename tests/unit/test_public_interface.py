@@ -20,7 +20,7 @@ from airflow_provider_promptlayer.get_provider_info import get_provider_info
 NAME = "airflow_provider_promptlayer"
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = PROJECT.get("optional-dependencies", {"testing": ["cryptography"]})
+EXTRAS = PROJECT["optional-dependencies"]
 
 PUBLIC = {
     NAME: ["__version__"],

@@ -28,7 +28,6 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic_core import PydanticCustomError
 
 from airflow_provider_promptlayer.testing.http.app import RefusalError, answer, refusal
 from airflow_provider_promptlayer.testing.json_text import JsonValue
@@ -40,11 +39,9 @@ _UUID = r"(?i)^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, str) and not _INTEGER.fullmatch(value.strip()):
-        message = "Input should be a valid integer, unable to parse string as an integer"
-        raise PydanticCustomError("int_parsing", message)
-    return value
+def _plain(text: Any) -> Any:
+    # In place of another form comes one that pydantic refuses.
+    return text if _INTEGER.fullmatch(str(text).strip()) else ""
 
 
 Integer = Annotated[int, BeforeValidator(_plain)]
