@@ -114,10 +114,15 @@ class Fields:
         fields = self.object_or_none(name)
         return None if fields is None else fields._value
 
-    def counts(self, name: str) -> dict[str, int]:
+    def counts_if_any(self, name: str) -> dict[str, int]:
         """Return the integers in an object inside, by their names; empty for anything else."""
         found = self.object_if_any(name)._value
         return {key: value for key, value in found.items() if _is_count(value)}
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Return an object of integers of 0 or more."""
+        fields = self.object(name)
+        return {key: fields.count(key) for key in fields._value}
 
     def objects(self, name: str) -> Iterator[Fields]:
         """Return the readers of a list of objects."""

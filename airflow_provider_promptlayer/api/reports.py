@@ -218,7 +218,7 @@ def report(report_id: int | str) -> Call[Report]:
         if status == ReportStatus.COMPLETED:  # which the counts have to bear out
             counts = _counts(answer.object("stats").object("status_counts"))
         else:
-            counts = answer.object_if_any("stats").counts("status_counts")
+            counts = answer.object_if_any("stats").counts_if_any("status_counts")
         return Report(
             report_id=number,
             status=status,

@@ -371,7 +371,7 @@ def scorecard_rows(
             answer.text_if_any("calculation_id"),
             tuple(map(_row, answer.objects("rows"))),
             following,
-            answer.counts("verdict_counts"),
+            answer.counts_if_any("verdict_counts"),
         )
 
     return Call(request, lambda response, now: read_answer(request, response, now, build))

@@ -2,8 +2,8 @@
 """Tables: recalculating the cells of a sheet, and what the answers say.
 
 Facts are those of PromptLayer's published API description ("Create Table Sheet Operation", "Get
-Table Sheet Operation", "List Table Sheet Operations", "Cancel Table Sheet Operation"); what it
-leaves open is noted where it matters.
+Table Sheet Operation", "Cancel Table Sheet Operation"); what it leaves open is noted where it
+matters. :mod:`.cells` reads the counts of a whole sheet.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.submit import start
 from airflow_provider_promptlayer.api.text import one_line
 
-CANCELLED: Final = frozenset({"cancelled", "canceled"})
-"""How an operation or a cell is called that somebody has cancelled, in lower case."""
+_CANCELLED: Final = frozenset({"cancelled", "canceled"})
 
-_FINAL: Final = CANCELLED | {"completed", "failed"}
+_FINAL: Final = _CANCELLED | {"completed", "failed"}
 """Statuses that end an operation, in lower case.
 
 The description has no list of them; any other says nothing, and the counts decide.
@@ -53,10 +52,6 @@ class CellStatus(StrEnum):
     FAILED = "FAILED"
 
 
-_PENDING: Final = (CellStatus.QUEUED, CellStatus.DISPATCHED, CellStatus.RUNNING)
-_UNBLEMISHED: Final = (CellStatus.COMPLETED, CellStatus.STALE)
-
-
 @dataclass(frozen=True, slots=True)
 class QueuedOperation:
     """A recalculation that PromptLayer has accepted (202).
@@ -72,8 +67,8 @@ class QueuedOperation:
 class NothingToDo:
     """No cell fits the selection, so nothing was started.
 
-    It does not tell that the cells are calculated: cells of an operation that is under way are
-    no longer stale either. :func:`.selected_cells` tells the one from the other.
+    That does not mean that the cells are calculated: cells of an operation that is under way are
+    no longer stale, and neither are cells that failed. The counts of :class:`.SheetCells` tell.
     """
 
 
@@ -127,7 +122,7 @@ class TableOperation:
     @property
     def is_cancelled(self) -> bool:
         """Whether somebody has cancelled it."""
-        return self.status.strip().lower() in CANCELLED
+        return self.status.strip().lower() in _CANCELLED
 
     @property
     def has_failed(self) -> bool:
@@ -142,35 +137,8 @@ class TableOperation:
     @property
     def progress(self) -> str:
         """One line for people: ``"37 of 120 cells done, 2 failed"``."""
-        line = f"{show_count(self.done_count)} of {show_count(self.cell_count)} cells done"
-        if self.failed_count:
-            line += f", {show_count(self.failed_count)} failed"
+        line = progress_of_cells(self.done_count, self.cell_count, self.failed_count)
         return line + (", cancelled" if self.is_cancelled else "")
-
-
-@dataclass(frozen=True, slots=True)
-class SheetOperations:
-    """The cells of a sheet, and the operations that are under way on it.
-
-    :param pending_count: cells that are queued or being calculated.
-    """
-
-    total_cells: int
-    pending_count: int
-    status_counts: Mapping[str, int]
-    active_operations: tuple[TableOperation, ...]
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no cell is queued or being calculated, and no operation is under way."""
-        pending = sum(self.status_counts.get(status, 0) for status in _PENDING)
-        return not (self.pending_count or pending or self.active_operations)
-
-    @property
-    def is_unblemished(self) -> bool:
-        """Whether each cell is known to be calculated, or stale."""
-        good = sum(self.status_counts.get(status, 0) for status in _UNBLEMISHED)
-        return good >= self.total_cells and good == sum(self.status_counts.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +215,7 @@ def table_operation(table_id: str, sheet_id: str, operation_id: str) -> Call[Tab
     return Call(
         request,
         lambda response, now: read_answer(
-            request, response, now, lambda answer: _operation(answer.object("operation"))
+            request, response, now, lambda answer: read_operation(answer.object("operation"))
         ),
     )
 
@@ -271,32 +239,6 @@ def cancel_table_operation(
             lambda answer: CancelledOperation(
                 answer.count("cancelled_cell_count"),
                 one_line(answer.text_if_any("message") or ""),
-            ),
-        ),
-    )
-
-
-def sheet_operations(table_id: str, sheet_id: str) -> Call[SheetOperations]:
-    """``GET …/operations``: the operations under way on a sheet; a finished one is not listed.
-
-    :raises PromptLayerInvalidInputError: for an id that is none.
-    """
-    request = Request(
-        "GET",
-        f"{sheet_path(table_id, sheet_id)}/operations",
-        f"list the operations of sheet {uuid('sheet_id', sheet_id)}",
-    )
-    return Call(
-        request,
-        lambda response, now: read_answer(
-            request,
-            response,
-            now,
-            lambda answer: SheetOperations(
-                answer.count("total_cells"),
-                answer.count("pending_count"),
-                answer.counts("status_counts"),
-                tuple(map(_operation, answer.objects("active_operations"))),
             ),
         ),
     )
@@ -366,6 +308,12 @@ def show_count(count: int) -> str:
     return str(count) if count < 10**18 else "countless"
 
 
+def progress_of_cells(done: int, total: int, failed: int) -> str:
+    """Return a line for people: ``"37 of 120 cells done, 2 failed"``."""
+    line = f"{show_count(done)} of {show_count(total)} cells done"
+    return line + (f", {show_count(failed)} failed" if failed else "")
+
+
 def _operation_request(
     method: Any, action: str, table_id: str, sheet_id: str, operation_id: str
 ) -> Request:
@@ -399,7 +347,11 @@ def _operation_id(fields: Fields) -> str:
         raise FieldError("has no operation_id") from None
 
 
-def _operation(fields: Fields) -> TableOperation:
+def read_operation(fields: Fields) -> TableOperation:
+    """Return the operation that an object of an answer describes.
+
+    :raises FieldError: if it is not as documented.
+    """
     return TableOperation(
         operation_id=_operation_id(fields),
         status=fields.text("status"),
@@ -407,5 +359,5 @@ def _operation(fields: Fields) -> TableOperation:
         completed_count=fields.count("completed_count"),
         failed_count=fields.count("failed_count"),
         pending_count=fields.count("pending_count"),
-        status_counts=fields.counts("status_counts"),
+        status_counts=fields.counts_if_any("status_counts"),
     )

@@ -158,7 +158,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot double what goes on."""
-        nothing_started = self._job is None and not self._resumed
+        nothing_started = not self.cancels_on_kill or (self._job is None and not self._resumed)
         if nothing_started or self._task_state is not None:
             return super().may_retry(error) or self.may_resubmit(error)
         return self.may_resubmit(error)
@@ -223,7 +223,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
 
     def _push_id(self, context: Context, job: RemoteJob[L]) -> None:
         try:
-            self._push(context, self.id_key, job.id)
+            self._push(context, self.id_key, job.id if self.cancels_on_kill else None)
         except Exception:
             # It is under way and its id is in the log: failing now would only lose it.
             self.log.exception("Could not push the id of %s to XCom.", job.name)

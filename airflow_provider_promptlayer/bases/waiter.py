@@ -153,6 +153,13 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def restore_job(self, context: Context) -> RemoteJob[L] | None:
         """Return what this task waited for when it left the worker, or None if that is lost."""
 
+    def job_of(self, state: ResumeState) -> RemoteJob[L]:
+        """Return the job that this task deferred for.
+
+        :raises PromptLayerEventError: if it is of another kind.
+        """
+        return state.job(self.job_type)
+
     @abstractmethod
     def trigger(self, job: RemoteJob[L], **how: Any) -> BaseTrigger:
         """Return the trigger that waits for ``job``.
@@ -223,7 +230,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             if waiting is None:
                 waiting = self._notes_from_elsewhere(context)
             state = ResumeState.read(waiting)
-            self._job = job = state.job(self.job_type)
+            self._job = job = self.job_of(state)
             self.cancels_on_kill = state.submitted_by_this_task
             if state.base_url is not None:
                 self.hook.stay_at(state.base_url, about=job.name)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from airflow_provider_promptlayer.api import reports, scorecards, tables
+from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, opaque_text, positive, uuid
 from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.http import Call
@@ -104,13 +104,13 @@ class EvaluationMethods(PromptLayerConnectionHook):
         """Do what :meth:`get_table_operation` does, without blocking the event loop."""
         return await self.acall(tables.table_operation(table_id, sheet_id, operation_id))
 
-    def get_sheet_operations(self, table_id: str, sheet_id: str) -> tables.SheetOperations:
+    def get_sheet_operations(self, table_id: str, sheet_id: str) -> cells.SheetOperations:
         """Return the operations under way on a sheet, and the counts of its cells."""
-        return self.call(tables.sheet_operations(table_id, sheet_id))
+        return self.call(cells.sheet_operations(table_id, sheet_id))
 
-    async def aget_sheet_operations(self, table_id: str, sheet_id: str) -> tables.SheetOperations:
+    async def aget_sheet_operations(self, table_id: str, sheet_id: str) -> cells.SheetOperations:
         """Do what :meth:`get_sheet_operations` does, without blocking the event loop."""
-        return await self.acall(tables.sheet_operations(table_id, sheet_id))
+        return await self.acall(cells.sheet_operations(table_id, sheet_id))
 
     def cancel_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_promptlayer.api.arguments import choices
-from airflow_provider_promptlayer.api.cells import SelectedCells, Selection, calculated_elsewhere
-from airflow_provider_promptlayer.api.errors import PromptLayerTransientError
-from airflow_provider_promptlayer.api.http import Call, Request
+from airflow_provider_promptlayer.api.arguments import choices, uuid
+from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations
+from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.reports import Report, run_report
 from airflow_provider_promptlayer.api.scorecards import (
@@ -24,10 +22,7 @@ from airflow_provider_promptlayer.api.tables import (
     NothingToDo,
     TableOperation,
     recalculate_cells,
-    sheet_operations,
-    show_count,
 )
-from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.bases.evaluation import (
     PromptLayerReportWaiter,
     PromptLayerScorecardWaiter,
@@ -36,39 +31,22 @@ from airflow_provider_promptlayer.bases.evaluation import (
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.outcomes.evaluations import (
     PromptLayerEvaluationFailedError,
-    raise_for_cells,
+    raise_for_sheet,
 )
-from airflow_provider_promptlayer.polling.poller import Poller
+from airflow_provider_promptlayer.polling.resume_state import ResumeState
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
-
-T = TypeVar("T")
-
-
-_LAG_SECONDS: Final = 30.0
-"""For how long cells may be pending without an operation that is known to calculate them.
-
-What PromptLayer says of cells and of operations can lag behind each other.
-"""
-
-_LAG_PAUSE: Final = 2.0
-
-_LEAST_SECONDS_TO_ASK: Final = 30.0
-"""For how long the cells may be asked about even where the wait has used up its time.
-
-What was waited for had ended in time, so a few pages of rows are no time-out.
-"""
+    from airflow.triggers.base import BaseTrigger
 
 
 class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[TableOperation]):
     """Recalculate the cells of a sheet, and wait for them.
 
-    Where no cell of the selection is left to start, ``fail_on`` is held against the cells as they
-    are: the task succeeds and says that there is nothing to do, or fails because cells have failed
-    before. While something else is calculating cells of the selection, it waits first, for the
-    operations on the sheet one after the other, as PromptLayer does not say which of them does.
+    Where no cell of the selection is left to start, the counts of the whole sheet decide. While
+    cells of it are being calculated, the task waits. Then it fails if cells of the sheet have
+    failed, unless ``fail_on="never"``; else it succeeds and says that there was nothing to do.
     Ending the task cancels the operation, also while it is deferred (Airflow 3.3 and later), unless
     something else has started it. Clearing the task while it is deferred does not on Airflow 3.3,
     where the next try goes back to the operation; on Airflow 3.4 it does, and the next try starts
@@ -119,42 +97,43 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
         self.row_ids: Any = row_ids
         self.statuses: Any = statuses
         self.confirm_large = confirm_large
-        # Where something else calculates the selection: its cells as they were last seen, the wait,
-        # and the operations that were seen to have ended, whatever a list may say.
-        self._cells: SelectedCells | None = None
-        self._wait: Poller | None = None
-        self._have_ended: set[str] = set()
-        self._asked_since: float | None = None
-        self._ask_until = math.inf
+        self._was_busy = False  # whether cells of the sheet were seen being calculated
 
-    def prepare(self, context: Context) -> Callable[[], str | None]:
+    def prepare(self, context: Context) -> Callable[[], str | None]:  # noqa: ARG002
         """Refuse what cannot be sent.
 
         :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
         """
         recalculate_cells(self.table_id, self.sheet_id, **self._selection())
-        return lambda: self._queue(context)
+        return self._queue
 
     def input_parts(self) -> dict[str, Any]:
         """Return the sheet and the selection."""
         call = recalculate_cells(self.table_id, self.sheet_id, **self._selection())
         return _sent(call.request)
 
-    def _queue(self, context: Context) -> str | None:
-        """Queue the recalculation, and return its id, or None if there is nothing to do.
+    def restore_job(self, context: Context) -> RemoteJob[Any]:
+        """Return the operation whose id was pushed, or the sheet's cells where none was."""
+        operation = super().restore_job(context)
+        return self._cells_of_sheet() if operation is None else operation
 
-        :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
-        """
-        self._cells = None
-        answer = self.hook.run_table_operation(
-            self.table_id, self.sheet_id, **self._selection(), confirm_large=self.confirm_large
-        )
-        if isinstance(answer, NothingToDo):
-            self._forget_the_start()  # before what may take long: a crash then leaves no doubt
-            self._asked_since = time.time()
-            self._set_time_to_ask(context, self._asked_since + self.timeout)
-            return self._under_way()
-        return answer.operation_id
+    def job_of(self, state: ResumeState) -> RemoteJob[Any]:
+        """Return the operation, or the sheet's cells, that this task deferred for."""
+        return super().job_of(state) if "operation_id" in state.ids else state.job(SheetCells)
+
+    def trigger(self, job: RemoteJob[Any], **how: Any) -> BaseTrigger:
+        """Return the trigger that waits for an operation, or for the sheet's cells."""
+        from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerSheetCellsTrigger
+
+        if isinstance(job, SheetCells):
+            return PromptLayerSheetCellsTrigger(**asdict(job), **how)
+        return super().trigger(job, **how)
+
+    def poll(self, job: RemoteJob[Any]) -> Any:
+        """Poll once, and note whether something else calculates cells of the sheet."""
+        status = super().poll(job)
+        self._was_busy |= not status.is_complete
+        return status
 
     def nothing_to_do(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Return counts of nothing."""
@@ -166,48 +145,41 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
             "failed_count": 0,
         }
 
-    def raise_for_outcome(self, ending: TableOperation) -> None:
-        """Apply ``fail_on``: to the cells of the selection, where something else calculates them.
+    def raise_for_outcome(self, ending: TableOperation | SheetOperations) -> None:
+        """Apply ``fail_on`` to the counts of the operation, or to those of the sheet.
 
         :raises PromptLayerEvaluationFailedError: with the numbers of cells.
         """
-        cells = self._cells
-        if cells is None:
+        if isinstance(ending, TableOperation):
             super().raise_for_outcome(ending)
             return
-        self._judge_cells(cells)
-        if cells.stale and self._takes(CellStatus.STALE):
-            raise PromptLayerEvaluationFailedError(
-                f"{show_count(cells.stale)} cells of the selection were left by what had begun to "
-                f"calculate them ({cells.progress}).",
-                outcome=cells,
-            )
+        # A sheet that was idle from the start has stale cells outside of the selection alone.
+        raise_for_sheet(
+            ending, self.fail_on, stale_count=self._has_waited and self._takes(CellStatus.STALE)
+        )
 
-    def push_result(self, context: Context, ending: TableOperation) -> dict[str, Any]:
-        """Return the counts of the cells."""
-        if (cells := self._cells) is not None:
-            ending = TableOperation(
-                ending.operation_id,
-                ending.status,
-                cell_count=cells.count,
-                completed_count=cells.completed,
-                failed_count=cells.failed,
-                pending_count=0,
-            )
-        return super().push_result(context, ending)
-
-    def may_retry(self, error: Exception) -> bool:
-        """Return whether a retry can help, and cannot double what goes on."""
-        if self._waits_for_others:  # so nothing was started
-            return PromptLayerTableWaiter.may_retry(self, error) or self.may_resubmit(error)
-        return super().may_retry(error)
+    def push_result(
+        self, context: Context, ending: TableOperation | SheetOperations
+    ) -> dict[str, Any]:
+        """Return the counts of the cells: of the sheet, where something else has calculated it."""
+        if isinstance(ending, TableOperation):
+            return super().push_result(context, ending)
+        result = self.nothing_to_do(context)
+        if self._has_waited:
+            result |= {
+                "cell_count": ending.total_cells,
+                "completed_count": ending.completed_count,
+                "failed_count": ending.failed_count,
+            }
+        stored: dict[str, Any] = self._storable(result)
+        return stored
 
     def may_resubmit(self, error: Exception) -> bool:
         """Return whether a retry calculates what is left, and nothing that is done.
 
         That is so where the operation was cancelled, and for failed cells where ``statuses`` has
-        them and not those that succeeded; also for stale ones, which others have left, unless it
-        would leave failed ones out of account.
+        them and not those that succeeded; also for stale ones, which something else has left,
+        unless that would leave failed ones out of account.
         """
         if not isinstance(error, PromptLayerEvaluationFailedError):
             return False
@@ -216,102 +188,40 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
             return True
         if self._takes(CellStatus.COMPLETED):
             return False
-        takes_failed = self._takes(CellStatus.FAILED)
-        if isinstance(ending, SelectedCells):
-            if ending.failed:
-                return takes_failed
-            return ending.stale > 0 and self._takes(CellStatus.STALE)
-        return isinstance(ending, TableOperation) and takes_failed
+        if isinstance(ending, SheetOperations) and not ending.failed_count:
+            return ending.stale_count > 0 and self._takes(CellStatus.STALE)
+        return self._takes(CellStatus.FAILED)
 
-    def _wait_to_the_end(self, job: RemoteJob[TableOperation], wait: Poller) -> TableOperation:
-        self._wait = wait
-        return super()._wait_to_the_end(job, wait)
+    def _start(self, context: Context) -> RemoteJob[Any] | None:
+        """Queue the recalculation; where no cell is left to start, return the sheet's cells."""
+        operation = super()._start(context)
+        if operation is not None or not self.wait_for_completion:
+            return operation
+        self.cancels_on_kill = False  # nothing that calculates the sheet is this task's
+        return self._cells_of_sheet()
 
-    def _finish(self, context: Context, ending: TableOperation) -> Any:
-        # In a loop: each round waits for one operation of others, for which this task may leave the
-        # worker. The time that it has for all of them began with the first.
-        while self._waits_for_others and self._wait is not None:
-            deadline = math.inf if self._wait.deadline is None else self._wait.deadline
-            self._set_time_to_ask(context, deadline)
-            operation = self._ask_about_selection(ended=ending.operation_id)
-            if operation is None:
-                break
-            self._is_over = False
-            self._job = job = self.job_from_id(operation.operation_id)
-            self._push_id(context, job)
-            wait = self._new_wait(job, self._wait.started_at, deadline=deadline)
-            ending = self._wait_to_the_end(job, wait)
-        return super()._finish(context, ending)
+    def _queue(self) -> str | None:
+        """Queue the recalculation, and return its id, or None if there is nothing to do.
 
-    def _started_at(self, context: Context) -> float:
-        # To ask about the cells is a part of the wait.
-        return super()._started_at(context) if self._asked_since is None else self._asked_since
-
-    def _set_time_to_ask(self, context: Context, deadline: float) -> None:
-        least = time.time() + _LEAST_SECONDS_TO_ASK
-        self._ask_until = min(max(deadline, least), self._must_end_by(context))
+        :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
+        """
+        answer = self.hook.run_table_operation(
+            self.table_id, self.sheet_id, **self._selection(), confirm_large=self.confirm_large
+        )
+        if isinstance(answer, NothingToDo):
+            self.log.info(
+                "There is nothing to do: no cell of the selection is left to start. Looking at the "
+                "counts of the sheet's cells."
+            )
+            return None
+        return answer.operation_id
 
     @property
-    def _waits_for_others(self) -> bool:
-        return self._job is not None and not self.cancels_on_kill
+    def _has_waited(self) -> bool:
+        return self._was_busy or self._resumed
 
-    def _under_way(self) -> str | None:
-        """Return an operation that may be calculating the selected cells, or None if none is.
-
-        :raises PromptLayerEvaluationFailedError: if none is, and cells of the selection have
-            failed.
-        :raises PromptLayerTransientError: if cells are pending, and no operation is known.
-        """
-        sheet = self._ask(sheet_operations(self.table_id, self.sheet_id))
-        if not (sheet.is_idle and sheet.is_unblemished):
-            operation = self._ask_about_selection()
-            if operation is not None:
-                self.cancels_on_kill = False
-                return operation.operation_id
-            if self._cells is not None:
-                self._judge_cells(self._cells)
-        self.log.info("There is nothing to do: no cell of the selection has to be calculated.")
-        return None
-
-    def _ask_about_selection(self, ended: str | None = None) -> TableOperation | None:
-        """Note what has become of the selected cells; return what to wait for, or None if nothing.
-
-        :param ended: an operation that was waited for.
-        :raises PromptLayerTransientError: if cells are pending, and no operation is known.
-        """
-        if ended is not None:
-            self._have_ended.add(ended)
-        selection = Selection.of(self.table_id, self.sheet_id, self.column_ids, self.row_ids)
-        give_up_at = time.monotonic() + _LAG_SECONDS
-        while True:
-            flow = calculated_elsewhere(selection, not_for=self._have_ended)
-            try:
-                self._cells, operation = self.hook.run_flow(flow, self._ask)
-            except PromptLayerTransientError:
-                if time.monotonic() >= give_up_at:
-                    raise
-                time.sleep(_LAG_PAUSE)
-            else:
-                break
-        if operation is not None:
-            self.log.info(
-                "No cell is left to start, and something else is calculating cells of the "
-                "selection. Waiting for operation %s (%s), which something else has started.",
-                one_line(operation.operation_id, 80),
-                operation.progress,
-            )
-        return operation
-
-    def _ask(self, call: Call[T]) -> T:
-        return self.hook.call_with_backoff(
-            call,
-            about="the cells of the sheet",
-            max_outage=self.max_outage,
-            deadline=self._ask_until,
-        )
-
-    def _judge_cells(self, cells: SelectedCells) -> None:
-        raise_for_cells(cells, self.fail_on, stale_count=self._takes(CellStatus.STALE))
+    def _cells_of_sheet(self) -> SheetCells:
+        return SheetCells(uuid("table_id", self.table_id), uuid("sheet_id", self.sheet_id))
 
     def _takes(self, status: CellStatus) -> bool:
         """Return whether cells of a status are to be calculated."""

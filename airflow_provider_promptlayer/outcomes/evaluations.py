@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, items, score
-from airflow_provider_promptlayer.api.cells import SelectedCells
+from airflow_provider_promptlayer.api.cells import SheetOperations
 from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.reasons import entries, error_of, reason, words_or_all
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, Report, ReportScore, ReportStatus
@@ -31,10 +31,10 @@ from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, one_line
 
 
 class PromptLayerEvaluationFailedError(PromptLayerError):
-    """An evaluation has ended, and its ending counts as a failure. Looking again never helps.
+    """An evaluation has ended, and its ending counts as a failure. Polling it again never helps.
 
-    :param outcome: what was judged: an operation on a table's cells, some cells of a sheet, the
-        calculation of a scorecard, or a report.
+    :param outcome: what was judged: an operation on a table's cells, the counts of a sheet's cells,
+        the calculation of a scorecard, or a report.
     :param score: the score that was judged, or None where there is none.
     :param rows: the worst rows, as far as they were fetched; of a scorecard alone.
     """
@@ -43,7 +43,7 @@ class PromptLayerEvaluationFailedError(PromptLayerError):
         self,
         message: str,
         *,
-        outcome: TableOperation | SelectedCells | ScorecardCalculation | Report,
+        outcome: TableOperation | SheetOperations | ScorecardCalculation | Report,
         score: float | None = None,
         rows: Sequence[ScorecardRow] = (),
     ) -> None:
@@ -171,35 +171,39 @@ def raise_for_operation(operation: TableOperation, fail_on: FailOnCells) -> None
         )
 
 
-def raise_for_cells(
-    cells: SelectedCells, fail_on: FailOnCells, *, stale_count: bool = True
+def raise_for_sheet(
+    sheet: SheetOperations, fail_on: FailOnCells, *, stale_count: bool = False
 ) -> None:
-    """Accept cells that something else has calculated, or raise.
+    """Accept the counts of a sheet of which no selected cell was left to start, or raise.
 
-    Failed cells are not stale, so a second recalculation does not take them up: that there is
-    nothing to start is no success then.
+    Cells that failed are not stale, so a second recalculation does not take them up: that there is
+    nothing to start is no success then. The counts do not tell calculated cells from those that
+    hold text, so they never prove that a calculated cell succeeded: ``all_cells`` means the same
+    as ``any_cell`` here.
 
-    :param stale_count: whether stale cells were to be calculated.
+    :param stale_count: whether stale cells are a failure, as something else had begun to calculate
+        them.
     :raises PromptLayerEvaluationFailedError: with the numbers of cells.
     """
     check_fail_on_cells(fail_on)
-    left = cells.pending + cells.other + (cells.stale if stale_count else 0)
-    if cells.cancelled:  # no recalculation takes such cells up unless it takes all
-        raise PromptLayerEvaluationFailedError(
-            f"No cell of the selection was left to start, and {show_count(cells.cancelled)} were "
-            f"cancelled ({cells.progress}): statuses=[] calculates all of them.",
-            outcome=cells,
-        )
-    problem = _problem_of_cells(cells.completed, cells.failed, left, fail_on)
+    problem, advice = None, ""
+    if not sheet.is_complete:
+        problem = "cells are being calculated"
+    elif sheet.cancelled_count:  # no recalculation takes such cells up unless it takes all
+        problem = f"{show_count(sheet.cancelled_count)} were cancelled"
+        advice = " statuses=[] calculates all cells."
+    elif sheet.failed_count and fail_on != "never":
+        problem = "cells failed"
+        advice = " statuses=['STALE', 'FAILED'] calculates those again that have failed."
+    elif sheet.stale_count and stale_count:
+        problem = f"{show_count(sheet.stale_count)} were left by what had begun to calculate them"
+    elif sheet.unknown_count and fail_on != "never":
+        problem = "cells were not calculated"
     if problem is not None:
-        advice = (
-            " statuses=['STALE', 'FAILED'] calculates those again that have failed."
-            if cells.failed
-            else ""
-        )
         raise PromptLayerEvaluationFailedError(
-            f"No cell of the selection was left to start: {problem} ({cells.progress}).{advice}",
-            outcome=cells,
+            f"No cell of the selection was left to start, and on the sheet {problem} "
+            f"({sheet.progress}).{advice}",
+            outcome=sheet,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_promptlayer.api.arguments import execution_id, opaque_text, positive, uuid
+from airflow_provider_promptlayer.api.cells import SheetCells
 from airflow_provider_promptlayer.api.errors import PromptLayerError
 from airflow_provider_promptlayer.api.job import RemoteJob, unless_large
 from airflow_provider_promptlayer.api.reports import FinalReport
@@ -50,6 +51,28 @@ class PromptLayerTableOperationTrigger(PromptLayerTrigger):
             uuid("sheet_id", self.sheet_id),
             opaque_text("operation_id", self.operation_id),
         )
+
+
+class PromptLayerSheetCellsTrigger(PromptLayerTrigger):
+    """Wait in the triggerer until no cell of a sheet is being calculated.
+
+    :param table_id: the table.
+    :param sheet_id: the sheet.
+    :param kwargs: how to wait, see :class:`.PromptLayerTrigger`.
+    """
+
+    def __init__(self, *, table_id: str, sheet_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table_id = table_id
+        self.sheet_id = sheet_id
+
+    def ids(self) -> dict[str, Any]:
+        """Return the ids of the table and the sheet."""
+        return {"table_id": self.table_id, "sheet_id": self.sheet_id}
+
+    def job(self) -> SheetCells:
+        """Return the sheet's cells."""
+        return SheetCells(uuid("table_id", self.table_id), uuid("sheet_id", self.sheet_id))
 
 
 class PromptLayerScorecardTrigger(PromptLayerTrigger):
@@ -165,6 +188,7 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
 __all__ = [
     "PromptLayerReportTrigger",
     "PromptLayerScorecardTrigger",
+    "PromptLayerSheetCellsTrigger",
     "PromptLayerTableOperationTrigger",
     "PromptLayerWorkflowBatchTrigger",
     "PromptLayerWorkflowTrigger",

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -23,7 +23,6 @@ from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.operators import evaluations
 from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunReportOperator,
     PromptLayerRunScorecardOperator,
@@ -371,18 +370,7 @@ class TestTable:
         run(TABLE_START, "bad")
         ending = run(TABLE_START, "bad", row_ids=[0, 1, 2])
         assert ending.kind == "failed for good"
-        assert "cells failed (3 of 3 cells done, 1 failed)" in ending.message
-        assert run(TABLE_START, "bad", row_ids=[0, 2]).value["cell_count"] == 0
-
-    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
-    def test_waits_for_cells_that_are_being_calculated(
-        self, server: LocalPromptLayer, store: bool, log: Callable[[], str]
-    ) -> None:
-        operation_id = server.start_operation(TABLE.id, SHEETS["never"].id)
-        ending = run(TABLE_START, "never", Store() if store else None, timeout=0.3)
-        assert ending.kind == "timeout"
-        assert ending.xcoms == {"promptlayer_operation_id": operation_id}
-        assert "something else has started" in log()
+        assert "on the sheet cells failed (6 of 6 cells done, 1 failed)" in ending.message
 
     @pytest.mark.parametrize(
         ("fail_on", "kind"),
@@ -452,12 +440,12 @@ class TestTable:
         assert "Check table_id, sheet_id" in ending.message
 
 
-A = Column("A", cell_duration=4.0, failing_rows=[0])  # seconds of a server that counts looks
+A = Column("A", cell_duration=4.0, failing_rows=[0])  # seconds of a server that counts polls
 B = Column("B", cell_duration=4.0)
 
 
-class TestCellsThatOthersCalculate:
-    """Nothing is left to start: the cells of the selection decide, not those of the sheet."""
+class TestNothingLeftToStart:
+    """The counts of the sheet decide, whoever calculates its cells."""
 
     @pytest.fixture
     def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
@@ -487,277 +475,171 @@ class TestCellsThatOthersCalculate:
         assert len(server.operations) == 1
         server.stop()
 
-    @pytest.mark.parametrize(
-        ("fail_on", "rows", "kind"),
-        [
-            ("any_cell", [0], "failed for good"),
-            ("never", [0], "success"),
-            ("any_cell", [1], "success"),
-            ("all_cells", [0, 1], "success"),
-        ],
-    )
-    def test_waits_for_the_selection(
-        self, server: LocalPromptLayer, fail_on: str, rows: list[int], kind: str, deferrable: bool
+    @pytest.mark.parametrize(("statuses", "kind"), [(None, "failed"), (["FAILED"], "success")])
+    def test_waits_until_no_cell_is_pending(
+        self, server: LocalPromptLayer, statuses: list[str] | None, kind: str, deferrable: bool
     ) -> None:
-        """And for no other cells, unless nobody can tell which operation calculates it."""
+        """A stale cell may be one of those that were to be calculated: the counts do not tell."""
         self.start(server, B)
-        self.start(server, A, *rows)
+        self.start(server, A, 1, 2, 3)
         ending = run(
-            TABLE_START, column_ids=[A.id], row_ids=rows, fail_on=fail_on, deferrable=deferrable
+            TABLE_START, column_ids=[A.id], row_ids=[1], statuses=statuses, deferrable=deferrable
         )
         assert ending.kind == kind, ending
+        assert kind == "success" or "1 were left by what had begun" in ending.message
+        operations = server.operations.values()
+        assert all(one.status(server._evaluations.now()) == "completed" for one in operations)
         assert server.count("DELETE") == 0
-        if kind == "success":
-            counts = [ending.value[f"{name}_count"] for name in ("cell", "completed", "failed")]
-            failed = int(0 in rows)
-            assert counts == [len(rows), len(rows) - failed, failed]
 
-    def test_waits_for_one_operation_after_the_other(
+    def test_counts_of_what_others_have_calculated(
         self, server: LocalPromptLayer, deferrable: bool
     ) -> None:
-        self.start(server, B, 0)
-        last = self.start(server, A, 1, 2)
-        ending = run(TABLE_START, column_ids=[A.id], row_ids=[2, 1], deferrable=deferrable)
+        self.start(server, B)
+        self.start(server, A, 1, 2, 3)
+        self.start(server, A, 0)
+        ending = run(TABLE_START, fail_on="never", deferrable=deferrable)
         assert ending.kind == "success", ending
-        assert ending.value["operation_id"] == ending.xcoms["promptlayer_operation_id"] == last
-        assert ending.value["completed_count"] == 2
+        assert ending.value == {
+            "operation_id": None,
+            "status": "nothing to do",
+            "cell_count": 12,
+            "completed_count": 11,
+            "failed_count": 1,
+        }
+        assert ending.xcoms == {"promptlayer_operation_id": None}
 
-    def test_all_the_waits_share_the_time(
+    @pytest.mark.parametrize("fail_on", ["any_cell", "all_cells"])
+    def test_what_failed_elsewhere_is_no_success(
+        self, server: LocalPromptLayer, fail_on: str, deferrable: bool
+    ) -> None:
+        self.start(server, B)
+        self.start(server, A)
+        ending = run(TABLE_START, fail_on=fail_on, deferrable=deferrable)
+        assert ending.kind == "failed for good", ending
+        assert "12 of 12 cells done, 1 failed" in ending.message
+
+    def test_ends_with_the_time(
         self, server: LocalPromptLayer, deferrable: bool, leap: Leap
     ) -> None:
-        """They take 400, 800 and 400 seconds."""
         server.script(lambda request: leap(100.0) if request.method == "GET" else None, times=None)
-        self.start(server, B, 0)
-        self.start(server, B, 1, 2, 3)
-        self.start(server, A, 0, 1, 2, 3)
-        ending = run(TABLE_START, column_ids=[A.id], timeout=1000, deferrable=deferrable)
+        self.start(server, B)
+        self.start(server, A)
+        ending = run(TABLE_START, timeout=1000, deferrable=deferrable)
+        assert ending.kind == "timeout", ending
+        assert f"calculation of sheet {SHEETS['good'].id} did not end" in ending.message
+
+    @pytest.mark.parametrize("pending", [{"pending_count": 3}, {"status_counts": {"RUNNING": 3}}])
+    def test_pending_cells_of_no_operation_are_no_success(
+        self, server: LocalPromptLayer, pending: dict[str, Any], deferrable: bool
+    ) -> None:
+        self.start(server, A)
+        self.start(server, B)
+        counts: dict[str, Any] = {
+            "total_cells": 12,
+            "pending_count": 0,
+            "status_counts": {"COMPLETED": 12},
+            "active_operations": [],
+            **pending,
+        }
+        server.script(Reply.of_json(counts), method="GET", times=None)
+        ending = run(TABLE_START, deferrable=deferrable, timeout=0.3, fail_on="never")
         assert ending.kind == "timeout", ending
 
-    def test_what_others_calculate_besides_is_nobodys_business(
-        self, server: LocalPromptLayer, deferrable: bool
-    ) -> None:
-        assert run(TABLE_START, column_ids=[B.id]).kind == "success"
-        self.start(server, A)
-        ending = run(TABLE_START, column_ids=[B.id], deferrable=deferrable)
-        assert (ending.kind, ending.value["operation_id"]) == ("success", None), ending
-
-    def test_pending_cells_of_no_operation_are_no_success(
-        self, server: LocalPromptLayer, deferrable: bool
-    ) -> None:
-        self.start(server, A)
-        self.start(server, B)
-        listed: dict[str, Any] = {
-            "total_cells": 12,
-            "pending_count": 3,
-            "status_counts": {"RUNNING": 3},
-            "active_operations": [],
-        }
-        server.script(
-            lambda request: (
-                Reply.of_json(listed)
-                if request.method == "GET" and request.raw_path.endswith("/operations")
-                else None
-            ),
-            times=None,
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluations, "_LAG_SECONDS", 0.0)
-            ending = run(TABLE_START, deferrable=deferrable, retries=0)
-        assert ending.kind == "failed", ending
-        assert "lists no operation to wait for" in ending.message
-
-    def test_an_operation_that_has_ended_is_not_waited_for_again(
-        self, server: LocalPromptLayer, deferrable: bool
-    ) -> None:
-        operation_id = self.start(server, A)
-        self.start(server, B)
-        running = server.operations[operation_id]
-        ended = {
-            "operation_id": operation_id,
-            "operation": "recalculate",
-            "status": "completed",
-            "status_counts": {},
-            "cell_count": 1,
-            "completed_count": 1,
-            "failed_count": 0,
-            "pending_count": 0,
-            "status_url": "/",
-        }
-        server.script(
-            lambda request: (
-                Reply.of_json({"success": True, "operation": ended})
-                if request.raw_path.endswith(running.id)
-                else None
-            ),
-            times=None,
-        )
-        ending = run(TABLE_START, column_ids=[A.id], row_ids=[3], deferrable=deferrable)
-        # Then the other one has ended too, and with it the cells.
-        assert (ending.kind, ending.value["completed_count"]) == ("success", 1), ending
-
-    @pytest.mark.parametrize(
-        ("fail_on", "says"),
-        [("any_cell", "cells were not calculated"), ("never", "were left by what had begun")],
-    )
+    @pytest.mark.parametrize("fail_on", ["any_cell", "all_cells", "never"])
     def test_cells_that_others_gave_up_may_be_retried(
-        self, server: LocalPromptLayer, fail_on: str, says: str
+        self, server: LocalPromptLayer, fail_on: str, deferrable: bool
     ) -> None:
+        assert run(TABLE_START, column_ids=[A.id], row_ids=[1, 2, 3]).kind == "success"
         operation_id = self.start(server, B)
 
         def give_up(request: Any) -> None:
-            if operation_id in request.raw_path:
+            if request.method == "GET" and server.count("GET") >= polls + 2:
                 server._evaluations.cancel_operation(server.operations[operation_id])
 
+        polls = server.count("GET")
         server.script(give_up, times=None)
         store = Store()
         asked: dict[str, Any] = {"column_ids": [B.id], "fail_on": fail_on, "store": store}
-        ending = run(TABLE_START, **asked)
-        assert ending.kind == "failed", ending
-        assert says in ending.message
-        retried = run(TABLE_START, number=2, **asked)
-        assert (retried.kind, retried.value["cell_count"]) == ("success", 4)
-        assert server.count("POST") == 2
-
-    @pytest.mark.parametrize("fail_on", ["never", "all_cells"])
-    def test_cells_that_the_first_of_others_gave_up(
-        self, server: LocalPromptLayer, fail_on: str
-    ) -> None:
-        table_id, sheet_id = _at("good").values()
-        first = server.start_operation(table_id, sheet_id, column_ids=[A.id], row_ids=[0])
-        server.start_operation(table_id, sheet_id, column_ids=[B.id])
-
-        def give_up(request: Any) -> None:
-            if first in request.raw_path:
-                server._evaluations.cancel_operation(server.operations[first])
-
-        server.script(give_up, times=None)
-        ending = run(TABLE_START, column_ids=[A.id, B.id], row_ids=[0], fail_on=fail_on)
+        ending = run(TABLE_START, deferrable=deferrable, **asked)
         assert ending.kind == "failed", ending
         assert "were left by what had begun" in ending.message
+        server.clear_scripts()
+        retried = run(TABLE_START, number=2, **asked)
+        assert (retried.kind, retried.value["cell_count"]) == ("success", 4)
+        assert len(server.operations) == 3
 
     @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
     def test_a_retry_takes_up_cells_that_failed_elsewhere(
         self, server: LocalPromptLayer, store: bool
     ) -> None:
         kept = Store() if store else None
-        asked: dict[str, Any] = {"column_ids": [A.id], "row_ids": [0], "statuses": '["FAILED"]'}
-        self.start(server, B, 0, 1)
-        self.start(server, A, 0)
-        assert run(TABLE_START, store=kept, **asked).kind == "failed"
-        assert run(TABLE_START, store=kept, number=2, **asked).kind == "failed"
-        assert server.count("POST") == 2
-        assert len(server.operations) == 3
+        asked: dict[str, Any] = {"column_ids": [A.id], "statuses": '["FAILED"]', "store": kept}
+        self.start(server, A)
+        assert run(TABLE_START, **asked).kind == "failed"
+        assert run(TABLE_START, number=2, **asked).kind == "failed"
+        assert len(server.operations) == server.count("POST") == 2
 
     @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
     def test_trouble_in_waiting_for_others_may_be_retried(
-        self, server: LocalPromptLayer, store: bool
+        self, server: LocalPromptLayer, store: bool, deferrable: bool
     ) -> None:
-        operation_id = self.start(server, A)
-        server.script(
-            lambda request: Reply(503) if operation_id in request.raw_path else None, times=None
+        self.start(server, A)
+        server.script(Reply(503), method="GET", times=None)
+        ending = run(
+            TABLE_START,
+            column_ids=[A.id],
+            store=Store() if store else None,
+            max_outage=0.1,
+            deferrable=deferrable,
         )
-        kept = Store() if store else None
-        assert run(TABLE_START, column_ids=[A.id], store=kept, max_outage=0.1).kind == "failed"
+        assert ending.kind == "failed", ending
 
-    @pytest.mark.parametrize("path", ["/rows", "/operations"])
     def test_trouble_in_asking_is_ridden_out(
-        self, server: LocalPromptLayer, path: str, deferrable: bool
+        self, server: LocalPromptLayer, deferrable: bool
     ) -> None:
-        self.start(server, A, 0)
-        hits: list[str] = []
-
-        def fault(request: Any) -> Reply | None:
-            target = request.raw_path.partition("?")[0]
-            if request.method != "GET" or not target.endswith(path):
-                return None
-            hits.append(target)
-            return Reply(503) if len(hits) % 2 else None
-
-        server.script(fault, times=None)
-        ending = run(TABLE_START, column_ids=[A.id], row_ids=[0], deferrable=deferrable)
+        self.start(server, A)
+        self.start(server, B)
+        server.script(Reply(503), method="GET", times=3)
+        ending = run(TABLE_START, deferrable=deferrable)
         assert ending.kind == "failed for good", ending
         assert "1 failed" in ending.message
 
-    def test_a_quiet_sheet_is_not_read(self, server: LocalPromptLayer) -> None:
+    def test_an_idle_sheet_is_asked_about_once(self, server: LocalPromptLayer) -> None:
         run(TABLE_START, column_ids=[B.id])
         before = server.count()
-        run(TABLE_START, column_ids=[B.id])
+        ending = run(TABLE_START, column_ids=[B.id])
+        assert (ending.kind, ending.value["cell_count"]) == ("success", 0), ending
         assert server.count() - before == 2
 
     def test_without_waiting(self, server: LocalPromptLayer) -> None:
-        operation_id = self.start(server, A)
+        self.start(server, A)
         ending = run(TABLE_START, column_ids=[A.id], wait_for_completion=False)
-        assert (ending.kind, ending.value) == ("success", operation_id)
+        assert (ending.kind, ending.value["status"]) == ("success", "nothing to do")
+        assert ending.xcoms == {"promptlayer_operation_id": None}
 
+    def test_is_resumed_without_its_notes(self, server: LocalPromptLayer) -> None:
+        """As ``dag.test()`` resumes a task: with the event and the XComs alone."""
+        self.start(server, A)
+        self.start(server, B)
+        ti = FakeTaskInstance()
+        with pytest.raises(TaskDeferred):
+            self.operator().execute({"ti": ti, "run_id": "r"})
+        resumed = self.operator()
+        event = {"version": 1, "id": SHEETS["good"].id, "outcome": "ended", "message": ""}
+        server.script(Reply.of_json(self.DONE), method="GET", times=None)
+        value = resumed.resume_execution("execute_complete", {"event": event}, {"ti": ti})
+        assert value["completed_count"] == 12
 
-class TestManyCells:
-    """The rows of a sheet come page by page, and the cells of all pages are judged."""
+    DONE: ClassVar[dict[str, Any]] = {
+        "total_cells": 12,
+        "pending_count": 0,
+        "status_counts": {"COMPLETED": 12},
+        "active_operations": [],
+    }
 
-    @pytest.fixture(params=["both", "flat", "nested"])
-    def server(
-        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-    ) -> Iterator[LocalPromptLayer]:
-        answer = Column("Answer", cell_duration=0.002, failing_rows=[220])
-        columns = [Column("Question", type="TEXT"), answer]
-        many = sheet("good", columns=columns, row_count=230, rows_paging=request.param)
-        server = serving(monkeypatch, many)
-        server.start_operation(TABLE.id, SHEETS["good"].id)
-        yield server
-        server.stop()
-
-    def test_a_failed_cell_on_a_later_page_is_no_success(
-        self, server: LocalPromptLayer, deferrable: bool
-    ) -> None:
-        ending = run(TABLE_START, deferrable=deferrable)
-        assert ending.kind == "failed for good", ending
-        assert "230 of 230 cells done, 1 failed" in ending.message
-
-
-class TestRowsWithoutEnd:
-    """To ask about the cells takes no longer than the wait may."""
-
-    @pytest.fixture(params=[0, 0.05], ids=["nothing to wait for", "after a wait"])
-    def server(
-        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-    ) -> Iterator[LocalPromptLayer]:
-        answer = Column("Answer", cell_duration=request.param, failing_rows=[0])
-        server = serving(monkeypatch, sheet("good", columns=[answer], row_count=2))
-        yield server
-        server.stop()
-
-    @pytest.mark.parametrize("pages", ["ever new ones", "none"])
-    def test_end_with_the_time(
-        self, server: LocalPromptLayer, pages: str, deferrable: bool, leap: Leap
-    ) -> None:
-        answer = Column("Answer").id
-        operation_id = server.start_operation(TABLE.id, SHEETS["good"].id)
-        asked: list[str] = []
-
-        def fault(request: Any) -> Reply | None:
-            if "/rows" not in request.raw_path or is_running(server, operation_id):
-                return None
-            asked.append(request.raw_path)
-            if len(asked) == 3:
-                leap(4000)
-            if len(asked) > 20:
-                return None  # a test that fails should end too
-            if pages == "none":
-                return Reply(503)
-            number = len(asked)
-            row = {"row_index": number, "cells": {answer: {"status": "completed"}}}
-            page = {"data": [row], "next_cursor": f"page {number}", "has_more": True}
-            return Reply.of_json({**page, "columns": [{"id": answer, "type": "CODE"}]})
-
-        server.script(fault, times=None)
-        ending = run(TABLE_START, timeout=3600, max_outage=10**6, deferrable=deferrable)
-        assert ending.kind == "timeout", ending
-        assert "the cells of the sheet" in ending.message
-        assert len(asked) == 3
-
-
-def is_running(server: LocalPromptLayer, operation_id: str) -> bool:
-    operation = server.operations[operation_id]
-    return operation.status(server._evaluations.now()) == "running"
+    @staticmethod
+    def operator() -> Any:
+        return PromptLayerRunTableOperator(task_id="t", poke_interval=0.05, **_at("good"))
 
 
 class TestLargeTable:
@@ -1320,23 +1202,22 @@ def test_what_somebody_cancelled_meanwhile_may_be_retried(
 class TestKilledButNotItsOwn:
     """What something else has started, or what cannot be cancelled alone."""
 
-    def test_an_operation_that_was_joined(self, server: LocalPromptLayer) -> None:
+    def test_what_others_calculate(self, server: LocalPromptLayer, log: Callable[[], str]) -> None:
         server.start_operation(TABLE.id, SHEETS["never"].id)
         store = Store()
-        for _ in range(2):  # the second is a retry, which has it from the store
+        for _ in range(2):  # the second is a retry
             operator = TestKilled.operator("table")
             trigger = TestKilled.deferred(operator, task_state_store=store).trigger
             operator.on_kill()
             asyncio.run(rebuilt(trigger).on_kill())
         assert not is_cancelled(server)
         assert server.count("DELETE") == 0
+        assert log().count(f"calculation of sheet {SHEETS['never'].id} goes on at PromptLayer") == 2
 
-    def test_an_operation_that_was_joined_and_is_deferred_again(
-        self, server: LocalPromptLayer
-    ) -> None:
-        operation_id = server.start_operation(TABLE.id, SHEETS["never"].id)
+    def test_what_others_calculate_after_another_deferral(self, server: LocalPromptLayer) -> None:
+        server.start_operation(TABLE.id, SHEETS["never"].id)
         deferral = TestKilled.deferred(TestKilled.operator("table"))
-        event = {"version": 1, "id": operation_id, "outcome": "ended", "message": ""}
+        event = {"version": 1, "id": SHEETS["never"].id, "outcome": "ended", "message": ""}
         resumed = TestKilled.operator("table")
         with pytest.raises(TaskDeferred) as again:  # it has not ended after all
             resumed.resume_execution(

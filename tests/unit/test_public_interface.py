@@ -107,6 +107,7 @@ PUBLIC = {
     f"{NAME}.triggers.promptlayer": [
         "PromptLayerReportTrigger",
         "PromptLayerScorecardTrigger",
+        "PromptLayerSheetCellsTrigger",
         "PromptLayerTableOperationTrigger",
         "PromptLayerWorkflowBatchTrigger",
         "PromptLayerWorkflowTrigger",

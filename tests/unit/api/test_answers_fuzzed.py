@@ -37,8 +37,7 @@ CALLS: list[Call[Any]] = [
     tables.recalculate_cells(TABLE, SHEET),
     tables.table_operation(TABLE, SHEET, "op"),
     tables.cancel_table_operation(TABLE, SHEET, "op"),
-    tables.sheet_operations(TABLE, SHEET),
-    cells.sheet_rows(TABLE, SHEET),
+    cells.sheet_operations(TABLE, SHEET),
     scorecards.recalculate_scorecard(TABLE, SHEET),
     scorecards.scorecard_calculation(TABLE, SHEET, OTHER),
     scorecards.cancel_scorecard(TABLE, SHEET),
@@ -147,6 +146,10 @@ EVALUATIONS = st.fixed_dictionaries(
                 ("cell_count", "completed_count", "failed_count", "pending_count"), NUMBERS
             )
         ),
+        "total_cells": NUMBERS,
+        "pending_count": NUMBERS,
+        "status_counts": st.dictionaries(st.sampled_from(["COMPLETED", "FAILED", "x"]), NUMBERS),
+        "active_operations": st.just([]) | JSON,
         "calculation": st.fixed_dictionaries(
             {"id": st.just(OTHER), "criterion_summaries": SUMMARIES, **JUDGED}
         ),
@@ -274,6 +277,9 @@ def check(call: Call[Any], response: Response) -> None:
         return
     if isinstance(result, tables.TableOperation | scorecards.ScorecardCalculation | reports.Report):
         check_evaluation(result)
+    if isinstance(result, cells.SheetOperations):
+        assert len(result.progress) < 200
+        check_failure(evaluations.raise_for_sheet, result, fail_on="any_cell", stale_count=True)
     if isinstance(result, scorecards.ScorecardRow):
         result = scorecards.ScorecardRows(None, (result,), None, {})
     if isinstance(result, scorecards.ScorecardRows):

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from unit.api.answers import NOW, OTHER, SHEET, TABLE, answer, body_of, check_start_rules
 
+from airflow_provider_promptlayer.api.cells import sheet_operations
 from airflow_provider_promptlayer.api.tables import (
     CancelledOperation,
     ConfirmationNeeded,
@@ -19,7 +20,6 @@ from airflow_provider_promptlayer.api.tables import (
     TableOperation,
     cancel_table_operation,
     recalculate_cells,
-    sheet_operations,
     table_operation,
     unconfirmed,
 )
@@ -263,46 +263,3 @@ def test_cancelling() -> None:
     assert (call.request.method, call.request.path) == ("DELETE", f"{PATH}/op-1")
     body = {"success": True, "message": "done", "cancelled_cell_count": 3}
     assert call.read(answer(200, body), NOW) == CancelledOperation(3, "done")
-
-
-def test_what_is_under_way() -> None:
-    call = sheet_operations(TABLE, SHEET)
-    body = {
-        "success": True,
-        "total_cells": 200,
-        "status_counts": {"STALE": 80},
-        "pending_count": 83,
-        "active_operations": [OPERATION],
-    }
-    state = call.read(answer(200, body), NOW)
-    assert (state.total_cells, state.pending_count) == (200, 83)
-    assert state.active_operations == (poll(),)
-    with pytest.raises(PromptLayerUnexpectedAnswerError, match="no list of active_operations"):
-        call.read(answer(200, {**body, "active_operations": [1]}), NOW)
-
-
-@pytest.mark.parametrize(
-    ("fields", "is_idle", "is_unblemished"),
-    [
-        ({}, True, True),
-        ({"status_counts": {"COMPLETED": 9}}, True, True),
-        ({"status_counts": {"COMPLETED": 8, "FAILED": 1}}, True, False),
-        ({"status_counts": {"COMPLETED": 9, "new word": 1}}, True, False),
-        ({"status_counts": {}}, True, False),
-        ({"status_counts": {"COMPLETED": 8, "DISPATCHED": 1}}, False, False),
-        ({"pending_count": 1}, False, True),
-        ({"active_operations": [OPERATION]}, False, True),
-    ],
-)
-def test_what_the_counts_of_a_sheet_tell(
-    fields: dict[str, Any], is_idle: bool, is_unblemished: bool
-) -> None:
-    body = {
-        "total_cells": 9,
-        "status_counts": {"STALE": 4, "COMPLETED": 5},
-        "pending_count": 0,
-        "active_operations": [],
-        **fields,
-    }
-    state = sheet_operations(TABLE, SHEET).read(answer(200, body), NOW)
-    assert (state.is_idle, state.is_unblemished) == (is_idle, is_unblemished)

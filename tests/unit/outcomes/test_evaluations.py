@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_promptlayer.api.arguments import NOTSET
-from airflow_provider_promptlayer.api.cells import SelectedCells
+from airflow_provider_promptlayer.api.cells import SheetOperations
 from airflow_provider_promptlayer.api.reports import Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import (
     Scorecard,
@@ -84,52 +84,48 @@ def test_an_operation_says_how_many() -> None:
     )
 
 
+def sheet(pending: int = 0, **counts: int) -> SheetOperations:
+    return SheetOperations(sum(counts.values()), pending, counts, ())
+
+
 @pytest.mark.parametrize(
-    ("counts", "any_cell", "all_cells"),
+    ("counts", "strictly", "never"),
     [
         ({}, True, True),
-        ({"completed": 3}, True, True),
-        ({"completed": 2, "failed": 1}, False, True),
-        ({"failed": 3}, False, False),
-        ({"completed": 2, "stale": 1}, False, True),
-        ({"stale": 3}, False, False),
-        ({"completed": 2, "other": 1}, False, True),
-        ({"completed": 2, "pending": 1}, False, True),
+        ({"COMPLETED": 3}, True, True),
+        ({"COMPLETED": 2, "FAILED": 1}, False, True),  # the two may hold text
+        ({"FAILED": 3}, False, True),
+        ({"COMPLETED": 2, "STALE": 1}, True, True),
+        ({"COMPLETED": 2, "new word": 1}, False, True),
+        ({"COMPLETED": 2, "CANCELLED": 1}, False, False),
+        ({"COMPLETED": 2, "RUNNING": 1}, False, False),
+        ({"COMPLETED": 3, "pending": 1}, False, False),
     ],
 )
-def test_cells_that_others_have_calculated(
-    counts: dict[str, int], any_cell: bool, all_cells: bool
+def test_a_sheet_of_which_nothing_was_left_to_start(
+    counts: dict[str, int], strictly: bool, never: bool
 ) -> None:
-    cells = SelectedCells(**counts)
-    for fail_on, expected in (("any_cell", any_cell), ("all_cells", all_cells), ("never", True)):
-        assert passes(evaluations.raise_for_cells, cells, fail_on) is expected, fail_on
+    for fail_on, expected in (("any_cell", strictly), ("all_cells", strictly), ("never", never)):
+        assert passes(evaluations.raise_for_sheet, sheet(**counts), fail_on) is expected, fail_on
 
 
-def test_stale_cells_count_where_they_were_to_be_calculated() -> None:
-    assert passes(
-        evaluations.raise_for_cells, SelectedCells(stale=3), "any_cell", stale_count=False
-    )
-    for fail_on in ("any_cell", "all_cells", "never"):
-        said = text_of(
-            evaluations.raise_for_cells, SelectedCells(completed=2, cancelled=1), fail_on
-        )
-        assert "1 were cancelled" in said
-        assert "statuses=[]" in said
-    assert not passes(
-        evaluations.raise_for_cells, SelectedCells(failed=1), "any_cell", stale_count=False
+@pytest.mark.parametrize("fail_on", ["any_cell", "all_cells", "never"])
+def test_stale_cells_are_a_failure_where_something_else_has_left_them(fail_on: str) -> None:
+    left = sheet(COMPLETED=2, STALE=1)
+    assert passes(evaluations.raise_for_sheet, left, fail_on)
+    assert "1 were left by what had begun to calculate them" in text_of(
+        evaluations.raise_for_sheet, left, fail_on, stale_count=True
     )
 
 
-def test_cells_say_how_many() -> None:
-    assert text_of(
-        evaluations.raise_for_cells, SelectedCells(completed=2, failed=1), "any_cell"
-    ) == (
-        "No cell of the selection was left to start: cells failed (3 of 3 cells done, 1 failed). "
+def test_a_sheet_says_how_many() -> None:
+    assert text_of(evaluations.raise_for_sheet, sheet(COMPLETED=2, FAILED=1), "any_cell") == (
+        "No cell of the selection was left to start, and on the sheet cells failed "
+        "(3 of 3 cells done, 1 failed). "
         "statuses=['STALE', 'FAILED'] calculates those again that have failed."
     )
-    assert "statuses" not in text_of(
-        evaluations.raise_for_cells, SelectedCells(other=1), "any_cell"
-    )
+    said = text_of(evaluations.raise_for_sheet, sheet(COMPLETED=2, CANCELLED=1), "never")
+    assert "1 were cancelled (2 of 3 cells done). statuses=[] calculates all" in said
 
 
 @pytest.mark.parametrize("fail_on", ["", "any_node", None, ["never"], "NEVER"])

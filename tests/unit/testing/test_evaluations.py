@@ -141,15 +141,15 @@ class TestOperations:
         assert getattr(answer, "cell_count", 0) == cells
 
     def test_what_is_under_way_is_listed(self, client: Client, clock: Clock) -> None:
-        assert ask(client, tables.sheet_operations(*HERE)).active_operations == ()
+        assert ask(client, cells.sheet_operations(*HERE)).active_operations == ()
         operation_id = started(client)
         clock.now += 1.5
-        state = ask(client, tables.sheet_operations(*HERE))
+        state = ask(client, cells.sheet_operations(*HERE))
         assert (state.total_cells, state.pending_count) == (8, 3)
         assert state.status_counts == {"COMPLETED": 5, "QUEUED": 2, "RUNNING": 1}
         assert [each.operation_id for each in state.active_operations] == [operation_id]
         clock.now += 60
-        assert ask(client, tables.sheet_operations(*HERE)).active_operations == ()
+        assert ask(client, cells.sheet_operations(*HERE)).active_operations == ()
 
     def test_a_large_one_is_confirmed_once(self, client: Client) -> None:
         needed = ask(client, tables.recalculate_cells(*THERE))
@@ -231,7 +231,7 @@ class TestOperations:
             tables.recalculate_cells(TABLE.id, NOWHERE),
             tables.recalculate_cells(*HERE, column_ids=[NOWHERE]),
             tables.table_operation(*HERE, "nope/../?"),
-            tables.sheet_operations(NOWHERE, NOWHERE),
+            cells.sheet_operations(NOWHERE, NOWHERE),
             tables.cancel_table_operation(NOWHERE, NOWHERE, "x"),
         ]
         for call in calls:
@@ -314,12 +314,13 @@ class TestRows:
     def test_each_cell_has_its_status(self, client: Client, clock: Clock) -> None:
         started(client, row_ids=[0, 2, 3])
         clock.now += 2.5
-        page = ask(client, cells.sheet_rows(*HERE))
-        statuses = {row.row_index: row.statuses[ANSWER.id] for row in page.rows}
+        page = self.get(client, self.PATH)
+        statuses = {row["row_index"]: row["cells"][ANSWER.id]["status"] for row in page["data"]}
         assert statuses == {0: "completed", 1: "stale", 2: "error", 3: "running"}
-        assert {row.statuses[TEXT.id] for row in page.rows} == {"completed"}
-        assert page.column_types == {TEXT.id: "TEXT", ANSWER.id: "PROMPT_TEMPLATE"}
-        assert page.next_cursor is None
+        assert {row["cells"][TEXT.id]["status"] for row in page["data"]} == {"completed"}
+        types = {column["id"]: column["type"] for column in page["columns"]}
+        assert types == {TEXT.id: "TEXT", ANSWER.id: "PROMPT_TEMPLATE"}
+        assert page["next_cursor"] is None
 
     @pytest.mark.parametrize("order", ["asc", "desc"])
     def test_page_by_page(self, client: Client, order: str) -> None:
@@ -353,19 +354,6 @@ class TestRows:
         if nested:
             end = {"next_cursor": None, "prev_cursor": None, "has_more": False, "limit": 1}
             assert last["pagination"] == end
-
-    @pytest.mark.parametrize("paging", ["both", "flat", "nested"])
-    def test_the_core_follows_the_cursors(self, serve: Callable[..., Client], paging: str) -> None:
-        sheet = Sheet("S", [TEXT, ANSWER], row_count=250, rows_paging=paging)
-        client = serve(tables=[Table("T", [sheet])])
-        here = Table("T").id, sheet.id
-        cursors: list[str | None] = [None]
-        found = 0
-        for _ in range(3):
-            page = ask(client, cells.sheet_rows(*here, cursor=cursors[-1]))
-            found += len(page.rows)
-            cursors.append(page.next_cursor)
-        assert (found, cursors[-1], len(set(cursors))) == (250, None, 3)
 
     @pytest.mark.parametrize(
         ("query", "has", "has_not"),
@@ -412,9 +400,8 @@ class TestRows:
         assert (reply.status, reply.json["message"]) == (400, f"Invalid query parameter {named}")
 
     def test_what_is_not_there(self, client: Client) -> None:
-        for table_id, sheet_id in ((NOWHERE, SHEET.id), (TABLE.id, NOWHERE)):
-            with pytest.raises(PromptLayerNotFoundError):
-                ask(client, cells.sheet_rows(table_id, sheet_id))
+        for wrong in (TABLE.id, SHEET.id):
+            assert client.get(self.PATH.replace(wrong, NOWHERE)).status == 404
         assert client.get(self.PATH.replace(SHEET.id, "x")).status == 400
         assert client.send("GET", self.PATH, key="wrong").status == 401
 
