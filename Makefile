@@ -53,7 +53,7 @@ fix: tools ## mend what ruff can mend, and format
 types: tools ## mypy --strict
 	@$(BIN)/mypy --no-error-summary $(TYPED) && echo "types: clean"
 
-coverage: venv tools ## unit tests with branch coverage: what no test reaches; setup.cfg says how much may be
+coverage: venv tools ## unit tests with branch coverage: what no test reaches
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/coverage run -m pytest -q tests/unit -n auto --dist worksteal $(ARGS)
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
