@@ -169,11 +169,11 @@ def test_what_is_imported_is_declared_and_nothing_else() -> None:
     declared = {Requirement(line).name for line in PROJECT["dependencies"]}
     testing = ROOT / NAME / "testing"
     assert distributions_imported(ROOT / NAME, without=testing) == declared | OF_AIRFLOW_2
-    extra = {Requirement(line).name for line in EXTRAS["testing"]}
+    extra = {Requirement(line).name for line in PROJECT["optional-dependencies"]["testing"]}
     assert distributions_imported(testing) - declared == extra | OF_PYTEST
 
 
 def test_this_airflow_satisfies_what_is_declared() -> None:
-    for lines in (PROJECT["dependencies"], *EXTRAS.values()):
+    for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         for requirement in map(Requirement, lines):
             assert version(requirement.name) in requirement.specifier, requirement
