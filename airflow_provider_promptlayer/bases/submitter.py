@@ -123,7 +123,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             self._forget_the_start()
             self._push(context, self.id_key, None)  # whoever is downstream may ask for it
             return None
-        self.hook.stay_at(self.hook.settings.base_url, about=job.name)
+        self._stay_at(self.hook.settings.base_url, job.name)
         self._remember(SubmissionPhase.SUBMITTED, job)
         self._push_id(context, job)
         if self.hook.is_stopping:  # since a moment at which it was not known what to cancel
@@ -187,9 +187,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
         return job.id
 
     def _finish(self, context: Context, ending: L) -> Any:
-        self.push_metadata(context, ending)
-        self.raise_for_outcome(ending)
-        result = self.push_result(context, ending)
+        result = super()._finish(context, ending)
         if self._job is not None:
             # After the outputs are out: a task that is cleared because they could not go out comes
             # back to the run, and so does a try after a crash in between.
@@ -267,10 +265,6 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             return None
         if record is None or record.external_id is None or not record.submitted_by_this_task:
             return None  # what something else has started is found anew
-        if what is Plan.ELSEWHERE:
-            self.hook.stay_at(
-                record.base_url, about=self.job_from_id(record.external_id).name
-            )  # raises
         if what is Plan.START:
             if record.phase is SubmissionPhase.SUBMITTED:
                 self.prepare(context)  # else what goes on would be ended for nothing
@@ -278,6 +272,9 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
                 self._cancel_superseded(record)
             return None
         job = self.job_from_id(record.external_id)
+        # Raises if that is elsewhere. Before the first question about it, as each of them may find
+        # that the connection has changed.
+        self._stay_at(record.base_url, job.name)
         is_retry = record.clear_epoch == self._task_state.clear_epoch
         try:
             failure = self._failure(job, is_retry=is_retry) if self.wait_for_completion else None

@@ -57,6 +57,14 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
+_DECISIONS = (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    version_compat.RescheduleException,
+)
+"""The errors that say what Airflow is to do, which the others leave open."""
+
 _DEFERRAL_FAILED = "__fail__"
 """The method that Airflow resumes when a trigger crashed or took too long."""
 
@@ -233,7 +241,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             self._job = job = self.job_of(state)
             self.cancels_on_kill = state.submitted_by_this_task
             if state.base_url is not None:
-                self.hook.stay_at(state.base_url, about=job.name)
+                self._stay_at(state.base_url, job.name)
             read_event(event, external_id=job.id)
             self._is_over = True
             wait = self._new_wait(
@@ -253,7 +261,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
         """Let Airflow's own end of a deferral mean what the trigger's end would."""
-        self._resumed = True
+        self._resumed = self.hook.connection_was_there = True
         if next_method != _DEFERRAL_FAILED:
             # Past BaseSensorOperator, which would replace the reason of a skip by a stock phrase.
             return super(BaseSensorOperator, self).resume_execution(
@@ -377,11 +385,6 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 step = wait.on_status(status, now=time.time())
             except PromptLayerTransientError as error:
                 step = wait.on_error(error, now=time.time())
-            except PromptLayerUnknownConnectionError as error:
-                if not self._resumed:
-                    raise
-                # It was there before the deferral; Airflow says the same when it cannot look.
-                step = wait.on_error(PromptLayerTransientError(str(error)), now=time.time())
             else:
                 self._is_over = step.is_done
                 if step.is_done:
@@ -401,7 +404,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 wake_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
                     seconds=step.sleep
                 )
-                raise version_compat.reschedule_exception(wake_at)
+                raise version_compat.RescheduleException(wake_at)
             time.sleep(step.sleep)
 
     def _defer(self, job: RemoteJob[L], wait: Poller, *, next_poll_at: float) -> NoReturn:
@@ -453,6 +456,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """Whether what goes on was said to have ended: so the triggerer does, when it resumes."""
         return self._resumed
 
+    def _stay_at(self, base_url: str, about: str) -> None:
+        way_back = version_compat.way_back(is_noted=self.reattaches_after_clear)
+        self.hook.stay_at(base_url, about=about, way_back=way_back)
+
     def _may_leave(self, wait: Poller) -> bool:
         """Return whether the next process will know what this one knows of an outage.
 
@@ -468,6 +475,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         if self.reschedule and not self.deferrable:
             first = version_compat.first_reschedule_date(context, self.retries or 0)
             if first is not None:
+                self.hook.connection_was_there = True
                 return first.timestamp()
         return time.time()
 
@@ -519,19 +527,24 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """Turn this provider's errors into those by which Airflow decides what comes next."""
         try:
             yield
-        except AirflowException:
-            raise  # already says what Airflow is to do
-        except PromptLayerWaitTimeoutError as error:
-            raise self._ended(AirflowSensorTimeout, error) from error
         except PromptLayerError as error:
-            kind = AirflowException if self.may_retry(error) else AirflowFailException
-            raise self._ended(kind, error) from error
+            if isinstance(error, AirflowException):
+                raise  # from within, and already both
+            raise self._ended(self._kind(error), error) from error
+        except _DECISIONS:
+            raise
         except Exception as error:
+            # Also one of Airflow that says no more, as an XCom backend may raise.
             if self.may_retry(error):
                 raise
             raise AirflowFailException(f"{type(error).__name__}: {error}") from error
         finally:
             self.hook.close()
+
+    def _kind(self, error: PromptLayerError) -> type[AirflowException]:
+        if isinstance(error, PromptLayerWaitTimeoutError):
+            return AirflowSensorTimeout
+        return AirflowException if self.may_retry(error) else AirflowFailException
 
     def _ended(self, kind: type[AirflowException], error: PromptLayerError) -> AirflowException:
         for option in ("soft_fail", "never_fail"):

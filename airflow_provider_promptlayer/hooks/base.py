@@ -12,8 +12,8 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
     AirflowNotFoundException,
     BaseHook,
 )
@@ -69,6 +68,9 @@ _throttles: WeakKeyDictionary[Settings, Throttle] = WeakKeyDictionary()
 _opening = threading.RLock()
 """Held while a hook makes its transport. One for all: that takes no time."""
 
+_reading = threading.RLock()
+"""Held while a thread has Airflow read a connection: 3.0 and 3.1 mix up what two threads ask."""
+
 _READ_AGAIN_SECONDS = 60.0
 """How often at most the connection is read again where PromptLayer is not reached through it."""
 
@@ -99,7 +101,9 @@ class PromptLayerConnectionHook(BaseHook):
         self._transport: BlockingTransport | None = None
         self._read_at = 0.0  # by the monotonic clock
         self.is_stopping = False
+        self.connection_was_there = False  # when another process began what goes on
         self._place: tuple[str, str] | None = None  # a base URL, and what is there
+        self._way_back = ""
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -129,7 +133,7 @@ class PromptLayerConnectionHook(BaseHook):
     @property
     def settings(self) -> Settings:
         """The connection as read on first use; blocking."""
-        return self._settings or self._adopt(self._read_connection())
+        return self._settings or self._read_first()
 
     def test_connection(self) -> tuple[bool, str]:
         """Make the cheapest authenticated call, and say who is wrong if it fails.
@@ -177,7 +181,9 @@ class PromptLayerConnectionHook(BaseHook):
         except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
             if self._settings == transport.settings and self._may_have_changed(error):
                 try:
-                    self._is_news(self._read_connection())
+                    with _reading:
+                        if self._settings == transport.settings:
+                            self._is_news(self._read_connection())
                 except Exception:
                     if isinstance(error, PromptLayerUnreachableError):
                         raise error from None
@@ -248,14 +254,15 @@ class PromptLayerConnectionHook(BaseHook):
         """The base URL of the only PromptLayer that may be asked, or None."""
         return None if self._place is None else self._place[0]
 
-    def stay_at(self, base_url: str, *, about: str) -> None:
+    def stay_at(self, base_url: str, *, about: str, way_back: str) -> None:
         """Ask no other PromptLayer from now on, where an id means something else.
 
         :param base_url: as in :class:`.Settings`.
         :param about: what was started there, for messages.
+        :param way_back: what to do where the connection leads elsewhere.
         :raises PromptLayerConfigurationError: if the connection leads elsewhere; also later.
         """
-        self._place = (base_url, about)
+        self._place, self._way_back = (base_url, about), way_back
         if self._settings is not None:
             self._check_place(self._settings)
 
@@ -495,10 +502,7 @@ class PromptLayerConnectionHook(BaseHook):
 
     def _check_place(self, settings: Settings) -> None:
         if lost := self._lost(settings):
-            raise PromptLayerConfigurationError(
-                f"{lost} Correct the connection and clear this task, to go back to it; or clear "
-                "this task as it is, to start another."
-            )
+            raise PromptLayerConfigurationError(f"{lost} {self._way_back}")
 
     def _lost(self, settings: Settings) -> str:
         """Return what to say of a connection that leads to another place than ``stays_at``."""
@@ -534,29 +538,39 @@ class PromptLayerConnectionHook(BaseHook):
             raise error
         if self.is_stopping:
             raise self._stopping() from error
-        self.log.warning("%s Nothing was started; trying again in %.1f s.", error, seconds)
+        problem = str(error).rstrip(".")
+        self.log.warning("%s. Nothing was started; trying again in %.1f s.", problem, seconds)
         return seconds
 
+    def _read_first(self) -> Settings:
+        with _reading:  # another thread may have read it meanwhile
+            return self._settings or self._adopt(self._read_connection())
+
     def _read_connection(self) -> Settings:
-        try:
+        with self._connection_errors():
             return read_connection(self.get_connection(self.promptlayer_conn_id))
-        except AirflowNotFoundException:
-            raise self._unknown_connection() from None
-        except AirflowException as error:
-            raise self._unreadable_connection(error) from error
 
     async def _aread_connection(self) -> Settings:
         from airflow.providers.common.compat.connection import get_async_connection
 
-        try:
+        with self._connection_errors():
             return read_connection(await get_async_connection(self.promptlayer_conn_id, type(self)))
+
+    @contextmanager
+    def _connection_errors(self) -> Iterator[None]:
+        """Turn what Airflow raises for a connection into this provider's errors."""
+        try:
+            yield
         except PromptLayerError:
             raise
         except AirflowNotFoundException:
-            raise self._unknown_connection() from None
+            unknown = self._unknown_connection()
+            if self._settings is None and not self.connection_was_there:
+                raise unknown from None
+            # Airflow says the same where its server or a secrets backend could not be asked.
+            raise PromptLayerTransientError(str(unknown)) from None
         except Exception as error:
-            # Whatever Airflow raises that cannot ask: a worker has read the connection before, and
-            # a trigger that breaks off would take a wait along for a blip.
+            # Whatever Airflow raises that cannot ask, which in 3.0 is no AirflowException.
             raise self._unreadable_connection(error) from error
 
     def _unreadable_connection(self, error: Exception) -> PromptLayerTransientError:

@@ -43,7 +43,7 @@ from airflow_provider_promptlayer.submission.batch import (
     WaitUntil,
     WorkflowRuns,
 )
-from airflow_provider_promptlayer.submission.batch_input import OVER, Input, Stage
+from airflow_provider_promptlayer.submission.batch_input import OVER, Input, Stage, how_to_find
 from airflow_provider_promptlayer.submission.batch_resume import batch_payload, read_batch
 from airflow_provider_promptlayer.submission.task_state import BatchState, write_patiently
 from airflow_provider_promptlayer.xcom import outputs as xcom
@@ -91,7 +91,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
     sent when the worker died counts as failed until a try has said so and the task is cleared
     then, because nobody can tell whether it has arrived. A task that is cleared before it has
     succeeded goes back in the same way, unless the input has changed; one that is cleared after it
-    has succeeded runs all anew.
+    has succeeded runs all anew. Airflow 3.4 drops the notes when the task is cleared: such a task
+    runs all anew, unless it is cleared with ``keep_task_state`` or together with its whole DAG run.
 
     **Inputs are recognized wherever they stand in the list**, which a retry, a clear or the way
     back from a deferral may render in another order, with more inputs or with fewer. The results
@@ -101,8 +102,6 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
     more is started; the task waits for the runs that go on, and fails. When the time is up, what
     has ended is handed on all the same: the others are in ``promptlayer_errors``, with the ids of
     their runs, and ``min_success_rate`` decides whether the task succeeds.
-    Airflow 3.4 drops the notes when the task is cleared: such a task runs all anew, unless it is
-    cleared with ``keep_task_state`` or together with its whole DAG run.
 
     Before Airflow 3.3 there is no place for these notes. Once a run goes on or has succeeded, the
     task is not retried there, whatever happens; only a worker that dies can double runs, see
@@ -236,7 +235,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
             self._began_at, self._deadline = state.started_at, state.deadline
             self._batch = batch
             if state.base_url is not None:
-                self.hook.stay_at(state.base_url, about=_ABOUT)
+                self._stay_at(state.base_url, _ABOUT)
             if self._task_state is not None:
                 self._task_state.resume(state.base_url or self.hook.settings.base_url)
             job = self._job = state.job(WorkflowRuns)
@@ -277,7 +276,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
             if self._task_state is None
             else self._task_state.open(inputs.fingerprints, base_url)
         )
-        self.hook.stay_at(base_url, about=_ABOUT)
+        self._stay_at(base_url, _ABOUT)
         self._refuse_unfit(batch, inputs)
         if batch.going:
             self.log.info("Going back to %s runs of an earlier try.", len(batch.going))
@@ -439,15 +438,18 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         if self._batch is None:
             return
         going = ", ".join(map(str, self._batch.going))
-        sending = ", ".join(map(str, self._batch.at(Stage.STARTING)))
         if going:
             self.log.warning(
                 "The task is being stopped. These workflow runs go on at PromptLayer, which cannot "
                 "cancel them: %s.",
                 going,
             )
-        if sending:
-            self.log.warning("The start of input %s was being sent.", sending)
+        for index in self._batch.at(Stage.STARTING):
+            self.log.warning(
+                "Input %s: %s",
+                self._batch.places[index],
+                how_to_find(index, "the task is being stopped while its start is being sent."),
+            )
 
     # --- starting -----------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ def question(what_is_there: str, how_to_look: str, *, is_in_backend: bool = Fals
     :param how_to_look: how to tell whether its start has arrived, without a full stop.
     :param is_in_backend: whether a state backend has more about it, which so has to be read.
     """
-    return f"{what_is_there} So it may be going on: {how_to_look}. Then " + (
+    return f"{what_is_there} So what that try started may be going on: {how_to_look}. Then " + (
         f"clear this task, which goes back to it; or delete {KEY} from the task's state and clear "
         "this task, to start another."
         if is_in_backend
@@ -122,12 +122,10 @@ class Plan(StrEnum):
 
     START = "start"
     REATTACH = "reattach"
-    """Go back to the run of the record, unless that has failed."""
+    """Go back to the run of the record where that is, unless it has failed."""
     UNCERTAIN = "uncertain"
     """An earlier try noted no more than that it was about to send the start: a person has to look
     whether it arrived. A clear alone does not say that anybody has looked."""
-    ELSEWHERE = "elsewhere"
-    """The run is at another PromptLayer than the one that the connection leads to now."""
 
 
 def plan(
@@ -148,11 +146,10 @@ def plan(
         return Plan.START
     if record.external_id is None:
         return Plan.UNCERTAIN
-    is_elsewhere = record.base_url != base_url
     if record.clear_epoch == clear_epoch:  # a retry
-        return Plan.ELSEWHERE if is_elsewhere else Plan.REATTACH
+        return Plan.REATTACH
     if (
-        is_elsewhere
+        record.base_url != base_url
         or record.phase is SubmissionPhase.DELIVERED
         or (
             record.input_fingerprint

@@ -210,8 +210,8 @@ class PromptLayerTrigger(BaseTrigger):
         is_another_try = state != version_compat.GONE and state not in version_compat.FINAL_STATES
         if state == "deferred" or (is_another_try and self.reattaches_after_clear):
             self.log.info(
-                "The task is %r and goes on with %s elsewhere: not cancelling it.",
-                state,
+                "The task (%s) goes on with %s elsewhere: not cancelling it.",
+                state or "about to be scheduled",
                 job.name,
             )
             return True
@@ -272,14 +272,19 @@ class PromptLayerTrigger(BaseTrigger):
     async def _begin(self, wait: Poller) -> PromptLayerHook:
         """Let pass what time has to pass before the first look, and read the connection."""
         hook = self._hook = self._new_hook()
-        await asyncio.sleep(wait.resume_delay(self.next_poll_at, now=time.time()))
+        pause = wait.resume_delay(self.next_poll_at, now=time.time())
+        # By this machine's clock, for the runs of a batch, which have waits of their own.
+        self.started_at, self.deadline = wait.started_at, wait.deadline
+        await asyncio.sleep(pause)
         await self._read_connection(hook, wait)
         return hook
 
     def _new_hook(self) -> PromptLayerHook:
         hook = PromptLayerHook(self.promptlayer_conn_id)
+        hook.connection_was_there = self.next_poll_at is not None  # for the worker that planned it
         if self.base_url is not None:
-            hook.stay_at(self.base_url, about=self.job().name)
+            way_back = version_compat.way_back(is_noted=self.reattaches_after_clear)
+            hook.stay_at(self.base_url, about=self.job().name, way_back=way_back)
         return hook
 
     async def _until_ended(self, hook: PromptLayerHook, wait: Poller, job: RemoteJob[Any]) -> None:
@@ -339,8 +344,8 @@ class PromptLayerTrigger(BaseTrigger):
 class _ConnectionPatience:
     """How often the connection may be found unusable before that is believed.
 
-    Airflow calls a connection undefined also where its own server could not be asked; and a worker
-    has read this one before the wait came here.
+    Airflow calls a connection undefined also where its own server could not be asked. Of one that
+    was there before, the hook says so.
     """
 
     __slots__ = ("_failed",)

@@ -29,12 +29,10 @@ from airflow_provider_promptlayer.exceptions import PromptLayerError, PromptLaye
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.version_compat import (
     STARTS_IN_TRIGGERER,
+    RescheduleException,
     clear_epoch,
-    reschedule_exception,
 )
 from support.kinds import WORKFLOW_RUN, Kind
-
-Rescheduled: Any = type(reschedule_exception(datetime.datetime.now(datetime.UTC)))
 
 
 @dataclass
@@ -130,7 +128,7 @@ def run_task(
                 )
             resume = (deferral.method_name, {**(deferral.kwargs or {}), "event": event.payload})
             continue
-        except Rescheduled as rescheduled:
+        except RescheduleException as rescheduled:
             now = datetime.datetime.now(datetime.UTC)
             ti.first_reschedule = ti.first_reschedule or now
             time.sleep(max(0.0, (rescheduled.reschedule_date - now).total_seconds()))

@@ -25,7 +25,6 @@ from support.modes import (
     TASK_MODES,
     Ending,
     FakeTaskInstance,
-    Rescheduled,
     Store,
     first_event,
     rebuilt,
@@ -37,6 +36,7 @@ from airflow_provider_promptlayer.polling import poller
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
+from airflow_provider_promptlayer.version_compat import RescheduleException
 
 SECRET = "what the customer wrote"
 
@@ -363,7 +363,7 @@ class TestPace:
         sensor = PromptLayerWorkflowSensor(
             task_id="t", workflow_version_execution_id=run_id, **arguments
         )
-        with pytest.raises((TaskDeferred, Rescheduled)) as left:
+        with pytest.raises((TaskDeferred, RescheduleException)) as left:
             sensor.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
         value: BaseException = left.value
         return value

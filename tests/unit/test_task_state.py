@@ -24,7 +24,7 @@ from support.kinds import new_server
 from support.modes import FakeTaskInstance, Store, epoch, first_event, rebuilt
 from support.starts import STARTS, Start
 
-from airflow_provider_promptlayer import transport
+from airflow_provider_promptlayer import transport, version_compat
 from airflow_provider_promptlayer.hooks import base as hooks_base
 from airflow_provider_promptlayer.hooks import workflows as workflow_methods
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.operators import workflows as workflow_operato
 from airflow_provider_promptlayer.polling import poller as api_waiting
 from airflow_provider_promptlayer.submission import task_state
 from airflow_provider_promptlayer.submission.reattach import SubmissionPhase, SubmissionRecord
-from airflow_provider_promptlayer.testing import Close, LocalPromptLayer
+from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 from airflow_provider_promptlayer.transport import blocking
 
 KEY = "promptlayer_run"
@@ -98,6 +98,20 @@ class TestUnreadable:
         store[KEY] = at_backend
         back = start.run(store, "never", number=5, max_tries=8, wait_for_completion=False)
         assert (back.value, server.count("POST")) == (first.value, 1)
+
+    def test_in_a_state_backend_that_has_lost_it(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        """As in a directory of another machine: Airflow returns None, and no default, then."""
+        store = Store({KEY: None})
+        for number, max_tries in ((2, 2), (3, 5), (4, 8)):
+            ending = start.run(store, number=number, max_tries=max_tries)
+            assert ending.kind == "failed for good"
+            assert "is not where the state backend has put it" in ending.message
+            assert f"delete {KEY} from the task's state" in ending.message
+        assert server.count() == 0
+        store.delete(KEY)
+        assert start.run(store, number=5, max_tries=11).kind == "success"
 
     def test_the_question_to_a_person(self, start: Start, server: LocalPromptLayer) -> None:
         """Where the note that a person was asked cannot be read, a person is asked once more."""
@@ -403,6 +417,23 @@ class TestElsewhere:
         log = capsys.readouterr().out + caplog.text
         assert f"What an earlier try started at {server.url} is left to itself" in log
 
+    @pytest.mark.parametrize("max_tries", [2, 3], ids=["retry", "cleared"])
+    def test_a_try_that_learns_of_it_when_it_asks(
+        self, start: Start, max_tries: int, server: LocalPromptLayer, there: LocalPromptLayer
+    ) -> None:
+        """With a key that is refused, the connection is read again, and may lead elsewhere."""
+        store = Store()
+        self.leave(start, store)
+
+        def move(_: Any) -> Reply:
+            self.lead_to(there)
+            return Reply.of_json({"success": False, "message": "no"}, 401)
+
+        server.script(move, method="GET", times=None)
+        ending = start.run(store, "never", number=2, max_tries=max_tries, timeout=60.0)
+        assert ending.kind == "failed", ending
+        assert there.count() == 0
+
     def test_another_connection_to_the_same_place(
         self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -416,16 +447,33 @@ class TestElsewhere:
         )
         assert (ending.value, server.count("POST")) == (its_id, 1)
 
-    @pytest.mark.parametrize("with_store", [True, False], ids=["store", "no store"])
+    @pytest.mark.parametrize(
+        ("with_store", "keeps", "remedy"),
+        [
+            (True, True, "clear this task, to go back"),
+            (True, False, "clear this task with keep_task_state, to go back"),
+            (False, False, "Before you clear this task, which starts another one"),
+        ],
+        ids=["store", "store, Airflow 3.4", "no store"],
+    )
     def test_a_worker_that_resumes(
-        self, start: Start, with_store: bool, server: LocalPromptLayer, there: LocalPromptLayer
+        self,
+        start: Start,
+        with_store: bool,
+        keeps: bool,
+        remedy: str,
+        server: LocalPromptLayer,
+        there: LocalPromptLayer,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(version_compat, "CLEAR_KEEPS_STATE", keeps)
         left, context, its_id = self.leave(start, Store())
         if not with_store:
             del context["task_state_store"]
         self.lead_to(there)
         event = {"version": 1, "id": its_id, "outcome": "ended", "message": ""}
-        with pytest.raises(AirflowFailException, match=f"{its_id} was started at {server.url}"):
+        said = f"{its_id} was started at {server.url}.*{remedy}"
+        with pytest.raises(AirflowFailException, match=said):
             start.make("never", deferrable=True).resume_execution(
                 left.method_name, {**left.kwargs, "event": event}, context
             )

@@ -114,11 +114,14 @@ class ScorecardEndpoints:
         table, sheet = find_sheet(self._runs, request)
         body = await read_table_body(request, _Selection, required=False)
         card = _scorecard_of(sheet)
-        if not {criterion.id for criterion in card.criteria}.issuperset(body.step_ids):
+        step_ids = [step_id.lower() for step_id in body.step_ids]
+        if not {criterion.id for criterion in card.criteria}.issuperset(step_ids):
             raise refusal(400, "Invalid request: step_ids has a step of another scorecard")
         if any(row >= sheet.row_count for row in body.row_indices):
             raise refusal(400, "Invalid request: row_indices has a row that does not exist")
         given = body.model_dump(exclude_unset=True)
+        if "step_ids" in given:
+            given["step_ids"] = step_ids
         calculation = self._runs.start_calculation(table, sheet, card, was_posted=True, **given)
         status = calculation.status(self._runs.now())
         return answer(
