@@ -510,19 +510,24 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """Turn this provider's errors into those by which Airflow decides what comes next."""
         try:
             yield
-        except AirflowException:
-            raise  # already says what Airflow is to do
-        except PromptLayerWaitTimeoutError as error:
-            raise self._ended(AirflowSensorTimeout, error) from error
         except PromptLayerError as error:
-            kind = AirflowException if self.may_retry(error) else AirflowFailException
-            raise self._ended(kind, error) from error
+            if isinstance(error, AirflowException):
+                raise  # from within, and already both
+            raise self._ended(self._kind(error), error) from error
+        except (AirflowFailException, AirflowSensorTimeout, AirflowSkipException):
+            raise  # already says what Airflow is to do
         except Exception as error:
+            # Also one of Airflow that says no more, as an XCom backend may raise.
             if self.may_retry(error):
                 raise
             raise AirflowFailException(f"{type(error).__name__}: {error}") from error
         finally:
             self.hook.close()
+
+    def _kind(self, error: PromptLayerError) -> type[AirflowException]:
+        if isinstance(error, PromptLayerWaitTimeoutError):
+            return AirflowSensorTimeout
+        return AirflowException if self.may_retry(error) else AirflowFailException
 
     def _ended(self, kind: type[AirflowException], error: PromptLayerError) -> AirflowException:
         for option in ("soft_fail", "never_fail"):

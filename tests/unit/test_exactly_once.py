@@ -16,7 +16,12 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowNotFoundException,
+    BaseOperator,
+    TaskDeferred,
+)
 from support.clocks import timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, epoch, run_task
 
@@ -634,6 +639,21 @@ def test_clearing_a_task_for_whose_run_another_server_answers_starts_nothing(
     assert server.count("POST") == 1
 
 
+@contextmanager
+def full_xcom(error: type[Exception]) -> Iterator[None]:
+    """Let the push of a run's main output fail."""
+    push = FakeTaskInstance.xcom_push
+
+    def full(self: FakeTaskInstance, key: str, value: Any) -> None:
+        if key == "promptlayer_final_output":
+            raise error("no space is left")
+        push(self, key, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeTaskInstance, "xcom_push", full)
+        yield
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 class TestOutputsThatCouldNotGoOut:
     """The run has succeeded, and the task has not handed on its outputs."""
@@ -664,20 +684,23 @@ class TestOutputsThatCouldNotGoOut:
     def test_a_clear_after_trouble_with_xcom_comes_back_to_the_run(
         self, server: LocalPromptLayer, deferrable: bool
     ) -> None:
-        push = FakeTaskInstance.xcom_push
-
-        def full(self: FakeTaskInstance, key: str, value: Any) -> None:
-            if key == "promptlayer_final_output":
-                raise ConnectionError("no space is left")
-            push(self, key, value)
-
         store = Store()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(FakeTaskInstance, "xcom_push", full)
-            with pytest.raises(ConnectionError):
-                attempt(store, deferrable=deferrable)
+        with full_xcom(ConnectionError), pytest.raises(ConnectionError):
+            attempt(store, deferrable=deferrable)
         ending = attempt(store, number=2, max_tries=3, deferrable=deferrable)
         assert (ending.value, server.count("POST")) == ({"Answer": "long"}, 1)
+
+    @pytest.mark.parametrize("error", [ConnectionError, AirflowException, AirflowNotFoundException])
+    def test_where_nothing_remembers_the_run_no_retry_starts_another(
+        self, server: LocalPromptLayer, error: type[Exception], deferrable: bool
+    ) -> None:
+        """Airflow retries after a plain error of its own too, such as an XCom backend raises."""
+        with full_xcom(error):
+            ending = attempt(None, deferrable=deferrable)
+        assert (ending.kind, ending.message) == (
+            "failed for good",
+            f"{error.__name__}: no space is left",
+        )
 
 
 class TestExecutionTimeout:
