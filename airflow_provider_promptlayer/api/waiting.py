@@ -139,8 +139,9 @@ class Wait:
 
         Waits whose time has long passed, as that of all has when a triggerer comes back, do not all
         look at once. One whose time lies further ahead than any plan goes was planned by another
-        machine's clock: it is polled after two intervals, or two minutes. A wait that seems to
-        begin in the future begins now, and lasts as long as it was meant to.
+        machine's clock: it is polled after two intervals, or two minutes; in an outage, in which
+        PromptLayer may have asked for a longer pause, after ``max_outage`` at the latest. A wait
+        that seems to begin in the future begins now, and lasts as long as it was meant to.
 
         :param planned: what :meth:`hand_over` said; None for a wait that begins here.
         """
@@ -152,8 +153,11 @@ class Wait:
         if planned is None:
             return self._capped(self._place * min(interval, SHORTEST_INTERVAL), now)
         if now - planned < interval:
+            furthest = 2 * max(interval, LONGEST_INTERVAL)
+            if self.outage_since is not None:
+                furthest = max(furthest, self.max_outage)
             # The clocks of two machines may differ by hours.
-            return max(0.0, min(planned - now, 2 * max(interval, LONGEST_INTERVAL)))
+            return max(0.0, min(planned - now, furthest))
         return self._capped(self._place * interval, now)
 
     def before_look(self, *, now: float) -> float:

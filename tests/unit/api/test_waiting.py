@@ -80,6 +80,13 @@ def test_a_wait_that_moves_in_trouble_keeps_its_distance() -> None:
         assert 45.0 <= wait.hand_over(step, settle=10.0, now=START) - START <= 55.0
 
 
+def test_a_wait_that_moves_asks_no_sooner_than_it_was_told_to() -> None:
+    for wait in moved(Pace()):
+        step = wait.after_error(PromptLayerRateLimitError("HTTP 429", retry_after=900.0), now=START)
+        planned = wait.hand_over(step, settle=10.0, now=START)
+        assert wait.take_over(planned, now=START + 5.0) >= 895.0
+
+
 @pytest.mark.parametrize(("deadline", "expected"), [(5.0, 10.0), (12.0, 12.0)])
 def test_a_wait_that_moves_looks_by_its_deadline_but_not_before_it_may(
     deadline: float, expected: float
