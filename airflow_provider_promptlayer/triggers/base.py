@@ -209,8 +209,8 @@ class PromptLayerTrigger(BaseTrigger):
         is_another_try = state != compat.GONE and state not in compat.FINAL_STATES
         if state == "deferred" or (is_another_try and self.is_gone_back_to):
             self.log.info(
-                "The task is %r and goes on with %s elsewhere: not cancelling it.",
-                state,
+                "The task (%s) goes on with %s elsewhere: not cancelling it.",
+                state or "about to be scheduled",
                 subject.name,
             )
             return True
@@ -271,7 +271,10 @@ class PromptLayerTrigger(BaseTrigger):
     async def _begin(self, wait: Wait) -> PromptLayerHook:
         """Let pass what time has to pass before the first look, and read the connection."""
         hook = self._hook = self._new_hook()
-        await asyncio.sleep(wait.take_over(self.next_look_at, now=time.time()))
+        pause = wait.take_over(self.next_look_at, now=time.time())
+        # By this machine's clock, for the runs of a batch, which have waits of their own.
+        self.started_at, self.deadline = wait.started_at, wait.deadline
+        await asyncio.sleep(pause)
         await self._read_connection(hook, wait)
         return hook
 

@@ -1576,6 +1576,25 @@ class TestTrigger:
         assert event["outcome"] == "timed_out"
         assert "1 of 5 runs" in event["message"]
 
+    def test_a_clock_that_is_behind_gives_no_run_more_time(
+        self, server: LocalPromptLayer, leap: Leap
+    ) -> None:
+        """Nor those that are polled after others have ended."""
+        runs = [server.start_execution("Echo") for _ in range(21)]
+        endless = server.start_execution("Endless")
+        polls: list[Any] = []
+
+        def late(request: Any) -> None:
+            if request.query["workflow_version_execution_id"] == str(endless):
+                polls.append(request)
+                if len(polls) == 2:
+                    leap(1000.0)
+
+        server.script(late, times=None)
+        began = time.time() + 3600.0
+        event = self.fire([*runs, endless], started_at=began, deadline=began + 500.0)
+        assert event["outcome"] == "timed_out"
+
     def test_a_deadline_does_not_matter_to_those_that_may_be_left(
         self, server: LocalPromptLayer
     ) -> None:
