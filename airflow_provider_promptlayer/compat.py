@@ -69,10 +69,31 @@ ON_KILL_IS_AMBIGUOUS: Final = airflow_version.startswith("3.3.")
 Airflow 3.3 calls it when a user has ended the task, and also when the task was cleared and its next
 try finds the task state as it was, and when another triggerer has taken the wait over. Airflow 3.4
 lets go of a wait that was taken over without ``on_kill`` (apache/airflow PR 73454), and a clear
-drops the task state (PR 72100). With ``keep_task_state``, or where a whole DAG run is cleared, it
-does not; that a trigger cannot find out: the triggerer takes no question about the task state store
+drops the task state (PR 72100). A clear with ``keep_task_state``, and one of a whole DAG run, keep
+it. A trigger cannot find that out: the triggerer takes no question about the task state store
 (``ToTriggerSupervisor``), and the API answers none about a try that was replaced.
 """
+
+
+CLEAR_KEEPS_STATE: Final = airflow_version.startswith("3.3.")
+"""Whether a task that is cleared finds its task state again; see :data:`ON_KILL_IS_AMBIGUOUS`."""
+
+
+def way_back(*, is_noted: bool) -> str:
+    """Return what to do about a connection that leads elsewhere than to what was started.
+
+    :param is_noted: whether the task's state has what was started.
+    """
+    if not is_noted:
+        return (
+            "Before you clear this task, which starts another one, look in PromptLayer at what has "
+            "become of this one."
+        )
+    keep = "" if CLEAR_KEEPS_STATE else " with keep_task_state"
+    return (
+        f"Correct the connection and clear this task{keep}, to go back to what was started there; "
+        "or clear this task as it is, to start another one."
+    )
 
 
 def states_of(tis: Sequence[Any]) -> list[str | None]:

@@ -270,7 +270,7 @@ class BatchMemory:
     def _notes_of(self, page: Page) -> Sequence[Note | None]:
         if page.clear_epoch == self._clear_epoch:
             if any(note.was_sent for note in page.notes):
-                check_place(page.base_url, self._base_url)
+                check_place(page.base_url, self._base_url, compat.way_back(is_noted=True))
             return page.notes
         notes = [replace(note, is_of_retry=False) for note in page.notes]
         if page.base_url == self._base_url:

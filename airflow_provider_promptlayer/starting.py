@@ -122,7 +122,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             self._forget_the_start()
             self._push(context, self.id_key, None)  # whoever is downstream may ask for it
             return None
-        self.hook.stay_at(self.hook.settings.base_url, about=subject.name)
+        self._stay_at(self.hook.settings.base_url, subject.name)
         self._remember(Phase.STARTED, subject)
         self._push_id(context, subject)
         if self.hook.is_stopping:  # since a moment at which it was not known what to cancel
@@ -262,7 +262,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         if record is None or record.subject_id is None or not record.is_own:
             return None  # what something else has started is found anew
         if what is Plan.ELSEWHERE:
-            self.hook.stay_at(record.base_url, about=self.named(record.subject_id).name)  # raises
+            self._stay_at(record.base_url, self.named(record.subject_id).name)  # raises
         if what is Plan.START:
             if record.phase is Phase.STARTED:
                 self.prepare(context)  # else what goes on would be ended for nothing

@@ -224,7 +224,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             self._subject = subject = state.subject(self.subject_type)
             self.cancels_on_kill = state.is_own
             if state.base_url is not None:
-                self.hook.stay_at(state.base_url, about=subject.name)
+                self._stay_at(state.base_url, subject.name)
             read_event(event, subject_id=subject.id)
             self._is_over = True
             wait = self._new_wait(
@@ -443,6 +443,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def _is_contradicted(self) -> bool:
         """Whether what goes on was said to have ended: so the triggerer does, when it resumes."""
         return self._resumed
+
+    def _stay_at(self, base_url: str, about: str) -> None:
+        way_back = compat.way_back(is_noted=self.is_gone_back_to)
+        self.hook.stay_at(base_url, about=about, way_back=way_back)
 
     def _may_leave(self, wait: Wait) -> bool:
         """Return whether the next process will know what this one knows of an outage.

@@ -289,17 +289,17 @@ class Batch:
             self._left.append(index)
 
 
-def check_place(runs_are_at: str, base_url: str) -> None:
+def check_place(runs_are_at: str, base_url: str, way_back: str) -> None:
     """Let runs be asked about where they are alone: elsewhere, their ids are those of others.
 
     :param base_url: where the connection leads to.
+    :param way_back: what to do if that is elsewhere.
     :raises PromptLayerConfigurationError: if that is elsewhere.
     """
     if runs_are_at != base_url:
         raise PromptLayerConfigurationError(
             f"Runs of this batch were started at {runs_are_at}, and the Airflow connection leads "
-            f"to {base_url} now. Correct the connection and clear this task, to go back to them; "
-            "or clear this task as it is, to start others."
+            f"to {base_url} now. {way_back}"
         )
 
 

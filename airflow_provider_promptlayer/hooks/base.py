@@ -101,6 +101,7 @@ class PromptLayerConnectionHook(BaseHook):
         self._read_at = 0.0  # by the monotonic clock
         self.is_stopping = False
         self._place: tuple[str, str] | None = None  # a base URL, and what is there
+        self._way_back = ""
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -249,14 +250,15 @@ class PromptLayerConnectionHook(BaseHook):
         """The base URL of the only PromptLayer that may be asked, or None."""
         return None if self._place is None else self._place[0]
 
-    def stay_at(self, base_url: str, *, about: str) -> None:
+    def stay_at(self, base_url: str, *, about: str, way_back: str) -> None:
         """Ask no other PromptLayer from now on, where an id means something else.
 
         :param base_url: as in :class:`..api.settings.Settings`.
         :param about: what was started there, for messages.
+        :param way_back: what to do where the connection leads elsewhere.
         :raises PromptLayerConfigurationError: if the connection leads elsewhere; also later.
         """
-        self._place = (base_url, about)
+        self._place, self._way_back = (base_url, about), way_back
         if self._settings is not None:
             self._check_place(self._settings)
 
@@ -496,10 +498,7 @@ class PromptLayerConnectionHook(BaseHook):
 
     def _check_place(self, settings: Settings) -> None:
         if lost := self._lost(settings):
-            raise PromptLayerConfigurationError(
-                f"{lost} Correct the connection and clear this task, to go back to it; or clear "
-                "this task as it is, to start another."
-            )
+            raise PromptLayerConfigurationError(f"{lost} {self._way_back}")
 
     def _lost(self, settings: Settings) -> str:
         """Return what to say of a connection that leads to another place than ``stays_at``."""

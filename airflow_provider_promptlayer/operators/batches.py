@@ -233,7 +233,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             self._began_at, self._deadline = state.started_at, state.deadline
             self._batch = batch
             if state.base_url is not None:
-                self.hook.stay_at(state.base_url, about=_ABOUT)
+                self._stay_at(state.base_url, _ABOUT)
             if self._memory is not None:
                 self._memory.resume(state.base_url or self.hook.settings.base_url)
             subject = self._subject = state.subject(WorkflowRuns)
@@ -274,7 +274,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
             if self._memory is None
             else self._memory.open(inputs.fingerprints, base_url)
         )
-        self.hook.stay_at(base_url, about=_ABOUT)
+        self._stay_at(base_url, _ABOUT)
         self._refuse_unfit(batch, inputs)
         if batch.going:
             self.log.info("Going back to %s runs of an earlier try.", len(batch.going))

@@ -281,7 +281,8 @@ class PromptLayerTrigger(BaseTrigger):
     def _new_hook(self) -> PromptLayerHook:
         hook = PromptLayerHook(self.promptlayer_conn_id)
         if self.base_url is not None:
-            hook.stay_at(self.base_url, about=self.subject().name)
+            way_back = compat.way_back(is_noted=self.is_gone_back_to)
+            hook.stay_at(self.base_url, about=self.subject().name, way_back=way_back)
         return hook
 
     async def _until_ended(self, hook: PromptLayerHook, wait: Wait, subject: Subject[Any]) -> None:

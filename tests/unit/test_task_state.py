@@ -24,7 +24,7 @@ from support.kinds import new_server
 from support.modes import FakeTaskInstance, Store, epoch, first_event, rebuilt
 from support.starts import STARTS, Start
 
-from airflow_provider_promptlayer import memory, transport
+from airflow_provider_promptlayer import compat, memory, transport
 from airflow_provider_promptlayer.api import waiting as api_waiting
 from airflow_provider_promptlayer.api.starting import Phase, Record
 from airflow_provider_promptlayer.hooks import base as hooks_base
@@ -411,16 +411,33 @@ class TestElsewhere:
         )
         assert (ending.value, server.count("POST")) == (its_id, 1)
 
-    @pytest.mark.parametrize("with_store", [True, False], ids=["store", "no store"])
+    @pytest.mark.parametrize(
+        ("with_store", "keeps", "remedy"),
+        [
+            (True, True, "clear this task, to go back"),
+            (True, False, "clear this task with keep_task_state, to go back"),
+            (False, False, "Before you clear this task, which starts another one"),
+        ],
+        ids=["store", "store, Airflow 3.4", "no store"],
+    )
     def test_a_worker_that_resumes(
-        self, start: Start, with_store: bool, server: LocalPromptLayer, there: LocalPromptLayer
+        self,
+        start: Start,
+        with_store: bool,
+        keeps: bool,
+        remedy: str,
+        server: LocalPromptLayer,
+        there: LocalPromptLayer,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(compat, "CLEAR_KEEPS_STATE", keeps)
         left, context, its_id = self.leave(start, Store())
         if not with_store:
             del context["task_state_store"]
         self.lead_to(there)
         event = {"version": 1, "id": its_id, "outcome": "ended", "message": ""}
-        with pytest.raises(AirflowFailException, match=f"{its_id} was started at {server.url}"):
+        said = f"{its_id} was started at {server.url}.*{remedy}"
+        with pytest.raises(AirflowFailException, match=said):
             start.make("never", deferrable=True).resume_execution(
                 left.method_name, {**left.kwargs, "event": event}, context
             )
