@@ -70,6 +70,9 @@ _throttles: WeakKeyDictionary[Settings, Throttle] = WeakKeyDictionary()
 _opening = threading.RLock()
 """Held while a hook makes its transport. One for all: that takes no time."""
 
+_reading = threading.RLock()
+"""Held while a thread has Airflow read a connection: 3.0 and 3.1 mix up what two threads ask."""
+
 _READ_AGAIN_SECONDS = 60.0
 """How often at most the connection is read again where PromptLayer is not reached through it."""
 
@@ -131,7 +134,7 @@ class PromptLayerConnectionHook(BaseHook):
     @property
     def settings(self) -> Settings:
         """The connection as read on first use; blocking."""
-        return self._settings or self._adopt(self._read_connection())
+        return self._settings or self._read_first()
 
     def test_connection(self) -> tuple[bool, str]:
         """Make the cheapest authenticated call, and say who is wrong if it fails.
@@ -179,7 +182,9 @@ class PromptLayerConnectionHook(BaseHook):
         except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
             if self._settings == transport.settings and self._may_have_changed(error):
                 try:
-                    self._is_news(self._read_connection())
+                    with _reading:
+                        if self._settings == transport.settings:
+                            self._is_news(self._read_connection())
                 except Exception:
                     if isinstance(error, PromptLayerUnreachableError):
                         raise error from None
@@ -536,6 +541,10 @@ class PromptLayerConnectionHook(BaseHook):
             raise self._stopping() from error
         self.log.warning("%s Nothing was started; trying again in %.1f s.", error, seconds)
         return seconds
+
+    def _read_first(self) -> Settings:
+        with _reading:  # another thread may have read it meanwhile
+            return self._settings or self._adopt(self._read_connection())
 
     def _read_connection(self) -> Settings:
         try:

@@ -9,6 +9,7 @@ import json
 import math
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -271,9 +272,21 @@ def test_threads_share_a_hook(
     promptlayer_server: LocalPromptLayer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each gets the run that it has started, also while the key changes."""
+    """Each gets the run that it has started, also while the key changes.
+
+    And Airflow is asked for the connection by one of them, as 3.0 and 3.1 mix up two questions.
+    """
     hook = PromptLayerHook()
     together = threading.Barrier(8)
+    reads: list[str] = []
+    read = PromptLayerHook.get_connection
+
+    def get_connection(conn_id: str) -> Any:
+        reads.append(conn_id)
+        time.sleep(0.05)  # long enough for the others to ask as well, if they would
+        return read(conn_id)
+
+    monkeypatch.setattr(PromptLayerHook, "get_connection", staticmethod(get_connection))
 
     def start(_: int) -> int:
         together.wait(20)
@@ -287,6 +300,7 @@ def test_threads_share_a_hook(
     hook.close()
     assert sorted(run_ids) == list(range(1, 17))
     assert len(promptlayer_server.executions) == 16
+    assert len(reads) == 2
 
 
 def test_a_wait_that_goes_on_with_another_key_heeds_the_brake_of_that_key(
