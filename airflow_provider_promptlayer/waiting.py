@@ -244,7 +244,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
         """Let Airflow's own end of a deferral mean what the trigger's end would."""
-        self._resumed = True
+        self._resumed = self.hook.connection_was_there = True
         if next_method != _DEFERRAL_FAILED:
             # Past BaseSensorOperator, which would replace the reason of a skip by a stock phrase.
             return super(BaseSensorOperator, self).resume_execution(
@@ -368,11 +368,6 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 step = wait.after_look(look, now=time.time())
             except PromptLayerTransientError as error:
                 step = wait.after_error(error, now=time.time())
-            except PromptLayerUnknownConnectionError as error:
-                if not self._resumed:
-                    raise
-                # It was there before the deferral; Airflow says the same when it cannot look.
-                step = wait.after_error(PromptLayerTransientError(str(error)), now=time.time())
             else:
                 self._is_over = step.is_done
                 if step.is_done:
@@ -463,6 +458,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         if self.reschedule and not self.deferrable:
             first = compat.first_reschedule_date(context, self.retries or 0)
             if first is not None:
+                self.hook.connection_was_there = True
                 return first.timestamp()
         return time.time()
 

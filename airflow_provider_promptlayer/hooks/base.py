@@ -12,8 +12,8 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
     AirflowNotFoundException,
     BaseHook,
 )
@@ -103,6 +102,7 @@ class PromptLayerConnectionHook(BaseHook):
         self._transport: BlockingTransport | None = None
         self._read_at = 0.0  # by the monotonic clock
         self.is_stopping = False
+        self.connection_was_there = False  # when another process began what goes on
         self._place: tuple[str, str] | None = None  # a base URL, and what is there
         self._way_back = ""
 
@@ -547,25 +547,30 @@ class PromptLayerConnectionHook(BaseHook):
             return self._settings or self._adopt(self._read_connection())
 
     def _read_connection(self) -> Settings:
-        try:
+        with self._connection_errors():
             return read_connection(self.get_connection(self.promptlayer_conn_id))
-        except AirflowNotFoundException:
-            raise self._unknown_connection() from None
-        except AirflowException as error:
-            raise self._unreadable_connection(error) from error
 
     async def _aread_connection(self) -> Settings:
         from airflow.providers.common.compat.connection import get_async_connection
 
-        try:
+        with self._connection_errors():
             return read_connection(await get_async_connection(self.promptlayer_conn_id, type(self)))
+
+    @contextmanager
+    def _connection_errors(self) -> Iterator[None]:
+        """Turn what Airflow raises for a connection into this provider's errors."""
+        try:
+            yield
         except PromptLayerError:
             raise
         except AirflowNotFoundException:
-            raise self._unknown_connection() from None
+            unknown = self._unknown_connection()
+            if self._settings is None and not self.connection_was_there:
+                raise unknown from None
+            # Airflow says the same where its server or a secrets backend could not be asked.
+            raise PromptLayerTransientError(str(unknown)) from None
         except Exception as error:
-            # Whatever Airflow raises that cannot ask: a worker has read the connection before, and
-            # a trigger that breaks off would take a wait along for a blip.
+            # Whatever Airflow raises that cannot ask, which in 3.0 is no AirflowException.
             raise self._unreadable_connection(error) from error
 
     def _unreadable_connection(self, error: Exception) -> PromptLayerTransientError:

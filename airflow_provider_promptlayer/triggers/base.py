@@ -282,6 +282,7 @@ class PromptLayerTrigger(BaseTrigger):
         hook = PromptLayerHook(self.promptlayer_conn_id)
         if self.base_url is not None:
             way_back = compat.way_back(is_noted=self.is_gone_back_to)
+            hook.connection_was_there = True
             hook.stay_at(self.base_url, about=self.subject().name, way_back=way_back)
         return hook
 
@@ -342,8 +343,8 @@ class PromptLayerTrigger(BaseTrigger):
 class _ConnectionPatience:
     """How often the connection may be found unusable before that is believed.
 
-    Airflow calls a connection undefined also where its own server could not be asked; and a worker
-    has read this one before the wait came here.
+    Airflow calls a connection undefined also where its own server could not be asked. Of one that
+    was there before, the hook says so.
     """
 
     __slots__ = ("_failed",)

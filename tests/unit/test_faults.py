@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,11 +17,24 @@ from threading import Timer
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 from support.clocks import Leap
-from support.modes import MODES, TASK_MODES, Ending, FakeTaskInstance, first_event, rebuilt
+from support.modes import (
+    MODES,
+    TASK_MODES,
+    Ending,
+    FakeTaskInstance,
+    first_event,
+    rebuilt,
+    run_task,
+)
 
 from airflow_provider_promptlayer.api.throttle import Throttle
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerRunWorkflowBatchOperator,
+    PromptLayerRunWorkflowOperator,
+)
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import (
     Close,
@@ -48,6 +62,8 @@ PATIENCE = 60.0
 """Seconds that nothing here takes, however busy the machine is; all that must not be waited for
 takes longer."""
 POKE_INTERVAL = 0.02
+LONG = 10**6
+"""What happens so often never ends."""
 HTML = {"Content-Type": "text/html"}
 
 
@@ -501,8 +517,8 @@ class TestRotatedKey:
         assert [record.status for record in server.requests].count(401) <= 2
 
 
-class TestConnectionGoneInMidWait:
-    """Airflow says of a connection that there is none also where it could not look."""
+class TestUnusableConnection:
+    """The connection cannot be used, in the middle of a wait in the triggerer."""
 
     TRIES = 5
 
@@ -511,7 +527,7 @@ class TestConnectionGoneInMidWait:
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> Callable[..., dict[str, Any]]:
         def event(*, failing_looks: int, times: int = 1) -> dict[str, Any]:
-            """Return what the trigger fires where the connection is gone for so many look-ups.
+            """Return what the trigger fires where the connection has no key for so many look-ups.
 
             :param times: how often that happens; in between, a poll goes well.
             """
@@ -521,7 +537,7 @@ class TestConnectionGoneInMidWait:
 
             def play(request: Any) -> Fault | None:
                 nonlocal left
-                if request.headers["x-api-key"] != server.api_key:  # as the connection is gone
+                if request.headers["x-api-key"] != server.api_key:
                     left -= 1
                     if left == 0:
                         connect(server, monkeypatch)
@@ -530,7 +546,7 @@ class TestConnectionGoneInMidWait:
                 if step == "is refused":
                     left = failing_looks
                     server.rotate_key(f"{server.api_key}_new")
-                    monkeypatch.delenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT")
+                    connect(server, monkeypatch, password="")
                 return Reply(204) if step == "goes well" else None
 
             server.script(play, times=None)
@@ -546,8 +562,104 @@ class TestConnectionGoneInMidWait:
     def test_has_an_end(
         self, event: Callable[..., dict[str, Any]], server: LocalPromptLayer
     ) -> None:
-        assert event(failing_looks=100)["outcome"] == "no_connection"
+        assert "has no API key" in event(failing_looks=100)["message"]
         assert [record.status for record in server.requests].count(401) == self.TRIES
+
+
+class TestUnreadableConnection:
+    """Airflow cannot tell, for a moment, what a connection is that was there before."""
+
+    @pytest.fixture(
+        params=[
+            AirflowNotFoundException("The conn_id `promptlayer_default` isn't defined"),
+            RuntimeError("API_SERVER_ERROR"),
+        ],
+        ids=["as of 3.1", "as of 3.0"],
+    )
+    def fail_to_read(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., None]:
+        def fail_to_read(times: int, *, from_read: int = 1, in_worker: bool = False) -> None:
+            """Let Airflow fail so often, beginning with its so-manieth answer from now on."""
+            reads = 0
+
+            def check() -> None:
+                nonlocal reads
+                if in_worker and threading.current_thread() is not threading.main_thread():
+                    return  # where Airflow has no coroutine, a trigger asks in another thread
+                reads += 1
+                if from_read <= reads < from_read + times:
+                    raise request.param
+
+            read = PromptLayerHook.get_connection
+
+            def get_connection(conn_id: str) -> Any:
+                check()
+                return read(conn_id)
+
+            async def aget_connection(conn_id: str) -> Any:
+                if not in_worker:
+                    check()
+                return read(conn_id)
+
+            for function in (get_connection, aget_connection):
+                monkeypatch.setattr(
+                    PromptLayerHook, function.__name__, staticmethod(function), raising=False
+                )
+
+        return fail_to_read
+
+    @pytest.mark.parametrize("times", [6, LONG])
+    def test_after_the_key_was_changed(
+        self,
+        mode: str,
+        times: int,
+        server: LocalPromptLayer,
+        fail_to_read: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        run_id = server.start_execution("Done")
+
+        def rotate(_: Any) -> Fault | None:
+            if len(server.requests) == 1:
+                server.rotate_key("pl_new_key")
+                connect(server, monkeypatch)
+                fail_to_read(times)
+            return Reply(204) if not server.requests else None
+
+        server.script(rotate, times=None)
+        ending = wait(mode, run_id, max_outage=PATIENCE if times < LONG else 0.3)
+        if times < LONG:
+            assert (ending.kind, ending.value) == ("success", run_id), ending
+        else:
+            assert ending.kind.startswith("failed"), ending
+            assert "longer than max_outage" in ending.message
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda _: PromptLayerRunWorkflowOperator(task_id="t", workflow_id_or_name="Done"),
+            lambda _: PromptLayerRunWorkflowBatchOperator(
+                task_id="t", workflow_id_or_name="Done", inputs=[{}, {}]
+            ),
+            lambda run_id: PromptLayerWorkflowSensor(
+                task_id="t", workflow_version_execution_id=run_id
+            ),
+        ],
+        ids=["run", "batch", "sensor"],
+    )
+    def test_when_a_worker_comes_back(
+        self,
+        make: Callable[[int], Any],
+        server: LocalPromptLayer,
+        fail_to_read: Callable[..., None],
+    ) -> None:
+        server.script(Reply(204), method="GET", times=1)  # so that the first worker defers
+        run_id = server.start_execution("Done")
+        fail_to_read(3, from_read=2, in_worker=True)
+        ending = run_task(lambda: make(run_id))
+        assert ending.kind == "success", ending
+        assert ending.worker_visits > 1
 
 
 def test_trouble_does_not_forget_the_deadline(mode: str, server: LocalPromptLayer) -> None:
