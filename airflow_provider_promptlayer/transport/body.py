@@ -19,6 +19,7 @@ CHUNK: Final = 64 * 1024
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _ZLIB: Final = zlib.MAX_WBITS
 _RAW_DEFLATE: Final = -zlib.MAX_WBITS
+_GZIP_BEGINS: Final = 0x1F
 
 
 class UnreadableBodyError(Exception):
@@ -48,8 +49,9 @@ class Body:
         self.redactions = 0
         """How many secrets were blotted out."""
         if self._encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            named = one_line(secrets.blotted(encoding), 40)
             raise UnreadableBodyError(
-                f"the answer is encoded as {one_line(encoding, 40)!r}, which was not asked for"
+                f"the answer is encoded as {named!r}, which was not asked for"
             )
 
     @property
@@ -99,6 +101,8 @@ class Body:
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
         """Decompress in steps: without a limit, 64 KiB could become 64 MiB in one."""
         while data:
+            if self._unpacker is not None and self._unpacker.eof and data[0] != _GZIP_BEGINS:
+                return  # some servers pad the data, which other clients overlook too
             if self._unpacker is None or self._unpacker.eof:  # gzip may come in several members
                 self._unpacker = zlib.decompressobj(self._format(data))
             try:

@@ -127,6 +127,8 @@ PARTS = (b"wh", b"ole")
         ("Content-Encoding: gzip\r\nConnection: close", b"".join(map(gzip.compress, PARTS))),
         ("Content-Encoding: deflate\r\nConnection: close", zlib.compress(b"whole")),
         ("Content-Encoding: deflate\r\nConnection: close", zlib.compress(b"whole")[2:-4]),
+        ("Content-Encoding: gzip\r\nConnection: close", gzip.compress(b"whole") + b"\0"),
+        ("Content-Encoding: deflate\r\nConnection: close", zlib.compress(b"whole") + b"\r\n"),
         ("Content-Encoding: identity\r\nConnection: close", b"whole"),
     ],
     ids=[
@@ -138,6 +140,8 @@ PARTS = (b"wh", b"ole")
         "gzip-members",
         "deflate",
         "raw-deflate",
+        "padded-gzip",
+        "padded-deflate",
         "identity",
     ],
 )
@@ -672,6 +676,11 @@ def test_a_key_that_is_quoted_back_is_blotted_out(driver: Any, serve: Any) -> No
     response = driver.get(server)
     assert response.body == b'{"message": "bad ***"}'
     assert response.redactions == 1
+
+
+def test_an_encoding_that_quotes_the_key_is_not_quoted(driver: Any, serve: Any) -> None:
+    error = failure(driver, serve(lambda talk: talk.answer(200, b"", f"Content-Encoding: {KEY}")))
+    assert "'***', which was not asked for" in str(error)
 
 
 def test_a_key_is_blotted_out_wherever_a_large_answer_has_it(driver: Any, serve: Any) -> None:
