@@ -50,6 +50,7 @@ class PromptLayerSession(requests.Session):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
+        self._base_url = settings.base_url
         proxy = proxy_for(settings)
         self.secrets = Secrets(settings, proxy)
         self.trust_env = False  # proxies and CA bundle of the environment are read in .tls
@@ -72,8 +73,8 @@ class PromptLayerSession(requests.Session):
     ) -> None:
         """Drop the key from a request that follows a redirect to elsewhere."""
         super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # stubs
-        old, new = response.request.url, prepared_request.url
-        if self.should_strip_auth(old, new):  # type: ignore[no-untyped-call]  # stubs
+        # Not should_strip_auth(), for which all that is on one host is one place.
+        if not is_below(prepared_request.url or "", self._base_url):
             prepared_request.headers.pop(API_KEY_HEADER, None)
 
 

@@ -97,18 +97,25 @@ def test_the_key_does_not_follow_a_redirect_elsewhere(serve: Any, status: int) -
     assert "x-api-key" not in elsewhere.requests[0].headers
 
 
-def test_the_key_follows_a_redirect_within_promptlayer(serve: Any) -> None:
+@pytest.mark.parametrize(
+    ("target", "is_within"), [("/prefix/y", True), ("/other", False), ("/prefix/../other", False)]
+)
+def test_the_key_follows_a_redirect_within_promptlayer(
+    serve: Any, target: str, is_within: bool
+) -> None:
     def handle(talk: Any) -> bool:
-        if talk.request.target == "/x":
-            talk.answer(302, b"", "Location: /y")
+        if talk.request.target == "/prefix/x":
+            talk.answer(302, b"", f"Location: {target}")
         else:
             talk.answer(200, b"whole")
         return True
 
     server = serve(handle)
-    with PromptLayerSession(Settings(server.url, KEY)) as session:
-        assert session.get(f"{server.url}/x", timeout=60).content == b"whole"
-    assert [received.headers["x-api-key"] for received in server.requests] == [KEY, KEY]
+    with PromptLayerSession(Settings(f"{server.url}/prefix", KEY)) as session:
+        assert session.get(f"{server.url}/prefix/x", timeout=60).content == b"whole"
+    first, second = server.requests
+    assert first.headers["x-api-key"] == KEY
+    assert second.headers.get("x-api-key") == (KEY if is_within else None)
 
 
 def test_an_interrupted_exchange_does_not_spoil_the_next(serve: Any) -> None:
