@@ -93,8 +93,11 @@ class ScorecardEndpoints:
         table, sheet = find_sheet(self._runs, table_id, sheet_id)
         fields = read_body(request, _SELECTION, nullable=(), required=False)
         card = _scorecard_of(sheet)
+        step_ids = fields.get("step_ids")
+        if step_ids is not None:
+            step_ids = [step_id.lower() for step_id in step_ids]
         steps = {criterion.id for criterion in card.criteria}
-        if any(step.lower() not in steps for step in fields.get("step_ids", ())):
+        if not steps.issuperset(step_ids or ()):
             raise refusal(400, "Invalid request: step_ids has a step of another scorecard")
         if any(row >= sheet.row_count for row in fields.get("row_indices", ())):
             raise refusal(400, "Invalid request: row_indices has a row that does not exist")
@@ -103,7 +106,7 @@ class ScorecardEndpoints:
             sheet,
             card,
             row_indices=fields.get("row_indices"),
-            step_ids=fields.get("step_ids"),
+            step_ids=step_ids,
             was_posted=True,
         )
         status = calculation.status(self._runs.now())

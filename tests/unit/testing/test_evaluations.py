@@ -512,6 +512,14 @@ class TestScorecards:
         with pytest.raises(PromptLayerNotFoundError):
             ask(client, scorecards.scorecard_row(*HERE, 1))
 
+    def test_a_step_may_be_named_in_upper_case(self, client: Client, clock: Clock) -> None:
+        path = f"/api/public/v2/tables/{TABLE.id}/sheets/{SHEET.id}/scorecard/recalculate"
+        body = json.dumps({"step_ids": [CARD.criteria[1].id.upper()]}).encode()
+        calculation_id = client.send("POST", path, body).json["calculation_id"]
+        clock.now += 10
+        look = ask(client, scorecards.scorecard_calculation(*HERE, calculation_id))
+        assert list(look.criterion_summaries) == [CARD.criteria[1].id]
+
     def test_the_scorecard_itself(self, client: Client, clock: Clock) -> None:
         card = ask(client, scorecards.scorecard(*HERE))
         assert card is not None
