@@ -539,7 +539,8 @@ class PromptLayerConnectionHook(BaseHook):
             raise error
         if self.is_stopping:
             raise self._stopping() from error
-        self.log.warning("%s Nothing was started; trying again in %.1f s.", error, seconds)
+        problem = str(error).rstrip(".")
+        self.log.warning("%s. Nothing was started; trying again in %.1f s.", problem, seconds)
         return seconds
 
     def _read_first(self) -> Settings:
