@@ -184,9 +184,7 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
         return subject.id
 
     def _finish(self, context: Context, ending: L) -> Any:
-        self.record(context, ending)
-        self.judge(ending)
-        result = self.deliver(context, ending)
+        result = super()._finish(context, ending)
         if self._subject is not None:
             # After the outputs are out: a task that is cleared because they could not go out comes
             # back to the run, and so does a try after a crash in between.
