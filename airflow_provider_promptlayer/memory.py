@@ -193,12 +193,13 @@ class BatchMemory:
         self._base_url = base_url
         head = self._head = self._read_head()
         epochs, notes = [self._clear_epoch], list[Note | None]()
-        if head is not None and not (head.is_delivered and head.clear_epochs[-1] != epochs[0]):
+        is_retry = head is not None and head.clear_epochs[-1] == self._clear_epoch
+        if head is not None and (is_retry or not head.is_delivered):
             epochs = [epoch for epoch in head.clear_epochs if epoch != epochs[0]] + epochs
-            notes = self._notes(head.size, epochs)
-        batch = Batch.take_over(notes, fingerprints)
-        if head is None or head.clear_epochs != epochs:
-            self._write_head(Head(epochs, len(batch.inputs)))
+            notes = self._notes(head, is_retry=is_retry)
+        places = head.order if head is not None and is_retry else ()
+        batch = Batch.take_over(notes, fingerprints, places)
+        self._update_head(batch, epochs)
         return batch
 
     def mark(self, *changed: int) -> None:
@@ -208,9 +209,7 @@ class BatchMemory:
     def write(self, batch: Batch, *changed: int) -> None:
         """Note where these inputs are, and those that were marked."""
         self.mark(*changed)
-        head = self._known_head(batch)
-        if head.size < len(batch.inputs):
-            self._write_head(replace(head, size=len(batch.inputs)))
+        self._update_head(batch)
         for first in sorted(self._dirty):
             notes = [each.note for each in batch.inputs[first : first + self.PAGE]]
             page = Page(self._clear_epoch, self._base_url, notes)
@@ -226,54 +225,67 @@ class BatchMemory:
 
     def deliver(self, batch: Batch) -> None:
         """Note that the results were handed on: a task that is cleared now starts all anew."""
-        self._write_head(replace(self._known_head(batch), is_delivered=True))
+        self._update_head(batch, is_delivered=True)
 
-    def _known_head(self, batch: Batch) -> Head:
-        if self._head is None:  # as after a deferral
-            self._head = self._read_head() or Head([self._clear_epoch], len(batch.inputs))
-        return self._head
+    def _update_head(
+        self, batch: Batch, epochs: Sequence[str] | None = None, *, is_delivered: bool = False
+    ) -> None:
+        """Write the head if it does not say so already.
 
-    def _write_head(self, head: Head) -> None:
-        self._store.set(self._HEAD, head.payload())
-        self._head = head
+        :param epochs: see :class:`.Head`; None for those that it has.
+        """
+        if self._head is None and epochs is None:  # as after a deferral
+            self._head = self._read_head()
+        if epochs is None:
+            epochs = [self._clear_epoch] if self._head is None else self._head.clear_epochs
+        head = Head(epochs, len(batch.inputs), self._base_url, batch.order, is_delivered)
+        if head != self._head:
+            self._store.set(self._HEAD, head.payload())
+            self._head = head
 
     def _read_head(self) -> Head | None:
-        kept = self._store.get(self._HEAD)
         try:
-            return read_persisted(kept, Head.read)
+            return read_persisted(self._store.get(self._HEAD), Head.read)
         except UnreadableError as error:
-            self._ask({self._HEAD: kept}, [error])
+            self._ask({self._HEAD: self._store.get(self._HEAD)}, [error])
             return None
 
-    def _notes(self, size: int, epochs: Sequence[str]) -> list[Note | None]:
-        """Return what there is about so many inputs."""
+    def _notes(self, head: Head, *, is_retry: bool) -> list[Note | None]:
+        """Return what there is about each of the inputs.
+
+        :param is_retry: whether the task has not been cleared since the head was written.
+        """
+        # A retry finds the runs where the first try since the clear has gone back to them.
+        place = head.base_url if is_retry else self._base_url
         notes: list[Note | None] = []
         unreadable: dict[str, Any] = {}
         errors = []
-        for first in range(0, size, self.PAGE):
-            key, length = self._key(first), min(self.PAGE, size - first)
-            kept = self._store.get(key)
+        for first in range(0, head.size, self.PAGE):
+            key, length = self._key(first), min(self.PAGE, head.size - first)
             found: list[Note | None] = []
             try:
-                page = read_persisted(kept, Page.read)
+                page = read_persisted(self._store.get(key), Page.read)
             except UnreadableError as error:
-                unreadable[key] = kept
+                unreadable[key] = self._store.get(key)
                 errors.append(error)
             else:
-                if page is not None and page.clear_epoch in epochs:
-                    found += self._notes_of(page)
+                if page is not None and page.clear_epoch in head.clear_epochs:
+                    found += self._notes_of(page, place)
             notes += (found + [None] * length)[:length]
         if unreadable:
             self._ask(unreadable, errors)
         return notes
 
-    def _notes_of(self, page: Page) -> Sequence[Note | None]:
-        if page.clear_epoch == self._clear_epoch:
-            if any(note.was_sent for note in page.notes):
+    def _notes_of(self, page: Page, place: str) -> Sequence[Note | None]:
+        """Return the notes of a page, without the runs that a clear has given up.
+
+        :param place: where the runs are that it has not given up.
+        """
+        is_of_retry = page.clear_epoch == self._clear_epoch
+        notes = [replace(note, is_of_retry=is_of_retry) for note in page.notes]
+        if is_of_retry or page.base_url == place:
+            if any(note.was_sent for note in notes):
                 check_place(page.base_url, self._base_url, compat.way_back(is_noted=True))
-            return page.notes
-        notes = [replace(note, is_of_retry=False) for note in page.notes]
-        if page.base_url == self._base_url:
             return notes
         self.left_elsewhere += [note.run_id for note in notes if note.run_id is not None]
         return [note if note.run_id is None else None for note in notes]

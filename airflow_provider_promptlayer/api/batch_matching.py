@@ -14,15 +14,15 @@ def match(
     known: Sequence[str],
     ranks: Sequence[int],
     now: Sequence[str],
-    places: Sequence[int | None] = (),
+    places: Sequence[int] = (),
 ) -> list[int | None]:
     """Return for each input of now the index of the known one that it is; None for a new one.
 
     :param known: fingerprints of the inputs that the batch knows.
     :param ranks: of equal inputs of which there are fewer now, those of lower rank are kept.
     :param now: fingerprints of the inputs in their order now.
-    :param places: the index of the known input that stood at each place of an earlier list; None
-        where the place says nothing. An input that is not recognized, such as one that tells the
+    :param places: the index of the known input that stood at each place of an earlier list, empty
+        where that says nothing. An input that is not recognized, such as one that tells the
         time, is taken for the one at its place, if that is not recognized elsewhere and the list
         is as long as before.
     """

@@ -39,11 +39,15 @@ class Head:
     :param clear_epochs: those of the tries whose pages count, see :func:`.compat.clear_epoch`; the
         last is that of the try that wrote this.
     :param size: how many inputs the pages may have.
+    :param base_url: where that try has gone back to runs, and sent its starts.
+    :param order: which of the inputs stood at each place of the list that it had.
     :param is_delivered: whether the results were handed on.
     """
 
     clear_epochs: Sequence[str]
     size: int
+    base_url: str
+    order: Sequence[int]
     is_delivered: bool = False
 
     def payload(self) -> dict[str, Any]:
@@ -52,6 +56,8 @@ class Head:
             {
                 "clear_epochs": list(self.clear_epochs),
                 "size": self.size,
+                "base_url": self.base_url,
+                "order": list(self.order),
                 "is_delivered": self.is_delivered,
             }
         )
@@ -69,7 +75,14 @@ class Head:
             or not all(isinstance(epoch, str) for epoch in epochs)
         ):
             raise FieldError("has no clear_epochs")
-        return cls(epochs, fields.count("size"), fields.flag("is_delivered"))
+        size, order = fields.count("size"), fields.get("order")
+        if (
+            not isinstance(order, list)
+            or not all(index in range(size) for index in order)
+            or len({*order}) != len(order)
+        ):
+            raise FieldError("has no order")
+        return cls(epochs, size, fields.text("base_url"), order, fields.flag("is_delivered"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,12 @@ class Batch:
         self._set_order(range(len(inputs)) if order is None else order)
 
     @classmethod
-    def take_over(cls, notes: Sequence[Note | None], fingerprints: Sequence[str]) -> Batch:
+    def take_over(
+        cls,
+        notes: Sequence[Note | None],
+        fingerprints: Sequence[str],
+        places: Sequence[int] = (),
+    ) -> Batch:
         """Return what a try makes of what earlier ones have left.
 
         A run that was started is gone back to. A start that was being sent when its try died is
@@ -75,22 +80,23 @@ class Batch:
 
         :param notes: one for each input that was seen; None where nothing was left.
         :param fingerprints: of the inputs as they are now.
+        :param places: of a retry, which of the inputs stood at each place of the list before.
         """
         batch = cls([Input.of_note(index, note) for index, note in enumerate(notes)])
-        keeps_places = all(note is None or note.is_of_retry for note in notes)
-        batch.arrange(fingerprints, keeps_places=keeps_places)
+        batch.arrange(fingerprints, places)
         return batch
 
-    def arrange(self, fingerprints: Sequence[str], *, keeps_places: bool = True) -> None:
+    def arrange(self, fingerprints: Sequence[str], places: Sequence[int] | None = None) -> None:
         """Take the inputs as they are now, in this order.
 
-        :param keeps_places: whether one that is not recognized may be the one at its place.
+        :param places: which input one that is not recognized may be by its place; None for those
+            of the order before.
         """
         matched = match(
             [each.fingerprint for each in self.inputs],
             [each.rank for each in self.inputs],
             fingerprints,
-            self.order if keeps_places else (),
+            self.order if places is None else places,
         )
         used = set(matched)
         unused = [

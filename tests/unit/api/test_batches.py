@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from random import Random
 from typing import Any
@@ -86,6 +86,12 @@ class TestPlan:
         assert batch_of(3).plan(None, may_start=False) is None
 
 
+def taken_over(notes: Sequence[Note | None], now: Sequence[str]) -> Batch:
+    """Return what a retry, or a try after a clear, makes of the notes of a try before it."""
+    is_retry = all(note is None or note.is_of_retry for note in notes)
+    return Batch.take_over(notes, now, range(len(notes)) if is_retry else ())
+
+
 def run_of(text: str, run_id: int = 7, *, is_of_retry: bool = True) -> Note:
     return Note(text, run_id, was_sent=True, is_of_retry=is_of_retry)
 
@@ -110,7 +116,7 @@ def sent(text: str, *, reported: bool = False, is_of_retry: bool = True) -> Note
     ],
 )
 def test_what_a_try_takes_over(note: Note | None, stage: Stage, starter: Starter) -> None:
-    batch = Batch.take_over([note], ["a"])
+    batch = taken_over([note], ["a"])
     taken = batch.inputs[batch.order[0]]
     assert (taken.stage, taken.starter) == (stage, starter)
     assert taken.run_id == (7 if stage is Stage.GOING else None)
@@ -138,7 +144,7 @@ def test_inputs_are_recognized_wherever_they_stand(
     known: str, now: str, run_ids: list[int | None], is_of_retry: bool
 ) -> None:
     notes = [run_of(text, index + 1, is_of_retry=is_of_retry) for index, text in enumerate(known)]
-    batch = Batch.take_over(notes, list(now))
+    batch = taken_over(notes, list(now))
     assert batch.run_ids == run_ids
     assert len(batch) == len(now)
     assert sorted(batch.dropped) == sorted({*range(1, len(known) + 1)} - {*run_ids})
@@ -163,7 +169,7 @@ def test_inputs_are_recognized_wherever_they_stand(
 def test_what_a_retry_takes_inputs_for(
     notes: list[Note], now: str, run_ids: list[int | None], uncertain: int
 ) -> None:
-    batch = Batch.take_over(notes, list(now))
+    batch = taken_over(notes, list(now))
     assert batch.run_ids == run_ids
     assert batch.count(Stage.UNCERTAIN) == uncertain
 
@@ -330,8 +336,8 @@ class World:
         self.failed: set[int] = set()  # runs
         self.dead = 0
 
-    def get(self, key: str) -> Any:
-        return self.store.get(key)
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.store.get(key, default)
 
     def set(self, key: str, value: Any) -> None:
         self.may_die()
@@ -449,11 +455,46 @@ def test_a_task_that_was_cleared_after_delivery_knows_nothing_of_old() -> None:
     memory, batch = BatchMemory(world, "a"), world.work(None)
     memory.resume(HERE)
     memory.deliver(batch)
-    batch = BatchMemory(world, "a").open(fingerprints(150), HERE)
+    memory = BatchMemory(world, "a")
+    batch = memory.open(fingerprints(150), HERE)
     assert batch.going == list(range(1, 151))
+    memory.deliver(batch)
     assert BatchMemory(world, "b").open(fingerprints(150), HERE).going == []
     # Nor does a later try of the same, whatever was written in between.
     assert BatchMemory(world, "b").open(fingerprints(150), HERE).going == []
+
+
+def test_a_task_that_is_cleared_while_a_retry_delivers_again_loses_no_run() -> None:
+    world = World(2, lambda _: False)
+    memory, batch = BatchMemory(world, "a"), world.work(None)
+    memory.resume(HERE)
+    memory.deliver(batch)
+    BatchMemory(world, "a").open(fingerprints(2), HERE)
+    assert BatchMemory(world, "b").open(fingerprints(2), HERE).going == [1, 2]
+
+
+@pytest.mark.parametrize("more", [[], ["another"]], ids=["the same list", "a longer list"])
+def test_a_retry_after_a_clear_keeps_the_runs_of_inputs_that_tell_the_time(more: list[str]) -> None:
+    """Whatever was found of tries before the clear, and whatever it was taken for."""
+    world = World(250, lambda _: False)
+    world.work(None)
+    at_nine, at_ten = (["the time is " + hour, *fingerprints(9), *more] for hour in ("9", "10"))
+    cleared = BatchMemory(world, "b")
+    batch = cleared.open(at_nine, HERE)
+    for index in batch.at(Stage.LEFT):
+        batch.starting(index)
+        cleared.write(batch, index)
+        batch.started(index, 1000 + index)
+        cleared.mark(index)
+    cleared.write(batch)
+    assert BatchMemory(world, "b").open(at_ten, HERE).run_ids == batch.run_ids
+
+
+def test_a_retry_after_a_clear_that_started_nothing_keeps_what_that_found() -> None:
+    world = World(2, lambda _: False)
+    world.work(None)
+    BatchMemory(world, "b").open(fingerprints(2)[::-1], HERE)
+    assert BatchMemory(world, "b").open(["the time is 9", "input 0"], HERE).run_ids == [2, 1]
 
 
 def test_a_task_that_is_cleared_again_and_again_loses_no_run() -> None:
@@ -475,7 +516,7 @@ def test_what_is_no_longer_in_the_list_is_found_when_it_is_back() -> None:
 
 
 KEPT = {
-    "promptlayer_batch": Head(["a"], 2).payload(),
+    "promptlayer_batch": Head(["a"], 2, HERE, [0, 1]).payload(),
     "promptlayer_batch_0": Page("a", HERE, [run_of("input 0"), Note("input 1")]).payload(),
 }
 
@@ -495,6 +536,9 @@ class TestUnreadable:
             {"size": None, "runs": [7, "asleep"]},
             {"clear_epochs": [5], "inputs": [1, 2]},
             {"clear_epochs": "a", "base_url": None},
+            {"base_url": None},
+            {"order": [2], "runs": None},
+            {"order": [0, 0], "runs": None},
         ],
         ids=str,
     )
@@ -546,7 +590,7 @@ class TestElsewhere:
 
     def test_a_retry_that_has_sent_nothing_is_not(self) -> None:
         world = World(2, lambda _: False)
-        world.store = {"promptlayer_batch": Head(["a"], 2).payload()}
+        world.store = {"promptlayer_batch": Head(["a"], 2, HERE, [0, 1]).payload()}
         BatchMemory(world, "a").open(fingerprints(2), "https://there")
 
     def test_a_clear_starts_others(self) -> None:
@@ -556,3 +600,10 @@ class TestElsewhere:
         assert memory.open(fingerprints(2), "https://there").run_ids == [None, None]
         assert memory.left_elsewhere == [7]
         assert BatchMemory(world, "b").open(fingerprints(2), "https://there").run_ids == [None] * 2
+
+    def test_a_retry_after_a_clear_that_went_back_is_refused(self) -> None:
+        world = World(2, lambda _: False)
+        world.store = dict(KEPT)
+        assert BatchMemory(world, "b").open(fingerprints(2), HERE).run_ids == [7, None]
+        with pytest.raises(PromptLayerConfigurationError, match=r"https://here.*https://there"):
+            BatchMemory(world, "b").open(fingerprints(2), "https://there")
