@@ -259,8 +259,6 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
             return None
         if record is None or record.subject_id is None or not record.is_own:
             return None  # what something else has started is found anew
-        if what is Plan.ELSEWHERE:
-            self._stay_at(record.base_url, self.named(record.subject_id).name)  # raises
         if what is Plan.START:
             if record.phase is Phase.STARTED:
                 self.prepare(context)  # else what goes on would be ended for nothing
@@ -268,6 +266,9 @@ class PromptLayerStarter(PromptLayerWaiter[L]):
                 self._leave(record)
             return None
         subject = self.named(record.subject_id)
+        # Raises if that is elsewhere. Before the first question about it, as each of them may find
+        # that the connection has changed.
+        self._stay_at(record.base_url, subject.name)
         is_retry = record.clear_epoch == self._memory.clear_epoch
         try:
             failure = (

@@ -154,12 +154,10 @@ class Plan(StrEnum):
 
     START = "start"
     ATTACH = "attach"
-    """Go back to the run of the record, unless that has failed."""
+    """Go back to the run of the record where that is, unless it has failed."""
     ASK = "ask"
     """An earlier try noted no more than that it was about to send the start: a person has to look
     whether it arrived. A clear alone does not say that anybody has looked."""
-    ELSEWHERE = "elsewhere"
-    """The run is at another PromptLayer than the one that the connection leads to now."""
 
 
 def plan(
@@ -177,11 +175,10 @@ def plan(
         return Plan.START
     if record.subject_id is None:
         return Plan.ASK
-    is_elsewhere = record.base_url != base_url
     if record.clear_epoch == clear_epoch:  # a retry
-        return Plan.ELSEWHERE if is_elsewhere else Plan.ATTACH
+        return Plan.ATTACH
     if (
-        is_elsewhere
+        record.base_url != base_url
         or record.phase is Phase.DELIVERED
         or (record.asked and asked and record.asked != asked)
     ):

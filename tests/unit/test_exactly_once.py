@@ -115,9 +115,9 @@ STARTING = record(Phase.STARTING, None)
         (record(Phase.STARTED, asked="this"), "b", "https://here", Plan.ATTACH),
         (record(Phase.STARTED, asked="that"), "b", "https://here", Plan.START),  # and changed
         (record(Phase.STARTED, asked="that"), "a", "https://here", Plan.ATTACH),  # billed once
-        (STARTED, "a", "https://there", Plan.ELSEWHERE),  # nor started twice
+        (STARTED, "a", "https://there", Plan.ATTACH),  # nor started twice
         (STARTED, "b", "https://there", Plan.START),  # cleared, and changed
-        (DELIVERED, "a", "https://there", Plan.ELSEWHERE),
+        (DELIVERED, "a", "https://there", Plan.ATTACH),
     ],
 )
 def test_plan(

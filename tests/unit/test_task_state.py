@@ -31,7 +31,7 @@ from airflow_provider_promptlayer.hooks import base as hooks_base
 from airflow_provider_promptlayer.hooks import workflows as workflow_methods
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators import workflows as workflow_operators
-from airflow_provider_promptlayer.testing import Close, LocalPromptLayer
+from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 from airflow_provider_promptlayer.transport import blocking
 
 KEY = "promptlayer_run"
@@ -397,6 +397,23 @@ class TestElsewhere:
         assert (server.count("POST"), there.count("POST")) == (1, 1)
         log = capsys.readouterr().out + caplog.text
         assert f"What an earlier try started at {server.url} is left to itself" in log
+
+    @pytest.mark.parametrize("max_tries", [2, 3], ids=["retry", "cleared"])
+    def test_a_try_that_learns_of_it_when_it_asks(
+        self, start: Start, max_tries: int, server: LocalPromptLayer, there: LocalPromptLayer
+    ) -> None:
+        """With a key that is refused, the connection is read again, and may lead elsewhere."""
+        store = Store()
+        self.leave(start, store)
+
+        def move(_: Any) -> Reply:
+            self.lead_to(there)
+            return Reply.of_json({"success": False, "message": "no"}, 401)
+
+        server.script(move, method="GET", times=None)
+        ending = start.run(store, "never", number=2, max_tries=max_tries, timeout=60.0)
+        assert ending.kind == "failed", ending
+        assert there.count() == 0
 
     def test_another_connection_to_the_same_place(
         self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
