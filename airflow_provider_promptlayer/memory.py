@@ -32,6 +32,26 @@ _PATIENCE: Final = 60.0
 
 _PAUSE: Final = 2.0
 
+_NOTHING: Final = object()
+
+
+def _kept(store: Any, key: str) -> Any:
+    """Return what is kept under a key, or None where nothing is.
+
+    :param store: ``context["task_state_store"]``.
+    :raises UnreadableError: if Airflow has the place of a value in a state backend, and the value
+        is not there, as in a directory of another machine. Airflow returns None for that, and the
+        default for a key that it does not know.
+    """
+    found = store.get(key, _NOTHING)
+    if found is None:
+        raise UnreadableError(
+            "is not where the state backend has put it",
+            "Let [workers] state_store_backend lead to the same place on all workers.",
+            is_elsewhere=True,
+        )
+    return None if found is _NOTHING else found
+
 
 def write_patiently(write: Callable[[], None], log: Any, is_stopping: Callable[[], bool]) -> None:
     """Write a note without which a later try has to ask a person; again for a minute if it fails.
@@ -85,7 +105,7 @@ class RunMemory:
 
         :raises UnreadableError: if that cannot be read.
         """
-        return read_persisted(self._store.get(KEY), Record.read)
+        return read_persisted(_kept(self._store, KEY), Record.read)
 
     def write(
         self,
@@ -245,7 +265,7 @@ class BatchMemory:
 
     def _read_head(self) -> Head | None:
         try:
-            return read_persisted(self._store.get(self._HEAD), Head.read)
+            return read_persisted(_kept(self._store, self._HEAD), Head.read)
         except UnreadableError as error:
             self._ask({self._HEAD: self._store.get(self._HEAD)}, [error])
             return None
@@ -264,7 +284,7 @@ class BatchMemory:
             key, length = self._key(first), min(self.PAGE, head.size - first)
             found: list[Note | None] = []
             try:
-                page = read_persisted(self._store.get(key), Page.read)
+                page = read_persisted(_kept(self._store, key), Page.read)
             except UnreadableError as error:
                 unreadable[key] = self._store.get(key)
                 errors.append(error)

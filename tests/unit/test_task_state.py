@@ -98,6 +98,20 @@ class TestUnreadable:
         back = start.run(store, "never", number=5, max_tries=8, wait_for_completion=False)
         assert (back.value, server.count("POST")) == (first.value, 1)
 
+    def test_in_a_state_backend_that_has_lost_it(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        """As in a directory of another machine: Airflow returns None, and no default, then."""
+        store = Store({KEY: None})
+        for number, max_tries in ((2, 2), (3, 5), (4, 8)):
+            ending = start.run(store, number=number, max_tries=max_tries)
+            assert ending.kind == "failed for good"
+            assert "is not where the state backend has put it" in ending.message
+            assert f"delete {KEY} from the task's state" in ending.message
+        assert server.count() == 0
+        store.delete(KEY)
+        assert start.run(store, number=5, max_tries=11).kind == "success"
+
     def test_the_question_to_a_person(self, start: Start, server: LocalPromptLayer) -> None:
         """Where the note that a person was asked cannot be read, a person is asked once more."""
         store = Store({KEY: UNREADABLE["empty"]})

@@ -566,6 +566,14 @@ class TestUnreadable:
         batch = BatchMemory(world, "b").open(fingerprints(250), HERE)
         assert batch.run_ids == [None] * 200 + list(range(201, 251))
 
+    @pytest.mark.parametrize("key", KEPT)
+    def test_in_a_state_backend_that_has_lost_it(self, key: str) -> None:
+        world = World(2, lambda _: False)
+        world.store = {**KEPT, key: None}
+        for epoch in "abc":
+            with pytest.raises(PromptLayerStartUncertainError, match=rf"\({key}\) is not where"):
+                BatchMemory(world, epoch).open(fingerprints(2), HERE)
+
     def test_in_a_state_backend_that_this_worker_lacks(self) -> None:
         """However often it is cleared: with the backend it can be read, so it has to be."""
         world = World(2, lambda _: False)
