@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow_provider_promptlayer import xcom
 from airflow_provider_promptlayer.api.arguments import texts
-from airflow_provider_promptlayer.api.batch_input import OVER, Input, Stage
+from airflow_provider_promptlayer.api.batch_input import OVER, Input, Stage, how_to_find
 from airflow_provider_promptlayer.api.batch_resume import batch_payload, read_batch
 from airflow_provider_promptlayer.api.batches import (
     Await,
@@ -88,7 +88,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     sent when the worker died counts as failed until a try has said so and the task is cleared
     then, because nobody can tell whether it has arrived. A task that is cleared before it has
     succeeded goes back in the same way, unless the input has changed; one that is cleared after it
-    has succeeded runs all anew.
+    has succeeded runs all anew. Airflow 3.4 drops the notes when the task is cleared: such a task
+    runs all anew, unless it is cleared with ``keep_task_state`` or together with its whole DAG run.
 
     **Inputs are recognized wherever they stand in the list**, which a retry, a clear or the way
     back from a deferral may render in another order, with more inputs or with fewer. The results
@@ -98,8 +99,6 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
     more is started; the task waits for the runs that go on, and fails. When the time is up, what
     has ended is handed on all the same: the others are in ``promptlayer_errors``, with the ids of
     their runs, and ``min_success_rate`` decides whether the task succeeds.
-    Airflow 3.4 drops the notes when the task is cleared: such a task runs all anew, unless it is
-    cleared with ``keep_task_state`` or together with its whole DAG run.
 
     Before Airflow 3.3 there is no place for these notes. Once a run goes on or has succeeded, the
     task is not retried there, whatever happens; only a worker that dies can double runs, see
@@ -436,15 +435,18 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchLook]):
         if self._batch is None:
             return
         going = ", ".join(map(str, self._batch.going))
-        sending = ", ".join(map(str, self._batch.at(Stage.STARTING)))
         if going:
             self.log.warning(
                 "The task is being stopped. These workflow runs go on at PromptLayer, which cannot "
                 "cancel them: %s.",
                 going,
             )
-        if sending:
-            self.log.warning("The start of input %s was being sent.", sending)
+        for index in self._batch.at(Stage.STARTING):
+            self.log.warning(
+                "Input %s: %s",
+                self._batch.places[index],
+                how_to_find(index, "the task is being stopped while its start is being sent."),
+            )
 
     # --- starting -----------------------------------------------------------------------------
 

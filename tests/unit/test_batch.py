@@ -1477,7 +1477,8 @@ class TestKilled:
         operator.on_kill()
         said = capsys.readouterr().out + caplog.text
         assert "cannot cancel them: 1, 2." in said
-        assert "The start of input 2 was being sent" in said
+        assert "Input 2: a run may be going on" in said
+        assert "airflow_batch_index=2" in said
 
     def test_nothing_more_is_started(self, server: LocalPromptLayer) -> None:
         """Airflow 3 goes on with the task after ``on_kill``, for some seconds."""
