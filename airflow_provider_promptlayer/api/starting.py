@@ -131,7 +131,7 @@ def question(what_is_there: str, how_to_look: str, *, is_in_backend: bool = Fals
     :param how_to_look: how to tell whether its start has arrived, without a full stop.
     :param is_in_backend: whether a state backend has more about it, which so has to be read.
     """
-    return f"{what_is_there} So it may be going on: {how_to_look}. Then " + (
+    return f"{what_is_there} So what that try started may be going on: {how_to_look}. Then " + (
         f"clear this task, which goes back to it; or delete {KEY} from the task's state and clear "
         "this task, to start another."
         if is_in_backend

@@ -5,8 +5,8 @@ Nothing that costs money has an idempotency key. So it has to be certain that no
 before a request is sent again. That is so where no connection was made, and where the answer has
 no id of what was started and is
 
-- a refusal (4xx). 429 is one too, whoever sent it: a rate limit is applied before a request is
-  handled or handed on, never after.
+- a refusal (4xx), or a redirect, which is not followed. 429 is a refusal too, whoever sent it: a
+  rate limit is applied before a request is handled or handed on, never after.
 - a 503 with ``Retry-After``, or with PromptLayer's own JSON. Any other 503 may be a gateway's that
   had handed the request on and then lost PromptLayer ("upstream connect error … reset reason:
   connection termination").
