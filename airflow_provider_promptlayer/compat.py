@@ -39,15 +39,16 @@ def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
     return (arg.operator, arg.key) if isinstance(arg, PlainXComArg) else None
 
 
-def reschedule_exception(date: datetime.datetime) -> Exception:
-    """Return what a task raises to be run again at ``date``."""
+def _reschedule_exception() -> Any:
     try:
         from airflow.sdk.exceptions import AirflowRescheduleException
     except ImportError:
         from airflow.exceptions import AirflowRescheduleException
+    return AirflowRescheduleException
 
-    exception: Exception = AirflowRescheduleException(date)  # type: ignore[no-untyped-call]  # Airflow's
-    return exception
+
+RescheduleException: Final = _reschedule_exception()
+"""What a task raises to be run again at a date."""
 
 
 FINAL_STATES: Final = frozenset({"failed", "removed", "skipped", "success", "upstream_failed"})

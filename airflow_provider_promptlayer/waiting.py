@@ -55,6 +55,14 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
+_DECISIONS = (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    compat.RescheduleException,
+)
+"""The errors that say what Airflow is to do, which the others leave open."""
+
 _DEFERRAL_FAILED = "__fail__"
 """The method that Airflow resumes when a trigger crashed or took too long."""
 
@@ -387,7 +395,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 wake_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
                     seconds=step.sleep
                 )
-                raise compat.reschedule_exception(wake_at)
+                raise compat.RescheduleException(wake_at)
             time.sleep(step.sleep)
 
     def _defer(self, subject: Subject[L], wait: Wait, *, next_look_at: float) -> NoReturn:
@@ -514,8 +522,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             if isinstance(error, AirflowException):
                 raise  # from within, and already both
             raise self._ended(self._kind(error), error) from error
-        except (AirflowFailException, AirflowSensorTimeout, AirflowSkipException):
-            raise  # already says what Airflow is to do
+        except _DECISIONS:
+            raise
         except Exception as error:
             # Also one of Airflow that says no more, as an XCom backend may raise.
             if self.may_retry(error):

@@ -27,8 +27,8 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_promptlayer.compat import (
     STARTS_IN_TRIGGERER,
+    RescheduleException,
     clear_epoch,
-    reschedule_exception,
 )
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
@@ -36,8 +36,6 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from support.kinds import WORKFLOW_RUN, Kind
-
-Rescheduled: Any = type(reschedule_exception(datetime.datetime.now(datetime.UTC)))
 
 
 @dataclass
@@ -133,7 +131,7 @@ def run_task(
                 )
             resume = (deferral.method_name, {**(deferral.kwargs or {}), "event": event.payload})
             continue
-        except Rescheduled as rescheduled:
+        except RescheduleException as rescheduled:
             now = datetime.datetime.now(datetime.UTC)
             ti.first_reschedule = ti.first_reschedule or now
             time.sleep(max(0.0, (rescheduled.reschedule_date - now).total_seconds()))

@@ -25,7 +25,6 @@ from support.modes import (
     TASK_MODES,
     Ending,
     FakeTaskInstance,
-    Rescheduled,
     Store,
     first_event,
     rebuilt,
@@ -34,6 +33,7 @@ from support.modes import (
 
 from airflow_provider_promptlayer.api import waiting
 from airflow_provider_promptlayer.api.events import Outcome, WaitEvent
+from airflow_provider_promptlayer.compat import RescheduleException
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
@@ -363,7 +363,7 @@ class TestPace:
         sensor = PromptLayerWorkflowSensor(
             task_id="t", workflow_version_execution_id=run_id, **arguments
         )
-        with pytest.raises((TaskDeferred, Rescheduled)) as left:
+        with pytest.raises((TaskDeferred, RescheduleException)) as left:
             sensor.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
         value: BaseException = left.value
         return value

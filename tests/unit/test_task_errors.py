@@ -16,11 +16,19 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
 )
 from support.kinds import EVALUATIONS, KINDS, WORKFLOW_RUN, Kind, new_server
-from support.modes import MODES, TASK_MODES, Ending, FakeTaskInstance, run_task
+from support.modes import (
+    MODES,
+    TASK_MODES,
+    Ending,
+    FakeTaskInstance,
+    Store,
+    run_task,
+)
 from unit.api.test_exceptions import CLASSES, make
 
 from airflow_provider_promptlayer import exceptions
 from airflow_provider_promptlayer.api import waiting
+from airflow_provider_promptlayer.compat import RescheduleException
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.task_errors import task_error
@@ -80,6 +88,22 @@ def test_which_of_airflows_classes_it_is(
     assert [cls for cls in AIRFLOWS if isinstance(raised.value, cls)] == [
         cls for cls in AIRFLOWS if cls in (AirflowException, expected)
     ]
+
+
+def test_a_task_is_rescheduled_whatever_it_says_of_retries() -> None:
+    class Sensor(PromptLayerWorkflowSensor):
+        def look(self, subject: Any) -> Any:
+            raise exceptions.PromptLayerServerError("HTTP 502", status=502)
+
+        def may_retry(self, error: Exception) -> bool:
+            return False
+
+    task = Sensor(
+        task_id="task", workflow_version_execution_id=1, deferrable=False, mode="reschedule"
+    )
+    context: Any = {"ti": FakeTaskInstance(), "task_state_store": Store()}
+    with pytest.raises(RescheduleException):
+        task.execute(context)
 
 
 @pytest.fixture
