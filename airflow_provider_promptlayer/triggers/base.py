@@ -280,9 +280,9 @@ class PromptLayerTrigger(BaseTrigger):
 
     def _new_hook(self) -> PromptLayerHook:
         hook = PromptLayerHook(self.promptlayer_conn_id)
+        hook.connection_was_there = self.next_look_at is not None  # for the worker that planned it
         if self.base_url is not None:
             way_back = compat.way_back(is_noted=self.is_gone_back_to)
-            hook.connection_was_there = True
             hook.stay_at(self.base_url, about=self.subject().name, way_back=way_back)
         return hook
 

@@ -636,28 +636,32 @@ class TestUnreadableConnection:
             assert "longer than max_outage" in ending.message
 
     @pytest.mark.parametrize(
-        "make",
+        ("operator", "arguments"),
         [
-            lambda _: PromptLayerRunWorkflowOperator(task_id="t", workflow_id_or_name="Done"),
-            lambda _: PromptLayerRunWorkflowBatchOperator(
-                task_id="t", workflow_id_or_name="Done", inputs=[{}, {}]
+            (PromptLayerRunWorkflowOperator, {"workflow_id_or_name": "Done"}),
+            (
+                PromptLayerRunWorkflowBatchOperator,
+                {"workflow_id_or_name": "Done", "inputs": [{}, {}]},
             ),
-            lambda run_id: PromptLayerWorkflowSensor(
-                task_id="t", workflow_version_execution_id=run_id
-            ),
+            (PromptLayerWorkflowSensor, {"workflow_version_execution_id": 1}),
         ],
         ids=["run", "batch", "sensor"],
     )
-    def test_when_a_worker_comes_back(
+    @pytest.mark.parametrize("in_worker", [True, False], ids=["worker", "triggerer"])
+    def test_when_another_process_goes_on(
         self,
-        make: Callable[[int], Any],
+        operator: Any,
+        arguments: dict[str, Any],
+        in_worker: bool,
         server: LocalPromptLayer,
         fail_to_read: Callable[..., None],
     ) -> None:
         server.script(Reply(204), method="GET", times=1)  # so that the first worker defers
-        run_id = server.start_execution("Done")
-        fail_to_read(3, from_read=2, in_worker=True)
-        ending = run_task(lambda: make(run_id))
+        assert server.start_execution("Done") == 1
+        fail_to_read(6, from_read=2, in_worker=in_worker)
+        ending = run_task(
+            lambda: operator(task_id="task", poke_interval=POKE_INTERVAL, **arguments)
+        )
         assert ending.kind == "success", ending
         assert ending.worker_visits > 1
 
