@@ -71,7 +71,7 @@ class SheetOperations:
 
     @property
     def cancelled_count(self) -> int:
-        """The cells whose calculation somebody has cancelled."""
+        """The cells whose calculation was cancelled."""
         return self._count("cancelled")
 
     @property

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several requests of which each hangs on the answer to the last, as one value.
+"""A sequence of requests, each of which depends on the answer to the one before, as one value.
 
-A *talk* is a generator: it yields calls and is sent what their answers mean; an error is thrown
-into it. So the blocking and the asynchronous hook send the same requests for the same reason.
+A *call flow* is a generator that yields calls. The result of each is sent into it, an error is
+thrown into it. So the blocking and the asynchronous hook send the same requests in the same order.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ CallFlow: TypeAlias = Generator[Call[Any], Any, R]
 
 
 def cancellation(job: RemoteJob[Any]) -> CallFlow[str]:
-    """Cancel a subject, unless that would end something else too.
+    """Cancel a job, unless that would cancel another one too.
 
-    Returns what became of it, to follow its name in a line of the log.
+    Returns what became of the job, to follow its name in a line of the log.
     """
     cancel, question = job.cancel(), job.cancel_precondition()
     if cancel is None:
         return job.abandoned_phrase
     if question is not None and not (yield question):
-        return "was not cancelled: it has ended, or something newer would be cancelled with it"
+        return "was not cancelled: it has ended, or a newer one would be cancelled with it"
     return "was cancelled" if (yield cancel) else "had ended and was not cancelled"

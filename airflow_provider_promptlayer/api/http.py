@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests and answers as plain values, and what a bad answer means.
 
-The status is looked at before the body: a gateway's HTML page with a 502 is a server error, not
+The status is read before the body: a gateway's HTML page with a 502 is a server error, not
 bad JSON.
 """
 

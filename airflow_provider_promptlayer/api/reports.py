@@ -24,7 +24,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
 from airflow_provider_promptlayer.api.http import Call, Request, Response, error_text
 from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.api.submit import start
+from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.text import one_line
 
 MAX_NAME: Final = 255
@@ -58,7 +58,7 @@ class StartedReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one look at a final report has shown.
+    """What a poll of a final report has found.
 
     :param status: as PromptLayer wrote it; :class:`ReportStatus` has the documented ones. An
         unknown one counts as final, and not as a success.
@@ -163,7 +163,7 @@ def run_report(
     request = Request(
         "POST", f"/reports/{pipeline}/run", f"run report {pipeline}", encode("name", body)
     )
-    call = start(
+    call = submit_call(
         request,
         lambda answer: StartedReport(_id(answer, "report_id")),
         id_field="report_id",
@@ -198,14 +198,14 @@ def run_report(
 
 
 def report(report_id: int | str) -> Call[Report]:
-    """``GET /reports/{report_id}``: look once at a final report.
+    """``GET /reports/{report_id}``: poll a final report.
 
     The result is an error for a blueprint, which never ends as it never runs.
 
     :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
     """
     number = positive("report_id", report_id)
-    request = Request("GET", f"/reports/{number}", f"look at report {number}")
+    request = Request("GET", f"/reports/{number}", f"poll report {number}")
 
     def build(answer: Fields) -> Report:
         fields = answer.object_or_none("report") or Fields({})
@@ -260,7 +260,7 @@ def report_score(report_id: int | str) -> Call[ReportScore]:
 
 @dataclass(frozen=True)
 class FinalReport(RemoteJob[Report]):
-    """A report that a run has made, as something to wait for."""
+    """A report that a run has made, as a job to wait for."""
 
     report_id: int
 

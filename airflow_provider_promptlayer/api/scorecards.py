@@ -27,7 +27,7 @@ from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
 from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.api.submit import start
+from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import sheet_path
 from airflow_provider_promptlayer.api.text import one_line
 
@@ -73,7 +73,7 @@ class StartedCalculation:
 
 @dataclass(frozen=True, slots=True)
 class ScorecardCalculation:
-    """What one look at a calculation has shown.
+    """What a poll of a calculation has found.
 
     :param status: as PromptLayer wrote it; :class:`CalculationStatus` has the documented ones.
         An unknown one counts as final, and not as a success.
@@ -190,7 +190,7 @@ def recalculate_scorecard(
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     request = _scorecard_request("recalculate", table_id, sheet_id, row_indices, step_ids)
-    return start(
+    return submit_call(
         request,
         lambda answer: StartedCalculation(
             _uuid(answer, "calculation_id"),
@@ -208,7 +208,7 @@ def recalculate_scorecard(
 def scorecard_calculation(
     table_id: str, sheet_id: str, calculation_id: str
 ) -> Call[ScorecardCalculation]:
-    """``GET …/scorecard/calculations/{calculation_id}``: look once at a calculation.
+    """``GET …/scorecard/calculations/{calculation_id}``: poll a calculation.
 
     :raises PromptLayerInvalidInputError: for an id that is no UUID.
     """
@@ -216,7 +216,7 @@ def scorecard_calculation(
     request = Request(
         "GET",
         f"{sheet_path(table_id, sheet_id)}/scorecard/calculations/{calculation}",
-        f"look at scorecard calculation {calculation}",
+        f"poll scorecard calculation {calculation}",
     )
 
     def build(answer: Fields) -> ScorecardCalculation:
@@ -254,7 +254,7 @@ def cancel_scorecard(
 
 @dataclass(frozen=True)
 class SheetCalculation(RemoteJob[ScorecardCalculation]):
-    """The calculation of a sheet's scorecard, as something to wait for."""
+    """The calculation of a sheet's scorecard, as a job to wait for."""
 
     table_id: str
     sheet_id: str
@@ -275,10 +275,10 @@ class SheetCalculation(RemoteJob[ScorecardCalculation]):
         return scorecard_calculation(self.table_id, self.sheet_id, self.calculation_id)
 
     def cancel_precondition(self) -> Call[bool]:
-        """Ask whether it is still the newest one, and has not ended.
+        """Ask whether the calculation is still the newest one, and has not ended.
 
-        A cancellation ends whatever is being calculated for the sheet, and a newer calculation is
-        somebody else's. That an older one is still under way cannot be asked.
+        A cancellation ends whatever is being calculated for the sheet, and a newer calculation was
+        started by something else. PromptLayer does not tell whether an older one is under way.
         """
 
         def is_newest(card: Scorecard | None) -> bool:

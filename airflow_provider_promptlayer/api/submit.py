@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the answer to a start means, and what a lost one does.
+"""What the answer to a request that starts a job means, and what a lost answer means.
 
 Nothing that costs money has an idempotency key. So it has to be certain that nothing was started
 before a request is sent again. That is so where no connection was made, and where the answer has
@@ -11,7 +11,7 @@ no id of what was started and is
   had handed the request on and then lost PromptLayer ("upstream connect error … reset reason:
   connection termination").
 
-Everything else leaves it open, and is a :class:`PromptLayerStartUncertainError`, which is never
+Every other answer leaves it open, and is a :class:`PromptLayerStartUncertainError`, which is never
 sent again.
 """
 
@@ -37,7 +37,7 @@ from airflow_provider_promptlayer.api.text import one_line, shown
 T = TypeVar("T")
 
 
-def start(
+def submit_call(
     request: Request,
     read: Callable[[Fields], T],
     *,
@@ -46,13 +46,13 @@ def start(
     hints: Mapping[int, str] | None = None,
     sent_id: int | None = None,
 ) -> Call[T]:
-    """Return the call of a request that starts something.
+    """Return the call of a request that starts a job.
 
     :param read: turns the object in an answer of 2xx into the result.
-    :param evidence: the field that names what was started: a refusal, 429 or 503 which has it is
-        no proof that nothing was. What it names may also be somebody else's, so it is not waited
-        for either: a person has to look.
-    :param advice: what to do where it stays open whether something was started.
+    :param id_field: the field with the id of what was started. A refusal, a 429 or a 503 that has
+        it does not prove that nothing was started. The id may be that of another task's job, so it
+        is not waited for either: a person has to check.
+    :param advice: what to do where it stays open whether a job was started.
     :param hints: see :func:`.error_for`.
     :param sent_id: an id in the request, which a refusal may repeat under the name of ``id_field``.
     """

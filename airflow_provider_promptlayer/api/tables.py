@@ -29,7 +29,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
 from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.api.submit import start
+from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.text import one_line
 
 _CANCELLED: Final = frozenset({"cancelled", "canceled"})
@@ -91,7 +91,7 @@ OperationAnswer: TypeAlias = QueuedOperation | NothingToDo | ConfirmationNeeded
 
 @dataclass(frozen=True, slots=True)
 class TableOperation:
-    """What one look at an operation has shown.
+    """What a poll of an operation has found.
 
     :param status: as PromptLayer wrote it; any text.
     :param completed_count: cells that have a value; failed ones are not among them.
@@ -108,9 +108,9 @@ class TableOperation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has ended, well or badly.
+        """Whether the operation has ended, well or badly.
 
-        By its status or by its counts, as the status can lag behind them.
+        Its status or its counts decide, as the status can lag behind them.
         """
         return self.status.strip().lower() in _FINAL or self.is_counted_out
 
@@ -121,12 +121,12 @@ class TableOperation:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody has cancelled it."""
+        """Whether the operation was cancelled."""
         return self.status.strip().lower() in _CANCELLED
 
     @property
     def has_failed(self) -> bool:
-        """Whether PromptLayer calls it failed, which is not the same as having failed cells."""
+        """Whether PromptLayer calls the operation failed: it may have failed cells without that."""
         return self.status.strip().lower() == "failed"
 
     @property
@@ -194,7 +194,7 @@ def recalculate_cells(
         f"recalculate the cells of sheet {uuid('sheet_id', sheet_id)}",
         encode("confirmation_token", body),
     )
-    return start(
+    return submit_call(
         request,
         _read_answer,
         id_field="operation_id",
@@ -207,11 +207,11 @@ def recalculate_cells(
 
 
 def table_operation(table_id: str, sheet_id: str, operation_id: str) -> Call[TableOperation]:
-    """``GET …/operations/{operation_id}``: look once at an operation.
+    """``GET …/operations/{operation_id}``: poll an operation.
 
     :raises PromptLayerInvalidInputError: for an id that is none.
     """
-    request = _operation_request("GET", "look at operation", table_id, sheet_id, operation_id)
+    request = _operation_request("GET", "poll operation", table_id, sheet_id, operation_id)
     return Call(
         request,
         lambda response, now: read_answer(
@@ -246,7 +246,7 @@ def cancel_table_operation(
 
 @dataclass(frozen=True)
 class SheetOperation(RemoteJob[TableOperation]):
-    """A recalculation of a sheet's cells, as something to wait for."""
+    """A recalculation of a sheet's cells, as a job to wait for."""
 
     table_id: str
     sheet_id: str
@@ -275,7 +275,7 @@ class SheetOperation(RemoteJob[TableOperation]):
 def unconfirmed(
     needed: ConfirmationNeeded, *, was_confirmed: bool
 ) -> PromptLayerConfirmationNeededError:
-    """Return the error for a large job that nobody has confirmed, or in vain.
+    """Return the error for a large job that was not confirmed, or whose confirmation failed.
 
     :param was_confirmed: whether the token was sent, and PromptLayer asked again.
     """

@@ -33,7 +33,7 @@ from airflow_provider_promptlayer.api.http import (
 )
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.json_reader import loads
-from airflow_provider_promptlayer.api.submit import start
+from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.text import one_line, shown
 
 
@@ -92,7 +92,7 @@ class NodeResult:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowResults:
-    """What one look at a run has shown.
+    """What a poll of a run has found.
 
     :param workflow_version_execution_id: the run.
     :param is_complete: whether the run has ended, well or badly.
@@ -193,7 +193,7 @@ def run_workflow(
         purpose=f"start workflow {shown!r}",
         body=encode("input_variables", body),
     )
-    return start(
+    return submit_call(
         request,
         _read_started_run,
         id_field="workflow_version_execution_id",
@@ -211,7 +211,7 @@ def workflow_results(
     return_all_outputs: bool = True,
     by_status: bool = False,
 ) -> Call[WorkflowResults]:
-    """``GET /workflow-version-execution-results``: poll a run once.
+    """``GET /workflow-version-execution-results``: poll a run.
 
     - 202, or 204 without a body: the run goes on.
     - 200 with a map of nodes: the run has ended, unless a node is still QUEUED or RUNNING
@@ -287,7 +287,7 @@ class _ReadResults:
 
 @dataclass(frozen=True)
 class WorkflowRun(RemoteJob[WorkflowResults]):
-    """A run of a workflow, as something to wait for."""
+    """A run of a workflow, as a job to wait for."""
 
     workflow_version_execution_id: int
 

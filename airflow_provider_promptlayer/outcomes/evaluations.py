@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ending of an evaluation means: the one place that calls it a success or a failure.
+"""Whether an evaluation that has ended is a success: the one place that decides it.
 
-A finished evaluation is not a passed one. What was cancelled, what ended in a way that nobody
-has heard of and what has no verdict or score to hold against the gate has not passed it.
+A finished evaluation is not a passed one. One that was cancelled, that ended with an unknown status
+or that lacks the verdict or the score that the gate needs has not passed.
 """
 
 from __future__ import annotations
