@@ -53,9 +53,10 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
     another.
 
     A lost answer, a crash and a retry start nothing twice, see
-    :class:`.PromptLayerRunWorkflowOperator`. An operation that somebody cancelled may be retried.
-    Cells that failed are not stale, so a retry would not take them up, and uses up no retries;
-    with ``statuses=["STALE", "FAILED"]`` it does, and calculates those that are left.
+    :class:`.PromptLayerRunWorkflowOperator`. An operation that somebody cancelled, or that
+    PromptLayer gave up before all cells had ended, may be retried. Not so where cells failed and
+    ``fail_on`` is ``"any_cell"``: they are not stale, so a retry would not take them up. With
+    ``statuses=["STALE", "FAILED"]`` it does, and calculates those that are left.
 
     :param table_id: the table, a UUID. Templated.
     :param sheet_id: the sheet, a UUID. Templated.
@@ -177,20 +178,26 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
     def may_resubmit(self, error: Exception) -> bool:
         """Return whether a retry calculates what is left, and nothing that is done.
 
-        That is so where the operation was cancelled, and for failed cells where ``statuses`` has
-        them and not those that succeeded; also for stale ones, which something else has left,
-        unless that would leave failed ones out of account.
+        That is so where the operation was cancelled or broke off, and for failed cells where
+        ``statuses`` has them and not those that succeeded; also for stale ones, which something
+        else has left. Never where the retry would leave failed cells out of account that count.
         """
         if not isinstance(error, PromptLayerEvaluationFailedError):
             return False
-        ending = error.outcome
-        if isinstance(ending, TableOperation) and ending.is_cancelled:
-            return True
-        if self._takes(CellStatus.COMPLETED):
-            return False
-        if isinstance(ending, SheetOperations) and not ending.failed_count:
+        ending, takes_failed = error.outcome, self._takes(CellStatus.FAILED)
+        if isinstance(ending, SheetOperations):
+            if self._takes(CellStatus.COMPLETED):
+                return False
+            if ending.failed_count:
+                return takes_failed
             return ending.stale_count > 0 and self._takes(CellStatus.STALE)
-        return self._takes(CellStatus.FAILED)
+        if not isinstance(ending, TableOperation):
+            return False
+        if ending.failed_count and self.fail_on == "any_cell" and not takes_failed:
+            return False
+        if ending.is_cancelled:
+            return True
+        return (takes_failed or ending.broke_off) and not self._takes(CellStatus.COMPLETED)
 
     def _start(self, context: Context) -> RemoteJob[Any] | None:
         """Queue the recalculation; where no cell is left to start, return the sheet's cells."""

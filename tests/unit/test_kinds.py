@@ -270,6 +270,19 @@ def test_a_blueprint_is_no_report(mode: str, server: LocalPromptLayer) -> None:
     assert "is a blueprint" in ending.message
 
 
+def test_cells_of_an_unknown_status_have_not_succeeded(mode: str, server: LocalPromptLayer) -> None:
+    report_id = server.start_report(1, "r")
+    counts = {"COMPLETED": 0, "FAILED": 0, "QUEUED": 0, "RUNNING": 0, "EXPLODED": 4}
+    answer = {"report": {}, "status": "COMPLETED", "stats": {"status_counts": counts}}
+    server.script(
+        lambda request: None if request.raw_path.endswith("score") else Reply.of_json(answer),
+        times=None,
+    )
+    ending = wait(mode, KINDS["report"], report_id)
+    assert ending.kind == "failed for good", ending
+    assert "no cell succeeded (0 of 4 cells done)" in ending.message
+
+
 def test_the_score_is_part_of_the_wait(mode: str, server: LocalPromptLayer) -> None:
     """Trouble in fetching it is ridden out as all trouble is."""
     report_id = server.start_report(1, "r")
@@ -301,6 +314,23 @@ def test_status_may_lag_behind_the_counts(mode: str, server: LocalPromptLayer) -
     }
     server.script(Reply.of_json({"success": True, "operation": operation}), times=None)
     assert wait(mode, kind, external_id).kind == "success"
+
+
+def test_an_operation_that_broke_off_is_no_success(mode: str, server: LocalPromptLayer) -> None:
+    kind = KINDS["table operation"]
+    external_id = kind.start(server, "never")
+    operation = {
+        "operation_id": own_id(external_id),
+        "status": "failed",
+        "cell_count": 3,
+        "completed_count": 1,
+        "failed_count": 0,
+        "pending_count": 0,
+    }
+    server.script(Reply.of_json({"success": True, "operation": operation}), times=None)
+    ending = wait(mode, kind, external_id, fail_on="never")
+    assert ending.kind == "failed for good", ending
+    assert "PromptLayer calls it failed (1 of 3 cells done)" in ending.message
 
 
 AS_IN_THE_LIBRARIES: dict[str, Any] = {

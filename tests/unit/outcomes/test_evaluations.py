@@ -52,13 +52,15 @@ def text_of(raise_for_outcome: Callable[..., None], *arguments: Any, **options: 
         ("completed", 2, 1, 0, False, True, True),
         ("running", 2, 1, 0, False, True, True),
         ("failed", 2, 1, 0, False, True, True),  # the same, looked at later
-        ("failed", 1, 1, 0, False, False, True),  # one is nowhere
+        ("failed", 1, 1, 0, False, False, False),  # one is nowhere
         ("completed", 0, 3, 0, False, False, True),
         ("completed", 2, 0, 1, False, True, True),
         ("completed", 0, 0, 3, False, False, True),
         ("completed", 2, 0, 0, False, True, True),  # one is nowhere
         ("completed", 0, 0, 0, False, False, True),
         ("failed", 3, 0, 0, False, False, True),
+        ("failed", 0, 3, 0, False, False, True),
+        ("failed", 0, 0, 3, False, False, False),
         ("cancelled", 3, 0, 0, False, False, False),
         ("Canceled", 0, 0, 3, False, False, False),
     ],
@@ -344,6 +346,8 @@ def test_a_score_to_reach() -> None:
         ({"COMPLETED": 3}, True, True, True),
         ({"COMPLETED": 2, "FAILED": 1}, False, True, True),
         ({"FAILED": 3}, False, False, True),
+        ({"COMPLETED": 2, "SKIPPED": 1}, False, True, True),
+        ({"COMPLETED": 0, "EXPLODED": 3}, False, False, True),
         ({}, True, True, True),
     ],
 )
