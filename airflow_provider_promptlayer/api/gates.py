@@ -269,9 +269,8 @@ def judge_report(
     if report.status != ReportStatus.COMPLETED:
         problems.append(f"it ended as {one_line(report.status, 40)!r}")
     if fail_on != "never":
-        cells = _problem_of_cells(
-            report.completed_count, report.failed_count, report.pending_count, fail_on
-        )
+        left = report.pending_count + report.other_count
+        cells = _problem_of_cells(report.completed_count, report.failed_count, left, fail_on)
         problems += [cells] if cells else []
     problems += _problem_of_score(overall, min_score)
     if not problems:

@@ -62,8 +62,8 @@ class Report:
 
     :param status: as PromptLayer wrote it; :class:`ReportStatus` has the documented ones. An
         unknown one counts as final, and not as a success.
-    :param status_counts: status of a cell (``COMPLETED``, ``FAILED``, ``QUEUED``, ``RUNNING``)
-        → number of cells.
+    :param status_counts: status of a cell (``COMPLETED``, ``FAILED``, ``QUEUED``, ``RUNNING``, and
+        whatever else PromptLayer counts) → number of cells.
     :param score_calculation_error: why there is no score: text or an object, or None.
     """
 
@@ -100,10 +100,16 @@ class Report:
         return self.status_counts.get("QUEUED", 0) + self.status_counts.get("RUNNING", 0)
 
     @property
+    def other_count(self) -> int:
+        """The cells with an undocumented status: nothing says that they have a value."""
+        known = sum(self.status_counts.get(status, 0) for status in _CELL_STATUSES)
+        return sum(self.status_counts.values()) - known
+
+    @property
     def progress(self) -> str:
         """One line for people: ``"37 of 120 cells done, 2 failed"``."""
         done = self.completed_count + self.failed_count
-        total = done + self.pending_count
+        total = done + self.pending_count + self.other_count
         if not total or total >= 10**18:
             return one_line(self.status, 40).lower()
         return f"{done} of {total} cells done" + (
@@ -216,7 +222,7 @@ def report(report_id: int | str) -> Call[Report]:
             )
         status = answer.text("status")
         if status == ReportStatus.COMPLETED:  # which the counts have to bear out
-            counts = _counts(answer.object("stats").object("status_counts"))
+            counts = _counts(answer.object("stats"))
         else:
             counts = answer.object_if_any("stats").counts("status_counts")
         return Report(
@@ -281,11 +287,11 @@ class FinalReport(Subject[Report]):
         return report(self.report_id)
 
 
-def _counts(fields: Fields) -> dict[str, int]:
-    counts = {name: fields.count(name) for name in _CELL_STATUSES if fields.get(name) is not None}
-    if not counts:
+def _counts(stats: Fields) -> dict[str, int]:
+    fields = stats.object("status_counts")
+    if not [fields.count(name) for name in _CELL_STATUSES if fields.get(name) is not None]:
         raise FieldError("has no status_counts")
-    return counts
+    return stats.counts("status_counts")
 
 
 def _id(fields: Fields, name: str) -> int:

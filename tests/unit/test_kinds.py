@@ -214,6 +214,19 @@ def test_a_blueprint_is_no_report(mode: str, server: LocalPromptLayer) -> None:
     assert "is a blueprint" in ending.message
 
 
+def test_cells_of_an_unknown_status_have_not_succeeded(mode: str, server: LocalPromptLayer) -> None:
+    report_id = server.start_report(1, "r")
+    counts = {"COMPLETED": 0, "FAILED": 0, "QUEUED": 0, "RUNNING": 0, "EXPLODED": 4}
+    answer = {"report": {}, "status": "COMPLETED", "stats": {"status_counts": counts}}
+    server.script(
+        lambda request: None if request.raw_path.endswith("score") else Reply.of_json(answer),
+        times=None,
+    )
+    ending = wait(mode, KINDS["report"], report_id)
+    assert ending.kind == "failed for good", ending
+    assert "no cell succeeded (0 of 4 cells done)" in ending.message
+
+
 def test_the_score_is_part_of_the_wait(mode: str, server: LocalPromptLayer) -> None:
     """Trouble in fetching it is ridden out as all trouble is."""
     report_id = server.start_report(1, "r")

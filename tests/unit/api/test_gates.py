@@ -336,6 +336,8 @@ def test_a_score_to_reach() -> None:
         ({"COMPLETED": 3}, True, True, True),
         ({"COMPLETED": 2, "FAILED": 1}, False, True, True),
         ({"FAILED": 3}, False, False, True),
+        ({"COMPLETED": 2, "SKIPPED": 1}, False, True, True),
+        ({"COMPLETED": 0, "EXPLODED": 3}, False, False, True),
         ({}, True, True, True),
     ],
 )

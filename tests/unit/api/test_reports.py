@@ -122,6 +122,7 @@ def test_a_look() -> None:
         # Called a success too early otherwise.
         ("COMPLETED", {"COMPLETED": 3, "QUEUED": 1}, False),
         ("COMPLETED", {"RUNNING": 1}, False),
+        ("COMPLETED", {"COMPLETED": 3, "EXPLODED": 1}, True),
         ("EXPLODED", {"RUNNING": 1}, True),
     ],
 )
