@@ -36,7 +36,7 @@ FailOnCells = Literal["any_cell", "all_cells", "never"]
 """Which failed cells make a failure.
 
 ``any_cell``: one is enough; so is a cell that was not calculated. ``all_cells``: no cell
-succeeded. ``never``: none; what was cancelled is a failure all the same.
+succeeded. ``never``: none; what was cancelled or broke off is a failure all the same.
 """
 
 DEFAULT_FAIL_ON_VERDICT: Final = ("fail", "error")
@@ -129,17 +129,16 @@ def judge_operation(operation: TableOperation, fail_on: FailOnCells) -> None:
     :raises PromptLayerEvaluationFailedError: with the numbers of cells.
     """
     check_fail_on_cells(fail_on)
-    problem = None
     if operation.is_cancelled:
-        problem = "it was cancelled"
-    elif fail_on != "never":
+        problem: str | None = "it was cancelled"
+    else:
         # Cells that are neither done nor pending were not calculated either.
         left = max(operation.pending_count, operation.cell_count - operation.done_count)
         problem = _problem_of_cells(
             operation.completed_count, operation.failed_count, left, fail_on
         )
         # Failed cells explain the status, which may come later than the counts: these decide.
-        explained = operation.is_counted_out and operation.failed_count
+        explained = operation.is_counted_out and (operation.failed_count or fail_on == "never")
         if problem is None and operation.has_failed and not explained:
             problem = "PromptLayer calls it failed"
     if problem is not None:

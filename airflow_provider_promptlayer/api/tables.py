@@ -135,6 +135,11 @@ class TableOperation:
         return self.status.strip().lower() == "failed"
 
     @property
+    def broke_off(self) -> bool:
+        """Whether PromptLayer gave it up before all cells had ended."""
+        return self.has_failed and not self.is_counted_out
+
+    @property
     def done_count(self) -> int:
         """The cells that have ended, well or badly."""
         return self.completed_count + self.failed_count

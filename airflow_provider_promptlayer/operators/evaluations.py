@@ -79,9 +79,10 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
     another.
 
     A lost answer, a crash and a retry start nothing twice, see
-    :class:`.PromptLayerRunWorkflowOperator`. An operation that somebody cancelled may be retried.
-    Cells that failed are not stale, so a retry would not take them up, and uses up no retries;
-    with ``statuses=["STALE", "FAILED"]`` it does, and calculates those that are left.
+    :class:`.PromptLayerRunWorkflowOperator`. An operation that somebody cancelled, or that
+    PromptLayer gave up before all cells had ended, may be retried. Not so where cells failed and
+    ``fail_on`` is ``"any_cell"``: they are not stale, so a retry would not take them up. With
+    ``statuses=["STALE", "FAILED"]`` it does, and calculates those that are left.
 
     :param table_id: the table, a UUID. Templated.
     :param sheet_id: the sheet, a UUID. Templated.
@@ -209,23 +210,26 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerStarter[Tab
     def is_accident(self, error: Exception) -> bool:
         """Return whether a retry calculates what is left, and nothing that is done.
 
-        That is so where the operation was cancelled, and for failed cells where ``statuses`` has
-        them and not those that succeeded; also for stale ones, which others have left, unless it
-        would leave failed ones out of account.
+        That is so where the operation was cancelled or broke off, and for failed cells where
+        ``statuses`` has them and not those that succeeded; also for stale ones, which others have
+        left. Never where the retry would leave failed cells out of account that count.
         """
         if not isinstance(error, PromptLayerEvaluationFailedError):
             return False
-        ending = error.outcome
-        if isinstance(ending, TableOperation) and ending.is_cancelled:
-            return True
-        if self._takes(CellStatus.COMPLETED):
-            return False
-        takes_failed = self._takes(CellStatus.FAILED)
+        ending, takes_failed = error.outcome, self._takes(CellStatus.FAILED)
         if isinstance(ending, SelectedCells):
+            if self._takes(CellStatus.COMPLETED):
+                return False
             if ending.failed:
                 return takes_failed
             return ending.stale > 0 and self._takes(CellStatus.STALE)
-        return isinstance(ending, TableOperation) and takes_failed
+        if not isinstance(ending, TableOperation):
+            return False
+        if ending.failed_count and self.fail_on == "any_cell" and not takes_failed:
+            return False
+        if ending.is_cancelled:
+            return True
+        return (takes_failed or ending.broke_off) and not self._takes(CellStatus.COMPLETED)
 
     def _wait_to_the_end(self, subject: Subject[TableOperation], wait: Wait) -> TableOperation:
         self._wait = wait

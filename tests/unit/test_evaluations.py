@@ -407,6 +407,72 @@ class TestTable:
         first, second = server.operations.values()
         assert (len(first.cells), len(second.cells)) == (3, 1)
 
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    @pytest.mark.parametrize(
+        ("asked", "kind"),
+        [
+            ({}, "failed for good"),  # a retry would calculate the others, and be a success
+            ({"statuses": '["STALE", "FAILED"]'}, "failed"),
+            ({"fail_on": "all_cells"}, "failed"),
+            ({"fail_on": "never"}, "failed"),
+        ],
+    )
+    def test_a_retry_leaves_no_failed_cell_out_of_account(
+        self, asked: dict[str, Any], kind: str, store: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An operation is cancelled when one of its cells has failed."""
+        answer = Column("Answer", cell_duration=1.0, failing_rows=[0])
+        only = sheet("good", columns=[answer], row_count=3)
+        server = serving(monkeypatch, only, timed_by_looks=True)
+
+        def cancel(request: Any) -> None:
+            for operation in server.operations.values():
+                if "FAILED" in operation.cell_statuses(server._evaluations.now()):
+                    server._evaluations.cancel_operation(operation)
+
+        server.script(cancel, times=None)
+        kept = Store() if store else None
+        ending = run(TABLE_START, store=kept, **asked)
+        assert ending.kind == kind, ending
+        assert "it was cancelled (1 of 3 cells done, 1 failed, cancelled)" in ending.message
+        if store and not asked:  # as after a crash
+            assert run(TABLE_START, store=kept, number=2).kind == "failed for good"
+            assert len(server.operations) == 1
+        server.stop()
+
+    @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
+    @pytest.mark.parametrize(
+        ("failed", "asked", "kind"),
+        [
+            (0, {}, "failed"),
+            (0, {"fail_on": "never"}, "failed"),
+            (0, {"statuses": []}, "failed for good"),  # else it bills again what has succeeded
+            (1, {}, "failed for good"),
+            (1, {"fail_on": "never"}, "failed"),
+        ],
+    )
+    def test_what_broke_off_is_no_success_and_may_be_retried(
+        self, server: LocalPromptLayer, failed: int, asked: dict[str, Any], kind: str, store: bool
+    ) -> None:
+        gave_up = {
+            "operation_id": "op",
+            "status": "failed",
+            "cell_count": 3,
+            "completed_count": 1,
+            "failed_count": failed,
+            "pending_count": 0,
+        }
+        answer = Reply.of_json({"success": True, "operation": gave_up})
+        server.script(
+            lambda request: answer if "/operations/" in request.raw_path else None, times=None
+        )
+        kept = Store() if store else None
+        ending = run(TABLE_START, store=kept, **asked)
+        assert ending.kind == kind, ending
+        if store and kind == "failed":
+            run(TABLE_START, store=kept, number=2, **asked)
+            assert server.count("POST") == 2
+
     def test_a_retry_bills_no_cell_that_has_succeeded(self, server: LocalPromptLayer) -> None:
         assert run(TABLE_START, "bad", statuses=[]).kind == "failed for good"
 

@@ -260,6 +260,23 @@ def test_status_may_lag_behind_the_counts(mode: str, server: LocalPromptLayer) -
     assert wait(mode, kind, subject_id).kind == "success"
 
 
+def test_an_operation_that_broke_off_is_no_success(mode: str, server: LocalPromptLayer) -> None:
+    kind = KINDS["table operation"]
+    subject_id = kind.start(server, "never")
+    operation = {
+        "operation_id": own_id(subject_id),
+        "status": "failed",
+        "cell_count": 3,
+        "completed_count": 1,
+        "failed_count": 0,
+        "pending_count": 0,
+    }
+    server.script(Reply.of_json({"success": True, "operation": operation}), times=None)
+    ending = wait(mode, kind, subject_id, fail_on="never")
+    assert ending.kind == "failed for good", ending
+    assert "PromptLayer calls it failed (1 of 3 cells done)" in ending.message
+
+
 AS_IN_THE_LIBRARIES: dict[str, Any] = {
     "criterion_summaries": [
         {"criterion_id": "c1", "name": "Polite", "score": 0.9, "verdict": "pass"},

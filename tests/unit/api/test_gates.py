@@ -52,13 +52,15 @@ def text_of(judge: Callable[..., None], *arguments: Any, **options: Any) -> str:
         ("completed", 2, 1, 0, False, True, True),
         ("running", 2, 1, 0, False, True, True),
         ("failed", 2, 1, 0, False, True, True),  # the same, looked at later
-        ("failed", 1, 1, 0, False, False, True),  # one is nowhere
+        ("failed", 1, 1, 0, False, False, False),  # one is nowhere
         ("completed", 0, 3, 0, False, False, True),
         ("completed", 2, 0, 1, False, True, True),
         ("completed", 0, 0, 3, False, False, True),
         ("completed", 2, 0, 0, False, True, True),  # one is nowhere
         ("completed", 0, 0, 0, False, False, True),
         ("failed", 3, 0, 0, False, False, True),
+        ("failed", 0, 3, 0, False, False, True),
+        ("failed", 0, 0, 3, False, False, False),
         ("cancelled", 3, 0, 0, False, False, False),
         ("Canceled", 0, 0, 3, False, False, False),
     ],
