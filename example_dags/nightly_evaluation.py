@@ -51,21 +51,14 @@ with DAG(
     # What the scorecard found is in XCom whether or not it passed; without it there is none.
     @task(trigger_rule="one_failed", retries=0)
     def alert(ti: Any = None) -> None:
-        found = {
-            name: ti.xcom_pull(task_ids="gate", key=f"promptlayer_{name}")
+        score, verdict, criteria = (
+            ti.xcom_pull(task_ids="gate", key=f"promptlayer_{name}")
             for name in ("score", "verdict", "criterion_summaries")
-        }
-        failing = [
-            criterion["title"]
-            for criterion in (found["criterion_summaries"] or {}).values()
-            if criterion["verdict"] in ("fail", "error")
-        ]
-        if found["verdict"] is None:
-            print("The nightly evaluation did not come to an end.")
+        )
+        if verdict is None:
+            print("The nightly evaluation has no verdict: the log of the failed task says why.")
         else:
-            print(
-                f"The nightly evaluation scored {found['score']} ({found['verdict']}). "
-                f"Failing: {', '.join(failing)}"
-            )
+            # As they are: PromptLayer leaves open what they look like.
+            print(f"The nightly evaluation scored {score} ({verdict}). Criteria: {criteria}")
 
     recalculate >> gate >> alert()
