@@ -63,6 +63,9 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :param statuses: which cells, see :class:`.tables.CellStatus`; None for the stale ones,
             ``[]`` for all.
         :param confirm_large: start a job that is so large that PromptLayer asks first.
+        :returns: what was queued; or :class:`.tables.NothingToDo` where no cell fits. That does not
+            mean that the cells are calculated: something else may be calculating them, or they have
+            failed before. :class:`.PromptLayerRunTableOperator` finds out.
         :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
         :raises PromptLayerStartUncertainError: if an operation may have been queued and its id is
             not known.
