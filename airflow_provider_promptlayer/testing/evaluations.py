@@ -16,7 +16,6 @@ from airflow_provider_promptlayer.testing.workflows import JsonValue
 
 VERDICTS = ("pass", "warn", "fail", "error", "skipped")
 CALCULATION_STATUSES = ("queued", "running", "completed", "failed", "cancelled")
-SCORE_TYPES = ("single_column", "multi_column", "custom", "none")
 ROWS_PAGING = ("both", "flat", "nested")
 
 
