@@ -291,7 +291,7 @@ def _counts(stats: Fields) -> dict[str, int]:
     fields = stats.object("status_counts")
     if not [fields.count(name) for name in _CELL_STATUSES if fields.get(name) is not None]:
         raise FieldError("has no status_counts")
-    return stats.counts("status_counts")
+    return stats.counts_if_any("status_counts")
 
 
 def _id(fields: Fields, name: str) -> int:
