@@ -20,49 +20,22 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_promptlayer.testing.definitions import (
+    from .definitions import (
         Definitions,
         builtin_evaluations,
         builtin_workflows,
         load_definitions,
         load_workflows,
     )
-    from airflow_provider_promptlayer.testing.evaluations.model import (
-        Column,
-        Criterion,
-        Report,
-        Scorecard,
-        ScoredRow,
-        Sheet,
-        Table,
-    )
-    from airflow_provider_promptlayer.testing.evaluations.runs import (
-        Calculation,
-        Operation,
-        ReportRun,
-    )
-    from airflow_provider_promptlayer.testing.faults.model import (
-        Close,
-        Drip,
-        GoAway,
-        Huge,
-        Raw,
-        Reply,
-        Reset,
-        Silence,
-        Slow,
-    )
-    from airflow_provider_promptlayer.testing.faults.script import Script
-    from airflow_provider_promptlayer.testing.http.app import RecordedRequest
-    from airflow_provider_promptlayer.testing.server import LocalPromptLayer, Origin
-    from airflow_provider_promptlayer.testing.workflows.catalog import UnknownWorkflowError
-    from airflow_provider_promptlayer.testing.workflows.engine import Execution
-    from airflow_provider_promptlayer.testing.workflows.model import (
-        Node,
-        OnlyIf,
-        Template,
-        Workflow,
-    )
+    from .evaluations.model import Column, Criterion, Report, Scorecard, ScoredRow, Sheet, Table
+    from .evaluations.runs import Calculation, Operation, ReportRun
+    from .faults.model import Close, Drip, GoAway, Huge, Raw, Reply, Reset, Silence, Slow
+    from .faults.script import Script
+    from .http.app import RecordedRequest
+    from .server import LocalPromptLayer, Origin
+    from .workflows.catalog import UnknownWorkflowError
+    from .workflows.engine import Execution
+    from .workflows.model import Node, OnlyIf, Template, Workflow
 
 __all__ = [
     "Calculation",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_promptlayer.testing.server import LocalPromptLayer
+    from .server import LocalPromptLayer
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     ready_file: Path | None = options.ready_file
     try:
-        from airflow_provider_promptlayer.testing import LocalPromptLayer, load_definitions
+        from . import LocalPromptLayer, load_definitions
     except ImportError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

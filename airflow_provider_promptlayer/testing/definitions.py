@@ -18,14 +18,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airflow_provider_promptlayer.testing.evaluations.model import Report, Table
-from airflow_provider_promptlayer.testing.workflows.catalog import Catalog
-from airflow_provider_promptlayer.testing.workflows.model import (
-    Node,
-    Template,
-    Workflow,
-    has_placeholder,
-)
+from .evaluations.model import Report, Table
+from .workflows.catalog import Catalog
+from .workflows.model import Node, Template, Workflow, has_placeholder
 
 _WORDS = {"missing": "the key is missing", "unexpected_keyword_argument": "unknown key"}
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from airflow_provider_promptlayer.testing import LocalPromptLayer, Workflow
+    from . import LocalPromptLayer, Workflow
 
 __all__ = ["promptlayer_connection", "promptlayer_server", "promptlayer_workflows"]
 
@@ -32,7 +32,7 @@ def promptlayer_server(
     promptlayer_workflows: Iterable[Workflow] | None,
 ) -> Iterator[LocalPromptLayer]:
     """Run a local PromptLayer for one test."""
-    from airflow_provider_promptlayer.testing import LocalPromptLayer
+    from . import LocalPromptLayer
 
     with LocalPromptLayer(promptlayer_workflows) as server:
         yield server

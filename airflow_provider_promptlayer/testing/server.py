@@ -10,33 +10,28 @@ import asyncio
 import ipaddress
 import json
 import time
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
-from airflow_provider_promptlayer.testing.certificates import CertificateKind, Certificates
-from airflow_provider_promptlayer.testing.definitions import builtin_evaluations, builtin_workflows
-from airflow_provider_promptlayer.testing.evaluations.model import Report, Table
-from airflow_provider_promptlayer.testing.evaluations.reports import ReportEndpoints
-from airflow_provider_promptlayer.testing.evaluations.runs import (
-    Calculation,
-    EvaluationRuns,
-    Operation,
-    ReportRun,
-)
-from airflow_provider_promptlayer.testing.evaluations.scorecards import ScorecardEndpoints
-from airflow_provider_promptlayer.testing.evaluations.tables import TableEndpoints
-from airflow_provider_promptlayer.testing.faults.connections import Connections
-from airflow_provider_promptlayer.testing.faults.model import Fault
-from airflow_provider_promptlayer.testing.faults.script import FaultFunction, Script, Selection
-from airflow_provider_promptlayer.testing.http.app import Api, RecordedRequest
-from airflow_provider_promptlayer.testing.http.thread import HttpThread
-from airflow_provider_promptlayer.testing.json_text import JsonValue
-from airflow_provider_promptlayer.testing.workflows.catalog import Catalog
-from airflow_provider_promptlayer.testing.workflows.endpoints import WorkflowEndpoints
-from airflow_provider_promptlayer.testing.workflows.engine import Execution, Executions
-from airflow_provider_promptlayer.testing.workflows.model import NO_OUTPUT_STATUSES, Workflow
+from .certificates import CertificateKind, Certificates
+from .definitions import builtin_evaluations, builtin_workflows
+from .evaluations.model import Report, Table
+from .evaluations.reports import ReportEndpoints
+from .evaluations.runs import Calculation, EvaluationRuns, Operation, ReportRun
+from .evaluations.scorecards import ScorecardEndpoints
+from .evaluations.tables import TableEndpoints
+from .faults.connections import Connections
+from .faults.model import Fault
+from .faults.script import FaultFunction, Script
+from .http.app import Api, RecordedRequest
+from .http.thread import HttpThread
+from .json_text import JsonValue
+from .workflows.catalog import Catalog
+from .workflows.endpoints import WorkflowEndpoints
+from .workflows.engine import Execution, Executions
+from .workflows.model import NO_OUTPUT_STATUSES, Workflow
 
 
 class Origin(NamedTuple):
@@ -60,7 +55,8 @@ class LocalPromptLayer:
     ``callback_url`` is accepted (202) and never called. It serves no stream: ``run_workflow`` of
     PromptLayer's Python library, which waits on one, gets a 404 that says so. It runs in a thread
     with its own event loop, so blocking code and coroutines can both use it. Every method may be
-    called from any thread. Started again after a stop, it still has its executions.
+    called from any thread; what needs a running server raises ``RuntimeError`` without one.
+    Started again after a stop, it still has its executions.
 
     Args:
         workflows: definitions, several of one name being its versions; ``None`` for the built-in
@@ -125,7 +121,6 @@ class LocalPromptLayer:
         )
         self._connections = Connections()
         self._tls = tls
-        self._certificates: Certificates | None = None
         self._thread: HttpThread | None = None
 
     def start(self) -> None:
@@ -134,30 +129,19 @@ class LocalPromptLayer:
         Raises:
             OSError: the port is not available.
             RuntimeError: it is already running.
-            ValueError: there is no certificate of that kind.
 
         """
         if self._thread is not None:
             raise RuntimeError("the local PromptLayer is already running")
-        certificates = None if self._tls is None else Certificates(self._tls)
-        context = None if certificates is None else certificates.context
-        thread = HttpThread(self._api, self._host, self._port, self._connections, context)
-        try:
-            thread.start()
-        except BaseException:
-            if certificates is not None:
-                certificates.remove()
-            raise
-        self._thread, self._certificates = thread, certificates
+        thread = HttpThread(self._api, self._host, self._port, self._connections, self._tls)
+        thread.start()
+        self._thread = thread
 
     def stop(self) -> None:
         """Close every connection and wait for the thread to end. Does nothing if not running."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.stop()
-        certificates, self._certificates = self._certificates, None
-        if certificates is not None:
-            certificates.remove()
 
     def __enter__(self) -> Self:
         self.start()
@@ -175,26 +159,14 @@ class LocalPromptLayer:
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end.
-
-        Raises:
-            RuntimeError: it is not running.
-
-        """
+        """The base URL, without a slash at its end."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://{host}:{self._running.port}"
 
     @property
     def ca_file(self) -> str:
-        """The path of the CA file that a client has to trust: ``verify`` of a connection.
-
-        Raises:
-            RuntimeError: it is not running, or not with TLS.
-
-        """
-        if self._certificates is None:
-            raise RuntimeError("the local PromptLayer is not running with TLS")
+        """The path of the CA file that a client has to trust: ``verify`` of a connection."""
         return str(self._certificates.ca_file)
 
     @property
@@ -222,12 +194,12 @@ class LocalPromptLayer:
     @property
     def operations(self) -> dict[str, Operation]:
         """A copy of all table operations, by ``operation_id``."""
-        return dict(self._evaluations.operations)
+        return dict(ChainMap(*(runs.operations for runs in self._evaluations.sheets)))
 
     @property
     def calculations(self) -> dict[str, Calculation]:
         """A copy of all scorecard calculations, by ``calculation_id``."""
-        return dict(self._evaluations.calculations)
+        return dict(ChainMap(*(runs.calculations for runs in self._evaluations.sheets)))
 
     @property
     def reports(self) -> dict[int, ReportRun]:
@@ -317,7 +289,9 @@ class LocalPromptLayer:
         rule = Script(
             self._api.rules,
             faults,
-            Selection(method, path_prefix, execution_id),
+            method=method,
+            path_prefix=path_prefix,
+            execution_id=execution_id,
             times=times,
             after=after,
             acted_on=acted_on,
@@ -330,21 +304,11 @@ class LocalPromptLayer:
         self._api.rules.clear()
 
     def go_away(self) -> None:
-        """Reset every connection and refuse new ones, until ``come_back``; the port is kept.
-
-        Raises:
-            RuntimeError: it is not running.
-
-        """
+        """Reset every connection and refuse new ones, until ``come_back``; the port is kept."""
         self._running.go_away()
 
     def come_back(self) -> None:
-        """Listen again, on the same port.
-
-        Raises:
-            RuntimeError: it is not running.
-
-        """
+        """Listen again, on the same port."""
         self._running.come_back()
 
     @contextmanager
@@ -357,12 +321,7 @@ class LocalPromptLayer:
             self.come_back()
 
     def drop_connections(self) -> None:
-        """Reset every open connection, like a gateway that restarts.
-
-        Raises:
-            RuntimeError: it is not running.
-
-        """
+        """Reset every open connection, like a gateway that restarts."""
         self._running.drop_connections()
 
     def rotate_key(self, new_key: str, *, keep_old: bool = False) -> None:
@@ -381,15 +340,7 @@ class LocalPromptLayer:
         self.api_key = new_key
 
     def use_certificate(self, kind: CertificateKind) -> None:
-        """Present another certificate; open connections are reset, so that every client sees it.
-
-        Raises:
-            RuntimeError: it is not running, or not with TLS.
-            ValueError: there is no such kind.
-
-        """
-        if self._certificates is None:
-            raise RuntimeError("the local PromptLayer is not running with TLS")
+        """Present another certificate; open connections are reset, so that every client sees it."""
         self._certificates.use(kind)
         self.drop_connections()
 
@@ -402,10 +353,7 @@ class LocalPromptLayer:
         workflow_label_name: str | None = None,
         workflow_version_number: int | None = None,
     ) -> int:
-        """Start an execution without HTTP; it is not counted as a request.
-
-        Returns:
-            its ``workflow_version_execution_id``.
+        """Start an execution without HTTP; return its ``workflow_version_execution_id``.
 
         Raises:
             UnknownWorkflowError: no such workflow, version or label.
@@ -428,7 +376,7 @@ class LocalPromptLayer:
         column_ids: Collection[str] | None = None,
         row_ids: Collection[int] | None = None,
     ) -> str:
-        """Recalculate the stale cells of a sheet without HTTP.
+        """Recalculate the stale cells of a sheet without HTTP; return the ``operation_id``.
 
         Args:
             table_id: the table.
@@ -436,44 +384,30 @@ class LocalPromptLayer:
             column_ids: the columns; ``None`` for all.
             row_ids: zero-based numbers of the rows; ``None`` for all.
 
-        Returns:
-            its ``operation_id``.
-
         Raises:
             LookupError: no such sheet, or no stale cell.
 
         """
-        table, sheet = self._evaluations.sheet(table_id, sheet_id)
-        operation = self._evaluations.start_operation(
-            table, sheet, column_ids=column_ids, row_ids=row_ids, confirm=True
-        )
+        runs = self._evaluations.sheet(table_id, sheet_id)
+        operation = runs.start_operation(column_ids=column_ids, row_ids=row_ids, confirm=True)
         if not isinstance(operation, Operation):
-            raise LookupError(f"sheet {sheet.title!r} has no stale cell")
+            raise LookupError(f"sheet {runs.sheet.title!r} has no stale cell")
         self._api.log.announce_change()
         return operation.id
 
     def start_calculation(self, table_id: str, sheet_id: str) -> str:
-        """Recalculate the scorecard of a sheet without HTTP.
-
-        Returns:
-            its ``calculation_id``.
+        """Recalculate the scorecard of a sheet without HTTP; return the ``calculation_id``.
 
         Raises:
             LookupError: no such sheet, or it has no scorecard.
 
         """
-        table, sheet = self._evaluations.sheet(table_id, sheet_id)
-        if sheet.scorecard is None:
-            raise LookupError(f"sheet {sheet.title!r} has no scorecard")
-        calculation = self._evaluations.start_calculation(table, sheet, sheet.scorecard)
+        calculation = self._evaluations.sheet(table_id, sheet_id).start_calculation()
         self._api.log.announce_change()
         return calculation.id
 
     def start_report(self, report_id: int, name: str) -> int:
-        """Run an evaluation pipeline without HTTP.
-
-        Returns:
-            the ``report_id`` of its final report.
+        """Run an evaluation pipeline without HTTP; return the ``report_id`` of its final report.
 
         Raises:
             LookupError: no such pipeline.
@@ -490,10 +424,7 @@ class LocalPromptLayer:
 
         Args:
             predicate: may use this server in any way.
-            timeout: in seconds of real time, whatever the server's clock.
-
-        Raises:
-            TimeoutError: it did not hold in time.
+            timeout: after so many seconds of real time, raise ``TimeoutError``.
 
         """
         self._api.log.wait_for(predicate, timeout)
@@ -503,6 +434,12 @@ class LocalPromptLayer:
         if self._thread is None:
             raise RuntimeError("the local PromptLayer is not running")
         return self._thread
+
+    @property
+    def _certificates(self) -> Certificates:
+        if self._thread is None or self._thread.certificates is None:
+            raise RuntimeError("the local PromptLayer is not running with TLS")
+        return self._thread.certificates
 
 
 def _check_key(api_key: str) -> None:

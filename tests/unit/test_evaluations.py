@@ -620,7 +620,9 @@ class TestNothingLeftToStart:
 
         def give_up(request: Any) -> None:
             if request.method == "GET" and server.count("GET") >= polls + 2:
-                server._evaluations.cancel_operation(server.operations[operation_id])
+                operation = server.operations[operation_id]
+                runs = server._evaluations.sheet(operation.table_id, operation.sheet_id)
+                runs.cancel_operation(operation_id)
 
         polls = server.count("GET")
         server.script(give_up, times=None)

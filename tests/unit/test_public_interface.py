@@ -152,7 +152,7 @@ def distributions_imported(folder: Path, *, without: Path | None = None) -> set[
         if without is not None and path.is_relative_to(without):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom):
+            if isinstance(node, ast.ImportFrom) and not node.level:
                 modules.add(node.module or "")
             elif isinstance(node, ast.Import):
                 modules |= {name.name for name in node.names}

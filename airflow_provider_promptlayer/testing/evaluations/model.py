@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Definitions of evaluations: tables with scorecards, legacy reports, and how each of them ends.
 
-A definition that exists is valid. Ids that are not given are derived from the names, so that the
-same definitions always have the same ids.
+A definition that exists is valid: an argument that is not raises ``ValueError`` with one line that
+names the definition. Ids that are not given are derived from the names, so that the same
+definitions always have the same ids.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from airflow_provider_promptlayer.testing.json_text import JsonValue
+from ..json_text import JsonValue
 
 VERDICTS = ("pass", "warn", "fail", "error", "skipped")
 CALCULATION_STATUSES = ("queued", "running", "completed", "failed", "cancelled")
@@ -38,9 +39,6 @@ class Column:
         failing_rows: zero-based numbers of the rows whose cells fail.
         is_stale: whether the cells are stale before the first operation, rather than completed.
 
-    Raises:
-        ValueError: with one line that names the column.
-
     """
 
     title: str
@@ -52,7 +50,6 @@ class Column:
     is_stale: bool = True
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         _identify(self, "column", self.title)
         _check_seconds(f"column {self.title!r}", "cell_duration", self.cell_duration)
         object.__setattr__(self, "failing_rows", tuple(self.failing_rows))
@@ -60,12 +57,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A criterion of a scorecard (called step in the description) and its summary.
-
-    Raises:
-        ValueError: with one line that names the criterion.
-
-    """
+    """A criterion of a scorecard (called step in the description) and its summary."""
 
     title: str
     _: KW_ONLY
@@ -76,7 +68,6 @@ class Criterion:
     error_summary: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         _identify(self, "criterion", self.title)
         _check_verdict(f"criterion {self.title!r}", self.verdict)
 
@@ -86,10 +77,6 @@ class ScoredRow:
     """The verdict on a row. ``reasons`` maps titles of criteria that it does not meet to why.
 
     The API shows a reason as ``evidence``, or as ``error_message`` if the verdict is ``error``.
-
-    Raises:
-        ValueError: there is no such verdict.
-
     """
 
     verdict: str | None = "pass"
@@ -99,7 +86,6 @@ class ScoredRow:
     reasons: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         _check_verdict("a row of a scorecard", self.verdict)
 
 
@@ -120,9 +106,6 @@ class Scorecard:
         status: the final status: ``completed``, ``failed``, or any text.
         error_summary: what went wrong.
 
-    Raises:
-        ValueError: with one line that names the scorecard.
-
     """
 
     name: str
@@ -139,7 +122,6 @@ class Scorecard:
     error_summary: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         where = f"scorecard {self.name!r}"
         _identify(self, "scorecard", self.name)
         _check_verdict(where, self.verdict)
@@ -174,9 +156,6 @@ class Sheet:
             (``flat``), as the description says; in an object ``pagination`` (``nested``), as
             PromptLayer's libraries read it; or in ``both``.
 
-    Raises:
-        ValueError: with one line that names the sheet.
-
     """
 
     title: str
@@ -190,7 +169,6 @@ class Sheet:
     rows_paging: str = "both"
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         where = f"sheet {self.title!r}"
         _identify(self, "sheet", self.title)
         _check_seconds(where, "status_lag", self.status_lag)
@@ -205,12 +183,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
-
-    Raises:
-        ValueError: with one line that names the table.
-
-    """
+    """A table."""
 
     title: str
     sheets: Sequence[Sheet] = ()
@@ -218,7 +191,6 @@ class Table:
     id: str = ""
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         _identify(self, "table", self.title)
         object.__setattr__(self, "sheets", tuple(self.sheets))
         _check_unique(f"table {self.title!r}", "sheets", (sheet.id for sheet in self.sheets))
@@ -242,9 +214,6 @@ class Report:
         score_calculation_error: why there is no score.
         has_dynamic_dataset: whether ``refresh_dataset`` may be asked for.
 
-    Raises:
-        ValueError: with one line that names the report.
-
     """
 
     name: str
@@ -260,7 +229,6 @@ class Report:
     has_dynamic_dataset: bool = False
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         where = f"report {self.name!r}"
         _check_seconds(where, "duration", self.duration)
         if self.id is not None and self.id < 1:

@@ -12,17 +12,11 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, StringConstraints
 
-from airflow_provider_promptlayer.testing.evaluations.model import Report
-from airflow_provider_promptlayer.testing.evaluations.runs import EvaluationRuns, ReportRun
-from airflow_provider_promptlayer.testing.http.app import answer, get, refusal
-from airflow_provider_promptlayer.testing.http.validation import (
-    Body,
-    Int64,
-    Integer,
-    read_body,
-    read_path,
-)
-from airflow_provider_promptlayer.testing.json_text import JsonValue
+from ..http.app import answer, get, refusal
+from ..http.validation import Body, Int64, Integer, read_body, read_path
+from ..json_text import JsonValue
+from .model import Report
+from .runs import EvaluationRuns, ReportRun
 
 _TIME = "2026-01-01T00:00:00Z"
 

@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
-from uuid import UUID
+from typing import TypeAlias
 
-from airflow_provider_promptlayer.testing.evaluations.model import (
-    Report,
-    Scorecard,
-    ScoredRow,
-    Sheet,
-    Table,
-    derived_id,
-)
+from .model import Report, Scorecard, ScoredRow, Sheet, Table, derived_id
 
 STALE, QUEUED, RUNNING, COMPLETED, FAILED = "STALE", "QUEUED", "RUNNING", "COMPLETED", "FAILED"
 CELL_STATUSES = (STALE, QUEUED, "DISPATCHED", RUNNING, COMPLETED, FAILED)
 UNFINISHED = ("queued", "running")
 
+Cell: TypeAlias = tuple[str, int]
+"""A column's id and the zero-based number of a row."""
+
 
 class UnknownEvaluationError(LookupError):
-    """There is no such table, sheet, report or run: the API answers 404."""
+    """There is no such table, sheet, scorecard or pipeline: the API answers 404."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +147,154 @@ class ReportRun:
         }
 
 
-class EvaluationRuns:
-    """All operations, calculations and report runs of one server.
+class SheetRuns:
+    """The operations and calculations of one sheet, oldest first, by id.
 
     Safe to use from any thread.
+    """
+
+    def __init__(
+        self, table: Table, sheet: Sheet, clock: Callable[[], float], numbers: Iterator[int]
+    ) -> None:
+        self.table = table
+        self.sheet = sheet
+        self.now = clock
+        self.operations: dict[str, Operation] = {}
+        self.calculations: dict[str, Calculation] = {}
+        self._numbers = numbers
+        self._tokens: dict[str, frozenset[Cell]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def version(self) -> int:
+        """The number of the sheet's version; every operation makes a new one."""
+        return 1 + len(self.operations)
+
+    def cell_statuses(self) -> dict[Cell, str]:
+        """Return the status of every cell."""
+        statuses = {
+            (column.id, row): STALE if column.is_stale and column.type != "TEXT" else COMPLETED
+            for row in range(self.sheet.row_count)
+            for column in self.sheet.columns
+        }
+        now = self.now()
+        for operation in list(self.operations.values()):
+            for cell, status in zip(operation.cells, operation.cell_statuses(now), strict=True):
+                statuses[cell.column_id, cell.row_index] = status
+        return statuses
+
+    def active_operations(self) -> list[Operation]:
+        """Return the operations that have not ended."""
+        now = self.now()
+        return [each for each in list(self.operations.values()) if each.status(now) == "running"]
+
+    def start_operation(
+        self,
+        *,
+        column_ids: Collection[str] | None = None,
+        row_ids: Collection[int] | None = None,
+        statuses: Collection[str] | None = None,
+        confirmation_token: str | None = None,
+        confirm: bool = False,
+        was_posted: bool = False,
+    ) -> Operation | str | int:
+        """Start an operation on the cells that fit.
+
+        Returns:
+            the operation; 0 if no cell fits; or a confirmation token if it has to be confirmed. A
+            token is valid once, for the same cells.
+
+        """
+        sheet = self.sheet
+        wanted = (STALE,) if statuses is None else statuses or CELL_STATUSES
+        computed = {column.id for column in sheet.columns if column.type != "TEXT"}
+        with self._lock:
+            chosen = [
+                cell
+                for cell, status in self.cell_statuses().items()
+                if cell[0] in computed
+                and status in wanted
+                and (column_ids is None or cell[0] in column_ids)
+                and (row_ids is None or cell[1] in row_ids)
+            ]
+            if not chosen:
+                return 0
+            is_large = sheet.confirm_above is not None and len(chosen) > sheet.confirm_above
+            is_confirmed = self._tokens.pop(confirmation_token or "", None) == frozenset(chosen)
+            if is_large and not (confirm or is_confirmed):
+                token = derived_id("token", next(self._numbers))
+                self._tokens[token] = frozenset(chosen)
+                return token
+            operation = Operation(
+                id=derived_id("operation", next(self._numbers)),
+                table_id=self.table.id,
+                sheet_id=sheet.id,
+                was_posted=was_posted,
+                started_at=self.now(),
+                version=self.version + 1,
+                cells=_plan(sheet, chosen),
+                status_lag=sheet.status_lag,
+            )
+            self.operations[operation.id] = operation
+        return operation
+
+    def cells_of_token(self, token: str) -> int:
+        """Return the number of cells that a confirmation token is for."""
+        return len(self._tokens[token])
+
+    def cancel_operation(self, operation_id: str) -> int:
+        """Cancel an operation if it is active; return the number of cells not calculated."""
+        with self._lock:
+            operation, now = self.operations.get(operation_id), self.now()
+            if operation is None or operation.status(now) != "running":
+                return 0
+            self.operations[operation_id] = replace(operation, cancelled_at=now)
+            return sum(status in (QUEUED, RUNNING) for status in operation.cell_statuses(now))
+
+    def start_calculation(
+        self,
+        *,
+        row_indices: Iterable[int] | None = None,
+        step_ids: Iterable[str] | None = None,
+        was_posted: bool = False,
+    ) -> Calculation:
+        """Start a calculation, whether or not another is under way."""
+        if self.sheet.scorecard is None:
+            raise UnknownEvaluationError(f"sheet {self.sheet.title!r} has no scorecard")
+        calculation = Calculation(
+            id=derived_id("calculation", next(self._numbers)),
+            table_id=self.table.id,
+            sheet_id=self.sheet.id,
+            row_indices=None if row_indices is None else tuple(row_indices),
+            step_ids=None if step_ids is None else tuple(step_ids),
+            was_posted=was_posted,
+            started_at=self.now(),
+            revision=self.version,
+            scorecard=self.sheet.scorecard,
+        )
+        with self._lock:
+            self.calculations[calculation.id] = calculation
+        return calculation
+
+    def latest_calculation(self) -> Calculation | None:
+        """Return the latest calculation, if there is one."""
+        return next(reversed(list(self.calculations.values())), None)
+
+    def cancel_calculations(self) -> list[Calculation]:
+        """Cancel every calculation that is queued or running, and return these."""
+        with self._lock:
+            now = self.now()
+            active = [each for each in self.calculations.values() if each.status(now) in UNFINISHED]
+            for each in active:
+                self.calculations[each.id] = replace(each, cancelled_at=now)
+        return active
+
+
+class EvaluationRuns:
+    """All sheets and reports of one server. Safe to use from any thread.
 
     Raises:
-        ValueError: two definitions claim the same id.
+        ValueError: two definitions have the same id.
 
     """
 
@@ -167,16 +303,14 @@ class EvaluationRuns:
     ) -> None:
         self.now = clock
         self._lock = threading.Lock()
-        self._numbers = count(1)
-        self._tables: dict[str, Table] = {}
+        numbers = count(1)
+        self._sheets: dict[str, dict[str, SheetRuns]] = {}
         for table in tables:
-            if table.id in self._tables:
+            if table.id in self._sheets:
                 raise ValueError(f"two tables have the id {table.id}")
-            self._tables[table.id] = table
-        self.operations: dict[str, Operation] = {}
-        self.calculations: dict[str, Calculation] = {}
-        self._tokens: dict[str, frozenset[tuple[str, int]]] = {}
-        self._versions: Counter[tuple[str, str]] = Counter()
+            self._sheets[table.id] = {
+                sheet.id: SheetRuns(table, sheet, clock, numbers) for sheet in table.sheets
+            }
         self.blueprints: dict[int, Report] = {}
         self.reports: dict[int, ReportRun] = {}
         reports = list(reports)
@@ -193,157 +327,19 @@ class EvaluationRuns:
                     number, None, report.name, None, False, False, -math.inf, report
                 )
 
-    def sheet(self, table_id: str, sheet_id: str) -> tuple[Table, Sheet]:
-        """Return a sheet, and its table.
-
-        Raises:
-            UnknownEvaluationError: there is none.
-
-        """
-        table = self._tables.get(_canonical(table_id))
-        if table is None:
+    def sheet(self, table_id: str, sheet_id: str) -> SheetRuns:
+        """Return the runs of a sheet."""
+        sheets = self._sheets.get(table_id.lower())
+        if sheets is None:
             raise UnknownEvaluationError("Table not found")
-        for sheet in table.sheets:
-            if sheet.id == _canonical(sheet_id):
-                return table, sheet
-        raise UnknownEvaluationError("Sheet not found")
+        if sheet_id.lower() not in sheets:
+            raise UnknownEvaluationError("Sheet not found")
+        return sheets[sheet_id.lower()]
 
-    def version(self, table: Table, sheet: Sheet) -> int:
-        """Return the number of a sheet's version; every operation makes a new one."""
-        return 1 + self._versions[table.id, sheet.id]
-
-    def cell_statuses(self, table: Table, sheet: Sheet) -> dict[tuple[str, int], str]:
-        """Return the status of every cell of a sheet, by column and row."""
-        statuses = {
-            (column.id, row): STALE if column.is_stale and column.type != "TEXT" else COMPLETED
-            for row in range(sheet.row_count)
-            for column in sheet.columns
-        }
-        for operation in self.operations_on(table, sheet):
-            states = operation.cell_statuses(self.now())
-            for cell, status in zip(operation.cells, states, strict=True):
-                statuses[cell.column_id, cell.row_index] = status
-        return statuses
-
-    def active_operations(self, table: Table, sheet: Sheet) -> list[Operation]:
-        """Return the operations on a sheet that have not ended."""
-        now = self.now()
-        found = self.operations_on(table, sheet)
-        return [operation for operation in found if operation.status(now) == "running"]
-
-    def start_operation(
-        self,
-        table: Table,
-        sheet: Sheet,
-        *,
-        column_ids: Collection[str] | None = None,
-        row_ids: Collection[int] | None = None,
-        statuses: Collection[str] | None = None,
-        confirmation_token: str | None = None,
-        confirm: bool = False,
-        was_posted: bool = False,
-    ) -> Operation | str | int:
-        """Start an operation on the cells that fit.
-
-        Returns:
-            the operation; 0 if no cell fits; or a confirmation token if it has to be confirmed. A
-            token is valid once, for the same cells.
-
-        """
-        with self._lock:
-            current = self.cell_statuses(table, sheet)
-            wanted = (STALE,) if statuses is None else statuses or CELL_STATUSES
-            computed = {column.id for column in sheet.columns if column.type != "TEXT"}
-            chosen = [
-                cell
-                for cell, status in current.items()
-                if cell[0] in computed
-                and status in wanted
-                and (column_ids is None or cell[0] in column_ids)
-                and (row_ids is None or cell[1] in row_ids)
-            ]
-            if not chosen:
-                return 0
-            is_large = sheet.confirm_above is not None and len(chosen) > sheet.confirm_above
-            holds = self._tokens.pop(confirmation_token or "", None) == frozenset(chosen)
-            if is_large and not (confirm or holds):
-                token = derived_id("token", next(self._numbers))
-                self._tokens[token] = frozenset(chosen)
-                return token
-            self._versions[table.id, sheet.id] += 1
-            operation = Operation(
-                id=derived_id("operation", next(self._numbers)),
-                table_id=table.id,
-                sheet_id=sheet.id,
-                was_posted=was_posted,
-                started_at=self.now(),
-                version=self.version(table, sheet),
-                cells=_plan(sheet, chosen),
-                status_lag=sheet.status_lag,
-            )
-            self.operations[operation.id] = operation
-        return operation
-
-    def cells_of_token(self, token: str) -> int:
-        """Return the number of cells that a confirmation token is for."""
-        return len(self._tokens[token])
-
-    def cancel_operation(self, operation: Operation) -> int:
-        """Cancel an operation; return the number of cells that it has not calculated."""
-        with self._lock:
-            operation = self.operations[operation.id]
-            now = self.now()
-            if operation.cancelled_at is not None or operation.status(now) != "running":
-                return 0
-            open_cells = [s for s in operation.cell_statuses(now) if s in (QUEUED, RUNNING)]
-            self.operations[operation.id] = replace(operation, cancelled_at=now)
-            return len(open_cells)
-
-    def start_calculation(
-        self,
-        table: Table,
-        sheet: Sheet,
-        scorecard: Scorecard,
-        *,
-        row_indices: Iterable[int] | None = None,
-        step_ids: Iterable[str] | None = None,
-        was_posted: bool = False,
-    ) -> Calculation:
-        """Start a calculation, whether or not another is under way."""
-        with self._lock:
-            calculation = Calculation(
-                id=derived_id("calculation", next(self._numbers)),
-                table_id=table.id,
-                sheet_id=sheet.id,
-                row_indices=None if row_indices is None else tuple(row_indices),
-                step_ids=None if step_ids is None else tuple(step_ids),
-                was_posted=was_posted,
-                started_at=self.now(),
-                revision=self.version(table, sheet),
-                scorecard=scorecard,
-            )
-            self.calculations[calculation.id] = calculation
-        return calculation
-
-    def calculations_on(self, table: Table, sheet: Sheet) -> list[Calculation]:
-        """Return the calculations of a sheet's scorecard, oldest first."""
-        with self._lock:
-            return [
-                calculation
-                for calculation in self.calculations.values()
-                if (calculation.table_id, calculation.sheet_id) == (table.id, sheet.id)
-            ]
-
-    def cancel_calculations(self, table: Table, sheet: Sheet) -> list[Calculation]:
-        """Cancel every calculation that is queued or running, and return these."""
-        now = self.now()
-        cancelled = []
-        for calculation in self.calculations_on(table, sheet):
-            if calculation.status(now) in UNFINISHED:
-                with self._lock:
-                    self.calculations[calculation.id] = replace(calculation, cancelled_at=now)
-                cancelled.append(calculation)
-        return cancelled
+    @property
+    def sheets(self) -> list[SheetRuns]:
+        """All sheets of all tables."""
+        return [runs for sheets in self._sheets.values() for runs in sheets.values()]
 
     def start_report(
         self,
@@ -354,12 +350,7 @@ class EvaluationRuns:
         refresh_dataset: bool = False,
         was_posted: bool = False,
     ) -> ReportRun:
-        """Start a run of a pipeline.
-
-        Raises:
-            UnknownEvaluationError: there is no such pipeline.
-
-        """
+        """Start a run of a pipeline."""
         if blueprint_id not in self.blueprints:
             raise UnknownEvaluationError("Report not found")
         with self._lock:
@@ -376,16 +367,8 @@ class EvaluationRuns:
             self.reports[run.id] = run
         return run
 
-    def operations_on(self, table: Table, sheet: Sheet) -> list[Operation]:
-        """Return the operations of a sheet, oldest first."""
-        return [
-            operation
-            for operation in list(self.operations.values())
-            if (operation.table_id, operation.sheet_id) == (table.id, sheet.id)
-        ]
 
-
-def _plan(sheet: Sheet, cells: Iterable[tuple[str, int]]) -> tuple[PlannedCell, ...]:
+def _plan(sheet: Sheet, cells: Iterable[Cell]) -> tuple[PlannedCell, ...]:
     columns = {column.id: column for column in sheet.columns}
     planned, at = [], 0.0
     for column_id, row in cells:
@@ -395,10 +378,3 @@ def _plan(sheet: Sheet, cells: Iterable[tuple[str, int]]) -> tuple[PlannedCell, 
         planned.append(PlannedCell(column_id, row, at, ends_at, status))
         at = ends_at
     return tuple(planned)
-
-
-def _canonical(uuid: str) -> str:
-    try:
-        return str(UUID(uuid))
-    except ValueError:
-        return uuid

@@ -15,32 +15,20 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from airflow_provider_promptlayer.testing.evaluations.model import (
-    CALCULATION_STATUSES,
-    Criterion,
-    Scorecard,
-    ScoredRow,
-    Sheet,
-    Table,
-    derived_id,
-)
-from airflow_provider_promptlayer.testing.evaluations.runs import (
-    UNFINISHED,
-    Calculation,
-    EvaluationRuns,
-)
-from airflow_provider_promptlayer.testing.evaluations.tables import SHEET_PATH, find_sheet
-from airflow_provider_promptlayer.testing.http.app import answer, get, refusal
-from airflow_provider_promptlayer.testing.http.validation import (
+from ..http.app import answer, get, refusal
+from ..http.validation import (
     Integer,
     Row,
     TableBody,
     Uuid,
-    path_uuid,
     read_table_body,
     read_table_query,
+    read_uuid,
 )
-from airflow_provider_promptlayer.testing.json_text import JsonValue
+from ..json_text import JsonValue
+from .model import CALCULATION_STATUSES, Criterion, Scorecard, ScoredRow, derived_id
+from .runs import UNFINISHED, Calculation, EvaluationRuns, SheetRuns
+from .tables import SHEET_PATH, find_sheet
 
 _TIME = "2026-01-01T00:00:00Z"
 _PlainRow = Annotated[Integer, Field(ge=0)]
@@ -86,23 +74,21 @@ class ScorecardEndpoints:
 
     async def get_scorecard(self, request: web.Request) -> web.Response:
         """Describe the scorecard with its latest calculation; null if there is none."""
-        table, sheet = find_sheet(self._runs, request)
-        calculations = self._runs.calculations_on(table, sheet)
-        latest = calculations[-1] if calculations else None
-        calculation = self._calculation(latest) if latest else None
-        card = sheet.scorecard
+        runs = find_sheet(self._runs, request)
+        latest, card = runs.latest_calculation(), runs.sheet.scorecard
+        calculation = _calculation(latest, runs.now()) if latest else None
         return answer(
             200,
             {
                 "success": True,
-                "scorecard": card and self._scorecard(table, sheet, card, latest),
+                "scorecard": card and _scorecard(runs, card, latest),
                 "latest_calculation": calculation,
                 "display_calculation": calculation,
                 "criterion_summaries": calculation and calculation["criterion_summaries"],
                 "drift_summary": calculation and calculation["drift_summary"],
                 "progress": latest
                 and {
-                    "scored_rows": len(latest.rows(self._runs.now())),
+                    "scored_rows": len(latest.rows(runs.now())),
                     "total_rows": len(latest.scorecard.rows),
                     "partial_score": None,
                 },
@@ -111,19 +97,16 @@ class ScorecardEndpoints:
 
     async def recalculate(self, request: web.Request) -> web.Response:
         """Start a calculation: 202. It neither joins nor ends one that is under way."""
-        table, sheet = find_sheet(self._runs, request)
+        runs = find_sheet(self._runs, request)
         body = await read_table_body(request, _Selection, required=False)
-        card = _scorecard_of(sheet)
-        step_ids = [step_id.lower() for step_id in body.step_ids]
-        if not {criterion.id for criterion in card.criteria}.issuperset(step_ids):
+        card = _scorecard_of(runs)
+        if not {criterion.id for criterion in card.criteria}.issuperset(body.step_ids):
             raise refusal(400, "Invalid request: step_ids has a step of another scorecard")
-        if any(row >= sheet.row_count for row in body.row_indices):
+        if any(row >= runs.sheet.row_count for row in body.row_indices):
             raise refusal(400, "Invalid request: row_indices has a row that does not exist")
         given = body.model_dump(exclude_unset=True)
-        if "step_ids" in given:
-            given["step_ids"] = step_ids
-        calculation = self._runs.start_calculation(table, sheet, card, was_posted=True, **given)
-        status = calculation.status(self._runs.now())
+        calculation = runs.start_calculation(**given, was_posted=True)
+        status = calculation.status(runs.now())
         return answer(
             202,
             {
@@ -136,10 +119,10 @@ class ScorecardEndpoints:
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Cancel every calculation of the sheet that is queued or running, whatever its rows."""
-        table, sheet = find_sheet(self._runs, request)
+        runs = find_sheet(self._runs, request)
         await read_table_body(request, _Selection, required=False)
-        card = _scorecard_of(sheet)
-        cancelled = self._runs.cancel_calculations(table, sheet)
+        card = _scorecard_of(runs)
+        cancelled = runs.cancel_calculations()
         return answer(
             200,
             {
@@ -154,9 +137,9 @@ class ScorecardEndpoints:
 
     async def get_calculation(self, request: web.Request) -> web.Response:
         """Return the state of a calculation, and its results once it has completed."""
-        table, sheet = find_sheet(self._runs, request)
-        calculation_id = path_uuid(request, "calculation_id")
-        calculation = self._calculation(self._find(table, sheet, calculation_id))
+        runs = find_sheet(self._runs, request)
+        found = _find_calculation(runs, read_uuid(request, "calculation_id"))
+        calculation = _calculation(found, runs.now())
         return answer(
             200,
             {
@@ -169,10 +152,10 @@ class ScorecardEndpoints:
 
     async def list_rows(self, request: web.Request) -> web.Response:
         """List the rows of a calculation by page; counts are of all rows, whatever the filter."""
-        table, sheet = find_sheet(self._runs, request)
+        runs = find_sheet(self._runs, request)
         query = read_table_query(request, _ListRows)
-        calculation = self._wanted(table, sheet, query.calculation_id)
-        rows = calculation.rows(self._runs.now()) if calculation else []
+        calculation = _wanted(runs, query.calculation_id)
+        rows = calculation.rows(runs.now()) if calculation else []
         found = [
             (number, row)
             for number, row in rows
@@ -194,11 +177,11 @@ class ScorecardEndpoints:
 
     async def get_row(self, request: web.Request) -> web.Response:
         """Return one row of a calculation with the results of its steps."""
-        table, sheet = find_sheet(self._runs, request)
+        runs = find_sheet(self._runs, request)
         row_index = request.match_info["row_index"]
         query = read_table_query(request, _GetRow, row_index=row_index)
-        calculation = self._wanted(table, sheet, query.calculation_id)
-        rows = dict(calculation.rows(self._runs.now())) if calculation else {}
+        calculation = _wanted(runs, query.calculation_id)
+        rows = dict(calculation.rows(runs.now())) if calculation else {}
         if calculation is None or query.row_index not in rows:
             raise refusal(404, "Row result not found")
         row = rows[query.row_index]
@@ -209,7 +192,7 @@ class ScorecardEndpoints:
                 "id": derived_id("row result", calculation.id, query.row_index),
                 "calculation_id": calculation.id,
                 "scorecard_id": calculation.scorecard.id,
-                "sheet_id": sheet.id,
+                "sheet_id": calculation.sheet_id,
                 **_row(query.row_index, row),
                 "step_results": {
                     criterion.id: _step_result(criterion, row)
@@ -221,88 +204,88 @@ class ScorecardEndpoints:
             },
         )
 
-    def _wanted(self, table: Table, sheet: Sheet, calculation_id: str | None) -> Calculation | None:
-        if calculation_id is not None:
-            return self._find(table, sheet, calculation_id)
-        calculations = self._runs.calculations_on(table, sheet)
-        return calculations[-1] if calculations else None
 
-    def _find(self, table: Table, sheet: Sheet, calculation_id: str) -> Calculation:
-        found = self._runs.calculations.get(calculation_id)
-        if found is None or (found.table_id, found.sheet_id) != (table.id, sheet.id):
-            raise refusal(404, "Calculation not found")
-        return found
-
-    def _calculation(self, calculation: Calculation) -> dict[str, JsonValue]:
-        card = calculation.scorecard
-        status = calculation.status(self._runs.now())
-        is_done = status == "completed"
-        return {
-            "id": calculation.id,
-            "scorecard_id": card.id,
-            "workspace_id": 1,
-            "sheet_id": calculation.sheet_id,
-            "sheet_revision": str(calculation.revision),
-            "status": status,
-            "aggregate_score": card.score if is_done else None,
-            "aggregate_verdict": card.verdict if is_done else None,
-            "criterion_summaries": {
-                criterion.id: {
-                    "title": criterion.title,
-                    "verdict": criterion.verdict,
-                    "score": criterion.score,
-                    "error_summary": criterion.error_summary,
-                }
-                for criterion in (_criteria(calculation) if is_done else ())
-            },
-            "drift_summary": card.drift_summary if is_done else None,
-            "config_hash": None,
-            "started_at": None if status == "queued" else _TIME,
-            "completed_at": None if status in UNFINISHED else _TIME,
-            "error_summary": None if status in UNFINISHED else card.error_summary,
-        }
-
-    def _scorecard(
-        self, table: Table, sheet: Sheet, card: Scorecard, latest: Calculation | None
-    ) -> JsonValue:
-        status = latest.status(self._runs.now()) if latest else "ready"
-        return {
-            "id": card.id,
-            "workspace_id": 1,
-            "smart_table_id": table.id,
-            "sheet_id": sheet.id,
-            "name": card.name,
-            "evaluated_column_ids": [column.id for column in sheet.columns],
-            "aggregation": {
-                "method": "weighted_average",
-                "required_step_failure_behavior": "fail",
-                "pass_threshold": 0.8,
-                "warn_threshold": 0.6,
-            },
-            "display_config": None,
-            "baseline_config": None,
-            "status": status if status in (*UNFINISHED, "completed", "failed") else "ready",
-            "stale_state": None,
-            "latest_calculation_id": latest and latest.id,
-            "config_hash": None,
-            "steps": [
-                {
-                    "id": criterion.id,
-                    "title": criterion.title,
-                    "primitive_type": criterion.primitive_type,
-                    "order_index": index,
-                }
-                for index, criterion in enumerate(card.criteria)
-            ],
-            "created_at": _TIME,
-            "updated_at": _TIME,
-        }
-
-
-def _scorecard_of(sheet: Sheet) -> Scorecard:
-    if sheet.scorecard is None:
+def _scorecard_of(runs: SheetRuns) -> Scorecard:
+    if runs.sheet.scorecard is None:
         raise refusal(400, "Scorecard is not configured")
-    return sheet.scorecard
+    return runs.sheet.scorecard
+
+
+def _find_calculation(runs: SheetRuns, calculation_id: str) -> Calculation:
+    if calculation_id not in runs.calculations:
+        raise refusal(404, "Calculation not found")
+    return runs.calculations[calculation_id]
+
+
+def _wanted(runs: SheetRuns, calculation_id: str | None) -> Calculation | None:
+    if calculation_id is None:
+        return runs.latest_calculation()
+    return _find_calculation(runs, calculation_id)
+
+
+def _calculation(calculation: Calculation, now: float) -> dict[str, JsonValue]:
+    card = calculation.scorecard
+    status = calculation.status(now)
+    is_done = status == "completed"
+    return {
+        "id": calculation.id,
+        "scorecard_id": card.id,
+        "workspace_id": 1,
+        "sheet_id": calculation.sheet_id,
+        "sheet_revision": str(calculation.revision),
+        "status": status,
+        "aggregate_score": card.score if is_done else None,
+        "aggregate_verdict": card.verdict if is_done else None,
+        "criterion_summaries": {
+            criterion.id: {
+                "title": criterion.title,
+                "verdict": criterion.verdict,
+                "score": criterion.score,
+                "error_summary": criterion.error_summary,
+            }
+            for criterion in (_criteria(calculation) if is_done else ())
+        },
+        "drift_summary": card.drift_summary if is_done else None,
+        "config_hash": None,
+        "started_at": None if status == "queued" else _TIME,
+        "completed_at": None if status in UNFINISHED else _TIME,
+        "error_summary": None if status in UNFINISHED else card.error_summary,
+    }
+
+
+def _scorecard(runs: SheetRuns, card: Scorecard, latest: Calculation | None) -> JsonValue:
+    status = latest.status(runs.now()) if latest else "ready"
+    return {
+        "id": card.id,
+        "workspace_id": 1,
+        "smart_table_id": runs.table.id,
+        "sheet_id": runs.sheet.id,
+        "name": card.name,
+        "evaluated_column_ids": [column.id for column in runs.sheet.columns],
+        "aggregation": {
+            "method": "weighted_average",
+            "required_step_failure_behavior": "fail",
+            "pass_threshold": 0.8,
+            "warn_threshold": 0.6,
+        },
+        "display_config": None,
+        "baseline_config": None,
+        "status": status if status in (*UNFINISHED, "completed", "failed") else "ready",
+        "stale_state": None,
+        "latest_calculation_id": latest and latest.id,
+        "config_hash": None,
+        "steps": [
+            {
+                "id": criterion.id,
+                "title": criterion.title,
+                "primitive_type": criterion.primitive_type,
+                "order_index": index,
+            }
+            for index, criterion in enumerate(card.criteria)
+        ],
+        "created_at": _TIME,
+        "updated_at": _TIME,
+    }
 
 
 def _criteria(calculation: Calculation) -> list[Criterion]:

@@ -11,8 +11,19 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from airflow_provider_promptlayer.testing.evaluations.model import Column, Sheet, Table, derived_id
-from airflow_provider_promptlayer.testing.evaluations.runs import (
+from ..http.app import answer, get, refusal
+from ..http.validation import (
+    Integer,
+    Row,
+    TableBody,
+    Uuid,
+    read_table_body,
+    read_table_query,
+    read_uuid,
+)
+from ..json_text import JsonValue
+from .model import Column, Sheet, derived_id
+from .runs import (
     COMPLETED,
     FAILED,
     QUEUED,
@@ -20,19 +31,9 @@ from airflow_provider_promptlayer.testing.evaluations.runs import (
     STALE,
     EvaluationRuns,
     Operation,
+    SheetRuns,
     UnknownEvaluationError,
 )
-from airflow_provider_promptlayer.testing.http.app import answer, get, refusal
-from airflow_provider_promptlayer.testing.http.validation import (
-    Integer,
-    Row,
-    TableBody,
-    Uuid,
-    path_uuid,
-    read_table_body,
-    read_table_query,
-)
-from airflow_provider_promptlayer.testing.json_text import JsonValue
 
 SHEET_PATH = "/api/public/v2/tables/{table_id:[^/]+}/sheets/{sheet_id:[^/]+}"
 
@@ -65,14 +66,9 @@ class _ListRows(BaseModel):
     include_execution_metadata_aggregates: bool = False
 
 
-def find_sheet(runs: EvaluationRuns, request: web.Request) -> tuple[Table, Sheet]:
-    """Return the sheet of a path, and its table.
-
-    Raises:
-        RefusalError: 400 for an id that is not a UUID, 404 if there is no such sheet.
-
-    """
-    table_id, sheet_id = path_uuid(request, "table_id"), path_uuid(request, "sheet_id")
+def find_sheet(runs: EvaluationRuns, request: web.Request) -> SheetRuns:
+    """Return the runs of the sheet that a path names, or refuse with 400 or 404."""
+    table_id, sheet_id = read_uuid(request, "table_id"), read_uuid(request, "sheet_id")
     try:
         return runs.sheet(table_id, sheet_id)
     except UnknownEvaluationError as error:
@@ -104,20 +100,12 @@ class TableEndpoints:
         A row that does not exist is a row without stale cells. A confirmation token that is not
         valid is treated as absent: PromptLayer asks for confirmation again.
         """
-        table, sheet = find_sheet(self._runs, request)
+        runs = find_sheet(self._runs, request)
         body = await read_table_body(request, _CreateOperation, required=True)
-        _check_columns(sheet, body.column_ids or [])
-        started = self._runs.start_operation(
-            table,
-            sheet,
-            column_ids=body.column_ids,
-            row_ids=body.row_ids,
-            statuses=body.statuses,
-            confirmation_token=body.confirmation_token,
-            was_posted=True,
-        )
+        _check_columns(runs.sheet, body.column_ids or [])
+        started = runs.start_operation(**body.model_dump(exclude={"operation"}), was_posted=True)
         if isinstance(started, str):
-            return answer(200, self._confirmation(table, sheet, started))
+            return answer(200, _confirmation(runs, started))
         if isinstance(started, int):
             return answer(
                 200, {"success": True, "cell_count": 0, "virtual_cell_count": 0, "cells": []}
@@ -135,25 +123,25 @@ class TableEndpoints:
                 "version": started.version,
                 "status_url": _status_url(started),
                 "virtual_cell_count": 0,
-                "cells": self._cells(started),
+                "cells": _cells(started, runs.now()),
             },
         )
 
     async def list_operations(self, request: web.Request) -> web.Response:
         """List the operations that have not ended, and count the sheet's cells by status."""
-        table, sheet = find_sheet(self._runs, request)
-        statuses = Counter(self._runs.cell_statuses(table, sheet).values())
-        active = self._runs.active_operations(table, sheet)
+        runs = find_sheet(self._runs, request)
+        statuses = Counter(runs.cell_statuses().values())
+        active = runs.active_operations()
         return answer(
             200,
             {
                 "success": True,
-                "sheet_id": sheet.id,
-                "version": self._runs.version(table, sheet),
+                "sheet_id": runs.sheet.id,
+                "version": runs.version,
                 "total_cells": statuses.total(),
                 "status_counts": dict(statuses),
                 "pending_count": statuses[QUEUED] + statuses[RUNNING],
-                "active_operations": [self._operation(operation) for operation in active],
+                "active_operations": [_operation(operation, runs.now()) for operation in active],
             },
         )
 
@@ -163,28 +151,28 @@ class TableEndpoints:
         The id may also be one of the operation's ``execution_ids``: PromptLayer's Python library
         requests each of them here.
         """
-        table, sheet = find_sheet(self._runs, request)
+        runs = find_sheet(self._runs, request)
         operation_id = request.match_info["operation_id"]
-        operation = self._find(table, sheet, operation_id) or self._executing(
-            table, sheet, operation_id
-        )
-        if operation is None:
-            raise refusal(404, "Operation not found")
-        return answer(200, {"success": True, "operation": self._operation(operation)})
+        for operation in list(runs.operations.values()):
+            if operation_id in (operation.id, _execution_id(operation)):
+                return answer(
+                    200, {"success": True, "operation": _operation(operation, runs.now())}
+                )
+        raise refusal(404, "Operation not found")
 
     async def cancel_operation(self, request: web.Request) -> web.Response:
         """Cancel an operation; 200 also if there is no active one of this id."""
-        table, sheet = find_sheet(self._runs, request)
+        runs = find_sheet(self._runs, request)
         operation_id = request.match_info["operation_id"]
-        operation = self._find(table, sheet, operation_id)
-        cancelled = self._runs.cancel_operation(operation) if operation else 0
+        cancelled = runs.cancel_operation(operation_id)
+        execution_ids = [_execution_id(runs.operations[operation_id])] if cancelled else []
         return answer(
             200,
             {
                 "success": True,
                 "message": "Operation cancelled" if cancelled else "No active operation found",
                 "operation_id": operation_id,
-                "execution_ids": [_execution_id(operation)] if operation and cancelled else [],
+                "execution_ids": execution_ids,
                 "cancelled_cell_count": cancelled,
                 "not_started_reset_count": max(0, cancelled - 1),
                 "running_invalidated_count": min(1, cancelled),
@@ -196,17 +184,18 @@ class TableEndpoints:
 
         There are no system columns here. A cursor is valid only for the order it was made for.
         """
-        table, sheet = find_sheet(self._runs, request)
+        runs = find_sheet(self._runs, request)
+        sheet = runs.sheet
         query = read_table_query(request, _ListRows)
         first = _read_cursor(query.cursor, query.order)
         numbers = range(sheet.row_count)[:: 1 if query.order == "asc" else -1]
         end = first + query.limit
         has_more = end < len(numbers)
         next_cursor = _cursor(end, query.order) if has_more else None
-        statuses = self._runs.cell_statuses(table, sheet)
+        statuses = runs.cell_statuses()
         body: dict[str, JsonValue] = {
             "data": [_row(sheet, number, statuses) for number in numbers[first:end]],
-            "version": self._runs.version(table, sheet),
+            "version": runs.version,
         }
         if sheet.rows_paging != "nested":
             body |= {"next_cursor": next_cursor, "has_more": has_more}
@@ -226,62 +215,51 @@ class TableEndpoints:
             body["execution_metadata_aggregates"] = {"by_column_id": {}, "sheet": {"by_metric": {}}}
         return answer(200, body)
 
-    def _find(self, table: Table, sheet: Sheet, operation_id: str) -> Operation | None:
-        operation = self._runs.operations.get(operation_id)
-        if operation and (operation.table_id, operation.sheet_id) == (table.id, sheet.id):
-            return operation
-        return None
 
-    def _executing(self, table: Table, sheet: Sheet, execution_id: str) -> Operation | None:
-        for operation in self._runs.operations_on(table, sheet):
-            if _execution_id(operation) == execution_id:
-                return operation
-        return None
+def _operation(operation: Operation, now: float) -> JsonValue:
+    statuses = Counter(operation.cell_statuses(now))
+    return {
+        "operation_id": operation.id,
+        "operation": "recalculate",
+        "status": operation.status(now),
+        "status_counts": dict(statuses),
+        "cell_count": len(operation.cells),
+        "completed_count": statuses[COMPLETED],
+        "failed_count": statuses[FAILED],
+        "pending_count": statuses[QUEUED] + statuses[RUNNING],
+        "status_url": _status_url(operation),
+    }
 
-    def _operation(self, operation: Operation) -> JsonValue:
-        now = self._runs.now()
-        statuses = Counter(operation.cell_statuses(now))
-        return {
-            "operation_id": operation.id,
-            "operation": "recalculate",
-            "status": operation.status(now),
-            "status_counts": dict(statuses),
-            "cell_count": len(operation.cells),
-            "completed_count": statuses[COMPLETED],
-            "failed_count": statuses[FAILED],
-            "pending_count": statuses[QUEUED] + statuses[RUNNING],
-            "status_url": _status_url(operation),
+
+def _confirmation(runs: SheetRuns, token: str) -> JsonValue:
+    cells = runs.cells_of_token(token)
+    return {
+        "success": False,
+        "requires_confirmation": True,
+        "confirmation_token": token,
+        "affected_cell_count": cells,
+        "message": f"This operation will recalculate {cells} cells of {runs.sheet.title!r} "
+        f"in {runs.table.title!r}. Send it again with the token.",
+    }
+
+
+def _cells(operation: Operation, now: float) -> list[JsonValue]:
+    return [
+        {
+            "id": derived_id("cell", operation.sheet_id, cell.column_id, cell.row_index),
+            "sheet_id": operation.sheet_id,
+            "execution_id": _execution_id(operation),
+            "column_id": cell.column_id,
+            "row_index": cell.row_index,
+            "last_computed_version": None,
+            "status": status,
+            "display_value": None,
+            "input_hash": None,
+            "value": None,
+            "updated_at": None,
         }
-
-    def _confirmation(self, table: Table, sheet: Sheet, token: str) -> JsonValue:
-        cells = self._runs.cells_of_token(token)
-        return {
-            "success": False,
-            "requires_confirmation": True,
-            "confirmation_token": token,
-            "affected_cell_count": cells,
-            "message": f"This operation will recalculate {cells} cells of {sheet.title!r} "
-            f"in {table.title!r}. Send it again with the token.",
-        }
-
-    def _cells(self, operation: Operation) -> list[JsonValue]:
-        statuses = operation.cell_statuses(self._runs.now())
-        return [
-            {
-                "id": derived_id("cell", operation.sheet_id, cell.column_id, cell.row_index),
-                "sheet_id": operation.sheet_id,
-                "execution_id": _execution_id(operation),
-                "column_id": cell.column_id,
-                "row_index": cell.row_index,
-                "last_computed_version": None,
-                "status": status,
-                "display_value": None,
-                "input_hash": None,
-                "value": None,
-                "updated_at": None,
-            }
-            for cell, status in zip(operation.cells, statuses, strict=True)
-        ]
+        for cell, status in zip(operation.cells, operation.cell_statuses(now), strict=True)
+    ]
 
 
 def _check_columns(sheet: Sheet, column_ids: list[str]) -> None:
@@ -337,12 +315,7 @@ def _cursor(first: int, order: str) -> str:
 
 
 def _read_cursor(cursor: str | None, order: str) -> int:
-    """Return the place of the first row of a page.
-
-    Raises:
-        RefusalError: 400, the cursor was not made for this order.
-
-    """
+    """Return the place of the first row of a page, or refuse a cursor not made for this order."""
     if cursor is None:
         return 0
     try:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server's connections below HTTP: raw writes, resets, and counts of them.
 
-Only the server's event loop changes a connection; any thread may read the counters.
+Only the server's event loop changes a connection; any thread may read the counters. ``write`` and
+``pause`` raise ``ConnectionResetError`` once the connection is over.
 """
 
 from __future__ import annotations
@@ -27,23 +28,13 @@ class Connection:
         return self._transport.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
-        """Send bytes, or buffer them until they can be sent.
-
-        Raises:
-            ConnectionResetError: the connection is over.
-
-        """
+        """Send bytes, or buffer them until they can be sent."""
         if self._is_over.is_set() or self._transport.is_closing():
             raise ConnectionResetError("the connection is over")
         self._transport.write(data)
 
     async def pause(self, seconds: float) -> None:
-        """Sleep.
-
-        Raises:
-            ConnectionResetError: the connection ended meanwhile.
-
-        """
+        """Sleep, but no longer than the connection lasts."""
         try:
             await asyncio.wait_for(self._is_over.wait(), seconds)
         except TimeoutError:

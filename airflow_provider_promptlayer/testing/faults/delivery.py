@@ -13,19 +13,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Final
 
-from airflow_provider_promptlayer.testing.faults.connections import Connection
-from airflow_provider_promptlayer.testing.faults.model import (
-    Close,
-    Drip,
-    Fault,
-    GoAway,
-    Huge,
-    Raw,
-    Reply,
-    Reset,
-    Silence,
-    Slow,
-)
+from .connections import Connection
+from .model import Close, Drip, Fault, GoAway, Huge, Raw, Reply, Reset, Silence, Slow
 
 _PIECE: Final = 64 * 1024
 _MOST_UNSENT: Final = 4 * _PIECE

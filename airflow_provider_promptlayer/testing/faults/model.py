@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final, Self, TypeAlias
 
-from airflow_provider_promptlayer.testing.json_text import JsonValue
+from ..json_text import JsonValue
 
 LONGEST: Final = 60.0
 """How long a fault holds a request by default."""
@@ -44,7 +44,6 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse an interim status such as 100."""
         if not 200 <= self.status <= 999:
             raise ValueError(f"status is {self.status}, must be from 200 to 999")
 
@@ -122,7 +121,6 @@ class Drip:
     reply: Reply | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a drip that would never send a byte."""
         if self.chunk < 1:
             raise ValueError(f"chunk is {self.chunk}, must be >= 1")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeAlias
 
-from airflow_provider_promptlayer.testing.faults.model import FAULTS, Fault
+from .model import FAULTS, Fault
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,6 @@ FaultFunction: TypeAlias = Callable[[Request], Fault | None]
 """Called for each request that fits; ``None`` leaves the request to the next rule."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which requests a rule is for: those of a method, a raw path and a run.
-
-    ``None`` means any. The run is that of the query's ``workflow_version_execution_id``.
-    """
-
-    method: str | None = None
-    path_prefix: str = "/"
-    execution_id: int | None = None
-
-    def fits(self, request: Request) -> bool:
-        """Return whether the rule is for this request."""
-        return (
-            self.method in (None, request.method)
-            and request.raw_path.startswith(self.path_prefix)
-            and (
-                self.execution_id is None
-                or request.query.get("workflow_version_execution_id") == str(self.execution_id)
-            )
-        )
-
-
 class Script:
     """One rule, made by ``LocalPromptLayer.script``; a ``with`` block removes it at its end.
 
@@ -69,8 +46,10 @@ class Script:
         self,
         rules: Rules,
         faults: Sequence[Fault | FaultFunction],
-        selection: Selection,
         *,
+        method: str | None,
+        path_prefix: str,
+        execution_id: int | None,
         times: int | None,
         after: int,
         acted_on: bool,
@@ -81,7 +60,9 @@ class Script:
             raise ValueError(f"times={times} must be >= 1 or None, after={after} must be >= 0")
         self._rules = rules
         self._faults = tuple(faults)
-        self._selection = selection
+        self._method = method
+        self._path_prefix = path_prefix
+        self._execution_id = execution_id
         self._times = times
         self._after = after
         self._seen = 0
@@ -110,7 +91,7 @@ class Script:
 
     def take(self, request: Request) -> Fault | None:
         """Return the fault that the request meets by this rule, and count it as used."""
-        if self.is_used_up or not self._selection.fits(request):
+        if self.is_used_up or not self._fits(request):
             return None
         self._seen += 1
         if self._seen <= self._after:
@@ -119,6 +100,14 @@ class Script:
         fault = chosen if isinstance(chosen, FAULTS) else chosen(request)
         self._used += fault is not None
         return fault
+
+    def _fits(self, request: Request) -> bool:
+        polled = request.query.get("workflow_version_execution_id")
+        return (
+            self._method in (None, request.method)
+            and request.raw_path.startswith(self._path_prefix)
+            and (self._execution_id is None or polled == str(self._execution_id))
+        )
 
 
 class Rules:

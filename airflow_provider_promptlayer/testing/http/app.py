@@ -19,16 +19,11 @@ from typing import TypeAlias
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from airflow_provider_promptlayer.testing.faults.connections import Connections
-from airflow_provider_promptlayer.testing.faults.delivery import complete_headers, deliver
-from airflow_provider_promptlayer.testing.faults.model import (
-    Fault,
-    Reply,
-    needs_true_answer,
-    status_of,
-)
-from airflow_provider_promptlayer.testing.faults.script import Request, Rules
-from airflow_provider_promptlayer.testing.json_text import JsonValue, dumps
+from ..faults.connections import Connections
+from ..faults.delivery import complete_headers, deliver
+from ..faults.model import Fault, Reply, needs_true_answer, status_of
+from ..faults.script import Request, Rules
+from ..json_text import JsonValue, dumps
 
 KEY_HEADER = "x-api-key"
 # Longer bodies are answered 413. PromptLayer takes files of up to 100 MB: 134 MB as base64.
@@ -94,10 +89,7 @@ class RequestLog:
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, record: RecordedRequest) -> None:
-        """Count a request and keep its record; the oldest record is dropped if there are too many.
-
-        Counters stay exact when records are dropped.
-        """
+        """Count a request and keep its record, in place of the oldest if there are too many."""
         with self._changed:
             self._latest.append(record)
             self._counts[record.method, record.raw_path] += 1
@@ -128,10 +120,6 @@ class RequestLog:
 
         The predicate runs without the lock, so it may use the server in any way; a change while
         it runs makes it run again.
-
-        Raises:
-            TimeoutError: it did not hold within ``timeout`` seconds.
-
         """
         deadline = time.monotonic() + timeout
         while True:

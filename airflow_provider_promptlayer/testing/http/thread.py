@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from airflow_provider_promptlayer.testing.faults.connections import Connections
-from airflow_provider_promptlayer.testing.http.app import Api
+from ..certificates import CertificateKind, Certificates
+from ..faults.connections import Connections
+from .app import Api
 
 # Enough for thousands of pollers that connect at the same moment.
 _BACKLOG = 4096
@@ -32,20 +31,15 @@ _SECONDS_FOR_A_CALL = 10.0
 _log = logging.getLogger(__name__)
 
 
-class _Listening(NamedTuple):
-    loop: asyncio.AbstractEventLoop
-    port: int
-
-
 class HttpThread:
     """One server; started once and stopped once.
 
     Args:
         api: what it serves.
         host: the address to listen on.
-        port: 0 for any free one.
+        port: 0 for any free one; once started, ``port`` is the port that it has.
         connections: the register of its connections.
-        tls: for HTTPS.
+        tls: the certificate for HTTPS.
 
     """
 
@@ -55,43 +49,33 @@ class HttpThread:
         host: str,
         port: int,
         connections: Connections,
-        tls: ssl.SSLContext | None = None,
+        tls: CertificateKind | None,
     ) -> None:
+        self.port = port
+        self.certificates = None if tls is None else Certificates(tls)
         self._api = api
         self._host = host
-        self._port = port
         self._connections = connections
-        self._tls = tls
-        self._listening: Future[_Listening] = Future()
-        self._stop = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="local-promptlayer", daemon=True)
         # Exactly one of these exists: the site while it listens, the socket while it is away.
         self._site: web.SockSite | None = None
         self._reserved: socket.socket | None = None
         self._listener: socket.socket | None = None  # the site's socket
 
-    @property
-    def port(self) -> int:
-        """The port that it listens on, or will listen on again."""
-        return self._listening.result().port
-
     def start(self) -> None:
-        """Return once it listens.
-
-        Raises:
-            OSError: the port is not available.
-
-        """
-        self._connections.are_refused = False
+        """Return once it listens; raise ``OSError`` if the port is not available."""
         self._thread.start()
-        if error := self._listening.exception():
-            self._thread.join()
-            raise error
+        try:
+            self._call(self._start())
+        except BaseException:
+            self._end()
+            raise
 
     def stop(self) -> None:
         """Close every connection and wait for the thread to end."""
-        self._listening.result().loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self._call(self._stop(), timeout=None)
+        self._end()
 
     def go_away(self) -> None:
         """Reset every connection and refuse new ones. Does nothing if it is away."""
@@ -105,42 +89,43 @@ class HttpThread:
         """Reset every connection, and keep listening."""
         self._call(self._drop_connections())
 
-    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _call(
+        self, coroutine: Coroutine[Any, Any, None], timeout: float | None = _SECONDS_FOR_A_CALL
+    ) -> None:
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("not from within a fault function: return GoAway() instead")
-        loop = self._listening.result().loop
-        asyncio.run_coroutine_threadsafe(coroutine, loop).result(_SECONDS_FOR_A_CALL)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
 
     def _run(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        except BaseException as error:
-            # Once it listens, start() no longer waits: let the thread's own hook report the error.
-            if self._listening.done():
-                raise
-            self._listening.set_exception(error)
+        # The runner cancels what is left when the loop stops, and closes the loop.
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
 
-    async def _serve(self) -> None:
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        if self.certificates is not None:
+            self.certificates.remove()
+
+    async def _start(self) -> None:
+        self._reserved = _bound(self._host, self.port)
+        self.port = self._reserved.getsockname()[1]
         self._runner = _Runner(self._api, self._connections, self._go_away)
         await self._runner.setup()
-        try:
-            self._reserved = _bound(self._host, self._port)
-            port = self._reserved.getsockname()[1]
-            await self._come_back()
-            self._listening.set_result(_Listening(asyncio.get_running_loop(), port))
-            await self._stop.wait()
-        finally:
-            self._connections.end_pauses()
-            await self._stop_accepting()
-            await self._runner.cleanup()
-            # Closed connections are reported in the loop's next turn. Those that remain have data
-            # that their client does not read.
-            await asyncio.sleep(0)
-            self._connections.reset()
-            await asyncio.sleep(0)
-            if self._reserved is not None:
-                self._reserved.close()
+        await self._come_back()
+
+    async def _stop(self) -> None:
+        self._connections.end_pauses()
+        await self._stop_accepting()
+        await self._runner.cleanup()
+        # Closed connections are reported in the loop's next turn. Those that remain have data that
+        # their client does not read.
+        await asyncio.sleep(0)
+        self._connections.reset()
+        await asyncio.sleep(0)
+        if self._reserved is not None:
+            self._reserved.close()
 
     async def _go_away(self) -> None:
         # Connections on their way in while the server goes away are reset as well.
@@ -156,9 +141,8 @@ class HttpThread:
     async def _come_back(self) -> None:
         self._connections.are_refused = False
         if self._reserved is not None:
-            site = web.SockSite(
-                self._runner, self._reserved, ssl_context=self._tls, backlog=_BACKLOG
-            )
+            tls = self.certificates.context if self.certificates else None
+            site = web.SockSite(self._runner, self._reserved, ssl_context=tls, backlog=_BACKLOG)
             await site.start()
             self._site, self._listener, self._reserved = site, self._reserved, None
 
@@ -168,7 +152,7 @@ class HttpThread:
         asyncio loses, unclosed, the connections accepted in the turn before its server is closed.
         """
         if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener)
+            self._loop.remove_reader(self._listener)
             self._listener = None
             for _ in range(_TURNS_OF_AN_ACCEPT):
                 await asyncio.sleep(0)
@@ -180,7 +164,7 @@ class HttpThread:
 class _Runner(web.AppRunner):
     """Puts ``Api.serve`` around the application, and registers its connections."""
 
-    __slots__ = ("_api", "_connections", "_go_away")
+    __slots__ = ("_connections", "_serve")
 
     def __init__(
         self,
@@ -189,18 +173,12 @@ class _Runner(web.AppRunner):
         go_away: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         super().__init__(api.application(), shutdown_timeout=_SECONDS_FOR_OPEN_REQUESTS)
-        self._api = api
         self._connections = connections
-        self._go_away = go_away
+        self._serve = partial(api.serve, connections=connections, go_away=go_away)
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        serve = partial(
-            self._api.serve,
-            endpoint=server.request_handler,
-            connections=self._connections,
-            go_away=self._go_away,
-        )
+        serve = partial(self._serve, endpoint=server.request_handler)
         return _Server(serve, self._connections, request_factory=server.request_factory)
 
 

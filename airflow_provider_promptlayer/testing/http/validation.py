@@ -8,6 +8,8 @@ words, and so is a field that is not declared (``additionalProperties: false``).
 Bodies are strict, since JSON has types of its own. A query is text; of an integer only the plain
 form is taken where pydantic would be lenient (``3.0``, ``1_000``): a client should not depend on
 leniency.
+
+Every ``read_`` function raises ``RefusalError`` for a request that the model refuses.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from pydantic import (
     ValidationError,
 )
 
-from airflow_provider_promptlayer.testing.http.app import RefusalError, answer, refusal
-from airflow_provider_promptlayer.testing.json_text import JsonValue
+from ..json_text import JsonValue
+from .app import RefusalError, answer, refusal
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -74,12 +76,7 @@ class TableBody(Body):
 
 
 async def read_body(request: web.Request, model: type[ModelT]) -> ModelT:
-    """Read a body as FastAPI does.
-
-    Raises:
-        RefusalError: 422 with every mistake.
-
-    """
+    """Read a body as FastAPI does."""
     body = await request.read()
     if not body:
         raise _unprocessable("body", {"loc": (), "msg": "Field required", "type": "missing"})
@@ -97,32 +94,17 @@ async def read_body(request: web.Request, model: type[ModelT]) -> ModelT:
 
 
 def read_query(request: web.Request, model: type[ModelT]) -> ModelT:
-    """Read a query as FastAPI does.
-
-    Raises:
-        RefusalError: 422 with every mistake.
-
-    """
+    """Read a query as FastAPI does."""
     return _validated("query", dict(request.query.items()), model)
 
 
 def read_path(request: web.Request, model: type[ModelT]) -> ModelT:
-    """Read the parameters of a path as FastAPI does.
-
-    Raises:
-        RefusalError: 422 with every mistake.
-
-    """
+    """Read the parameters of a path as FastAPI does."""
     return _validated("path", dict(request.match_info), model)
 
 
 async def read_table_body(request: web.Request, model: type[ModelT], *, required: bool) -> ModelT:
-    """Read a body of an endpoint below ``/api/public/v2``; unless ``required`` it may be absent.
-
-    Raises:
-        RefusalError: 400, naming every mistake.
-
-    """
+    """Read a body of an endpoint below ``/api/public/v2``; unless ``required`` it may be absent."""
     body = await request.read()
     if not body and required:
         raise refusal(400, "A JSON body is required")
@@ -145,25 +127,15 @@ async def read_table_body(request: web.Request, model: type[ModelT], *, required
 
 
 def read_table_query(request: web.Request, model: type[ModelT], **path_parameters: str) -> ModelT:
-    """Read a query of an endpoint below ``/api/public/v2``, and some parameters of the path.
-
-    Raises:
-        RefusalError: 400, naming the first mistake.
-
-    """
+    """Read a query of an endpoint below ``/api/public/v2``, and some parameters of the path."""
     try:
         return model.model_validate({**dict(request.query.items()), **path_parameters})
     except ValidationError as error:
         raise refusal(400, f"Invalid query parameter {_errors(error)[0]['loc'][0]}") from None
 
 
-def path_uuid(request: web.Request, name: str) -> str:
-    """Return a UUID of a path, in lower case. The description is silent on others: 400.
-
-    Raises:
-        RefusalError: 400, the parameter is not a UUID.
-
-    """
+def read_uuid(request: web.Request, name: str) -> str:
+    """Read a UUID of a path, in lower case. The description does not say how others are refused."""
     if not re.fullmatch(_UUID, request.match_info[name]):
         raise refusal(400, f"{name} is not a valid UUID")
     return request.match_info[name].lower()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
-from airflow_provider_promptlayer.testing.workflows.model import Workflow
+from .model import Workflow
 
 
 class UnknownWorkflowError(LookupError):
@@ -46,12 +46,7 @@ class CatalogEntry:
         return {label: version for version in self.versions.values() for label in version.label_ids}
 
     def version(self, number: int | None = None, label: str | None = None) -> Version:
-        """Return a version: by number, by label, or the latest.
-
-        Raises:
-            UnknownWorkflowError: there is none.
-
-        """
+        """Return a version: by number, by label, or the latest."""
         if number is not None:
             found = self.versions.get(number)
             wanted = f"version {number}"
@@ -116,10 +111,6 @@ class Catalog:
 
         The id comes first, because PromptLayer's Python library looks up the id of a name and runs
         that: otherwise it would run a workflow that happens to be named like the id.
-
-        Raises:
-            UnknownWorkflowError: there is none.
-
         """
         entry = self._by_id.get(id_or_name) or self._by_name.get(id_or_name)
         if entry is None:

@@ -15,23 +15,11 @@ from uuid import NAMESPACE_URL, uuid5
 from aiohttp import web
 from pydantic import BaseModel, Field, model_validator
 
-from airflow_provider_promptlayer.testing.http.app import answer, get, refusal
-from airflow_provider_promptlayer.testing.http.validation import (
-    Body,
-    Int64,
-    Integer,
-    Url,
-    read_body,
-    read_query,
-)
-from airflow_provider_promptlayer.testing.json_text import JsonValue
-from airflow_provider_promptlayer.testing.workflows import engine
-from airflow_provider_promptlayer.testing.workflows.catalog import (
-    Catalog,
-    CatalogEntry,
-    UnknownWorkflowError,
-    Version,
-)
+from ..http.app import answer, get, refusal
+from ..http.validation import Body, Int64, Integer, Url, read_body, read_query
+from ..json_text import JsonValue
+from . import engine
+from .catalog import Catalog, CatalogEntry, UnknownWorkflowError, Version
 
 _Number = Annotated[Integer, Field(ge=1)]
 

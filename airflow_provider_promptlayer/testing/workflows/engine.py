@@ -16,8 +16,8 @@ from itertools import count
 from types import MappingProxyType
 from typing import TypeAlias
 
-from airflow_provider_promptlayer.testing.json_text import JsonValue, dumps
-from airflow_provider_promptlayer.testing.workflows.model import Node, Workflow
+from ..json_text import JsonValue, dumps
+from .model import Node, Workflow
 
 QUEUED = "QUEUED"
 RUNNING = "RUNNING"

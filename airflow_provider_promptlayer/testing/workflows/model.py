@@ -2,8 +2,8 @@
 """Definitions of workflows: nodes, the order in which they run, and how each of them ends.
 
 A definition that exists is valid: every mistake that shows without running it (an unknown
-dependency, a cycle, two nodes of one name) raises ``ValueError`` with one line when the definition
-is made, so that the engine and the server need no checks.
+dependency, a cycle, two nodes of one name) raises ``ValueError`` with one line that names the
+definition, so that the engine and the server need no checks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import TypeAlias
 
-from airflow_provider_promptlayer.testing.json_text import JsonValue, dumps
+from ..json_text import JsonValue, dumps
 
 ValueFunction: TypeAlias = Callable[[Mapping[str, JsonValue], Mapping[str, JsonValue]], JsonValue]
 """``(input_variables, values of the nodes it depends on, directly or indirectly) -> value``."""
@@ -66,9 +66,6 @@ class Node:
         only_if: a condition on the value of another node.
         node_type: only shown, by ``GET /workflows/{workflow_id_or_name}``.
 
-    Raises:
-        ValueError: with one line that names the node.
-
     """
 
     name: str
@@ -84,7 +81,6 @@ class Node:
     node_type: str = "PROMPT_TEMPLATE"
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         if not isinstance(self.name, str):
             raise ValueError(f"a node needs a name, not {self.name!r}")
         if isinstance(self.depends_on, str):
@@ -124,9 +120,6 @@ class Workflow:
             has succeeded: 200, or the 400 or 500 that PromptLayer announced in March 2026.
             ``None``: as the server's ``no_output_status``.
 
-    Raises:
-        ValueError: with one line that names the workflow.
-
     """
 
     name: str
@@ -140,7 +133,6 @@ class Workflow:
     no_output_status: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the arguments and the graph."""
         if not self.name or not isinstance(self.name, str):
             raise ValueError(f"a workflow needs a name, not {self.name!r}")
         if isinstance(self.labels, str):
