@@ -395,6 +395,12 @@ class LocalPromptLayer:
         self._api.log.announce_change()
         return operation.id
 
+    def cancel_operation(self, operation_id: str) -> None:
+        """Cancel a table operation without HTTP, if it is active."""
+        for runs in self._evaluations.sheets:
+            runs.cancel_operation(operation_id)
+        self._api.log.announce_change()
+
     def start_calculation(self, table_id: str, sheet_id: str) -> str:
         """Recalculate the scorecard of a sheet without HTTP; return the ``calculation_id``.
 

@@ -416,7 +416,7 @@ class TestTable:
         def cancel(request: Any) -> None:
             for operation in server.operations.values():
                 if "FAILED" in operation.cell_statuses(server._evaluations.now()):
-                    server._evaluations.cancel_operation(operation)
+                    server.cancel_operation(operation.id)
 
         server.script(cancel, times=None)
         kept = Store() if store else None
@@ -620,9 +620,7 @@ class TestNothingLeftToStart:
 
         def give_up(request: Any) -> None:
             if request.method == "GET" and server.count("GET") >= polls + 2:
-                operation = server.operations[operation_id]
-                runs = server._evaluations.sheet(operation.table_id, operation.sheet_id)
-                runs.cancel_operation(operation_id)
+                server.cancel_operation(operation_id)
 
         polls = server.count("GET")
         server.script(give_up, times=None)
