@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fields of an answer that is a JSON object, each as the type that it should have.
 
-What a decision hangs on has to be there and of its type; a field of another type is an answer
-that was not understood, never a zero. A number that is none (NaN, ±Infinity) counts as absent.
-What decides nothing is read with the methods ``…_if_any``, and of another type is absent too.
+A field that a decision depends on must be there and of its type: one of another type means that the
+answer was not understood, never a zero. NaN and ±Infinity count as absent. A field that decides
+nothing is read with a method ``…_if_any``, which takes a field of another type for absent too.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Origin:
 
     @property
     def is_not_promptlayers(self) -> str:
-        """The clause that says of an answer that it has no form in which PromptLayer answers."""
+        """The clause for an answer in no form that PromptLayer uses."""
         return f"the answer of {self.host} ({self.connection}) is not PromptLayer's"
 
 
@@ -178,7 +178,7 @@ def unexpected(
 def error_for(
     request: Request, response: Response, *, now: float, hints: Mapping[int, str] | None = None
 ) -> PromptLayerError:
-    """Return what an answer other than 2xx means.
+    """Return the error for an answer other than 2xx.
 
     :param now: the time in seconds since the epoch, to read a ``Retry-After`` that is a date.
     :param hints: status → what to do about it, where a refusal (4xx) of this request means

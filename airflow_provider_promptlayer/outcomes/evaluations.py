@@ -61,7 +61,7 @@ succeeded. ``never``: none; what was cancelled or broke off is a failure all the
 """
 
 DEFAULT_FAIL_ON_VERDICT: Final = ("fail", "error")
-"""The verdicts that a scorecard must not have."""
+"""The verdicts that fail a scorecard unless others are given."""
 
 ROWS_NAMED: Final = 5
 """How many rows a message names."""
@@ -91,7 +91,7 @@ class Criterion:
     verdict_counts: Mapping[str, int] | None = None
 
     def fails(self, fail_on_verdict: Collection[str]) -> bool:
-        """Whether its verdict, or without one that of any row, is among these."""
+        """Whether the criterion's verdict, or without one that of any row, is among these."""
         if self.verdict is not None:
             return self.verdict in fail_on_verdict
         return any((self.verdict_counts or {}).get(verdict, 0) for verdict in fail_on_verdict)
@@ -145,7 +145,7 @@ def check_min_score(min_score: Any, *, highest: float = MAX_SCORE) -> float | No
 
 
 def raise_for_operation(operation: TableOperation, fail_on: FailOnCells) -> None:
-    """Accept the ending of a recalculation, or raise.
+    """Raise if a recalculation that has ended counts as a failure.
 
     :raises PromptLayerEvaluationFailedError: with the numbers of cells.
     """
@@ -173,15 +173,15 @@ def raise_for_operation(operation: TableOperation, fail_on: FailOnCells) -> None
 def raise_for_sheet(
     sheet: SheetOperations, fail_on: FailOnCells, *, stale_count: bool = False
 ) -> None:
-    """Accept the counts of a sheet of which no selected cell was left to start, or raise.
+    """Raise if the counts of a sheet show a failure, where no selected cell was left to start.
 
-    Cells that failed are not stale, so a second recalculation does not take them up: that there is
-    nothing to start is no success then. The counts do not tell calculated cells from those that
+    Cells that failed are not stale, so a second recalculation leaves them as they are: to have
+    nothing to start is not a success then. The counts do not tell calculated cells from those that
     hold text, so they never prove that a calculated cell succeeded: ``all_cells`` means the same
     as ``any_cell`` here.
 
-    :param stale_count: whether stale cells are a failure, as something else had begun to calculate
-        them.
+    :param stale_count: whether stale cells are a failure: what was calculating them may have been
+        cancelled.
     :raises PromptLayerEvaluationFailedError: with the numbers of cells.
     """
     check_fail_on_cells(fail_on)
@@ -243,7 +243,7 @@ def raise_for_scorecard(
     rows: Sequence[ScorecardRow] = (),
     trouble: str = "",
 ) -> None:
-    """Accept the ending of a calculation, or raise.
+    """Raise if the calculation of a scorecard does not pass the gate.
 
     Rows are fetched only for a calculation that does not pass: ask :func:`scorecard_problems`.
 
@@ -284,7 +284,7 @@ def raise_for_report(
     fail_on: FailOnCells = "all_cells",
     min_score: float | None = None,
 ) -> None:
-    """Accept the ending of a report, or raise.
+    """Raise if a report that has ended counts as a failure.
 
     :param score: needed where ``min_score`` is given; None counts as a report without score.
     :raises PromptLayerEvaluationFailedError: with the numbers of cells, and the columns' scores.
@@ -424,7 +424,7 @@ def _name_row(row: ScorecardRow, titles: Mapping[str, str], blamed: Collection[s
 
 
 def _phrase(text: str | None, limit: int = MESSAGE_LIMIT) -> str:
-    """Return foreign text without the full stop at its end, as a sentence goes on after it."""
+    """Return text from outside without its full stop, to go into a sentence."""
     return one_line(text or "", limit).rstrip(".")
 
 
