@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from .faults.model import Close, Drip, GoAway, Huge, Raw, Reply, Reset, Silence, Slow
     from .faults.script import Script
     from .http.app import RecordedRequest
-    from .server import LocalPromptLayer, Origin
+    from .server import LocalPromptLayer
     from .workflows.catalog import UnknownWorkflowError
-    from .workflows.engine import Execution
+    from .workflows.engine import Execution, Origin
     from .workflows.model import Node, OnlyIf, Template, Workflow
 
 __all__ = [
@@ -82,9 +82,9 @@ _MODULES = {
     "faults.model": "Close Drip GoAway Huge Raw Reply Reset Silence Slow",
     "faults.script": "Script",
     "http.app": "RecordedRequest",
-    "server": "LocalPromptLayer Origin",
+    "server": "LocalPromptLayer",
     "workflows.catalog": "UnknownWorkflowError",
-    "workflows.engine": "Execution",
+    "workflows.engine": "Execution Origin",
     "workflows.model": "Node OnlyIf Template Workflow",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}

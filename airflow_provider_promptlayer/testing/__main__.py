@@ -27,15 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal arrives; return the exit code."""
     options = _parse(arguments)
     ready_file: Path | None = options.ready_file
-    try:
-        from . import LocalPromptLayer, load_definitions
-    except ImportError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
     # Blocked before the server's thread exists, which inherits this, so that a signal does not
     # interrupt the start or the stop: it waits for sigwait.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
+        from . import LocalPromptLayer, load_definitions
+
         defined = load_definitions(options.workflows) if options.workflows else None
         server = LocalPromptLayer(
             defined and defined.workflows,
@@ -52,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.sigwait(_STOP_SIGNALS)
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
-    except (OSError, OverflowError, ValueError) as error:
+    except (ImportError, OSError, OverflowError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     finally:

@@ -20,15 +20,7 @@ _HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class Certificates:
-    """A certificate authority, its CA file in a temporary folder, and a server's TLS context.
-
-    Args:
-        kind: the certificate that the server presents.
-
-    Raises:
-        ValueError: there is no such kind.
-
-    """
+    """A certificate authority, its CA file in a temporary folder, and a server's TLS context."""
 
     def __init__(self, kind: CertificateKind) -> None:
         import trustme
@@ -41,12 +33,7 @@ class Certificates:
         self._authority.cert_pem.write_to_path(self.ca_file)
 
     def use(self, kind: CertificateKind) -> None:
-        """Present another certificate from the next handshake on.
-
-        Raises:
-            ValueError: there is no such kind.
-
-        """
+        """Present a certificate of this kind from the next handshake on."""
         import trustme
 
         if kind not in get_args(CertificateKind):

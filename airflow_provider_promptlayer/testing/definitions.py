@@ -48,13 +48,7 @@ class _File(BaseModel):
 
 
 def load_workflows(path: str | Path) -> tuple[Workflow, ...]:
-    """Read the workflows of a ``.toml`` or ``.json`` file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: with one line that says where in the file the mistake is.
-
-    """
+    """Read the workflows of a ``.toml`` or ``.json`` file: see ``load_definitions``."""
     return load_definitions(path).workflows
 
 

@@ -13,7 +13,7 @@ import time
 from collections import ChainMap, Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from .certificates import CertificateKind, Certificates
 from .definitions import builtin_evaluations, builtin_workflows
@@ -30,21 +30,8 @@ from .http.thread import HttpThread
 from .json_text import JsonValue
 from .workflows.catalog import Catalog
 from .workflows.endpoints import WorkflowEndpoints
-from .workflows.engine import Execution, Executions
+from .workflows.engine import Execution, Executions, Origin
 from .workflows.model import NO_OUTPUT_STATUSES, Workflow
-
-
-class Origin(NamedTuple):
-    """The task that requested a run, from the run's metadata; "" for what the metadata lacks.
-
-    For a run of a batch, also the index of its input.
-    """
-
-    airflow_dag_id: str
-    airflow_run_id: str
-    airflow_task_id: str
-    airflow_map_index: str
-    airflow_batch_index: str = ""
 
 
 class LocalPromptLayer:
@@ -63,7 +50,7 @@ class LocalPromptLayer:
             ones.
         tables: definitions; ``None`` for the built-in ones.
         reports: definitions, of pipelines and of final reports; ``None`` for the built-in ones.
-        api_key: the key to ask for in ``X-API-KEY``.
+        api_key: the key that requests must have in ``X-API-KEY``.
         host: a loopback address, or ``"localhost"`` for ``127.0.0.1``.
         port: 0 for any free one, a new one at every start.
         clock: seconds from any origin. Node states depend on it alone, so a test that moves its
@@ -229,11 +216,7 @@ class LocalPromptLayer:
 
         A count above 1 is a run started twice, unless the task was meant to start several.
         """
-        return Counter(
-            Origin(*(execution.metadata.get(name, "") for name in Origin._fields))
-            for execution in self.executions.values()
-            if execution.was_posted
-        )
+        return Counter(run.origin for run in self.executions.values() if run.was_posted)
 
     @property
     def open_connections(self) -> int:

@@ -11,20 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
 from ..json_text import JsonValue
+from ..workflows.model import derived_id
 
 VERDICTS = ("pass", "warn", "fail", "error", "skipped")
 CALCULATION_STATUSES = ("queued", "running", "completed", "failed", "cancelled")
 ROWS_PAGING = ("both", "flat", "nested")
-
-
-def derived_id(kind: str, *parts: object) -> str:
-    """Return a UUID, always the same for the same kind and parts."""
-    text = "/".join((kind, *map(str, parts)))
-    # Names may hold lone surrogates, which UTF-8 cannot encode.
-    return str(uuid5(NAMESPACE_URL, text.encode(errors="backslashreplace").decode()))
 
 
 @dataclass(frozen=True)

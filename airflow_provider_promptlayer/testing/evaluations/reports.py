@@ -123,21 +123,14 @@ def _description(number: int, name: str, report: Report, run: ReportRun | None) 
     return {
         "id": number,
         "name": name,
-        "comment": None,
         "is_blueprint": run is None,
         "deleted": False,
         "created_at": _TIME,
         "updated_at": _TIME,
-        "score": None,
-        "score_configuration": None,
-        "score_matrix": None,
         "score_calculation_error": report.score_calculation_error,
         "parent_report_id": run and run.parent_report_id,
         "dataset_id": run and run.dataset_id,
-        "user_id": None,
         "workspace_id": 1,
-        "prompt_registry_id": None,
-        "prompt_version_number": None,
     }
 
 

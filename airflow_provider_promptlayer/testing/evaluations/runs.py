@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TypeAlias
 
-from .model import Report, Scorecard, ScoredRow, Sheet, Table, derived_id
+from ..workflows.model import derived_id
+from .model import Report, Scorecard, ScoredRow, Sheet, Table
 
 STALE, QUEUED, RUNNING, COMPLETED, FAILED = "STALE", "QUEUED", "RUNNING", "COMPLETED", "FAILED"
 CELL_STATUSES = (STALE, QUEUED, "DISPATCHED", RUNNING, COMPLETED, FAILED)
@@ -291,11 +292,9 @@ class SheetRuns:
 
 
 class EvaluationRuns:
-    """All sheets and reports of one server. Safe to use from any thread.
+    """All sheets and reports of one server; no two have the same id.
 
-    Raises:
-        ValueError: two definitions have the same id.
-
+    Safe to use from any thread.
     """
 
     def __init__(

@@ -26,7 +26,8 @@ from ..http.validation import (
     read_uuid,
 )
 from ..json_text import JsonValue
-from .model import CALCULATION_STATUSES, Criterion, Scorecard, ScoredRow, derived_id
+from ..workflows.model import derived_id
+from .model import CALCULATION_STATUSES, Criterion, Scorecard, ScoredRow
 from .runs import UNFINISHED, Calculation, EvaluationRuns, SheetRuns
 from .tables import SHEET_PATH, find_sheet
 
@@ -198,9 +199,7 @@ class ScorecardEndpoints:
                     criterion.id: _step_result(criterion, row)
                     for criterion in _criteria(calculation)
                 },
-                "config_hash": None,
-                "input_hash": None,
-                "computed_at": None,
+                **dict.fromkeys(("config_hash", "input_hash", "computed_at")),
             },
         )
 
@@ -246,7 +245,6 @@ def _calculation(calculation: Calculation, now: float) -> dict[str, JsonValue]:
             for criterion in (_criteria(calculation) if is_done else ())
         },
         "drift_summary": card.drift_summary if is_done else None,
-        "config_hash": None,
         "started_at": None if status == "queued" else _TIME,
         "completed_at": None if status in UNFINISHED else _TIME,
         "error_summary": None if status in UNFINISHED else card.error_summary,
@@ -268,12 +266,9 @@ def _scorecard(runs: SheetRuns, card: Scorecard, latest: Calculation | None) -> 
             "pass_threshold": 0.8,
             "warn_threshold": 0.6,
         },
-        "display_config": None,
-        "baseline_config": None,
         "status": status if status in (*UNFINISHED, "completed", "failed") else "ready",
         "stale_state": None,
         "latest_calculation_id": latest and latest.id,
-        "config_hash": None,
         "steps": [
             {
                 "id": criterion.id,

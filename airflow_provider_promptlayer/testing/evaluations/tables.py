@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations and rows below ``/api/public/v2/tables/{table_id}/sheets/{sheet_id}``."""
+"""The operations and rows below ``/api/public/v2/tables/{table_id}/sheets/{sheet_id}``.
+
+Here and in the other endpoints, optional fields that would always be null are left out.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from ..http.validation import (
     read_uuid,
 )
 from ..json_text import JsonValue
-from .model import Column, Sheet, derived_id
+from ..workflows.model import derived_id
+from .model import Column, Sheet
 from .runs import (
     COMPLETED,
     FAILED,
@@ -251,12 +255,7 @@ def _cells(operation: Operation, now: float) -> list[JsonValue]:
             "execution_id": _execution_id(operation),
             "column_id": cell.column_id,
             "row_index": cell.row_index,
-            "last_computed_version": None,
             "status": status,
-            "display_value": None,
-            "input_hash": None,
-            "value": None,
-            "updated_at": None,
         }
         for cell, status in zip(operation.cells, operation.cell_statuses(now), strict=True)
     ]

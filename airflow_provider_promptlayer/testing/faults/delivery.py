@@ -24,13 +24,7 @@ _SECONDS_TO_DRAIN: Final = 0.002
 async def deliver(
     fault: Fault, answer: Reply, connection: Connection, go_away: Callable[[], Awaitable[None]]
 ) -> Reply | None:
-    """Let the client of a connection meet a fault.
-
-    Args:
-        fault: the fault.
-        answer: the true answer.
-        connection: the connection that the request came on.
-        go_away: makes the whole server go away.
+    """Let the client of a connection meet a fault; ``answer`` is the true one.
 
     Returns:
         The answer that is still to be sent, or ``None`` if the connection is over.

@@ -168,15 +168,7 @@ class Api:
         connections: Connections,
         go_away: Callable[[], Awaitable[None]],
     ) -> web.StreamResponse:
-        """Answer a request, or let its client meet a fault.
-
-        Args:
-            request: the request.
-            endpoint: the application's handler.
-            connections: those of the server.
-            go_away: makes the server go away.
-
-        """
+        """Answer a request by the application's ``endpoint``, or let its client meet a fault."""
         try:
             # Without the right key the body is not read, however long it is.
             body = await request.read() if self._key_is_right(request) else b""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -32,16 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class HttpThread:
-    """One server; started once and stopped once.
-
-    Args:
-        api: what it serves.
-        host: the address to listen on.
-        port: 0 for any free one; once started, ``port`` is the port that it has.
-        connections: the register of its connections.
-        tls: the certificate for HTTPS.
-
-    """
+    """One server; started once and stopped once. Once started, ``port`` is not 0 any more."""
 
     def __init__(
         self,
@@ -111,7 +102,8 @@ class HttpThread:
     async def _start(self) -> None:
         self._reserved = _bound(self._host, self.port)
         self.port = self._reserved.getsockname()[1]
-        self._runner = _Runner(self._api, self._connections, self._go_away)
+        serve = partial(self._api.serve, connections=self._connections, go_away=self._go_away)
+        self._runner = _Runner(self._api.application(), serve, self._connections)
         await self._runner.setup()
         await self._come_back()
 
@@ -162,19 +154,14 @@ class HttpThread:
 
 
 class _Runner(web.AppRunner):
-    """Puts ``Api.serve`` around the application, and registers its connections."""
+    """Puts ``Api.serve`` around an application, and registers its connections."""
 
     __slots__ = ("_connections", "_serve")
 
-    def __init__(
-        self,
-        api: Api,
-        connections: Connections,
-        go_away: Callable[[], Coroutine[Any, Any, None]],
-    ) -> None:
-        super().__init__(api.application(), shutdown_timeout=_SECONDS_FOR_OPEN_REQUESTS)
+    def __init__(self, app: web.Application, serve: Any, connections: Connections) -> None:
+        super().__init__(app, shutdown_timeout=_SECONDS_FOR_OPEN_REQUESTS)
+        self._serve = serve
         self._connections = connections
-        self._serve = partial(api.serve, connections=connections, go_away=go_away)
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()

@@ -61,12 +61,7 @@ class CatalogEntry:
 
 
 class Catalog:
-    """The workflows a server knows. Immutable.
-
-    Raises:
-        ValueError: two definitions claim the same version, label or id.
-
-    """
+    """The workflows of a server; ``ValueError`` if two claim the same version, label or id."""
 
     def __init__(self, workflows: Iterable[Workflow]) -> None:
         by_name: dict[str, list[Workflow]] = {}
@@ -102,9 +97,6 @@ class Catalog:
 
     def __iter__(self) -> Iterator[CatalogEntry]:
         return iter(self._by_name.values())
-
-    def __len__(self) -> int:
-        return len(self._by_name)
 
     def find(self, id_or_name: str) -> CatalogEntry:
         """Return the workflow of that id or, if there is none, of that name.

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
-from uuid import NAMESPACE_URL, uuid5
 
 from aiohttp import web
 from pydantic import BaseModel, Field, model_validator
@@ -20,6 +19,7 @@ from ..http.validation import Body, Int64, Integer, Url, read_body, read_query
 from ..json_text import JsonValue
 from . import engine
 from .catalog import Catalog, CatalogEntry, UnknownWorkflowError, Version
+from .model import derived_id
 
 _Number = Annotated[Integer, Field(ge=1)]
 
@@ -28,7 +28,8 @@ class _RunWorkflow(Body):
     workflow_label_name: str | None = None
     workflow_version_number: Int64 | None = None
     metadata: dict[str, str] | None = None
-    input_variables: dict[str, Any] = Field(default_factory=dict)
+    # Not dict[str, Any]: pydantic refuses names with lone surrogates.
+    input_variables: dict[Any, Any] = Field(default_factory=dict)
     return_all_outputs: bool = False
     callback_url: Url | None = None
 
@@ -263,13 +264,6 @@ def _list_item(entry: CatalogEntry) -> dict[str, JsonValue]:
 def _description(entry: CatalogEntry, version: Version) -> dict[str, JsonValue]:
     workflow = version.workflow
     required = workflow.required_input_variables
-
-    def uuid(*parts: str) -> str:
-        # The same at every start, so that tests may rely on it.
-        text = "/".join((str(version.id), *parts))
-        # Names may hold lone surrogates, which UTF-8 cannot encode.
-        return str(uuid5(NAMESPACE_URL, text.encode(errors="backslashreplace").decode()))
-
     return {
         "success": True,
         "workflow": {"id": entry.id, "name": entry.name},
@@ -283,7 +277,7 @@ def _description(entry: CatalogEntry, version: Version) -> dict[str, JsonValue]:
         "created_at": None,
         "nodes": [
             {
-                "id": uuid(node.name),
+                "id": derived_id("node", version.id, node.name),
                 "workflow_version_id": version.id,
                 "name": node.name,
                 "node_type": node.node_type,
@@ -295,7 +289,7 @@ def _description(entry: CatalogEntry, version: Version) -> dict[str, JsonValue]:
         ],
         "edges": [
             {
-                "id": uuid(source, node.name),
+                "id": derived_id("edge", version.id, source, node.name),
                 "source_node_name": source,
                 "target_node_name": node.name,
                 "is_and": True,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..json_text import JsonValue, dumps
 from .model import Node, Workflow
@@ -139,6 +139,19 @@ def _is_skipped(node: Node, dependencies: Iterable[PlannedNode]) -> bool:
     )
 
 
+class Origin(NamedTuple):
+    """The task that requested a run, from the run's metadata; "" for what the metadata lacks.
+
+    For a run of a batch, also the index of its input.
+    """
+
+    airflow_dag_id: str
+    airflow_run_id: str
+    airflow_task_id: str
+    airflow_map_index: str
+    airflow_batch_index: str = ""
+
+
 @dataclass(frozen=True)
 class Execution:
     """One run of a workflow, as it was requested.
@@ -158,6 +171,11 @@ class Execution:
     started_at: float
     workflow: Workflow = field(repr=False)
     plan: Plan = field(repr=False)
+
+    @property
+    def origin(self) -> Origin:
+        """The task that requested it."""
+        return Origin(*(self.metadata.get(name, "") for name in Origin._fields))
 
 
 class Executions:

@@ -16,6 +16,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import TypeAlias
+from uuid import NAMESPACE_URL, uuid5
 
 from ..json_text import JsonValue, dumps
 
@@ -25,6 +26,13 @@ ValueFunction: TypeAlias = Callable[[Mapping[str, JsonValue], Mapping[str, JsonV
 NO_OUTPUT_STATUSES = (200, 400, 500)
 
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+
+def derived_id(kind: str, *parts: object) -> str:
+    """Return a UUID, always the same for the same kind and parts, so that tests may rely on it."""
+    text = "/".join((kind, *map(str, parts)))
+    # Names may hold lone surrogates, which UTF-8 cannot encode.
+    return str(uuid5(NAMESPACE_URL, text.encode(errors="backslashreplace").decode()))
 
 
 @dataclass(frozen=True)

@@ -134,28 +134,10 @@ def node_file(**node):
         ({}, "workflows: the key is missing"),
         ({"workflows": {}}, "workflows: Input should be a valid array"),
         ({"workflows": [1]}, "workflows[0]: Input should be an object"),
-        ({"workflows": [{"nodes": []}]}, "workflows[0].name: the key is missing"),
         ({"workflows": [{"name": "W"}]}, "workflows[0].nodes: the key is missing"),
-        (
-            {"workflows": [{"name": "W", "nodes": [], "versoin": 2}]},
-            "workflows[0].versoin: unknown key",
-        ),
-        (
-            {"workflows": [{"name": "W", "nodes": [], "version": True}]},
-            "workflows[0].version: Input should be a valid integer",
-        ),
-        (
-            {"workflows": [{"name": "W", "nodes": [], "labels": [1]}]},
-            "workflows[0].labels[0]: Input should be a valid string",
-        ),
         ({"workflows": [{"name": "W", "nodes": []}] * 2}, "version number is defined twice"),
-        (
-            {"workflows": [{"name": "W", "nodes": [], "required_input_variables": {"a": 1}}]},
-            "required_input_variables.a: Input should be a valid string",
-        ),
         (node_file(durration=1), "workflows[0].nodes[0].durration: unknown key"),
         (node_file(duration="1"), "nodes[0].duration: Input should be a valid number"),
-        (node_file(is_output_node="yes"), "is_output_node: Input should be a valid boolean"),
         (node_file(is_output_node=1), "is_output_node: Input should be a valid boolean"),
         (node_file(depends_on=[1]), "depends_on[0]: Input should be a valid string"),
         (node_file(only_if={"node": "A"}), "only_if.equals: the key is missing"),

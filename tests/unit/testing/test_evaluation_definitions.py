@@ -141,19 +141,9 @@ def test_toml_and_json_say_the_same_as_python(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"tables": [{"title": "T", "colour": 1}]}, "tables[0].colour: unknown key"),
-        ({"tables": [{}]}, "tables[0].title: the key is missing"),
-        ({"tables": {}}, "tables: Input should be a valid array"),
-        (
-            {"tables": [{"title": "T", "sheets": [{"title": "S", "columns": [1]}]}]},
-            "tables[0].sheets[0].columns[0]: Input should be an object",
-        ),
         (
             {"tables": [{"title": "T", "sheets": [{"title": "S", "scorecard": {"name": 1}}]}]},
             "tables[0].sheets[0].scorecard.name: Input should be a valid string",
-        ),
-        (
-            {"reports": [{"name": "R", "cells": True}]},
-            "reports[0].cells: Input should be a valid integer",
         ),
         ({"reports": [{"name": "R", "id": 0}]}, "report 'R': id is 0"),
     ],

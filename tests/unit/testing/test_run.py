@@ -239,7 +239,7 @@ def test_who_asks_for_a_stream_is_told_to_poll(serve):
 def test_input_nobody_should_send_arrives_whole(serve):
     client = serve(Workflow("Echo", [Node("Echo", lambda inputs, _: inputs["x"])]))
     value = ["\ud800", "\x00", 2**80, float("inf"), float("-inf"), {"": None}]
-    client.run("Echo", {"input_variables": {"x": value}})
-    assert client.server.executions[1].input_variables["x"] == value
+    client.run("Echo", {"input_variables": {"x": value, "\ud800": 1}})
+    assert client.server.executions[1].input_variables == {"x": value, "\ud800": 1}
     assert client.results(1).json["Echo"]["value"] == value
     assert json.dumps(value) in client.results(1).body.decode("ascii")
