@@ -270,8 +270,8 @@ class LocalPromptLayer:
 
         """
         rule = Script(
-            self._api.rules,
-            faults,
+            rules=self._api.rules,
+            faults=faults,
             method=method,
             path_prefix=path_prefix,
             execution_id=execution_id,

@@ -34,6 +34,7 @@ FaultFunction: TypeAlias = Callable[[Request], Fault | None]
 """Called for each request that fits; ``None`` leaves the request to the next rule."""
 
 
+@dataclass(eq=False)
 class Script:
     """One rule, made by ``LocalPromptLayer.script``; a ``with`` block removes it at its end.
 
@@ -42,46 +43,33 @@ class Script:
 
     """
 
-    def __init__(
-        self,
-        rules: Rules,
-        faults: Sequence[Fault | FaultFunction],
-        *,
-        method: str | None,
-        path_prefix: str,
-        execution_id: int | None,
-        times: int | None,
-        after: int,
-        acted_on: bool,
-    ) -> None:
-        if not faults:
+    rules: Rules = field(repr=False)
+    faults: Sequence[Fault | FaultFunction]
+    method: str | None
+    path_prefix: str
+    execution_id: int | None
+    times: int | None
+    after: int
+    acted_on: bool
+    used: int = 0
+    """How many requests have met a fault of this rule."""
+    _seen: int = field(default=0, repr=False)
+
+    def __post_init__(self) -> None:
+        times, after = self.times, self.after
+        if not self.faults:
             raise ValueError("a script needs at least one fault")
         if after < 0 or (times is not None and times < 1):
             raise ValueError(f"times={times} must be >= 1 or None, after={after} must be >= 0")
-        self._rules = rules
-        self._faults = tuple(faults)
-        self._method = method
-        self._path_prefix = path_prefix
-        self._execution_id = execution_id
-        self._times = times
-        self._after = after
-        self._seen = 0
-        self._used = 0
-        self.acted_on = acted_on
-
-    @property
-    def used(self) -> int:
-        """How many requests have met a fault of this rule."""
-        return self._used
 
     @property
     def is_used_up(self) -> bool:
         """Whether the rule has no fault left."""
-        return self._times is not None and self._used >= self._times * len(self._faults)
+        return self.times is not None and self.used >= self.times * len(self.faults)
 
     def remove(self) -> None:
         """Remove the rule, if that is not done yet. Faults under way go on."""
-        self._rules.remove(self)
+        self.rules.remove(self)
 
     def __enter__(self) -> Self:
         return self
@@ -94,19 +82,19 @@ class Script:
         if self.is_used_up or not self._fits(request):
             return None
         self._seen += 1
-        if self._seen <= self._after:
+        if self._seen <= self.after:
             return None
-        chosen = self._faults[self._used % len(self._faults)]
+        chosen = self.faults[self.used % len(self.faults)]
         fault = chosen if isinstance(chosen, FAULTS) else chosen(request)
-        self._used += fault is not None
+        self.used += fault is not None
         return fault
 
     def _fits(self, request: Request) -> bool:
         polled = request.query.get("workflow_version_execution_id")
         return (
-            self._method in (None, request.method)
-            and request.raw_path.startswith(self._path_prefix)
-            and (self._execution_id is None or polled == str(self._execution_id))
+            self.method in (None, request.method)
+            and request.raw_path.startswith(self.path_prefix)
+            and (self.execution_id is None or polled == str(self.execution_id))
         )
 
 

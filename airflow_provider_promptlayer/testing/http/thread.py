@@ -154,7 +154,11 @@ class HttpThread:
 
 
 class _Runner(web.AppRunner):
-    """Puts ``Api.serve`` around an application, and registers its connections."""
+    """Puts ``Api.serve`` around an application, and registers its connections.
+
+    A middleware would do the former, but aiohttp caches middlewares with their application for the
+    life of the process: no server of a test session would ever be freed.
+    """
 
     __slots__ = ("_connections", "_serve")
 
