@@ -202,14 +202,14 @@ async def _start(size: int) -> list[asyncio.Task[None]]:
 
 
 async def _wait_for(number: int, next_poll_at: float | None) -> None:
+    from airflow_provider_promptlayer.api.workflows import WorkflowRun
+    from airflow_provider_promptlayer.polling.state import PollState
     from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
+    now = time.time()
+    state = PollState(WorkflowRun(number), next_poll_at or now, now + _HOUR)
     trigger = PromptLayerWorkflowTrigger(
-        workflow_version_execution_id=number,
-        poke_interval=INTERVAL,
-        started_at=next_poll_at,
-        next_poll_at=next_poll_at,
-        deadline=time.time() + _HOUR,
+        state=state.payload(), poke_interval=INTERVAL, next_poll_at=next_poll_at
     )
     async for event in trigger.run():
         raise RuntimeError(f"the trigger fired: {event}")

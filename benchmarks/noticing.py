@@ -126,7 +126,7 @@ def _in_worker(number: int) -> Iterator[float]:
 
 
 def _deferred(number: int) -> Iterator[float]:
-    from airflow_provider_promptlayer.bases.waiter import SETTLE_SECONDS
+    from airflow_provider_promptlayer.bases.deferral import SETTLE_SECONDS
 
     wait = _new_wait(number)
     yield 0.0
@@ -137,7 +137,7 @@ def _deferred(number: int) -> Iterator[float]:
 
 
 def _new_wait(number: int) -> Poller:
-    return Poller(f"workflow run {number}", PollSchedule(), started_at=0.0, deadline=None)
+    return Poller(f"workflow run {number}", PollSchedule(), began_at=0.0)
 
 
 def _step(wait: Poller, now: float) -> PollDecision:

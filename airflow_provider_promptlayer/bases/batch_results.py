@@ -21,20 +21,14 @@ from airflow_provider_promptlayer.outcomes.workflows import (
     PromptLayerRunFailedError,
     raise_for_outcome,
 )
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.retries import RetryPolicy
 from airflow_provider_promptlayer.submission.batch import Batch
 from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 MANY_TROUBLES: Final = 3
-"""How many runs that could not be asked about end a round of questions: the rest is no better."""
-
-_PATIENCE: Final = 60.0
-"""Seconds for which a run is asked about that does not answer, once another one did not either."""
-
-_LATE_PATIENCE: Final = 30.0
-"""Seconds for which runs are asked about once the time of the batch is up."""
-
-_LATE_PAUSE: Final = 1.0
+"""How many runs that could not be asked about end a round of requests: the rest is no better."""
 
 _FINDINGS_NAMED: Final = 20
 
@@ -92,19 +86,18 @@ class BatchResults:
         :raises PromptLayerOutageError: if none can be asked about.
         """
         unread, answers = dict[int, PromptLayerOutageError](), 0
-        patience = min(self._max_outage, _PATIENCE)
+        everybody = retries.POLLING.within(self._max_outage)
+        one_alone = retries.FETCHING_ONE_OF_MANY.within(self._max_outage)
         for index in self._unfetched():
             try:
                 # Whether one run alone cannot be read, the next ones tell soon.
-                answers += self._fetch(
-                    index, patience if unread or is_doubtful else self._max_outage
-                )
+                answers += self._fetch(index, one_alone if unread or is_doubtful else everybody)
             except PromptLayerOutageError as error:
                 unread[index] = error
                 if self.outputs:  # what was read can be read again, unless it is an outage of all
                     good = self._batch.run(next(iter(self.outputs)))
                     self._hook.call_with_backoff(
-                        good.status_call(), about=good.name, max_outage=patience
+                        good.status_call(), about=good.name, policy=one_alone
                     )
                     answers += 1
                 elif len(unread) == MANY_TROUBLES and not answers:
@@ -118,17 +111,22 @@ class BatchResults:
         """Fetch what tells which of the runs that have ended are a success, as far as it can be."""
         for index in self._batch.at(Stage.ENDED):
             try:
-                self._fetch(index, min(self._max_outage, _PATIENCE))
+                self._fetch(index, retries.FETCHING_ONE_OF_MANY.within(self._max_outage))
             except PromptLayerOutageError:
                 return  # the next visit tells
 
     def fetch_late(self) -> None:
         """Fetch what can be had soon, of a batch whose time is up."""
-        give_up_at = time.time() + min(self._max_outage, _LATE_PATIENCE)
+        policy = retries.FETCHING_LATE.within(self._max_outage)
+        began, rounds = time.time(), 1
         unread = self._fetch_each_once(self._unfetched())
-        while unread and time.time() < give_up_at:
-            time.sleep(_LATE_PAUSE)
+        while unread:
+            pause = policy.next_pause(rounds, elapsed=time.time() - began)
+            if pause is None:
+                break
+            time.sleep(pause)
             unread = self._fetch_each_once(unread)
+            rounds += 1
         for index in unread:
             name = self._batch.run(index).name
             self._note_unread(index, f"PromptLayer could not be asked about {name} in time.")
@@ -158,19 +156,17 @@ class BatchResults:
             if index not in self.outputs and index not in self.failures
         ]
 
-    def _fetch(self, index: int, max_outage: float | None) -> bool:
-        """Fetch what one run has left, and judge it; return False if PromptLayer has none of it.
+    def _fetch(self, index: int, policy: RetryPolicy | None) -> bool:
+        """Fetch the results of one run, and judge them; return False if PromptLayer has none.
 
-        :param max_outage: None does not ask again.
+        :param policy: None does not ask again.
         """
         batch, run = self._batch, self._batch.run(index)
         try:
             results = (
                 self._hook.call(run.fetch_call())
-                if max_outage is None
-                else self._hook.call_with_backoff(
-                    run.fetch_call(), about=run.name, max_outage=max_outage
-                )
+                if policy is None
+                else self._hook.call_with_backoff(run.fetch_call(), about=run.name, policy=policy)
             )
             if not results.is_complete:
                 batch.goes_on(index)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, opaque_text, positive, uuid
-from airflow_provider_promptlayer.api.job import L, RemoteJob
+from airflow_provider_promptlayer.api.job import L
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, FinalReport, Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, SheetCalculation
 from airflow_provider_promptlayer.api.tables import SheetOperation, TableOperation
@@ -109,13 +108,13 @@ class PromptLayerTableWaiter(PromptLayerEvaluationWaiter[TableOperation]):
             opaque_text("operation_id", external_id),
         )
 
-    def trigger(self, job: RemoteJob[TableOperation], **how: Any) -> BaseTrigger:
+    def trigger(self, **how: Any) -> BaseTrigger:
         """Return the trigger that waits for an operation."""
         from airflow_provider_promptlayer.triggers.promptlayer import (
             PromptLayerTableOperationTrigger,
         )
 
-        return PromptLayerTableOperationTrigger(**asdict(job), **how)
+        return PromptLayerTableOperationTrigger(**how)
 
     def raise_for_outcome(self, ending: TableOperation) -> None:
         """Apply ``fail_on``.
@@ -175,11 +174,11 @@ class PromptLayerScorecardWaiter(PromptLayerScoreWaiter[ScorecardCalculation]):
             uuid("calculation_id", external_id),
         )
 
-    def trigger(self, job: RemoteJob[ScorecardCalculation], **how: Any) -> BaseTrigger:
+    def trigger(self, **how: Any) -> BaseTrigger:
         """Return the trigger that waits for a calculation."""
         from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerScorecardTrigger
 
-        return PromptLayerScorecardTrigger(**asdict(job), **how)
+        return PromptLayerScorecardTrigger(**how)
 
     def push_metadata(self, context: Context, ending: ScorecardCalculation) -> None:
         """Push what there is before it is judged: an alert task wants that of a failure."""
@@ -250,11 +249,11 @@ class PromptLayerReportWaiter(PromptLayerScoreWaiter[Report]):
         self._needed_score()  # refuses what is none before anything is started or waited for
         return FinalReport(positive("report_id", external_id))
 
-    def trigger(self, job: RemoteJob[Report], **how: Any) -> BaseTrigger:
+    def trigger(self, **how: Any) -> BaseTrigger:
         """Return the trigger that waits for a report."""
         from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerReportTrigger
 
-        return PromptLayerReportTrigger(report_id=job.id, **how)
+        return PromptLayerReportTrigger(**how)
 
     def push_metadata(self, context: Context, ending: Report) -> None:
         """Push the score before it is judged: an alert task wants that of a failure."""

@@ -30,9 +30,12 @@ from airflow_provider_promptlayer.api.flow import cancellation
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.bases.recording import store_trouble, write_with_retries
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.outcomes.evaluations import PromptLayerEvaluationFailedError
 from airflow_provider_promptlayer.outcomes.workflows import PromptLayerRunFailedError
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import drive
 from airflow_provider_promptlayer.submission.batch import fingerprint
 from airflow_provider_promptlayer.submission.reattach import (
     KEY,
@@ -43,7 +46,7 @@ from airflow_provider_promptlayer.submission.reattach import (
     question,
     without_end,
 )
-from airflow_provider_promptlayer.submission.task_state import RunState, write_patiently
+from airflow_provider_promptlayer.submission.task_state import RunState
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
@@ -52,9 +55,6 @@ if TYPE_CHECKING:
 _AHEAD_OF_EXECUTION_TIMEOUT = 60.0
 """Seconds that a task needs to come back from the triggerer and to hand on its outputs."""
 
-_CANCEL_SUPERSEDED = 15.0
-"""Seconds of trouble that ending what nobody waits for any more is worth."""
-
 
 class PromptLayerSubmitter(PromptLayerWaiter[L]):
     """Base of everything that starts something and waits for it.
@@ -62,7 +62,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
     :param wait_for_completion: False returns the id as soon as there is one.
     :param reattach: go back to what an earlier try has started (Airflow 3.3 and later).
     :param kwargs: how to wait, see :class:`.PromptLayerWaiter`. ``mode="reschedule"`` is
-        refused without ``deferrable``: each look would be another start.
+        refused without ``deferrable``: each poll would be another start.
     """
 
     starts_what_it_waits_for = True
@@ -240,7 +240,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             self.log.exception("Could not remove the note that a start is being sent.")
 
     def _write(self, write: Callable[[], None]) -> None:
-        write_patiently(write, self.log, lambda: self.hook.is_stopping)
+        write_with_retries(write, self.log, lambda: self.hook.is_stopping)
 
     def _of_earlier_try(self, context: Context) -> RemoteJob[L] | None:
         """Return what an earlier try of this task has started and has not failed."""
@@ -336,10 +336,10 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
                     external_id,
                 )
                 return
-            what_became = self.hook.run_flow(
+            what_became = drive(
                 cancellation(job),
                 lambda call: self.hook.call_with_backoff(
-                    call, about=job.name, max_outage=_CANCEL_SUPERSEDED
+                    call, about=job.name, policy=retries.CANCELLING_SUPERSEDED
                 ),
             )
         except (PromptLayerError, TypeError) as error:
@@ -414,13 +414,6 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
         except Exception:
             # As with XCom: it is under way, and failing now would only lose it.
             self.log.exception("Could not note %s for later tries.", job.name)
-
-
-def store_trouble(error: Exception) -> PromptLayerTransientError:
-    """Return the error for a start that was not sent, as it could not be noted before."""
-    return PromptLayerTransientError(
-        f"Airflow's task state store could not be written ({error}), so nothing more is started."
-    )
 
 
 def ahead_of_execution_timeout(operator: PromptLayerWaiter[Any], context: Context) -> float:

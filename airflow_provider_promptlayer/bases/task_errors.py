@@ -8,12 +8,42 @@ unknown end. So what is raised is both, and has the attributes of the error that
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Final
 
-from airflow_provider_promptlayer.api.errors import PromptLayerError
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
 
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import AirflowException
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
+
+DECISIONS: Final = (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    version_compat.RescheduleException,
+)
+"""The errors that say what Airflow is to do, which the others leave open."""
+
+
+def airflow_error(
+    error: PromptLayerError, *, may_retry: bool, skips: Sequence[str]
+) -> AirflowException:
+    """Return what a task raises for an error.
+
+    :param may_retry: whether a retry of the task can help, and cannot do harm.
+    :param skips: the options of the task that ask to skip it instead.
+    """
+    if skips:
+        message = f"{error} Skipping, as {skips[0]} is set."
+        return task_error(AirflowSkipException, error, message)
+    if isinstance(error, PromptLayerWaitTimeoutError):
+        return task_error(AirflowSensorTimeout, error, str(error))
+    return task_error(AirflowException if may_retry else AirflowFailException, error, str(error))
 
 
 def task_error(

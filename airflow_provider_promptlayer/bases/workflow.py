@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.outcomes.workflows import (
@@ -33,11 +32,11 @@ class PromptLayerWorkflowWaiter(PromptLayerWaiter[WorkflowResults]):
         check_fail_on(fail_on)
         self.fail_on: FailOn = fail_on
 
-    def trigger(self, job: RemoteJob[WorkflowResults], **how: Any) -> BaseTrigger:
+    def trigger(self, **how: Any) -> BaseTrigger:
         """Return the trigger that waits for a run."""
         from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
-        return PromptLayerWorkflowTrigger(workflow_version_execution_id=job.id, **how)
+        return PromptLayerWorkflowTrigger(**how)
 
     def raise_for_outcome(self, ending: WorkflowResults) -> None:
         """Apply ``fail_on``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every method of the hook stands on: a connection, sending, starting and waiting.
+"""What every method of the hook stands on: sending, starting and waiting.
 
 All of it is there twice, blocking and as an ``a…`` coroutine. Both build the same request and
 read the answer with the same function; only the transport differs. aiohttp and requests are
@@ -12,18 +12,12 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakKeyDictionary, ref
-
-from airflow.providers.common.compat.sdk import (
-    AirflowNotFoundException,
-    BaseHook,
-)
 
 from airflow_provider_promptlayer.api.arguments import seconds
 from airflow_provider_promptlayer.api.errors import (
@@ -34,23 +28,28 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerNotFoundError,
     PromptLayerTransientError,
     PromptLayerUnexpectedAnswerError,
-    PromptLayerUnknownConnectionError,
     PromptLayerUnreachableError,
-    PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.api.flow import CallFlow, R
 from airflow_provider_promptlayer.api.http import Call, Origin, Request, Response
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import workflow_count
-from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision, Poller
-from airflow_provider_promptlayer.polling.retries import resend_after
-from airflow_provider_promptlayer.polling.schedule import CurrentThrottle, PollSchedule, Throttle
-from airflow_provider_promptlayer.transport.settings import Settings, read_connection
+from airflow_provider_promptlayer.hooks.connection import PromptLayerConnection
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import (
+    Loop,
+    adrive,
+    ask_with_backoff,
+    drive,
+    poll_until_ended,
+    retried,
+)
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
+from airflow_provider_promptlayer.polling.retries import RetryPolicy
+from airflow_provider_promptlayer.polling.schedule import PollSchedule
+from airflow_provider_promptlayer.transport.settings import Settings
 
 if TYPE_CHECKING:
-    import requests
-
     from airflow_provider_promptlayer.transport.aio import AsyncTransport
     from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
@@ -59,81 +58,20 @@ T = TypeVar("T")
 _aio: ModuleType | None = None
 """The asynchronous transport, once it is imported."""
 
-_known_settings: WeakKeyDictionary[Settings, ref[Settings]] = WeakKeyDictionary()
-"""The settings that hooks of this process use, each once. No key outlives its last user."""
-
-_throttles: WeakKeyDictionary[Settings, Throttle] = WeakKeyDictionary()
-"""Connection → the brake of all waits in this process that use it."""
-
 _opening = threading.RLock()
 """Held while a hook makes its transport. One for all: that takes no time."""
 
-_reading = threading.RLock()
-"""Held while a thread has Airflow read a connection: 3.0 and 3.1 mix up what two threads ask."""
 
-_READ_AGAIN_SECONDS = 60.0
-"""How often at most the connection is read again where PromptLayer is not reached through it."""
-
-_SIGNAL_HANDLER_SECONDS = 3.0
-"""For how long :meth:`PromptLayerConnectionHook.call_from_signal_handler` rides out trouble.
-
-Airflow 3 gives a task that is to stop five seconds.
-"""
-
-_SIGNAL_HANDLER_PAUSE = 0.3
-
-
-class PromptLayerConnectionHook(BaseHook):
+class PromptLayerConnectionHook(PromptLayerConnection):
     """Send the requests of :mod:`..api` with the key of an Airflow connection.
 
     :param promptlayer_conn_id: id of an Airflow connection of type ``promptlayer``.
     """
 
-    conn_name_attr = "promptlayer_conn_id"
-    default_conn_name = "promptlayer_default"
-    conn_type = "promptlayer"
-    hook_name = "PromptLayer"
-
-    def __init__(self, promptlayer_conn_id: str = default_conn_name) -> None:
-        super().__init__()
-        self.promptlayer_conn_id = promptlayer_conn_id
-        self._settings: Settings | None = None
+    def __init__(self, promptlayer_conn_id: str = PromptLayerConnection.default_conn_name) -> None:
+        super().__init__(promptlayer_conn_id)
         self._transport: BlockingTransport | None = None
-        self._read_at = 0.0  # by the monotonic clock
         self.is_stopping = False
-        self.connection_was_there = False  # when another process began what goes on
-        self._place: tuple[str, str] | None = None  # a base URL, and what is there
-        self._way_back = ""
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the extra fields of the connection form (Airflow 2; 3 reads the provider info)."""
-        from airflow_provider_promptlayer.hooks.connection_form import widgets
-
-        return widgets()
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return labels and hidden fields of the connection form."""
-        from airflow_provider_promptlayer.hooks.connection_form import FIELD_BEHAVIOUR
-
-        behaviour: Any = FIELD_BEHAVIOUR
-        return {key.replace("-", "_"): value for key, value in behaviour.items()}
-
-    def get_conn(self) -> requests.Session:
-        """Return a session for calls that this hook has no method for.
-
-        It adds the key to requests to PromptLayer and to no others, and has the connection's TLS
-        and proxy settings. The caller closes it and gives a ``timeout`` to each call.
-        """
-        from airflow_provider_promptlayer.transport.blocking import PromptLayerSession
-
-        return PromptLayerSession(self.settings)
-
-    @property
-    def settings(self) -> Settings:
-        """The connection as read on first use; blocking."""
-        return self._settings or self._read_first()
 
     def test_connection(self) -> tuple[bool, str]:
         """Make the cheapest authenticated call, and say who is wrong if it fails.
@@ -155,18 +93,30 @@ class PromptLayerConnectionHook(BaseHook):
         )
         return True, f"PromptLayer answers at {self.settings.base_url}.{found}"
 
-    def async_transport(self) -> AbstractAsyncContextManager[AsyncTransport]:
-        """Hold the event loop's connection pool open, so that the calls within share it."""
-        return _Lent(self)
-
-    async def aget_settings(self) -> Settings:
-        """Return :attr:`settings`, without blocking the event loop."""
-        return self._settings or self._adopt(await self._aread_connection())
+    def warm_up(self) -> None:
+        """Read the connection and import the transport, so that the next call is sent at once."""
+        import_module("airflow_provider_promptlayer.transport.blocking")
+        _ = self.settings
 
     def close(self) -> None:
         """Close the blocking connections. The hook can be used again."""
         if (transport := self._transport) is not None:
             transport.close()
+
+    def async_transport(self) -> AbstractAsyncContextManager[AsyncTransport]:
+        """Hold the event loop's connection pool open, so that the calls within share it."""
+        return _Lent(self)
+
+    def sender(
+        self, poller: Poller
+    ) -> AbstractAsyncContextManager[Callable[[Call[Any]], Awaitable[Any]]]:
+        """Hold the connection pool of one wait open; within, call it to send a call.
+
+        :param poller: says until when the wait needs an answer.
+        """
+        return _Sender(self, poller)
+
+    # --- sending ------------------------------------------------------------------------------
 
     def call(self, call: Call[T]) -> T:
         """Send a request of :mod:`..api` and return what its answer means.
@@ -179,48 +129,16 @@ class PromptLayerConnectionHook(BaseHook):
         try:
             return self._call_once(call, transport)
         except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
-            if self._settings == transport.settings and self._may_have_changed(error):
-                try:
-                    with _reading:
-                        if self._settings == transport.settings:
-                            self._is_news(self._read_connection())
-                except Exception:
-                    if isinstance(error, PromptLayerUnreachableError):
-                        raise error from None
-                    raise
-            if self._settings == transport.settings:
+            if not self._has_changed(error, transport.settings):
                 raise
-            self._say_changed(error)
-            return self._call_once(call, self._blocking_transport())
-
-    def call_from_signal_handler(self, call: Call[T]) -> T:
-        """Do what :meth:`call` does, on a connection of its own and with the key at hand.
-
-        For a signal handler, which may have interrupted another call. It may also have interrupted
-        Airflow's own talk to its supervisor, so the Airflow connection must not be read there.
-        Trouble that may pass is ridden out for a few seconds.
-
-        :param call: one that may be sent again without harm.
-        """
-        from airflow_provider_promptlayer.transport.blocking import BlockingTransport
-
-        if self._settings is None:
-            raise PromptLayerConfigurationError("The Airflow connection was not read so far.")
-        give_up_at = time.monotonic() + _SIGNAL_HANDLER_SECONDS
-        while True:
-            transport = BlockingTransport(self._settings)
-            try:
-                response = self._attributed(transport.send(call.request), self._settings)
-                return call.read(response, time.time())
-            except PromptLayerTransientError:
-                if time.monotonic() + _SIGNAL_HANDLER_PAUSE >= give_up_at:
-                    raise
-                time.sleep(_SIGNAL_HANDLER_PAUSE)
-            finally:
-                transport.close()
+        return self._call_once(call, self._blocking_transport())
 
     async def acall(
-        self, call: Call[T], over: AsyncTransport | None = None, *, deadline: float | None = None
+        self,
+        call: Call[T],
+        over: AsyncTransport | None = None,
+        *,
+        deadline: float = math.inf,
     ) -> T:
         """Do what :meth:`call` does, without blocking the event loop.
 
@@ -236,54 +154,80 @@ class PromptLayerConnectionHook(BaseHook):
         try:
             return await self._acall_once(call, over, deadline)
         except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
-            if self._settings == over.settings and self._may_have_changed(error):
-                try:
-                    self._is_news(await self._aread_connection())
-                except PromptLayerError:
-                    if isinstance(error, PromptLayerUnreachableError):
-                        raise error from None
-                    raise
-            if self._settings == over.settings:
+            if not await self._ahas_changed(error, over.settings):
                 raise
-            self._say_changed(error)
-            async with self.async_transport() as transport:
-                return await self._acall_once(call, transport, deadline)
+        async with self.async_transport() as transport:
+            return await self._acall_once(call, transport, deadline)
 
-    @property
-    def stays_at(self) -> str | None:
-        """The base URL of the only PromptLayer that may be asked, or None."""
-        return None if self._place is None else self._place[0]
+    def call_from_signal_handler(self, call: Call[T]) -> T:
+        """Do what :meth:`call` does, on a connection of its own and with the key at hand.
 
-    def stay_at(self, base_url: str, *, about: str, way_back: str) -> None:
-        """Ask no other PromptLayer from now on, where an id means something else.
+        For a signal handler, which may have interrupted another call. It may also have interrupted
+        Airflow while it asked its supervisor, so the Airflow connection must not be read there.
+        Trouble that may pass is ridden out for a few seconds.
 
-        :param base_url: as in :class:`.Settings`.
-        :param about: what was started there, for messages.
-        :param way_back: what to do where the connection leads elsewhere.
-        :raises PromptLayerConfigurationError: if the connection leads elsewhere; also later.
+        :param call: one that may be sent again without harm.
         """
-        self._place, self._way_back = (base_url, about), way_back
-        if self._settings is not None:
-            self._check_place(self._settings)
+        from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
-    def warm_up(self) -> None:
-        """Read the connection and import the transport, so that the next call is sent at once."""
-        import_module("airflow_provider_promptlayer.transport.blocking")
-        _ = self.settings
+        settings = self._settings
+        if settings is None:
+            raise PromptLayerConfigurationError("The Airflow connection was not read so far.")
+
+        def send(call: Call[T]) -> T:
+            transport = BlockingTransport(settings)
+            try:
+                response = self._attributed(transport.send(call.request), settings)
+                return call.read(response, time.time())
+            finally:
+                transport.close()
+
+        answer: T = drive(retried(retries.SIGNAL_HANDLER, call), send)
+        return answer
+
+    def call_with_backoff(
+        self, call: Call[T], *, about: str, policy: RetryPolicy, deadline: float = math.inf
+    ) -> T:
+        """Do what :meth:`call` does, riding out trouble as a wait does.
+
+        :param about: what is asked about, for messages.
+        :param policy: for how long PromptLayer may be out of reach.
+        :param deadline: when to send no more, in seconds since the epoch.
+        :raises PromptLayerOutageError: if PromptLayer was out of reach for longer.
+        :raises PromptLayerWaitTimeoutError: if there was no answer before the deadline.
+        """
+        loop = ask_with_backoff(Poller.of_call(about, policy), call, deadline=deadline)
+        answer: T = drive(loop, self.call, self._pause)
+        return answer
+
+    async def acall_with_backoff(
+        self, call: Call[T], *, about: str, policy: RetryPolicy, deadline: float = math.inf
+    ) -> T:
+        """Do what :meth:`call_with_backoff` does, without blocking the event loop."""
+        loop = ask_with_backoff(Poller.of_call(about, policy), call, deadline=deadline)
+        answer: T = await adrive(loop, self.acall, self._log_decision)
+        return answer
+
+    # --- starting -----------------------------------------------------------------------------
 
     def start(self, call: Call[T]) -> T:
-        """Do what :meth:`call` does for a request that starts something.
+        """Do what :meth:`call` does for a request that starts a job.
 
         It is sent again, a few times and with growing pauses, only when it certainly started
         nothing, see :mod:`.api.submit`. Not after :meth:`stop_starting`.
         """
-        sent = 0
-        while True:
-            try:
-                return self.call(call)
-            except PromptLayerError as error:
-                sent += 1
-                time.sleep(self._until_resend(error, sent))
+
+        def pause(decision: PollDecision) -> None:
+            self._before_resend(decision)
+            time.sleep(decision.sleep)
+
+        started: T = drive(_submission(call), self.call, pause)
+        return started
+
+    async def astart(self, call: Call[T]) -> T:
+        """Do what :meth:`start` does, without blocking the event loop."""
+        started: T = await adrive(_submission(call), self.acall, self._before_resend)
+        return started
 
     def stop_starting(self) -> None:
         """Let nothing more be started through this hook, whose task is being stopped.
@@ -292,115 +236,30 @@ class PromptLayerConnectionHook(BaseHook):
         """
         self.is_stopping = True
 
-    async def astart(self, call: Call[T]) -> T:
-        """Do what :meth:`start` does, without blocking the event loop."""
-        sent = 0
-        while True:
-            try:
-                return await self.acall(call)
-            except PromptLayerError as error:
-                sent += 1
-                await asyncio.sleep(self._until_resend(error, sent))
+    def _before_resend(self, decision: PollDecision) -> None:
+        if self.is_stopping:
+            raise self._stopping()
+        self._log_decision(decision)
 
-    def call_with_backoff(
-        self,
-        call: Call[T],
-        *,
-        about: str,
-        max_outage: float = DEFAULT_MAX_OUTAGE,
-        deadline: float = math.inf,
-    ) -> T:
-        """Do what :meth:`call` does, riding out trouble as a wait does.
+    def _refuse_if_stopping(self, call: Call[Any]) -> None:
+        """Raise instead of sending a start for a task that is being stopped.
 
-        :param about: what is asked about, for messages.
-        :param max_outage: seconds for which PromptLayer may be out of reach.
-        :param deadline: when to send no more, in seconds since the epoch.
-        :raises PromptLayerOutageError: if PromptLayer was out of reach for longer.
-        :raises PromptLayerWaitTimeoutError: if there was no answer before the deadline.
+        Asked before each single send: a call may send a second time, with another key.
         """
-        wait = _patience(about, max_outage)
-        while True:
-            _check_time(about, deadline)
-            try:
-                answer = self.call(call)
-            except PromptLayerTransientError as error:
-                step = wait.on_error(error, now=time.time())
-                self._log_step(step)
-                time.sleep(_capped(step.sleep, deadline))
-            else:
-                self._log_step(wait.on_answer(now=time.time()))
-                return answer
-
-    async def acall_with_backoff(
-        self,
-        call: Call[T],
-        *,
-        about: str,
-        max_outage: float = DEFAULT_MAX_OUTAGE,
-        deadline: float = math.inf,
-    ) -> T:
-        """Do what :meth:`ask` does, without blocking the event loop."""
-        wait = _patience(about, max_outage)
-        while True:
-            _check_time(about, deadline)
-            try:
-                answer = await self.acall(call)
-            except PromptLayerTransientError as error:
-                step = wait.on_error(error, now=time.time())
-                self._log_step(step)
-                await asyncio.sleep(_capped(step.sleep, deadline))
-            else:
-                self._log_step(wait.on_answer(now=time.time()))
-                return answer
+        if call.starts and self.is_stopping:
+            raise self._stopping()
 
     @staticmethod
-    def run_flow(flow: CallFlow[R], send: Callable[[Call[Any]], Any]) -> R:
-        """Send the calls of a talk, one after the other, and return what it comes to."""
-        try:
-            call = next(flow)
-            while True:
-                try:
-                    answer = send(call)
-                except PromptLayerError as error:
-                    call = flow.throw(error)
-                else:
-                    call = flow.send(answer)
-        except StopIteration as end:
-            result: R = end.value
-            return result
+    def _stopping() -> PromptLayerTransientError:
+        return PromptLayerTransientError("The task is being stopped, so nothing more is started.")
 
-    @staticmethod
-    async def arun_flow(flow: CallFlow[R], send: Callable[[Call[Any]], Awaitable[Any]]) -> R:
-        """Do what :meth:`run_flow` does, without blocking the event loop."""
-        try:
-            call = next(flow)
-            while True:
-                try:
-                    answer = await send(call)
-                except PromptLayerError as error:
-                    call = flow.throw(error)
-                else:
-                    call = flow.send(answer)
-        except StopIteration as end:
-            result: R = end.value
-            return result
+    # --- waiting ------------------------------------------------------------------------------
 
     def _wait_for(
         self, job: RemoteJob[L], timeout: float, poke_interval: float | None, max_outage: float
     ) -> L:
-        times = _times(timeout, poke_interval, max_outage)
-        wait = self._new_wait(job, *times)
-        while True:
-            time.sleep(wait.delay_before_poll(now=time.time()))
-            try:
-                status = self.call(job.fetch_call())
-                step = wait.on_status(status, now=time.time())
-            except PromptLayerTransientError as error:
-                step = wait.on_error(error, now=time.time())
-            self._log_step(step)
-            if step.is_done:
-                return status
-            time.sleep(step.sleep)
+        poller = self._new_poller(job, timeout, poke_interval, max_outage)
+        return drive(poll_until_ended(poller, job.fetch_call()), self.call, self._pause)
 
     async def _await_for(
         self,
@@ -409,21 +268,40 @@ class PromptLayerConnectionHook(BaseHook):
         poke_interval: float | None,
         max_outage: float,
     ) -> L:
-        times = _times(timeout, poke_interval, max_outage)
-        async with self.async_transport():  # which has read the connection, for the throttle
-            wait = self._new_wait(job, *times)
-            while True:
-                if (hold := wait.delay_before_poll(now=time.time())) > 0:
-                    await asyncio.sleep(hold)
-                try:
-                    status = await self.acall(job.fetch_call(), deadline=wait.deadline)
-                    step = wait.on_status(status, now=time.time())
-                except PromptLayerTransientError as error:
-                    step = wait.on_error(error, now=time.time())
-                self._log_step(step)
-                if step.is_done:
-                    return status
-                await asyncio.sleep(step.sleep)
+        poller = self._new_poller(job, timeout, poke_interval, max_outage)
+        async with self.sender(poller) as send:  # reads the connection, which the throttle needs
+            return await adrive(
+                poll_until_ended(poller, job.fetch_call()), send, self._log_decision
+            )
+
+    def _new_poller(
+        self, job: RemoteJob[L], timeout: float, poke_interval: float | None, max_outage: float
+    ) -> Poller:
+        """Return the poller of a wait that begins now.
+
+        :raises PromptLayerInvalidInputError: for a time that is negative or NaN; 0 is taken for
+            ``max_outage`` alone, as a ``poke_interval`` of 0 would poll without a pause.
+        """
+        now = time.time()
+        return Poller(
+            job.name,
+            PollSchedule(
+                None if poke_interval is None else seconds("poke_interval", poke_interval)
+            ),
+            began_at=now,
+            deadline=now + seconds("timeout", timeout),
+            max_outage=seconds("max_outage", max_outage, zero=True),
+            throttle=self.throttle,
+        )
+
+    def _pause(self, decision: PollDecision) -> None:
+        self._log_decision(decision)
+        time.sleep(decision.sleep)
+
+    def _log_decision(self, decision: PollDecision) -> None:
+        decision.log_to(self.log)
+
+    # --- one request --------------------------------------------------------------------------
 
     def _blocking_transport(self) -> BlockingTransport:
         """Return the transport for the connection as it is known now."""
@@ -447,8 +325,8 @@ class PromptLayerConnectionHook(BaseHook):
         self._say_redacted(call.request, response)
         return call.read(response, time.time())
 
-    async def _acall_once(self, call: Call[T], over: AsyncTransport, deadline: float | None) -> T:
-        wanted_for = None if deadline is None else max(0.0, deadline - time.time())
+    async def _acall_once(self, call: Call[T], over: AsyncTransport, deadline: float) -> T:
+        wanted_for = None if deadline == math.inf else max(0.0, deadline - time.time())
         self._refuse_if_stopping(call)
         try:
             response = await over.send(call.request, wanted_for=wanted_for)
@@ -478,191 +356,17 @@ class PromptLayerConnectionHook(BaseHook):
                 request.purpose,
             )
 
-    def _refuse_if_stopping(self, call: Call[Any]) -> None:
-        """Raise instead of sending a start for a task that is being stopped.
 
-        Asked before each single send: a call may send a second time, with another key.
-        """
-        if call.starts and self.is_stopping:
-            raise self._stopping()
-
-    @staticmethod
-    def _stopping() -> PromptLayerTransientError:
-        return PromptLayerTransientError("The task is being stopped, so nothing more is started.")
-
-    def _is_news(self, settings: Settings) -> bool:
-        """Take the connection as it is now, and tell whether it has changed."""
-        if settings == self._settings:
-            return False
-        if lost := self._lost(settings):
-            self.log.warning("%s It goes on to be asked about where it was started.", lost)
-            return False
-        self._adopt(settings)
-        return True
-
-    def _check_place(self, settings: Settings) -> None:
-        if lost := self._lost(settings):
-            raise PromptLayerConfigurationError(f"{lost} {self._way_back}")
-
-    def _lost(self, settings: Settings) -> str:
-        """Return what to say of a connection that leads to another place than ``stays_at``."""
-        if self._place is None or settings.base_url == self.stays_at:
-            return ""
-        base_url, about = self._place
-        return (
-            f"{about[:1].upper()}{about[1:]} was started at {base_url}, and the Airflow connection "
-            f"{self.promptlayer_conn_id!r} leads to {settings.base_url} now."
-        )
-
-    def _may_have_changed(self, error: PromptLayerError) -> bool:
-        """Return whether to read the connection again: at once for a key, else once a minute."""
-        now = time.monotonic()
-        if isinstance(error, PromptLayerUnreachableError):
-            if now - self._read_at < _READ_AGAIN_SECONDS:
-                return False
-            self._read_at = now
-        return True
-
-    def _say_changed(self, error: PromptLayerError) -> None:
-        self.log.warning(
-            "%s; the connection %r has changed meanwhile, so it is tried again.",
-            f"PromptLayer refused the API key (HTTP {error.status})"
-            if isinstance(error, PromptLayerAuthError)
-            else "PromptLayer was not reached",
-            self.promptlayer_conn_id,
-        )
-
-    def _until_resend(self, error: PromptLayerError, sent: int) -> float:
-        seconds = resend_after(error, sent)
-        if seconds is None:
-            raise error
-        if self.is_stopping:
-            raise self._stopping() from error
-        problem = str(error).rstrip(".")
-        self.log.warning("%s. Nothing was started; trying again in %.1f s.", problem, seconds)
-        return seconds
-
-    def _read_first(self) -> Settings:
-        with _reading:  # another thread may have read it meanwhile
-            return self._settings or self._adopt(self._read_connection())
-
-    def _read_connection(self) -> Settings:
-        with self._connection_errors():
-            return read_connection(self.get_connection(self.promptlayer_conn_id))
-
-    async def _aread_connection(self) -> Settings:
-        from airflow.providers.common.compat.connection import get_async_connection
-
-        with self._connection_errors():
-            return read_connection(await get_async_connection(self.promptlayer_conn_id, type(self)))
-
-    @contextmanager
-    def _connection_errors(self) -> Iterator[None]:
-        """Turn what Airflow raises for a connection into this provider's errors."""
-        try:
-            yield
-        except PromptLayerError:
-            raise
-        except AirflowNotFoundException:
-            unknown = self._unknown_connection()
-            if self._settings is None and not self.connection_was_there:
-                raise unknown from None
-            # Airflow says the same where its server or a secrets backend could not be asked.
-            raise PromptLayerTransientError(str(unknown)) from None
-        except Exception as error:
-            # Whatever Airflow raises that cannot ask, which in 3.0 is no AirflowException.
-            raise self._unreadable_connection(error) from error
-
-    def _unreadable_connection(self, error: Exception) -> PromptLayerTransientError:
-        return PromptLayerTransientError(
-            f"Could not read the Airflow connection {self.promptlayer_conn_id!r}: "
-            f"{one_line(str(error))}"
-        )
-
-    def _unknown_connection(self) -> PromptLayerUnknownConnectionError:
-        return PromptLayerUnknownConnectionError(
-            f"There is no Airflow connection {self.promptlayer_conn_id!r}: add one of type "
-            "'promptlayer' with the API key as its password, or correct promptlayer_conn_id. "
-            "Airflow also says this of an AIRFLOW_CONN_… variable that it cannot parse."
-        )
-
-    def _adopt(self, settings: Settings) -> Settings:
-        self._check_place(settings)
-        self._read_at = time.monotonic()
-        if settings.is_cleartext:
-            self.log.warning(
-                "Airflow connection %r sends the API key unencrypted to %s: use https.",
-                self.promptlayer_conn_id,
-                settings.base_url,
-            )
-        if settings.verify is False:
-            self.log.warning(
-                "Airflow connection %r does not verify TLS certificates: anybody on the way can "
-                "read the API key.",
-                self.promptlayer_conn_id,
-            )
-        # One object for all hooks: there is a hook for each of thousands of waits.
-        found = _known_settings.setdefault(settings, ref(settings))()
-        self._settings = settings if found is None else found
-        return self._settings
-
-    @property
-    def throttle(self) -> Throttle:
-        """What all waits of this process that use the same connection share."""
-        return CurrentThrottle(lambda: _throttles.setdefault(self.settings, Throttle()))
-
-    def _new_wait(
-        self, job: RemoteJob[L], timeout: float, poke_interval: float | None, max_outage: float
-    ) -> Poller:
-        now = time.time()
-        return Poller(
-            job.name,
-            PollSchedule(poke_interval),
-            started_at=now,
-            deadline=now + timeout,
-            max_outage=max_outage,
-            throttle=self.throttle,
-        )
-
-    def _log_step(self, step: PollDecision) -> None:
-        if step.note:
-            (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
-
-
-def _times(
-    timeout: float, poke_interval: float | None, max_outage: float
-) -> tuple[float, float | None, float]:
-    """Return the times of a wait in seconds.
-
-    :raises PromptLayerInvalidInputError: for a time that is negative or NaN; 0 is taken for
-        ``max_outage`` alone, as a ``poke_interval`` of 0 would poll without a pause.
-    """
-    return (
-        seconds("timeout", timeout),
-        None if poke_interval is None else seconds("poke_interval", poke_interval),
-        seconds("max_outage", max_outage, zero=True),
+def _submission(call: Call[T]) -> Loop[T]:
+    return retried(
+        retries.SUBMITTING,
+        call,
+        says="{error}. Nothing was started; trying again in {sleep:.1f} s.",
     )
-
-
-def _patience(about: str, max_outage: float) -> Poller:
-    return Poller(
-        about, PollSchedule(0.0), started_at=time.time(), deadline=None, max_outage=max_outage
-    )
-
-
-def _check_time(about: str, deadline: float) -> None:
-    if time.time() >= deadline:
-        raise PromptLayerWaitTimeoutError(
-            f"The time is up, and PromptLayer has not told everything about {about}."
-        )
-
-
-def _capped(seconds: float, deadline: float) -> float:
-    return max(0.0, min(seconds, deadline - time.time()))
 
 
 class _Lent:
-    """The pool of a hook's settings, lent. No generator, as thousands of waits hold one each."""
+    """The pool of a hook's connection, lent. No generator, as thousands of waits hold one each."""
 
     __slots__ = ("_hook", "_shared")
 
@@ -681,3 +385,34 @@ class _Lent:
 
     async def __aexit__(self, *_: object) -> None:
         await self._shared.__aexit__()
+
+
+class _Sender:
+    """Sends the calls of one wait, over another pool once the connection has changed.
+
+    An object with slots and no closure: there is one for each of thousands of waits.
+    """
+
+    __slots__ = ("_hook", "_lent", "_poller", "_transport")
+
+    def __init__(self, hook: PromptLayerConnectionHook, poller: Poller) -> None:
+        self._hook = hook
+        self._poller = poller
+
+    async def __aenter__(self) -> _Sender:
+        lent = _Lent(self._hook)
+        self._transport = await lent.__aenter__()
+        self._lent = lent
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._lent.__aexit__()
+
+    async def __call__(self, call: Call[T]) -> T:
+        """Send a call, and return what its answer means."""
+        used, now = self._transport.settings, self._hook.settings
+        if used is not now and used != now:
+            before = self._lent
+            await self.__aenter__()
+            await before.__aexit__()
+        return await self._hook.acall(call, self._transport, deadline=self._poller.last_deadline)

@@ -16,7 +16,6 @@ from typing import Any
 from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, opaque_text, positive, uuid
 from airflow_provider_promptlayer.api.flow import CallFlow
-from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
 from airflow_provider_promptlayer.outcomes.evaluations import (
@@ -28,12 +27,9 @@ from airflow_provider_promptlayer.outcomes.evaluations import (
     raise_for_operation,
     raise_for_report,
 )
-from airflow_provider_promptlayer.outcomes.explained import (
-    MESSAGE_SECONDS,
-    PATIENCE,
-    explained_outcome,
-    score_of,
-)
+from airflow_provider_promptlayer.outcomes.explained import explained_outcome, score_of
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import adrive, drive
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 
@@ -72,7 +68,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
             row_ids=row_ids,
             statuses=statuses,
         )
-        return self.run_flow(flow, self.start)
+        return drive(flow, self.start)
 
     async def arun_table_operation(
         self,
@@ -93,7 +89,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
             row_ids=row_ids,
             statuses=statuses,
         )
-        return await self.arun_flow(flow, self.astart)
+        return await adrive(flow, self.astart)
 
     def get_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str
@@ -360,15 +356,16 @@ class EvaluationMethods(PromptLayerConnectionHook):
         job = _calculation(table_id, sheet_id, calculation_id)
         gate = _gate(fail_on_verdict, min_score)
         ending = await self._await_for(job, timeout, poke_interval, max_outage)
-        deadline = time.time() + MESSAGE_SECONDS
-
-        async def ask(call: Call[Any]) -> Any:
-            about = f"the rows of {job.name}"
-            return await self.acall_with_backoff(
-                call, about=about, max_outage=PATIENCE, deadline=deadline
-            )
-
-        await self.arun_flow(explained_outcome(job, ending, **gate), ask)
+        deadline = time.time() + retries.EXPLAINING_SECONDS
+        await adrive(
+            explained_outcome(job, ending, **gate),
+            lambda call: self.acall_with_backoff(
+                call,
+                about=f"the rows of {job.name}",
+                policy=retries.EXPLAINING,
+                deadline=deadline,
+            ),
+        )
         return ending
 
     def raise_for_scorecard(
@@ -383,17 +380,17 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
         """
-        deadline = time.time() + MESSAGE_SECONDS
-
-        def ask(call: Call[Any]) -> Any:
-            about = f"the rows of {calculation.name}"
-            return self.call_with_backoff(call, about=about, max_outage=PATIENCE, deadline=deadline)
-
-        self.run_flow(
+        deadline = time.time() + retries.EXPLAINING_SECONDS
+        drive(
             explained_outcome(
                 calculation, ending, fail_on_verdict=fail_on_verdict, min_score=min_score
             ),
-            ask,
+            lambda call: self.call_with_backoff(
+                call,
+                about=f"the rows of {calculation.name}",
+                policy=retries.EXPLAINING,
+                deadline=deadline,
+            ),
         )
 
     def run_report(
@@ -497,13 +494,14 @@ class EvaluationMethods(PromptLayerConnectionHook):
         check_fail_on_cells(fail_on)
         needed = check_min_score(min_score)
         ending = await self._await_for(job, timeout, poke_interval, max_outage)
-
-        async def ask(call: Call[Any]) -> Any:
-            return await self.acall_with_backoff(
-                call, about=f"the score of {job.name}", max_outage=max_outage
-            )
-
-        score = await self.arun_flow(score_of(ending), ask)
+        score = await adrive(
+            score_of(ending),
+            lambda call: self.acall_with_backoff(
+                call,
+                about=f"the score of {job.name}",
+                policy=retries.POLLING.within(max_outage),
+            ),
+        )
         raise_for_report(ending, score, fail_on=fail_on, min_score=needed)
         return ending, score
 
@@ -516,13 +514,14 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         :param max_outage: seconds for which PromptLayer may be out of reach.
         """
-
-        def ask(call: Call[Any]) -> Any:
-            return self.call_with_backoff(
-                call, about=f"the score of report {ending.report_id}", max_outage=max_outage
-            )
-
-        return self.run_flow(score_of(ending), ask)
+        return drive(
+            score_of(ending),
+            lambda call: self.call_with_backoff(
+                call,
+                about=f"the score of report {ending.report_id}",
+                policy=retries.POLLING.within(max_outage),
+            ),
+        )
 
     def _recalculation(
         self, table_id: str, sheet_id: str, confirm_large: bool, **selection: Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from airflow_provider_promptlayer.api.arguments import texts
 from airflow_provider_promptlayer.api.errors import (
@@ -24,7 +24,8 @@ from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
 from airflow_provider_promptlayer.bases.batch_results import MANY_TROUBLES, BatchResults
-from airflow_provider_promptlayer.bases.submitter import ahead_of_execution_timeout, store_trouble
+from airflow_provider_promptlayer.bases.recording import store_trouble, write_with_retries
+from airflow_provider_promptlayer.bases.submitter import ahead_of_execution_timeout
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.operators.workflows import origin
 from airflow_provider_promptlayer.outcomes.batches import (
@@ -35,7 +36,8 @@ from airflow_provider_promptlayer.outcomes.batches import (
 )
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on
 from airflow_provider_promptlayer.polling.event import read_event
-from airflow_provider_promptlayer.polling.resume_state import ResumeState
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
+from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.submission.batch import (
     Batch,
     BatchStatus,
@@ -45,7 +47,7 @@ from airflow_provider_promptlayer.submission.batch import (
 )
 from airflow_provider_promptlayer.submission.batch_input import OVER, Input, Stage, how_to_find
 from airflow_provider_promptlayer.submission.batch_resume import batch_payload, read_batch
-from airflow_provider_promptlayer.submission.task_state import BatchState, write_patiently
+from airflow_provider_promptlayer.submission.task_state import BatchState
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
@@ -204,7 +206,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
     def batch(self) -> Batch:
         """The state of the batch, once it is known."""
         if self._batch is None:
-            raise PromptLayerEventError("The task was resumed without its own notes.")
+            raise PromptLayerEventError("The task was resumed without the state of its wait.")
         return self._batch
 
     # --- the steps of a task ------------------------------------------------------------------
@@ -230,15 +232,15 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         with self._airflow_errors():
             has_notes = waiting is not None
             if waiting is None:
-                waiting = self._notes_from_elsewhere(context)
-            state, batch = ResumeState.read(waiting), read_batch(waiting.get("batch"))
-            self._began_at, self._deadline = state.started_at, state.deadline
+                waiting = self._state_without_notes(context)
+            state, batch = PollState.read(waiting, WorkflowRuns), read_batch(waiting.get("batch"))
+            self._began_at, self._deadline = state.began_at, state.deadline
             self._batch = batch
             if state.base_url is not None:
                 self._stay_at(state.base_url, _ABOUT)
             if self._task_state is not None:
                 self._task_state.resume(state.base_url or self.hook.settings.base_url)
-            job = self._job = state.job(WorkflowRuns)
+            self._job = job = state.job
             self._arrange(context)
             # Without notes it is not known which of the runs were still going on.
             is_any = not has_notes and isinstance(event, dict)
@@ -252,7 +254,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
                 return self._finish_late(context)
             if job.until == 0:
                 batch.end_all()  # if one has not, reading it will tell
-            return self._to_the_end(context, outage_since=state.outage_since)
+            return self._to_the_end(context, outage_since=state.fetch_outage_since)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -331,21 +333,21 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
                 _some(dropped),
             )
 
-    def _notes_from_elsewhere(self, context: Context) -> dict[str, Any]:
+    def _state_without_notes(self, context: Context) -> dict[str, Any]:
         # See the base. Inputs without a run may have been left or refused: nobody can tell here.
         pushed = xcom.pull_own(context, xcom.EXECUTION_IDS_KEY)
         if not pushed or None in pushed:
-            raise PromptLayerEventError("The task was resumed without its own notes.")
+            raise PromptLayerEventError("The task was resumed without the state of its wait.")
         fingerprints = self._new_inputs(context).fingerprints
         if len(fingerprints) != len(pushed):
-            raise PromptLayerEventError("The task was resumed without its own notes.")
+            raise PromptLayerEventError("The task was resumed without the state of its wait.")
         batch = Batch(
             [
                 Input(text, Stage.RUNNING, run_id)
                 for text, run_id in zip(fingerprints, pushed, strict=True)
             ]
         )
-        return {**super()._notes_from_elsewhere(context), "batch": batch_payload(batch)}
+        return {**super()._state_without_notes(context), "batch": batch_payload(batch)}
 
     def restore_job(self, context: Context) -> WorkflowRuns | None:
         """Return the runs whose ids were pushed before the task left the worker."""
@@ -382,21 +384,21 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
             raise troubles[-1]
         return BatchStatus(batch.count(Stage.RUNNING), until, *batch.ended_of_total)
 
-    def trigger(self, job: RemoteJob[BatchStatus], **how: Any) -> BaseTrigger:
+    def trigger(self, **how: Any) -> BaseTrigger:
         """Return the trigger that waits for the runs that still go on."""
         from airflow_provider_promptlayer.triggers.promptlayer import (
             PromptLayerWorkflowBatchTrigger,
         )
 
         ended, total = self.batch.ended_of_total
-        return PromptLayerWorkflowBatchTrigger(
-            workflow_version_execution_ids=self.batch.going,
-            until=job.until if isinstance(job, WorkflowRuns) else 0,
-            batch_id=str(job.id),
-            ended=ended,
-            total=total,
-            **how,
-        )
+        return PromptLayerWorkflowBatchTrigger(ended=ended, total=total, **how)
+
+    def _defer(
+        self, job: RemoteJob[BatchStatus], poller: Poller, decision: PollDecision
+    ) -> NoReturn:
+        # The runs that have ended meanwhile are not polled again.
+        until = job.until if isinstance(job, WorkflowRuns) else 0
+        super()._defer(WorkflowRuns(self.batch.going, until), poller, decision)
 
     def resume_state(self) -> dict[str, Any]:
         """Return the state of the batch, as JSON."""
@@ -527,11 +529,11 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
                 len(self.batch.at(Stage.PENDING)),
                 len(self.batch),
             )
-        wait = self._new_wait(
+        poller = self._new_poller(
             job, self._began_at, deadline=self._deadline, outage_since=outage_since
         )
         try:
-            self._wait_to_the_end(job, wait)
+            self._poll_to_the_end(job, poller)
         except PromptLayerOutageError:
             if until or not self.batch.count(*OVER):
                 raise
@@ -611,7 +613,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         batch, memory = self.batch, self._task_state
         try:
             if memory is not None:
-                write_patiently(
+                write_with_retries(
                     lambda: memory.write(batch), self.log, lambda: self.hook.is_stopping
                 )
         except Exception:

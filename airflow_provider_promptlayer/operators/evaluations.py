@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer.api.arguments import choices, uuid
@@ -33,12 +32,10 @@ from airflow_provider_promptlayer.outcomes.evaluations import (
     PromptLayerEvaluationFailedError,
     raise_for_sheet,
 )
-from airflow_provider_promptlayer.polling.resume_state import ResumeState
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
-    from airflow.triggers.base import BaseTrigger
 
 
 class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[TableOperation]):
@@ -82,6 +79,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
     )
 
     id_key = xcom.OPERATION_ID_KEY
+    other_job_types = (SheetCells,)
     how_to_find = "look at the sheet in PromptLayer"
 
     def __init__(
@@ -117,18 +115,6 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
         """Return the operation whose id was pushed, or the sheet's cells where none was."""
         operation = super().restore_job(context)
         return self._cells_of_sheet() if operation is None else operation
-
-    def job_of(self, state: ResumeState) -> RemoteJob[Any]:
-        """Return the operation, or the sheet's cells, that this task deferred for."""
-        return super().job_of(state) if "operation_id" in state.ids else state.job(SheetCells)
-
-    def trigger(self, job: RemoteJob[Any], **how: Any) -> BaseTrigger:
-        """Return the trigger that waits for an operation, or for the sheet's cells."""
-        from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerSheetCellsTrigger
-
-        if isinstance(job, SheetCells):
-            return PromptLayerSheetCellsTrigger(**asdict(job), **how)
-        return super().trigger(job, **how)
 
     def poll(self, job: RemoteJob[Any]) -> Any:
         """Poll once, and note whether something else calculates cells of the sheet."""

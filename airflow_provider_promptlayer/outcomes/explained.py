@@ -33,12 +33,6 @@ from airflow_provider_promptlayer.outcomes.evaluations import (
 MAX_PAGES: Final = 20
 """How many pages of rows of one verdict are looked at for the worst, of up to a hundred each."""
 
-PATIENCE: Final = 60.0
-"""Seconds of trouble that one question for the message alone is worth."""
-
-MESSAGE_SECONDS: Final = 120.0
-"""Seconds that all questions for the message alone may take together."""
-
 
 def score_of(ending: Report) -> CallFlow[ReportScore]:
     """Return the score of a report; one that has not completed is not asked about."""

@@ -1,32 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decision after each look: done, look again in so many seconds, or give up.
+"""The decision after each poll: done, poll again in so many seconds, or give up.
 
 Every mode of waiting asks :class:`Poller`, and hands it the time. It keeps three rules:
 
-- A blip is not an outage. Trouble in asking says nothing about what is asked for, so the wait goes
-  on, backing off, until it has lasted for ``max_outage``.
+- A blip is not an outage. Trouble in asking says nothing about the job that is asked about, so the
+  wait goes on, backing off, until the trouble has lasted for ``max_outage``.
 - The deadline is a point in time, set once, so that a wait which moves to another process ends
-  when it would have ended. The last look is taken at the deadline, not before it.
-- What cannot get better ends at once: a refusal that another try would meet again.
+  when it would have ended. The last poll comes at the deadline, not before it.
+- What cannot get better ends the wait at once: a refusal that another try would meet again.
 """
 
 from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_promptlayer.api.errors import (
+    PromptLayerConfigurationError,
     PromptLayerError,
     PromptLayerOutageError,
     PromptLayerRateLimitError,
-    PromptLayerTransientError,
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.job import JobStatus
 from airflow_provider_promptlayer.api.times import in_words, moment
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.retries import RetryPolicy
 from airflow_provider_promptlayer.polling.schedule import (
     LONGEST_INTERVAL,
     SHORTEST_INTERVAL,
@@ -38,18 +41,17 @@ from airflow_provider_promptlayer.polling.schedule import (
 DEFAULT_MAX_OUTAGE: Final = 30 * 60.0
 """Seconds for which PromptLayer may be out of reach before a wait gives up."""
 
-_MAX_BACKOFF: Final = 60.0
-
 
 @dataclass(frozen=True, slots=True)
 class PollDecision:
-    """What to do next.
+    """What to do before the next poll.
 
-    :param is_done: the wait is over: the thing has ended.
-    :param sleep: seconds until the next look.
+    :param is_done: the wait is over: the job has ended.
+    :param sleep: seconds until the next poll.
     :param note: a line for the log, or None where there is no news.
-    :param is_trouble: whether the note warns.
-    :param ends_outage: whether the note says that PromptLayer answers again.
+    :param is_trouble: the poll has failed; the note warns.
+    :param ends_outage: the note says that PromptLayer answers again.
+    :param is_hold: no poll has preceded: others were told to wait, so this one is put off.
     """
 
     is_done: bool = False
@@ -57,19 +59,28 @@ class PollDecision:
     note: str | None = None
     is_trouble: bool = False
     ends_outage: bool = False
+    is_hold: bool = False
+
+    def log_to(self, log: Any) -> None:
+        """Write the note to a logger, if there is one."""
+        if self.note:
+            (log.warning if self.is_trouble else log.info)("%s", self.note)
 
 
 class Poller:
     """The state of one wait.
 
-    :param subject: what is waited for, for messages: ``"workflow run 123"``.
-    :param started_at: when the wait began, in seconds since the epoch.
-    :param deadline: when it ends without success, in seconds since the epoch; None for a caller
+    :param job: what is waited for, for messages: ``"workflow run 123"``.
+    :param began_at: when the wait began, in seconds since the epoch.
+    :param deadline: when it ends without success, in seconds since the epoch; infinite for a caller
         that keeps the time itself.
-    :param grace: seconds after the deadline in which trouble in asking is still ridden out, for
-        what is thought to have ended in time. An answer that it goes on ends the wait then.
+    :param grace: seconds after the deadline in which trouble in asking is still ridden out, for a
+        job that is thought to have ended in time. An answer that it goes on ends the wait then.
     :param max_outage: seconds for which PromptLayer may be out of reach.
     :param outage_since: when an outage began that is still going on, or None.
+    :param doubts_connection: whether an Airflow connection that cannot be used may be so for a
+        moment only: it was of use before.
+    :param backoff: how long to pause after trouble.
     :param throttle: what all waits on one connection share.
     :param jitter: returns numbers from 0 to 1.
     """
@@ -78,13 +89,16 @@ class Poller:
         "_failures",
         "_jitter",
         "_last",
+        "_unusable",
+        "backoff",
+        "began_at",
         "deadline",
+        "doubts_connection",
         "grace",
         "job",
         "max_outage",
         "outage_since",
         "schedule",
-        "started_at",
         "throttle",
     )
 
@@ -93,62 +107,87 @@ class Poller:
         job: str,
         schedule: PollSchedule,
         *,
-        started_at: float,
-        deadline: float | None,
+        began_at: float,
+        deadline: float = math.inf,
         grace: float = 0.0,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         outage_since: float | None = None,
+        doubts_connection: bool = False,
+        backoff: RetryPolicy | None = None,
         throttle: Throttle | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.job = job
         self.schedule = schedule
-        self.started_at = started_at
+        self.began_at = began_at
         self.deadline = deadline
         self.grace = grace
         self.max_outage = max_outage
         self.outage_since = outage_since
+        self.doubts_connection = doubts_connection
+        self.backoff = backoff or retries.POLLING
         self.throttle = throttle or Throttle()
         self._jitter = jitter
         self._failures = 0
+        self._unusable = 0
         self._last = "nothing yet"
 
-    def first_poll_after_defer(
-        self, step: PollDecision, *, settle: float, now: float, is_contradicted: bool = False
-    ) -> float:
-        """Return when the process that takes this wait over is to look first, since the epoch.
+    @classmethod
+    def of_call(cls, about: str, policy: RetryPolicy, *, doubts_connection: bool = False) -> Poller:
+        """Return the state of a call that is sent until there is an answer.
 
-        Tasks that hand over at the same moment, as mapped ones do, are spread: each has a place of
-        its own in the interval to come.
-
-        :param step: what follows from the last look here.
-        :param settle: seconds in which it must not look.
-        :param is_contradicted: the short answer, which that process asks for, said wrongly that it
-            had ended. It may say so again, so the whole interval passes before.
+        :param about: what is asked about, for messages.
         """
-        if step.is_trouble:
-            seconds = max(step.sleep, settle) + self._place * min(step.sleep, settle)
+        return cls(
+            about,
+            PollSchedule(0.0),
+            began_at=time.time(),
+            max_outage=policy.give_up_after,
+            doubts_connection=doubts_connection,
+            backoff=policy,
+        )
+
+    @property
+    def last_deadline(self) -> float:
+        """When no more is asked, whatever the last answer was, in seconds since the epoch."""
+        return self.deadline + self.grace
+
+    def first_poll_after_defer(
+        self, decision: PollDecision, *, settle: float, now: float, is_contradicted: bool = False
+    ) -> float:
+        """Return when the process that takes this wait over is to poll first, since the epoch.
+
+        Tasks that defer at the same moment, as mapped ones do, are spread: each has a place of its
+        own in the interval to come.
+
+        :param decision: what follows from the last poll here.
+        :param settle: seconds in which that process must not poll.
+        :param is_contradicted: the short answer, which that process asks for, said wrongly that the
+            job had ended. It may say so again, so the whole interval passes before.
+        """
+        if decision.is_trouble:
+            seconds = max(decision.sleep, settle) + self._place * min(decision.sleep, settle)
         elif is_contradicted:
-            seconds = max(step.sleep, settle)
+            seconds = max(decision.sleep, settle)
         else:
-            seconds = settle + self._place * max(step.sleep - settle, min(step.sleep, settle))
+            spread = max(decision.sleep - settle, min(decision.sleep, settle))
+            seconds = settle + self._place * spread
         return now + max(self._capped(seconds, now), settle)
 
     def resume_delay(self, planned: float | None, *, now: float) -> float:
-        """Return the seconds until this process is to look first.
+        """Return the seconds until this process is to poll first.
 
         Waits whose time has long passed, as that of all has when a triggerer comes back, do not all
-        look at once. One whose time lies further ahead than any plan goes was planned by another
-        machine's clock: it is polled after two intervals, or two minutes; in an outage, in which
+        poll at once. One whose time lies further ahead than any plan goes was planned by another
+        machine's clock: it polls after two intervals, or two minutes; in an outage, in which
         PromptLayer may have asked for a longer pause, after ``max_outage`` at the latest. A wait
         that seems to begin in the future begins now, and lasts as long as it was meant to.
 
         :param planned: what :meth:`first_poll_after_defer` said; None for a wait that begins here.
         """
-        if self.started_at > now:  # this machine's clock is behind that of the one before
-            ahead = self.started_at - now
-            self.started_at = now
-            self.deadline = None if self.deadline is None else self.deadline - ahead
+        if self.began_at > now:  # this machine's clock is behind that of the one before
+            self.deadline -= self.began_at - now
+            self.began_at = now
         interval = self._interval(now)
         if planned is None:
             return self._capped(self._place * min(interval, SHORTEST_INTERVAL), now)
@@ -161,32 +200,34 @@ class Poller:
         return self._capped(self._place * interval, now)
 
     def delay_before_poll(self, *, now: float) -> float:
-        """Return the seconds for which to put the look off, because others were told to wait.
+        """Return the seconds for which to put the poll off, because others were told to wait.
 
-        0 once the time is up: the last look is taken, and decides.
+        0 once the time is up: the last poll is sent, and decides.
         """
         return self._capped(self.throttle.delay(now=now), now)
 
     def on_status(self, status: JobStatus, *, now: float) -> PollDecision:
         """Return what follows from an answer.
 
-        :raises PromptLayerWaitTimeoutError: if the thing has not ended and the time is up.
+        :raises PromptLayerWaitTimeoutError: if the job has not ended and the time is up.
         """
         notes = []
         if ends_outage := self.outage_since is not None:
             notes.append(self._answers_again(now))
+        self._unusable = 0
         if status.progress != self._last:
             notes.append(f"{self._job}: {status.progress}.")
         note = " ".join(notes) or None
         self._last = status.progress
         if status.is_complete:
             return PollDecision(is_done=True, note=note, ends_outage=ends_outage)
-        self.grace = 0.0  # is for what has ended in time, and this has not
+        self.grace = 0.0  # is for a job that has ended in time, and this one has not
         sleep = self._until_next(now, self.deadline)
         return PollDecision(sleep=sleep, note=note, ends_outage=ends_outage)
 
     def on_answer(self, *, now: float) -> PollDecision:
         """Return what follows from an answer that is all that was asked for."""
+        self._unusable = 0
         if self.outage_since is None:
             return PollDecision(is_done=True)
         return PollDecision(is_done=True, note=self._answers_again(now), ends_outage=True)
@@ -198,7 +239,7 @@ class Poller:
         :raises PromptLayerWaitTimeoutError: if the time is up.
         :raises PromptLayerOutageError: if PromptLayer has been out of reach for too long.
         """
-        if not error.retry_helps:
+        if not (self.backoff.retries(error) or self._may_be_corrected(error)):
             raise error
         note = None
         if self.outage_since is not None:
@@ -214,49 +255,44 @@ class Poller:
                 f"{moment(self.outage_since)}, longer than max_outage "
                 f"({in_words(self.max_outage)}). It may well go on. Last trouble: {error}"
             ) from None
-        asked = error.retry_after if isinstance(error, PromptLayerTransientError) else None
-        backoff = self._backoff() if asked is None else asked
+        backoff = self.backoff.pause(self._failures, error, jitter=self._jitter)
         until_outage = self.outage_since + self.max_outage - now
         if isinstance(error, PromptLayerRateLimitError):
             self.throttle.hold_for(min(backoff, until_outage), now=now)
-        interval = self._until_next(now, self._last_deadline)
+        interval = self._until_next(now, self.last_deadline)
         if self.schedule.is_adaptive:  # what asked for a long interval was not the trouble
             interval = min(interval, SHORTEST_INTERVAL)
         seconds = min(max(interval, backoff), until_outage)
         return PollDecision(sleep=self._capped(seconds, now), note=note, is_trouble=True)
+
+    def _may_be_corrected(self, error: PromptLayerError) -> bool:
+        if not (self.doubts_connection and isinstance(error, PromptLayerConfigurationError)):
+            return False
+        self._unusable += 1
+        return self._unusable < retries.READING_CONNECTION.attempts
 
     def _answers_again(self, now: float) -> str:
         lasted = 0.0 if self.outage_since is None else now - self.outage_since
         self.outage_since, self._failures = None, 0
         return f"PromptLayer answers again after {in_words(lasted)}."
 
-    def _until_next(self, now: float, deadline: float | None) -> float:
-        if deadline is not None and now >= deadline:
+    def _until_next(self, now: float, deadline: float) -> float:
+        if now >= deadline:
             raise PromptLayerWaitTimeoutError(
-                f"{self._job} did not end within {in_words(deadline - self.started_at)} "
+                f"{self._job} did not end within {in_words(deadline - self.began_at)} "
                 f"(last seen: {self._last}). It goes on at PromptLayer."
             )
         return self._capped(self._interval(now), now)
 
     def _interval(self, now: float) -> float:
-        return self.schedule.interval(now - self.started_at, seed=self._seed)
+        return self.schedule.interval(now - self.began_at, seed=self._seed)
 
     def _capped(self, seconds: float, now: float) -> float:
-        deadline = self._last_deadline
-        remaining = math.inf if deadline is None else deadline - now
-        return max(0.0, min(seconds, remaining))
-
-    def _backoff(self) -> float:
-        longest = min(_MAX_BACKOFF, 2.0 ** min(self._failures, 10))
-        return longest * (0.5 + 0.5 * self._jitter())
-
-    @property
-    def _last_deadline(self) -> float | None:
-        return None if self.deadline is None else self.deadline + self.grace
+        return max(0.0, min(seconds, self.last_deadline - now))
 
     @property
     def _seed(self) -> str:
-        return f"{self.job}#{self.started_at}"
+        return f"{self.job}#{self.began_at}"
 
     @property
     def _place(self) -> float:

@@ -1,44 +1,158 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a request is sent again: for each situation how often, how long, and when not."""
+"""Is it tried again? For each situation: how soon, how often, for how long, and when not.
+
+A policy is a value, and it is handed what happened; :func:`.retried` and :class:`.Poller` apply it.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import (
-    PromptLayerError,
     PromptLayerTransientError,
     PromptLayerUnreachableError,
 )
 
-MAX_SENDS: Final = 5
-"""How often one call sends a start at most, the first time included."""
+
+def may_pass(error: Exception) -> bool:
+    """Return whether an error says that the same request may succeed later."""
+    return isinstance(error, PromptLayerTransientError)
 
 
-_FIRST_PAUSE: Final = 1.0
+def started_nothing(error: Exception) -> bool:
+    """Return whether the request to start a job failed in a way that may pass and never arrived.
 
-
-_LONGEST_PAUSE: Final = 60.0
-"""Seconds before the next send at most; a start that is to wait longer is left to a retry."""
-
-
-def resend_after(
-    error: PromptLayerError, sent: int, *, jitter: Callable[[], float] = random.random
-) -> float | None:
-    """Return the seconds after which to send a start again, or None if it must not be.
-
-    It may be after a connection that was never made, and after the 429 and 503 that say so; for
-    everything that leaves open whether a run was started, the caller has an error that is not
-    transient. Never before the time that ``Retry-After`` asked for.
-
-    :param sent: how often it was sent so far.
+    That is so where no connection was made, and for the 429 and 503 which say so. An error that
+    leaves open whether a job was started is not transient, see :mod:`.api.submit`.
     """
-    if not isinstance(error, PromptLayerTransientError) or sent >= MAX_SENDS:
-        return None
-    if isinstance(error, PromptLayerUnreachableError) and error.arrived:
-        return None
-    if error.retry_after is not None:
-        return error.retry_after if error.retry_after <= _LONGEST_PAUSE else None
-    return _FIRST_PAUSE * 2.0 ** (sent - 1) * (0.5 + 0.5 * jitter())
+    arrived = isinstance(error, PromptLayerUnreachableError) and error.arrived
+    return may_pass(error) and not arrived
+
+
+def whatever_it_is(error: Exception) -> bool:  # noqa: ARG001
+    """Return True: what Airflow raises when its server is away has no class of its own."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When to try again, and when to give up.
+
+    :param first_pause: seconds after the first failure.
+    :param factor: what each further failure in a row multiplies the pause by.
+    :param longest_pause: where the pause stops growing.
+    :param jitter: the share of a pause that is left to chance, so that tasks which failed together
+        do not come back together.
+    :param attempts: how often to try, the first time included.
+    :param give_up_after: seconds of trouble after which to give up.
+    :param longest_retry_after: the largest ``Retry-After`` to wait for; a larger one gives up. None
+        ignores what an answer asks for.
+    :param retries: tells the errors after which to try again.
+    """
+
+    first_pause: float = 2.0
+    factor: float = 2.0
+    longest_pause: float = 60.0
+    jitter: float = 0.5
+    attempts: float = math.inf
+    give_up_after: float = math.inf
+    longest_retry_after: float | None = math.inf
+    retries: Callable[[Exception], bool] = may_pass
+
+    def within(self, seconds: float) -> RetryPolicy:
+        """Return the policy of a caller that gives up after so many seconds at the latest."""
+        return replace(self, give_up_after=min(self.give_up_after, seconds))
+
+    def pause(
+        self,
+        failures: int,
+        error: Exception | None = None,
+        *,
+        jitter: Callable[[], float] = random.random,
+    ) -> float:
+        """Return the seconds to wait after so many failures in a row, whatever the limits are.
+
+        :param error: the last of them; what its answer asked for takes the place of the pause.
+        :param jitter: returns numbers from 0 to 1.
+        """
+        if (asked := self._retry_after(error)) is not None:
+            return asked
+        growth = self.factor ** min(failures - 1, 10)
+        longest = min(self.longest_pause, self.first_pause * growth)
+        return longest * (1.0 - self.jitter + self.jitter * jitter())
+
+    def next_pause(
+        self, failures: int, error: Exception | None = None, *, elapsed: float
+    ) -> float | None:
+        """Return the seconds after which to try again, or None to give up.
+
+        :param failures: how many there were in a row, ``error`` included.
+        :param elapsed: seconds since the first try.
+        """
+        if failures >= self.attempts or (error is not None and not self.retries(error)):
+            return None
+        asked = self._retry_after(error)
+        if asked is not None and asked > (self.longest_retry_after or 0.0):
+            return None
+        seconds = self.pause(failures, error)
+        return seconds if elapsed + seconds <= self.give_up_after else None
+
+    def _retry_after(self, error: Exception | None) -> float | None:
+        if self.longest_retry_after is None or not isinstance(error, PromptLayerTransientError):
+            return None
+        return error.retry_after
+
+
+POLLING: Final = RetryPolicy()
+"""A poll, and all that is asked about a job which has ended. ``max_outage`` ends it."""
+
+SUBMITTING: Final = RetryPolicy(
+    first_pause=1.0, attempts=5, longest_retry_after=60.0, retries=started_nothing
+)
+"""The request that starts a job, and money with it: only where certainly nothing was started.
+
+Where ``Retry-After`` asks for more than a minute, the task's own retry is cheaper than the worker.
+"""
+
+READING_CONNECTION: Final = RetryPolicy(attempts=5)
+"""In the triggerer, an Airflow connection that cannot be used, and that a worker could use before.
+
+Somebody may be about to correct it, and Airflow may have no more than a blip.
+"""
+
+CANCELLING_IN_TRIGGERER: Final = RetryPolicy(give_up_after=300.0)
+"""To cancel a deferred task's job: no worker is held meanwhile, and the job costs money."""
+
+CANCELLING_SUPERSEDED: Final = RetryPolicy(give_up_after=15.0)
+"""To cancel what an earlier try started for other arguments, before the new start goes out."""
+
+SIGNAL_HANDLER: Final = RetryPolicy(
+    first_pause=0.3, factor=1.0, jitter=0.0, give_up_after=3.0, longest_retry_after=None
+)
+"""To cancel from a signal handler: Airflow 3 gives a task that is to stop five seconds."""
+
+WRITING_TASK_STATE: Final = RetryPolicy(
+    first_pause=2.0, factor=1.0, jitter=0.0, give_up_after=60.0, retries=whatever_it_is
+)
+"""A record without which a later try has to ask a person. Airflow's client tries for some 10 s."""
+
+ASKING_AIRFLOW: Final = RetryPolicy(
+    first_pause=1.0, longest_pause=30.0, jitter=0.0, give_up_after=300.0, retries=whatever_it_is
+)
+"""The state of a task whose trigger was cancelled: it decides whether its job is cancelled too."""
+
+EXPLAINING: Final = RetryPolicy(give_up_after=60.0)
+"""One request for what explains a gate that did not pass: for the message alone."""
+
+EXPLAINING_SECONDS: Final = 120.0
+"""How long all these requests may take together."""
+
+FETCHING_ONE_OF_MANY: Final = RetryPolicy(give_up_after=60.0)
+"""The results of one run of a batch, once another one could not be asked about either."""
+
+FETCHING_LATE: Final = RetryPolicy(first_pause=1.0, factor=1.0, jitter=0.0, give_up_after=30.0)
+"""The results of the runs that have ended, of a batch whose time is up: it is late already."""

@@ -7,26 +7,30 @@ import datetime
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import execution_id
-from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerInvalidInputError,
+    PromptLayerTransientError,
+)
 from airflow_provider_promptlayer.api.reports import FinalReport
 from airflow_provider_promptlayer.api.scorecards import SheetCalculation
 from airflow_provider_promptlayer.api.tables import SheetOperation
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
+from airflow_provider_promptlayer.bases.deferral import airflow_timeout
 from airflow_provider_promptlayer.bases.evaluation import (
     PromptLayerReportWaiter,
     PromptLayerScorecardWaiter,
     PromptLayerTableWaiter,
 )
-from airflow_provider_promptlayer.bases.waiter import airflow_timeout
+from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.bases.workflow import PromptLayerWorkflowWaiter
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
-from airflow_provider_promptlayer.polling.resume_state import ResumeState
+from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.sensors.trigger_templates import for_triggerer
 
 if TYPE_CHECKING:
@@ -34,7 +38,24 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger, StartTriggerArgs
 
 
-class PromptLayerTableOperationSensor(PromptLayerTableWaiter):
+class _Poked(PromptLayerWaiter[Any]):
+    """What a sensor has and an operator has not: it can be poked by hand."""
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Poll once, without waiting; trouble in asking counts as 'not yet'."""
+        with self._airflow_errors():
+            job = self.get_job(context)
+            if job is None:
+                return PokeReturnValue(is_done=True)
+            try:
+                status = self.poll(job)
+            except PromptLayerTransientError as error:
+                self.log.warning("%s", error)
+                return PokeReturnValue(is_done=False)
+            return PokeReturnValue(is_done=status.is_complete, xcom_value=job.id)
+
+
+class PromptLayerTableOperationSensor(_Poked, PromptLayerTableWaiter):
     """Wait until a recalculation of a sheet's cells has ended, and fail if it ended badly.
 
     :param table_id: the table, a UUID. Templated.
@@ -69,7 +90,7 @@ class PromptLayerTableOperationSensor(PromptLayerTableWaiter):
         return self.get_job(context)
 
 
-class PromptLayerScorecardSensor(PromptLayerScorecardWaiter):
+class PromptLayerScorecardSensor(_Poked, PromptLayerScorecardWaiter):
     """Wait until a scorecard has been calculated, and fail if it does not pass the gate.
 
     :param table_id: the table, a UUID. Templated.
@@ -108,7 +129,7 @@ class PromptLayerScorecardSensor(PromptLayerScorecardWaiter):
         return self.get_job(context)
 
 
-class PromptLayerReportSensor(PromptLayerReportWaiter):
+class PromptLayerReportSensor(_Poked, PromptLayerReportWaiter):
     """Wait until a report that a run has made is complete, and fail if it does not pass.
 
     :param report_id: the report that a run has made, not the pipeline. Templated.
@@ -142,7 +163,7 @@ _RENDERED_THERE: Final = ("workflow_version_execution_id", "promptlayer_conn_id"
 """The templated arguments of the trigger; a subclass may have template fields besides."""
 
 
-class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
+class PromptLayerWorkflowSensor(_Poked, PromptLayerWorkflowWaiter):
     """Wait until a workflow run has ended, and fail if it ended badly.
 
     Looks once in the worker, then waits in the triggerer; with ``deferrable=False`` in the worker
@@ -260,10 +281,8 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
         """
         with self._airflow_errors():
             began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
-            started_at = time.time() if began is None else began.timestamp()
-            state = ResumeState(
-                asdict(self.get_job(context)), started_at, deadline=started_at + self.timeout
-            )
+            began_at = time.time() if began is None else began.timestamp()
+            state = PollState(self.get_job(context), began_at, began_at + self.timeout)
             return self.execute_complete(context, event, state.payload())
 
     def execute_complete(
@@ -280,11 +299,9 @@ class PromptLayerWorkflowSensor(PromptLayerWorkflowWaiter):
                 event = WaitEvent(self.get_job(context).id, Outcome.ENDED, "").payload()
         return super().execute_complete(context, event, waiting)
 
-    def trigger(self, job: RemoteJob[WorkflowResults], **how: Any) -> BaseTrigger:
+    def trigger(self, **how: Any) -> BaseTrigger:
         """Return the trigger that waits for a run, and may end the task."""
-        return super().trigger(
-            job, end_from_trigger=self._ends_there(), fail_on=self.fail_on, **how
-        )
+        return super().trigger(end_from_trigger=self._ends_there(), fail_on=self.fail_on, **how)
 
     def _ends_there(self) -> bool:
         # The triggerer judges by fail_on: of a subclass that judges by more, a worker has to.

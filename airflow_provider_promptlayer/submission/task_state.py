@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.errors import PromptLayerStartUncertainError
 from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
-from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.submission.batch import Batch, check_place, fingerprint
 from airflow_provider_promptlayer.submission.batch_notes import Head, Note, Page
 from airflow_provider_promptlayer.submission.reattach import KEY, SubmissionPhase, SubmissionRecord
@@ -23,11 +20,6 @@ if TYPE_CHECKING:
 
 _QUESTION_KEY: Final = "promptlayer_question"
 _OUTAGE_KEY: Final = "promptlayer_outage"
-
-_PATIENCE: Final = 60.0
-"""Seconds for which a note is written again. Airflow's own client tries for some ten seconds."""
-
-_PAUSE: Final = 2.0
 
 _NOTHING: Final = object()
 
@@ -48,33 +40,6 @@ def _kept(store: Any, key: str) -> Any:
             is_elsewhere=True,
         )
     return None if found is _NOTHING else found
-
-
-def write_patiently(write: Callable[[], None], log: Any, is_stopping: Callable[[], bool]) -> None:
-    """Write a note without which a later try has to ask a person; again for a minute if it fails.
-
-    :param write: may be called more than once.
-    :param is_stopping: whether there is no time any more.
-    :raises Exception: what the last attempt raised.
-    """
-    give_up_at = time.monotonic() + _PATIENCE
-    is_first = True
-    while True:
-        try:
-            write()
-        except Exception as error:
-            if is_stopping() or time.monotonic() + _PAUSE > give_up_at:
-                raise
-            if is_first:
-                log.warning(
-                    "Could not write the task's state (%s); trying again for %s.",
-                    one_line(str(error)),
-                    in_words(_PATIENCE),
-                )
-            is_first = False
-            time.sleep(_PAUSE)
-        else:
-            return
 
 
 class RunState:
@@ -350,9 +315,9 @@ class BatchState:
 
 
 class OutageState:
-    """Since when PromptLayer is out of reach, for a sensor that is rescheduled between two looks.
+    """Since when PromptLayer is out of reach, for a sensor that is rescheduled between two polls.
 
-    Each look is another process then. Airflow deletes a task's XComs before each of them, so there
+    Each poll is another process then. Airflow deletes a task's XComs before each of them, so there
     is no other place, and before Airflow 3.3 none at all.
     """
 
@@ -363,21 +328,29 @@ class OutageState:
 
     @classmethod
     def of(cls, context: Context) -> OutageState | None:
-        """Return the memory of the running task, or None where Airflow has none."""
+        """Return the state of the running task, or None where Airflow has none."""
         values: Any = context
         store = values.get("task_state_store")
         return None if store is None else cls(store, int(values["ti"].try_number))
 
-    def read(self) -> float | None:
+    def read(self, log: Any) -> float | None:
         """Return since when, in seconds since the epoch; None without an outage in this try.
 
-        :raises UnreadableError: if what was noted cannot be read.
+        :param log: is told of a record that cannot be read, which counts as none.
         """
         kept = self._store.get(_OUTAGE_KEY)
         self._is_noted = kept is not None
-        noted = read_persisted(
-            kept, lambda fields: (fields.number_or_none("since"), fields.count("try_number"))
-        )
+        try:
+            noted = read_persisted(
+                kept, lambda fields: (fields.number_or_none("since"), fields.count("try_number"))
+            )
+        except UnreadableError as error:
+            log.warning(
+                "The record of an outage of PromptLayer %s. max_outage counts from now on. %s",
+                error.found,
+                error.remedy,
+            )
+            return None
         return None if noted is None or noted[1] != self._try_number else noted[0]
 
     def write(self, since: float | None) -> None:

@@ -1,34 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wait in the triggerer: a loop around the pure decision of :mod:`.polling.poller`.
+"""The wait in the triggerer.
 
-Only ever GETs, so it may run twice at once without harm, as Airflow allows triggers to. Carries
-the id of the connection and never the key.
+Only ever sends GETs, so it may run twice at once without harm, as Airflow allows triggers to.
+Carries the id of the connection and never the key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.errors import (
-    PromptLayerConfigurationError,
-    PromptLayerError,
-    PromptLayerTransientError,
-)
+from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.flow import cancellation
 from airflow_provider_promptlayer.api.job import RemoteJob, summarized
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent, event_for
+from airflow_provider_promptlayer.polling.loop import adrive, ask_with_backoff, poll_until_ended
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision, Poller
 from airflow_provider_promptlayer.polling.schedule import PollSchedule
+from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.triggers.on_kill import (
     DetachedWork,
     is_user_action,
@@ -36,50 +35,42 @@ from airflow_provider_promptlayer.triggers.on_kill import (
     warm_up,
 )
 
-_CONNECTION_TRIES = 5
-
-_CANCEL_PATIENCE = 300.0
-"""Seconds for which Airflow is asked about a task that was ended, and PromptLayer to cancel."""
-
 
 class PromptLayerTrigger(BaseTrigger):
-    """Wait in the triggerer until something has ended.
+    """Wait in the triggerer until a job has ended.
 
     Fires one small event: the id, the outcome and a line for people, and none of the outputs. All
     times are wall-clock seconds since the epoch, so that they mean the same in the process that
     takes over after a restart.
 
+    :param state: the wait so far, as :meth:`.PollState.payload` returns it. A job that is the
+        task's own is cancelled, where PromptLayer can, when a user ends the task, or clears it and
+        the next try does not go back to the job.
     :param promptlayer_conn_id: id of the Airflow connection.
-    :param poke_interval: seconds between two looks; None for a pace that fits the work.
+    :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
     :param exponential_backoff: as for Airflow's sensors.
     :param max_wait: longest interval in seconds, or None.
     :param max_outage: seconds for which PromptLayer may be out of reach.
-    :param started_at: when the wait began; None for now.
-    :param deadline: when it ends without success; None for never.
-    :param next_look_at: when to look first; None for as soon as may be.
-    :param outage_since: since when PromptLayer is out of reach; None if it is not.
-    :param cancel_on_kill: whether it is the task's own. Then it is cancelled when a user ends the
-        task, or clears it and the next try does not go back to it, where PromptLayer can.
-    :param is_gone_back_to: whether the next try of a task that is cleared goes back to it, if
-        Airflow keeps the task's state.
-    :param base_url: where it was started, if that is known: it is asked about nowhere else.
+    :param next_poll_at: when to poll first; None for as soon as may be.
+    :param reattaches_after_clear: whether the next try of a task that is cleared goes back to the
+        job, if Airflow keeps the task's state.
+    :raises PromptLayerEventError: for a state that this release cannot read.
     """
+
+    job_types: ClassVar[tuple[type[RemoteJob[Any]], ...]]
+    """What kinds of jobs this waits for."""
 
     def __init__(
         self,
         *,
+        state: Mapping[str, Any] | None = None,
         promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
         poke_interval: float | None = None,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
-        started_at: float | None = None,
-        deadline: float | None = None,
         next_poll_at: float | None = None,
-        outage_since: float | None = None,
-        cancel_on_kill: bool = False,
         reattaches_after_clear: bool = True,
-        base_url: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.promptlayer_conn_id = promptlayer_conn_id
@@ -87,61 +78,55 @@ class PromptLayerTrigger(BaseTrigger):
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
         self.max_outage = max_outage
-        self.started_at = time.time() if started_at is None else started_at
-        self.deadline = deadline
         self.next_poll_at = next_poll_at
-        self.outage_since = outage_since
-        self.cancel_on_kill = cancel_on_kill
         self.reattaches_after_clear = reattaches_after_clear
-        self.base_url = base_url
+        self._state = None if state is None else PollState.read(state, *self.job_types)
         self._hook: PromptLayerHook | None = None  # of the wait, once it has begun
         self._polled_at: float | None = None
         self._is_over = False
         self._ending: DetachedWork | None = None
 
     @property
+    def state(self) -> PollState[Any]:
+        """The wait so far: what was handed over, or a wait that begins now.
+
+        :raises PromptLayerInvalidInputError: if neither is possible.
+        """
+        if self._state is None:
+            self._state = self._new_state()
+        return self._state
+
+    def _new_state(self) -> PollState[Any]:
+        raise PromptLayerInvalidInputError("A trigger needs the state of its wait.")
+
+    @property
     def log(self) -> Any:
         """The logger of the class: one for each of thousands of waits would take 1 kB."""
         return type(self).logger()
-
-    @abstractmethod
-    def ids(self) -> dict[str, Any]:
-        """Return the arguments that say what is waited for; the last is its own id."""
-
-    @abstractmethod
-    def job(self) -> RemoteJob[Any]:
-        """Return what is waited for.
-
-        :raises PromptLayerInvalidInputError: if the arguments are no ids.
-        """
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments that make it anew."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
-                **self.ids(),
+                "state": None if self._state is None else self._state.payload(),
                 "promptlayer_conn_id": self.promptlayer_conn_id,
                 "poke_interval": self.poke_interval,
                 "exponential_backoff": self.exponential_backoff,
                 "max_wait": self.max_wait,
                 "max_outage": self.max_outage,
-                "started_at": self.started_at,
-                "deadline": self.deadline,
                 "next_poll_at": self.next_poll_at,
-                "outage_since": self.outage_since,
-                "cancel_on_kill": self.cancel_on_kill,
                 "reattaches_after_clear": self.reattaches_after_clear,
-                "base_url": self.base_url,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire the one event."""
         try:
-            event = await self._wait(self.job())
+            event = await self._wait(self.state.job)
         except PromptLayerError as error:
-            event = to_worker(event_for([*self.ids().values()][-1], error))
+            external_id = "unknown" if self._state is None else self._state.job.id
+            event = to_worker(event_for(external_id, error))
         except asyncio.CancelledError as cancel:
             if is_user_action(cancel):
                 await self.on_kill()  # now, as Airflow's own call may never come
@@ -150,23 +135,23 @@ class PromptLayerTrigger(BaseTrigger):
         yield event
 
     async def on_kill(self) -> None:
-        """Cancel it, or say that it goes on, when nothing waits for it here any more.
+        """Cancel the job, or say that it goes on, when nothing waits for it here any more.
 
         For Airflow 3.3 and later. The work goes on if this is cancelled; see :mod:`.on_kill`.
         """
         if self._is_over:
             return
         if self._ending is None:
-            self._ending = DetachedWork(self._end(self.job()))
+            self._ending = DetachedWork(self._end(self.state.job))
         await self._ending.wait()
 
     async def _end(self, job: RemoteJob[Any]) -> None:
         try:
             if not self._may_cancel(job):
                 self.log.warning("The task no longer waits here. %s", self._left(job))
-            elif self.deadline is not None and time.time() >= self.deadline:
+            elif time.time() >= self.state.last_deadline:
                 self.log.warning("The time for %s was up: it is not cancelled.", job.name)
-            elif not await self._goes_on(job):
+            elif not await self._is_waited_for_elsewhere(job):
                 what_became = await self._cancel(job)
                 self.log.warning("The task no longer waits here. %s %s.", job, what_became)
         except asyncio.CancelledError:
@@ -185,24 +170,24 @@ class PromptLayerTrigger(BaseTrigger):
             )
 
     def _may_cancel(self, job: RemoteJob[Any]) -> bool:
-        return self.cancel_on_kill and job.cancel() is not None
+        return self.state.submitted_by_this_task and job.cancel() is not None
 
-    async def _goes_on(self, job: RemoteJob[Any]) -> bool:
-        """Return whether the task goes on with the subject elsewhere, and say so.
+    async def _is_waited_for_elsewhere(self, job: RemoteJob[Any]) -> bool:
+        """Return whether another triggerer or try waits for the job now, and say so.
 
-        Where Airflow cannot be asked, it does: an evaluation that goes on is paid for once, while
+        Where Airflow cannot be asked, one does: an evaluation that goes on is paid for once, while
         one that is cancelled under a task that waits for it fails a task that nobody has touched,
         and its retry pays for another.
         """
         if self.task_instance is None or not version_compat.ON_KILL_IS_AMBIGUOUS:
             return False
         try:
-            state = await state_of(self.task_instance, patience=_CANCEL_PATIENCE)
+            state = await state_of(self.task_instance)
         except Exception as error:  # noqa: BLE001  # whatever it is, nothing is known
             self.log.error(
-                "Could not ask Airflow for %s whether the task goes on with %s (%s), which is not "
-                "cancelled: if the task was ended, cancel it in PromptLayer.",
-                in_words(_CANCEL_PATIENCE),
+                "Could not ask Airflow for %s whether another triggerer or try waits for %s "
+                "(%s), which is not cancelled: if the task was ended, cancel it in PromptLayer.",
+                in_words(retries.ASKING_AIRFLOW.give_up_after),
                 job.name,
                 str(error) or type(error).__name__,
             )
@@ -210,7 +195,7 @@ class PromptLayerTrigger(BaseTrigger):
         is_another_try = state != version_compat.GONE and state not in version_compat.FINAL_STATES
         if state == "deferred" or (is_another_try and self.reattaches_after_clear):
             self.log.info(
-                "The task (%s) goes on with %s elsewhere: not cancelling it.",
+                "Another triggerer or try of the task (%s) waits for %s: not cancelling it.",
                 state or "about to be scheduled",
                 job.name,
             )
@@ -218,30 +203,24 @@ class PromptLayerTrigger(BaseTrigger):
         return False
 
     async def _cancel(self, job: RemoteJob[Any]) -> str:
-        """Cancel it unless it has ended; return what became of it.
+        """Cancel the job unless it has ended; return what became of it.
 
         :raises PromptLayerError: if PromptLayer did not confirm it.
         """
+        policy = retries.CANCELLING_IN_TRIGGERER
         hook = self._hook or self._new_hook()
-        patience = Poller(
-            job.name,
-            PollSchedule(0.0),
-            started_at=time.time(),
-            deadline=None,
-            max_outage=_CANCEL_PATIENCE,
-        )
-        await self._read_connection(hook, patience)
+        await self._read_connection(hook, Poller.of_call(job.name, policy, doubts_connection=True))
         if job.cancel_precondition() is None:  # else that tells whether it has ended
             with suppress(PromptLayerError):
                 if (await hook.acall(job.status_call())).is_complete:
                     return "had ended and was not cancelled"
-        return await hook.arun_flow(
+        return await adrive(
             cancellation(job),
-            lambda call: hook.acall_with_backoff(call, about=job.name, max_outage=_CANCEL_PATIENCE),
+            lambda call: hook.acall_with_backoff(call, about=job.name, policy=policy),
         )
 
     def _left(self, job: RemoteJob[Any]) -> str:
-        """Return what is known of a subject that nothing can or may cancel, for people."""
+        """Return what is known of a job that nothing can or may cancel, for people."""
         when = (
             "when the task was deferred"
             if self._polled_at is None
@@ -250,7 +229,7 @@ class PromptLayerTrigger(BaseTrigger):
         lines = [f"{job} was going on {when}."]
         if job.cancel() is None:
             lines.append("PromptLayer cannot cancel it.")
-        if self.cancel_on_kill:
+        if self.state.submitted_by_this_task:
             lines.append(
                 "If the task was cleared, its next try starts another one."
                 if not self.reattaches_after_clear
@@ -264,103 +243,69 @@ class PromptLayerTrigger(BaseTrigger):
     async def _wait(self, job: RemoteJob[Any]) -> TriggerEvent:
         if self._may_cancel(job) and self.task_instance and version_compat.ON_KILL_IS_AMBIGUOUS:
             warm_up(self.task_instance)
-        wait = self._new_wait(job)
-        hook = await self._begin(wait)
-        await self._until_ended(hook, wait, job)
+        poller = self._new_poller(job)
+        hook = await self._begin(poller)
+        await self._until_ended(hook, poller, job)
         return await self.ended(hook, job)
 
-    async def _begin(self, wait: Poller) -> PromptLayerHook:
-        """Let pass what time has to pass before the first look, and read the connection."""
+    async def _begin(self, poller: Poller) -> PromptLayerHook:
+        """Sleep until the first poll, and read the connection."""
         hook = self._hook = self._new_hook()
-        pause = wait.resume_delay(self.next_poll_at, now=time.time())
-        # By this machine's clock, for the runs of a batch, which have waits of their own.
-        self.started_at, self.deadline = wait.started_at, wait.deadline
+        pause = poller.resume_delay(self.next_poll_at, now=time.time())
+        # By this machine's clock, for the runs of a batch, which have pollers of their own.
+        self._state = replace(self.state, began_at=poller.began_at, deadline=poller.deadline)
         await asyncio.sleep(pause)
-        await self._read_connection(hook, wait)
+        await self._read_connection(hook, poller)
         return hook
 
     def _new_hook(self) -> PromptLayerHook:
         hook = PromptLayerHook(self.promptlayer_conn_id)
         hook.connection_was_there = self.next_poll_at is not None  # for the worker that planned it
-        if self.base_url is not None:
+        if self.state.base_url is not None:
             way_back = version_compat.way_back(is_noted=self.reattaches_after_clear)
-            hook.stay_at(self.base_url, about=self.job().name, way_back=way_back)
+            hook.stay_at(self.state.base_url, about=self.state.job.name, way_back=way_back)
         return hook
 
-    async def _until_ended(self, hook: PromptLayerHook, wait: Poller, job: RemoteJob[Any]) -> None:
-        """Look until one thing has ended."""
-        wait.throttle = hook.throttle
-        summary = summarized(job.status_call())
-        patience = _ConnectionPatience()
-        while True:
-            # The pool of one set of settings; another one when the connection has changed.
-            async with hook.async_transport() as transport:
-                settings = hook.settings
-                while settings is hook.settings:
-                    if (hold := wait.delay_before_poll(now=time.time())) > 0:
-                        await asyncio.sleep(hold)
-                    try:
-                        status = await hook.acall(summary, transport, deadline=wait.deadline)
-                        self._polled_at = time.time()
-                        step = wait.on_status(status, now=self._polled_at)
-                        patience = _ConnectionPatience()
-                    except PromptLayerError as error:
-                        step = wait.on_error(patience.applied_to(error), now=time.time())
-                    self._log_step(step)
-                    if step.is_done:
-                        return
-                    await asyncio.sleep(step.sleep)
+    async def _read_connection(self, hook: PromptLayerHook, poller: Poller) -> None:
+        await adrive(
+            ask_with_backoff(poller, None, asks_airflow=True),
+            lambda _: hook.aget_settings(),
+            self._log_decision,
+        )
+
+    async def _until_ended(
+        self, hook: PromptLayerHook, poller: Poller, job: RemoteJob[Any]
+    ) -> None:
+        """Poll until one job has ended."""
+        poller.throttle = hook.throttle
+        async with hook.sender(poller) as send:
+            await adrive(
+                poll_until_ended(poller, summarized(job.status_call())), send, self._on_decision
+            )
 
     async def ended(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> TriggerEvent:  # noqa: ARG002
-        """Return the event for a subject that has ended: a worker reads how."""
+        """Return the event for a job that has ended: a worker reads how."""
         return to_worker(WaitEvent(job.id, Outcome.ENDED, ""))
 
-    def _new_wait(self, job: RemoteJob[Any]) -> Poller:
+    def _new_poller(self, job: RemoteJob[Any]) -> Poller:
         return Poller(
             job.name,
             PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait),
-            started_at=self.started_at,
-            deadline=self.deadline,
+            began_at=self.state.began_at,
+            deadline=self.state.deadline,
+            grace=self.state.grace,
             max_outage=self.max_outage,
-            outage_since=self.outage_since,
+            outage_since=self.state.outage_since,
+            doubts_connection=True,
         )
 
-    async def _read_connection(self, hook: PromptLayerHook, wait: Poller) -> None:
-        patience = _ConnectionPatience()
-        while True:
-            try:
-                await hook.aget_settings()
-                return
-            except PromptLayerError as error:
-                step = wait.on_error(patience.applied_to(error), now=time.time())
-            self._log_step(step)
-            await asyncio.sleep(step.sleep)
+    def _on_decision(self, decision: PollDecision) -> None:
+        if not (decision.is_trouble or decision.is_hold):
+            self._polled_at = time.time()
+        self._log_decision(decision)
 
-    def _log_step(self, step: PollDecision) -> None:
-        if step.note:
-            (self.log.warning if step.is_trouble else self.log.info)("%s", step.note)
-
-
-class _ConnectionPatience:
-    """How often the connection may be found unusable before that is believed.
-
-    Airflow calls a connection undefined also where its own server could not be asked. Of one that
-    was there before, the hook says so.
-    """
-
-    __slots__ = ("_failed",)
-
-    def __init__(self) -> None:
-        self._failed = 0
-
-    def applied_to(self, error: PromptLayerError) -> PromptLayerError:
-        """Return the error, or one that may pass in its place while there are tries left."""
-        if not isinstance(error, PromptLayerConfigurationError):
-            return error
-        self._failed += 1
-        if self._failed >= _CONNECTION_TRIES:
-            return error
-        return PromptLayerTransientError(str(error))
+    def _log_decision(self, decision: PollDecision) -> None:
+        decision.log_to(self.log)
 
 
 def to_worker(event: WaitEvent) -> TriggerEvent:

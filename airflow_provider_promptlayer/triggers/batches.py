@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wait for a batch in the triggerer: one trigger, however many runs.
 
-Not every run has to be looked at all the time. As long as more runs than may be left are known to
-go on, the others cannot end the wait, so they are looked at when one of these has ended. A batch
-of a thousand runs asks as often as some twenty waits do, and once for each of the others.
+Not every run has to be polled all the time. As long as more runs than may be left are known to go
+on, the others cannot end the wait, so they are polled when one of these has ended. A batch of a
+thousand runs asks as often as some twenty waits do, and once for each of the others.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, Final
-
-from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
@@ -25,10 +23,9 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
-from airflow_provider_promptlayer.polling.poller import PollDecision
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
 from airflow_provider_promptlayer.submission.batch import WorkflowRuns
-from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, to_worker
+from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger
 
 _WATCHERS: Final = 20
 """How many runs are watched beyond those that may be left: so many at a time are caught up with."""
@@ -38,83 +35,71 @@ _BETWEEN_TROUBLES: Final = 60.0
 
 
 class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
-    """Wait in the triggerer until at most ``until`` of some workflow runs are left.
+    """Wait in the triggerer until at most so many of some workflow runs are left.
 
     A run that PromptLayer does not know, or whose answer is too large, counts as one that has
     ended: the worker finds out.
 
-    :param workflow_version_execution_ids: the runs.
-    :param until: how many may be left.
-    :param batch_id: what the event calls them.
     :param ended: how many runs of the batch had ended before, for progress in the log.
     :param total: how many runs the batch has with these; None if it has no others.
     :param kwargs: how to wait, see :class:`.PromptLayerTrigger`.
     """
 
-    def __init__(
-        self,
-        *,
-        workflow_version_execution_ids: Sequence[int],
-        until: int,
-        batch_id: str,
-        ended: int = 0,
-        total: int | None = None,
-        **kwargs: Any,
-    ) -> None:
+    job_types = (WorkflowRuns,)
+
+    def __init__(self, *, ended: int = 0, total: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.workflow_version_execution_ids = list(workflow_version_execution_ids)
-        self.until = until
-        self.batch_id = batch_id
         self.ended_before = ended
-        self.total = ended + len(self.workflow_version_execution_ids) if total is None else total
+        self.total = total
+        self._outage_since = self.state.outage_since
         self._troubled_at = self._answered_at = 0.0
         # Whether a log, here or the worker's, has the beginning of an outage and not its end.
-        self._owes_recovery = self.outage_since is not None
+        self._owes_recovery = self._outage_since is not None
 
-    def ids(self) -> dict[str, Any]:
-        """Return the runs' ids, and what the event calls them."""
-        return {
-            "workflow_version_execution_ids": self.workflow_version_execution_ids,
-            "until": self.until,
-            "ended": self.ended_before,
-            "total": self.total,
-            "batch_id": self.batch_id,
-        }
-
-    def job(self) -> WorkflowRuns:
-        """Return the runs."""
-        return WorkflowRuns(self.workflow_version_execution_ids, self.until)
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class's path and the arguments that make it anew."""
+        path, kwargs = super().serialize()
+        return path, {**kwargs, "ended": self.ended_before, "total": self.total}
 
     def _left(self, job: RemoteJob[Any]) -> str:
         """Return which runs go on, as far as is known."""
-        runs = ", ".join(map(str, self.workflow_version_execution_ids))
+        runs = ", ".join(map(str, self.state.job.workflow_version_execution_ids))
         return f"{super()._left(job)} Its runs: {runs}."
 
-    async def _wait(self, job: RemoteJob[Any]) -> TriggerEvent:
-        runs = deque(self.job().runs)
-        wait = self._new_wait(job)
-        hook = await self._begin(wait)
-        self.outage_since = wait.outage_since
-        if len(runs) > self.until:
-            await self._until_few_are_left(hook, runs)
-        return to_worker(WaitEvent(self.batch_id, Outcome.ENDED, ""))
+    async def _until_ended(
+        self,
+        hook: PromptLayerHook,
+        poller: Poller,
+        job: RemoteJob[Any],  # noqa: ARG002 - the runs of the state
+    ) -> None:
+        self._outage_since = poller.outage_since
+        batch: WorkflowRuns = self.state.job
+        runs, until = deque(batch.runs), batch.until
+        if len(runs) > until:
+            await self._until_few_are_left(hook, runs, until)
 
-    async def _until_few_are_left(self, hook: PromptLayerHook, runs: deque[WorkflowRun]) -> None:
+    async def _until_few_are_left(
+        self, hook: PromptLayerHook, runs: deque[WorkflowRun], until: int
+    ) -> None:
         """Watch as many runs at a time as it takes; each watcher goes on to the next run."""
+        total = self.ended_before + len(runs) if self.total is None else self.total
         progress = _Progress(
-            unfinished=len(runs), until=self.until, ended=self.ended_before, total=self.total
+            unfinished=len(runs), until=until, ended=self.ended_before, total=total
         )
+
+        until_ended = super()._until_ended
 
         async def watch() -> None:
             first = True
             while runs:
                 run = runs.popleft()
-                wait = self._new_wait(run)
+                poller = self._new_poller(run)
+                poller.outage_since = self._outage_since
                 if first:  # not all at the same moment
-                    await asyncio.sleep(wait.resume_delay(None, now=time.time()))
+                    await asyncio.sleep(poller.resume_delay(None, now=time.time()))
                     first = False
                 try:
-                    await self._until_ended(hook, wait, run)
+                    await until_ended(hook, poller, run)
                 except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
                     self.log.warning("%s", error)
                 except PromptLayerOutageError as error:
@@ -124,13 +109,13 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
                 except PromptLayerWaitTimeoutError as error:
                     progress.add_late(error)
                     continue
-                self.outage_since = None  # PromptLayer has answered
+                self._outage_since = None  # PromptLayer has answered
                 if note := progress.add_ended():
                     self.log.info("%s", note)
 
         watchers = [
             asyncio.create_task(progress.follow(watch()))
-            for _ in range(min(self.until + _WATCHERS, len(runs)))
+            for _ in range(min(until + _WATCHERS, len(runs)))
         ]
         try:
             await progress.few_are_left
@@ -139,18 +124,21 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
 
-    def _log_step(self, step: PollDecision) -> None:
-        if not step.is_trouble:
+    def _on_decision(self, decision: PollDecision) -> None:
+        if not (decision.is_trouble or decision.is_hold):
             self._answered_at = time.time()
+        super()._on_decision(decision)
+
+    def _log_decision(self, decision: PollDecision) -> None:
         # What each run says of itself is too much of a thousand.
-        if step.is_trouble:
-            if step.note and time.time() - self._troubled_at > _BETWEEN_TROUBLES:
+        if decision.is_trouble:
+            if decision.note and time.time() - self._troubled_at > _BETWEEN_TROUBLES:
                 self._troubled_at = time.time()
                 self._owes_recovery = True
-                super()._log_step(step)
-        elif step.ends_outage and self._owes_recovery:
+                super()._log_decision(decision)
+        elif decision.ends_outage and self._owes_recovery:
             self._owes_recovery = False
-            super()._log_step(step)
+            super()._log_decision(decision)
 
 
 class _Progress:

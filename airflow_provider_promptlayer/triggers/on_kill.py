@@ -22,15 +22,14 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import adrive, retried
 
-_AIRFLOWS_PATIENCE: Final = 28.0
+_ON_KILL_SECONDS: Final = 28.0
 """Seconds for which a trigger waits for its detached work: Airflow ends ``on_kill`` after 30 s."""
 
 _GATHER_SECONDS: Final = 0.1
 """Seconds in which to gather the questions of triggers that are cancelled at the same time."""
-
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 30.0
 
 _running: Final[set[asyncio.Task[None]]] = set()
 """The event loop itself keeps no strong references to its tasks."""
@@ -50,10 +49,10 @@ class DetachedWork:
         self._task = asyncio.create_task(work)
         _running.add(self._task)
         self._task.add_done_callback(_running.discard)
-        self._wait_until = asyncio.get_running_loop().time() + _AIRFLOWS_PATIENCE
+        self._wait_until = asyncio.get_running_loop().time() + _ON_KILL_SECONDS
 
     async def wait(self) -> None:
-        """Wait until it is done, or Airflow's patience is about to end, whoever cancels this."""
+        """Wait until it is done, or Airflow is about to end ``on_kill``, whoever cancels this."""
         now = asyncio.get_running_loop().time
         while not self._task.done() and (left := self._wait_until - now()) > 0:
             with suppress(asyncio.CancelledError):
@@ -73,24 +72,19 @@ def is_user_action(cancel: BaseException | None) -> bool:
     return False
 
 
-async def state_of(ti: Any, *, patience: float) -> str | None:
+async def state_of(ti: Any) -> str | None:
     """Return the state of a task instance; :data:`.GONE` if there is no such one.
 
     :param ti: the trigger's ``task_instance``.
-    :param patience: seconds for which to ask again when Airflow cannot answer.
     :raises Exception: whatever Airflow's last answer was, or TimeoutError.
     """
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + patience
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            return await asyncio.wait_for(_questions().ask(ti), give_up_at - loop.time())
-        except Exception:
-            if loop.time() + pause >= give_up_at:
-                raise
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+    policy, now = retries.ASKING_AIRFLOW, asyncio.get_running_loop().time
+    give_up_at = now() + policy.give_up_after
+    state: str | None = await adrive(
+        retried(policy, ti),
+        lambda ti: asyncio.wait_for(_questions().ask(ti), give_up_at - now()),
+    )
+    return state
 
 
 def warm_up(ti: Any) -> None:

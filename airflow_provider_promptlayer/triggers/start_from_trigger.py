@@ -10,13 +10,12 @@ counted back from there.
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import time
 from typing import Any
 
-from airflow.triggers.base import TriggerEvent
-
-from airflow_provider_promptlayer.api.errors import PromptLayerError
+from airflow_provider_promptlayer.api.arguments import execution_id
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
+from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
 
@@ -27,7 +26,7 @@ class PromptLayerStartFromTrigger(PromptLayerWorkflowTrigger):
 
     :param timeout: seconds after which the wait fails.
     :param airflow_timeout: seconds after which Airflow ends the deferral, from the same beginning.
-    :param kwargs: those of :class:`.PromptLayerWorkflowTrigger` that are not points in time.
+    :param kwargs: those of :class:`.PromptLayerWorkflowTrigger` but for ``state``.
     """
 
     timeout_after: datetime.datetime | None = None
@@ -41,22 +40,17 @@ class PromptLayerStartFromTrigger(PromptLayerWorkflowTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments that make it anew."""
         path, kwargs = super().serialize()
-        for point_in_time in ("started_at", "deadline", "next_poll_at", "outage_since"):
-            del kwargs[point_in_time]
         return path, {
             **kwargs,
             "timeout": self.timeout,
             "airflow_timeout": self.airflow_timeout,
         }
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire the one event."""
+    def _new_state(self) -> PollState[WorkflowRun]:
+        began_at = time.time()
         if (ends := self.timeout_after) is not None:
             if ends.tzinfo is None:  # as some databases return it
                 ends = ends.replace(tzinfo=datetime.UTC)
-            self.started_at = ends.timestamp() - self.airflow_timeout
-        self.deadline = self.started_at + self.timeout
-        with suppress(PromptLayerError):  # else it is no id, and the wait says so
-            self.workflow_version_execution_id = self.job().id  # rendered as text
-        async for fired in super().run():
-            yield fired
+            began_at = ends.timestamp() - self.airflow_timeout
+        run = WorkflowRun(execution_id(self.workflow_version_execution_id))
+        return PollState(run, began_at, began_at + self.timeout)

@@ -110,7 +110,7 @@ def run_task(
         args = task.start_trigger_args
         event = asyncio.run(first_event(trigger := started_by_airflow(args)))
         if isinstance(event, TaskSuccessEvent):
-            return Ending("success", "", trigger.workflow_version_execution_id, ti.xcoms, 0)
+            return Ending("success", "", trigger.state.job.id, ti.xcoms, 0)
         resume = (args.next_method, {**(args.next_kwargs or {}), "event": event.payload})
     while True:
         visits += 1
@@ -123,9 +123,7 @@ def run_task(
         except TaskDeferred as deferral:
             event = asyncio.run(first_event(trigger := rebuilt(deferral.trigger)))
             if isinstance(event, TaskSuccessEvent):
-                return Ending(
-                    "success", "", trigger.workflow_version_execution_id, ti.xcoms, visits
-                )
+                return Ending("success", "", trigger.state.job.id, ti.xcoms, visits)
             resume = (deferral.method_name, {**(deferral.kwargs or {}), "event": event.payload})
             continue
         except RescheduleException as rescheduled:

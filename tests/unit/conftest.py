@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -75,20 +76,27 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def no_scheduler_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back from a deferral at once: here is no scheduler that could be overtaken."""
-    monkeypatch.setattr("airflow_provider_promptlayer.bases.waiter.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_promptlayer.bases.deferral.SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not pause for long after trouble: how long belongs to the tests of the pure decision."""
-    monkeypatch.setattr("airflow_provider_promptlayer.polling.poller._MAX_BACKOFF", 0.02)
-    monkeypatch.setattr("airflow_provider_promptlayer.polling.retries._FIRST_PAUSE", 0.01)
+    from airflow_provider_promptlayer.polling.retries import RetryPolicy
+
+    pause = RetryPolicy.pause
+
+    def short_pause(policy: RetryPolicy, *args: Any, **kwargs: Any) -> float:
+        return pause(replace(policy, longest_pause=0.02), *args, **kwargs)
+
+    monkeypatch.setattr(RetryPolicy, "pause", short_pause)
 
 
 @pytest.fixture(autouse=True)
 def no_brake_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of this test may have the port of one that told its clients to wait for an hour."""
-    monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._throttles", WeakKeyDictionary())
+    throttles = "airflow_provider_promptlayer.hooks.connection._throttles"
+    monkeypatch.setattr(throttles, WeakKeyDictionary())
 
 
 @pytest.fixture

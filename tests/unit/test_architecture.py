@@ -161,9 +161,7 @@ POLLS: dict[str, Callable[[Poller, float], PollDecision]] = {
 @pytest.mark.parametrize("row", table("the poll shows"), ids=lambda row: row["the poll shows"])
 def test_what_follows_from_a_poll(row: dict[str, str]) -> None:
     for column, now in (("time is left", 500.0), ("time is up", 1000.0)):
-        poller = Poller(
-            "job 1", PollSchedule(10.0), started_at=0.0, deadline=1000.0, max_outage=60.0
-        )
+        poller = Poller("job 1", PollSchedule(10.0), began_at=0.0, deadline=1000.0, max_outage=60.0)
         try:
             decision = POLLS[row["the poll shows"]](poller, now)
         except (PromptLayerServerError, PromptLayerAuthError):

@@ -20,6 +20,7 @@ import requests
 from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
 from support.clocks import Leap, timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
+from support.waits import trigger_for
 
 from airflow_provider_promptlayer import transport, version_compat
 from airflow_provider_promptlayer.api import arguments
@@ -29,6 +30,8 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.submission.batch import WorkflowRuns
 from airflow_provider_promptlayer.testing import (
     Close,
     Huge,
@@ -291,7 +294,6 @@ class TestProgress:
         log: Callable[[], str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("airflow_provider_promptlayer.polling.poller._MAX_BACKOFF", 0.02)
         server.script(Reply(502), method="GET", after=2, times=30)  # some for each watcher
         assert (
             run(numbered(30), workflow_id_or_name="Slow", deferrable=deferrable).kind == "success"
@@ -924,7 +926,7 @@ class TestTrouble:
         server.script(late, method="GET", times=None)
         asked: list[int] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("airflow_provider_promptlayer.bases.batch_results._LATE_PATIENCE", 0.0)
+            patch.setattr(retries, "FETCHING_LATE", retries.FETCHING_LATE.within(0.0))
             ending = run(
                 numbered(50),
                 deferrable=deferrable,
@@ -1224,7 +1226,7 @@ class TestCrashes:
 
     def test_delivered_is_noted_after_delivery(self, server: LocalPromptLayer) -> None:
         class Undelivered(PromptLayerRunWorkflowBatchOperator):
-            def deliver(self, *_: Any) -> Any:
+            def push_result(self, *_: Any) -> Any:
                 raise ConnectionError("XCom is away")
 
         store = Store()
@@ -1405,8 +1407,9 @@ class TestElsewhere:
         log: Callable[[], str],
     ) -> None:
         """Where that is out of reach, no other PromptLayer is asked instead."""
-        monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._READ_AGAIN_SECONDS", 0.0)
-        monkeypatch.setattr("airflow_provider_promptlayer.polling.poller._MAX_BACKOFF", 0.02)
+        monkeypatch.setattr(
+            "airflow_provider_promptlayer.hooks.connection._READ_AGAIN_SECONDS", 0.0
+        )
 
         def move(_: Any) -> Close:
             monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", there.airflow_connection_json)
@@ -1488,9 +1491,9 @@ class TestKilled:
         started_when_killed = []
 
         class Killed(PromptLayerRunWorkflowBatchOperator):
-            def trigger(self, *args: Any, **kwargs: Any) -> Any:
+            def trigger(self, **kwargs: Any) -> Any:
                 started_when_killed.append(len(starts(server)))
-                return super().trigger(*args, **kwargs)
+                return super().trigger(**kwargs)
 
         def run_it(hook: PromptLayerHook, call: Any) -> int:
             run_id = start_run(hook, call)
@@ -1518,9 +1521,7 @@ class TestKilled:
     def test_in_the_triggerer(
         self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
     ) -> None:
-        trigger = PromptLayerWorkflowBatchTrigger(
-            workflow_version_execution_ids=[7, 8], until=0, batch_id="b"
-        )
+        trigger = trigger_for(PromptLayerWorkflowBatchTrigger, WorkflowRuns([7, 8]))
         asyncio.run(trigger.on_kill())
         said = capsys.readouterr().out + caplog.text
         assert "Batch of 2 workflow runs was going on when the task was deferred" in said
@@ -1530,11 +1531,10 @@ class TestKilled:
 class TestTrigger:
     @staticmethod
     def fire(run_ids: Sequence[int], until: int = 0, **how: Any) -> dict[str, Any]:
-        trigger = PromptLayerWorkflowBatchTrigger(
-            workflow_version_execution_ids=run_ids,
-            until=until,
-            batch_id="b",
-            **{"poke_interval": 0.1, "deadline": time.time() + 100, **how},
+        trigger = trigger_for(
+            PromptLayerWorkflowBatchTrigger,
+            WorkflowRuns(run_ids, until),
+            **{"poke_interval": 0.1, **how},
         )
 
         async def first() -> Any:
@@ -1696,5 +1696,5 @@ class TestWithoutNotes:
         began = time.time()
         with pytest.raises(TaskDeferred) as deferral:
             operator.execute(context)
-        deadline = deferral.value.trigger.serialize()[1]["deadline"]
+        deadline = deferral.value.trigger.serialize()[1]["state"]["deadline"]
         assert deadline - began == pytest.approx(waits, abs=5.0)

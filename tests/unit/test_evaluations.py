@@ -28,6 +28,7 @@ from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
 )
+from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerTableOperationSensor
 from airflow_provider_promptlayer.testing import (
     Close,
@@ -40,7 +41,6 @@ from airflow_provider_promptlayer.testing import (
     Sheet,
     Table,
 )
-from airflow_provider_promptlayer.triggers import base
 
 TRIGGERS_ARE_TOLD = hasattr(BaseTrigger, "on_kill")
 """Whether this Airflow tells a trigger that a user has ended its task."""
@@ -820,7 +820,7 @@ class TestGate:
         status: int,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("airflow_provider_promptlayer.hooks.evaluations.PATIENCE", 0.1)
+        monkeypatch.setattr(retries, "EXPLAINING", retries.EXPLAINING.within(0.1))
 
         def fault(request: Any) -> Reply | None:
             return Reply(status) if request.raw_path.partition("?")[0].endswith(path) else None
@@ -949,7 +949,7 @@ class TestManyRows:
     def test_pages_that_cannot_be_had(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_promptlayer.hooks.evaluations.PATIENCE", 0.1)
+        monkeypatch.setattr(retries, "EXPLAINING", retries.EXPLAINING.within(0.1))
 
         def fault(request: Any) -> Reply | None:
             return Reply(500) if "cursor" in request.query else None
@@ -1167,7 +1167,8 @@ class TestKilled:
 
         monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
         monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", True)
-        monkeypatch.setattr(base, "_CANCEL_PATIENCE", 0.5)
+        for policy in ("ASKING_AIRFLOW", "CANCELLING_IN_TRIGGERER"):
+            monkeypatch.setattr(retries, policy, getattr(retries, policy).within(0.5))
         asyncio.run(trigger.on_kill())
         goes_on = ("deferred", "unknown", *(("running", "queued", None) if reattach else ()))
         assert is_cancelled(server) == (state not in goes_on)
@@ -1440,7 +1441,7 @@ class TestInADag:
             start.operator(task_id="t", **start.arguments("good"), fail_on="any_node")
 
     def test_mode_reschedule_is_refused(self, start: Start) -> None:
-        with pytest.raises(PromptLayerInvalidInputError, match="at each look"):
+        with pytest.raises(PromptLayerInvalidInputError, match="at each poll"):
             start.operator(
                 task_id="t", **start.arguments("good"), mode="reschedule", deferrable=False
             )

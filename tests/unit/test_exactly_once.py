@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -24,10 +25,11 @@ from airflow.providers.common.compat.sdk import (
 )
 from support.clocks import timed_by_looks
 from support.modes import Ending, FakeTaskInstance, Store, epoch, run_task
+from support.waits import state_for
 
 from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.exceptions import (
-    PromptLayerError,
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
     PromptLayerUnreachableError,
@@ -38,7 +40,6 @@ from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerWorkflowResultsOperator,
 )
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.submission import task_state
 from airflow_provider_promptlayer.submission.reattach import (
     Plan,
     SubmissionPhase,
@@ -286,7 +287,7 @@ class TestReattach:
         server.script(Reply(429, "{}", {"Retry-After": "3600"}), method="POST")
         first = attempt(store)
         assert (first.kind, server.count("POST")) == ("failed", 1)
-        assert "3600 s" in first.message
+        assert "1 hour" in first.message
         assert attempt(store, number=2).kind == "success"
 
     def test_a_refused_start_leaves_nothing_behind(self, server: LocalPromptLayer) -> None:
@@ -345,7 +346,8 @@ class TestReattach:
     def test_a_store_that_cannot_be_written_after_the_start_loses_nothing(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(task_state, "_PATIENCE", 0.0)
+        policy = replace(retries.WRITING_TASK_STATE, give_up_after=0.0)
+        monkeypatch.setattr(retries, "WRITING_TASK_STATE", policy)
 
         class Full(Store):
             def set(self, key: str, value: Any) -> None:
@@ -517,7 +519,7 @@ class TestResending:
         """A retry of the task comes later than this call may wait."""
         with (
             Script(http(status, "{}", "Retry-After: 3600"), ACCEPTED) as server,
-            pytest.raises(PromptLayerTransientError, match="3600 s") as raised,
+            pytest.raises(PromptLayerTransientError, match="1 hour") as raised,
         ):
             start(server.url)
         assert server.starts == 1
@@ -549,24 +551,24 @@ class TestResending:
         busy = http("429 Too Many Requests", "", "Retry-After: 0")
         with Script(*[busy] * 9) as server, pytest.raises(PromptLayerTransientError):
             start(server.url)
-        assert server.starts == retries.MAX_SENDS
+        assert server.starts == retries.SUBMITTING.attempts
 
     def test_a_refused_connection_is_tried_again(
         self, start: Callable[..., int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        seen: list[PromptLayerError] = []
+        seen: list[Exception] = []
 
-        def note(error: PromptLayerError, sent: int) -> float | None:
+        def is_retried(error: Exception) -> bool:
             seen.append(error)
-            return 0.0 if sent < 3 else None
+            return retries.started_nothing(error)
 
-        monkeypatch.setattr("airflow_provider_promptlayer.hooks.base.resend_after", note)
+        policy = replace(retries.SUBMITTING, attempts=4, retries=is_retried)
+        monkeypatch.setattr(retries, "SUBMITTING", policy)
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             with pytest.raises(PromptLayerUnreachableError):
                 start(f"http://127.0.0.1:{unused.getsockname()[1]}")
         assert [type(error) for error in seen] == [PromptLayerUnreachableError] * 3
-        assert retries.resend_after(seen[0], 1) is not None
 
 
 class TestKilled:
@@ -628,13 +630,7 @@ def test_a_blip_after_the_deadline_does_not_lose_a_run_that_ended(
     """The triggerer saw it end in time, and only fetching the outputs meets trouble."""
     run_id = server.start_execution("Digest")
     long_ago = time.time() - 600
-    waiting = {
-        "version": 1,
-        "job": {"workflow_version_execution_id": run_id},
-        "started_at": long_ago,
-        "deadline": long_ago + 300,
-        "outage_since": None,
-    }
+    waiting = state_for(WorkflowRun(run_id), began_at=long_ago, deadline=long_ago + 300)
     event = {"version": 1, "id": run_id, "outcome": "ended", "message": ""}
     server.script(Reply(502))
 
@@ -756,7 +752,7 @@ class TestExecutionTimeout:
             with pytest.raises(TaskDeferred) as deferral:
                 operator.execute(context)
         kwargs = deferral.value.trigger.serialize()[1]
-        return float(kwargs["deadline"]) - began.timestamp()
+        return float(kwargs["state"]["deadline"]) - began.timestamp()
 
     @pytest.mark.parametrize(("allowed", "waits"), [(1000.0, 940.0), (80.0, 60.0)])
     def test_the_wait_ends_before_it_where_it_counts(

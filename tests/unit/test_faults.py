@@ -28,7 +28,9 @@ from support.modes import (
     rebuilt,
     run_task,
 )
+from support.waits import state_for, trigger_for
 
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunWorkflowBatchOperator,
@@ -460,7 +462,7 @@ def test_a_redirect_is_not_followed(mode: str, status: int, server: LocalPromptL
 def test_a_corrected_host_is_noticed(
     mode: str, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_promptlayer.hooks.base._READ_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_promptlayer.hooks.connection._READ_AGAIN_SECONDS", 0.0)
     with LocalPromptLayer(WORKFLOWS) as right:
         run_id = right.start_execution("Done")
 
@@ -550,7 +552,7 @@ class TestUnusableConnection:
                 return Reply(204) if step == "goes well" else None
 
             server.script(play, times=None)
-            payload: dict[str, Any] = asyncio.run(first_event(trigger_for(run_id))).payload
+            payload: dict[str, Any] = asyncio.run(first_event(trigger_of(run_id))).payload
             return payload
 
         return event
@@ -681,7 +683,7 @@ def test_waits_on_one_connection_slow_down_together(server: LocalPromptLayer) ->
 
     async def some_wait() -> None:
         waits = [
-            asyncio.create_task(first_event(trigger_for(run_id, deadline=time.time() + 7200)))
+            asyncio.create_task(first_event(trigger_of(run_id, deadline=time.time() + 7200)))
             for run_id in run_ids
         ]
         await asyncio.to_thread(server.wait_for, lambda: refusal.is_used_up, PATIENCE)
@@ -706,15 +708,15 @@ def test_a_brake_is_let_go_where_the_clock_is_set_back() -> None:
     assert brake.delay(now=10_010.0) == 20.0
 
 
-def trigger_for(run_id: int, **arguments: Any) -> PromptLayerWorkflowTrigger:
-    return PromptLayerWorkflowTrigger(
-        workflow_version_execution_id=run_id, poke_interval=POKE_INTERVAL, **arguments
+def trigger_of(run_id: int, **arguments: Any) -> Any:
+    return trigger_for(
+        PromptLayerWorkflowTrigger, WorkflowRun(run_id), poke_interval=POKE_INTERVAL, **arguments
     )
 
 
 def test_a_wait_that_is_taken_over_keeps_its_deadline(server: LocalPromptLayer, leap: Leap) -> None:
     run_id = server.start_execution("Never done")
-    trigger = trigger_for(run_id, deadline=time.time() + 1000.0)
+    trigger = trigger_of(run_id, deadline=time.time() + 1000.0)
 
     async def killed() -> None:
         wait = asyncio.create_task(first_event(trigger))
@@ -749,13 +751,7 @@ BAD_EVENTS: dict[str, Any] = {
 def test_an_event_that_is_not_understood_is_a_failure(event: Any, server: LocalPromptLayer) -> None:
     run_id = server.start_execution("Done")
     task = PromptLayerWorkflowSensor(task_id="task", workflow_version_execution_id=run_id)
-    waiting = {
-        "version": 1,
-        "job": {"workflow_version_execution_id": run_id},
-        "started_at": time.time(),
-        "deadline": time.time() + 60,
-        "outage_since": None,
-    }
+    waiting = state_for(WorkflowRun(run_id))
     context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
     with pytest.raises(AirflowException, match="triggerer"):
         task.resume_execution("execute_complete", {"waiting": waiting, "event": event}, context)

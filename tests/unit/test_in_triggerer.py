@@ -197,14 +197,14 @@ class TestEnd:
     def test_keeps_away_from_the_scheduler(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_promptlayer.bases.waiter.SETTLE_SECONDS", 1000.0)
+        monkeypatch.setattr("airflow_provider_promptlayer.bases.deferral.SETTLE_SECONDS", 1000.0)
         server.script(RUNNING, times=1)
         with pytest.raises(TaskDeferred) as deferral:
             make(server.start_execution("Good"), end_from_trigger=True)().execute(
                 {"ti": FakeTaskInstance()}  # type: ignore[typeddict-item]
             )
         kwargs = deferral.value.trigger.serialize()[1]
-        assert kwargs["next_poll_at"] - kwargs["started_at"] >= 1000.0
+        assert kwargs["next_poll_at"] - kwargs["state"]["began_at"] >= 1000.0
 
     def test_a_triggerer_of_an_earlier_release_takes_a_plain_wait(
         self, server: LocalPromptLayer
@@ -392,7 +392,7 @@ class TestStart:
         trigger.timeout_after = ends.replace(tzinfo=zone)
         with pytest.raises(TimeoutError):
             asyncio.run(asyncio.wait_for(first_event(trigger), 0.3))
-        assert trigger.deadline == pytest.approx(ends.timestamp() - 60)
+        assert trigger.state.deadline == pytest.approx(ends.timestamp() - 60)
 
         trigger = started_by_airflow(args)
         trigger.timeout_after = (now + datetime.timedelta(seconds=59)).replace(tzinfo=zone)

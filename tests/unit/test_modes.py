@@ -30,9 +30,10 @@ from support.modes import (
     rebuilt,
     run_task,
 )
+from support.waits import state_for
 
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
-from airflow_provider_promptlayer.polling import poller
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
@@ -196,13 +197,9 @@ class TestNeverEnding:
         """Else the worker and the triggerer hand it to and fro for ever."""
         run_id = promptlayer_server.start_execution("W")
         sensor = PromptLayerWorkflowSensor(task_id="t", workflow_version_execution_id=run_id)
-        waiting = {
-            "version": 1,
-            "job": {"workflow_version_execution_id": run_id},
-            "started_at": time.time() - 20.0,
-            "deadline": time.time() - 10.0,
-            "outage_since": None,
-        }
+        waiting = state_for(
+            WorkflowRun(run_id), began_at=time.time() - 20.0, deadline=time.time() - 10.0
+        )
         ended = WaitEvent(run_id, Outcome.ENDED, "").payload()
         with pytest.raises(AirflowSensorTimeout, match="within 10 s"):
             sensor.resume_execution(
@@ -220,13 +217,7 @@ class TestNeverEnding:
             task_id="t", workflow_version_execution_id=run_id, deferrable=True, poke_interval=100.0
         )
         now = time.time()
-        waiting = {
-            "version": 1,
-            "job": {"workflow_version_execution_id": run_id},
-            "started_at": now,
-            "deadline": now + 1000.0,
-            "outage_since": None,
-        }
+        waiting = state_for(WorkflowRun(run_id), began_at=now, deadline=now + 1000.0)
         ended = WaitEvent(run_id, Outcome.ENDED, "").payload()
         with pytest.raises(TaskDeferred) as left:
             sensor.resume_execution(
@@ -249,17 +240,13 @@ class TestNeverEnding:
                 "execute_complete",
                 {
                     "event": WaitEvent(run_id, Outcome.ENDED, "").payload(),
-                    "waiting": {
-                        "version": 1,
-                        "job": {"workflow_version_execution_id": run_id},
-                        "started_at": deadline - 2000.0,
-                        "deadline": deadline,
-                        "outage_since": None,
-                    },
+                    "waiting": state_for(
+                        WorkflowRun(run_id), began_at=deadline - 2000.0, deadline=deadline
+                    ),
                 },
                 {"ti": FakeTaskInstance()},  # type: ignore[typeddict-item]
             )
-        assert left.value.trigger.serialize()[1]["deadline"] == deadline
+        assert left.value.trigger.state.last_deadline == deadline
 
     @pytest.mark.parametrize(("task_mode", "visits"), [("poke", 1), ("deferred", 2)])
     def test_worker_visits(
@@ -333,7 +320,6 @@ def test_another_web_server_is_called_that(
 
 
 def test_unknown_connection_says_so(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poller, "_MAX_BACKOFF", 0.02)  # a triggerer asks Airflow five times
     ending = wait(mode, 1)
     # A task may be tried again: somebody may add the connection, or Airflow could not look.
     assert ending.kind == ("failed for good" if "hook" in mode else "failed")
@@ -408,7 +394,7 @@ class TestPace:
         self, run_id: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Else Airflow takes the task for one that was killed (apache/airflow issue 66374)."""
-        monkeypatch.setattr("airflow_provider_promptlayer.bases.waiter.SETTLE_SECONDS", 1000.0)
+        monkeypatch.setattr("airflow_provider_promptlayer.bases.deferral.SETTLE_SECONDS", 1000.0)
         before = time.time()
         left: Any = self.leaves(run_id, poke_interval=0.1, timeout=500)
         assert left.trigger.serialize()[1]["next_poll_at"] >= before + 1000.0
@@ -540,3 +526,16 @@ class TestResumedWithTheEventAlone:
         context: Any = {"ti": FakeTaskInstance()}
         with pytest.raises(AirflowException, match=r"no output node|event is not"):
             sensor.resume_execution("execute_complete", {"event": "success"}, context)
+
+
+def test_a_poke_by_hand_polls_once(
+    promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+) -> None:
+    run_id = promptlayer_server.start_execution("Good")
+    sensor = PromptLayerWorkflowSensor(task_id="task", workflow_version_execution_id=run_id)
+    context: Any = {"ti": FakeTaskInstance()}
+    promptlayer_server.script(Reply(503), Reply(202, "{}"), times=1)
+    pokes = [sensor.poke(context) for _ in range(3)]
+    assert [poke.is_done for poke in pokes] == [False, False, True]
+    assert pokes[-1].xcom_value == run_id
+    assert promptlayer_server.count() == 3

@@ -20,14 +20,18 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 from support.modes import FakeTaskInstance, rebuilt
+from support.waits import trigger_for
 
 from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.tables import SheetOperation
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerTransientError,
     PromptLayerUnknownConnectionError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.polling import poller as api_waiting
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.submission.batch import WorkflowRuns
 from airflow_provider_promptlayer.testing import (
     Column,
     LocalPromptLayer,
@@ -37,7 +41,7 @@ from airflow_provider_promptlayer.testing import (
     Table,
     Workflow,
 )
-from airflow_provider_promptlayer.triggers import base, on_kill
+from airflow_provider_promptlayer.triggers import on_kill
 from airflow_provider_promptlayer.triggers.promptlayer import (
     PromptLayerTableOperationTrigger,
     PromptLayerWorkflowBatchTrigger,
@@ -95,8 +99,6 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     )
     monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", True)
     monkeypatch.setattr(on_kill, "_GATHER_SECONDS", 0.0)
-    monkeypatch.setattr(on_kill, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(api_waiting, "_MAX_BACKOFF", 0.01)
     yield supervisor
     supervisor.answers.set()
 
@@ -124,11 +126,10 @@ def waiting(
 ) -> Any:
     """Return the trigger of a task's own operation."""
     trigger = rebuilt(
-        PromptLayerTableOperationTrigger(
-            table_id=TABLE.id,
-            sheet_id=sheet.id,
-            operation_id=server.start_operation(TABLE.id, sheet.id),
-            **{"poke_interval": 0.01, "cancel_on_kill": True, **how},
+        trigger_for(
+            PromptLayerTableOperationTrigger,
+            SheetOperation(TABLE.id, sheet.id, server.start_operation(TABLE.id, sheet.id)),
+            **{"poke_interval": 0.01, "submitted_by_this_task": True, **how},
         )
     )
     trigger.task_instance = TriggererTaskInstance(map_index=map_index)
@@ -230,7 +231,7 @@ class TestRepeatedCancels:
         self, server: LocalPromptLayer, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Longer than Airflow waits: the trigger has ended by the time of the answer."""
-        monkeypatch.setattr(on_kill, "_AIRFLOWS_PATIENCE", 0.05)
+        monkeypatch.setattr(on_kill, "_ON_KILL_SECONDS", 0.05)
         supervisor.answers.clear()
 
         async def play() -> None:
@@ -380,7 +381,7 @@ class TestTheQuestion:
         log: Callable[[], str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(base, "_CANCEL_PATIENCE", 0.1)
+        monkeypatch.setattr(retries, "ASKING_AIRFLOW", retries.ASKING_AIRFLOW.within(0.1))
         supervisor.errors = [OSError("away")] * 100
         kill(server, waiting(server))
         assert not is_cancelled(server)
@@ -426,18 +427,14 @@ class TestTheQuestion:
         self, what: str, server: LocalPromptLayer, supervisor: Supervisor, log: Callable[[], str]
     ) -> None:
         run_id = server.start_execution(WORKFLOW.name)
-        how: dict[str, Any] = {"poke_interval": 0.01}
+        how: dict[str, Any] = {"poke_interval": 0.01, "submitted_by_this_task": True}
         trigger: Any = {
-            "sensor": lambda: waiting(server, cancel_on_kill=False),
-            "workflow run": lambda: PromptLayerWorkflowTrigger(
-                workflow_version_execution_id=run_id, cancel_on_kill=True, **how
+            "sensor": lambda: waiting(server, submitted_by_this_task=False),
+            "workflow run": lambda: trigger_for(
+                PromptLayerWorkflowTrigger, WorkflowRun(run_id), **how
             ),
-            "batch": lambda: PromptLayerWorkflowBatchTrigger(
-                workflow_version_execution_ids=[run_id],
-                until=0,
-                batch_id="b",
-                cancel_on_kill=True,
-                **how,
+            "batch": lambda: trigger_for(
+                PromptLayerWorkflowBatchTrigger, WorkflowRuns([run_id]), **how
             ),
         }[what]()
         trigger.task_instance = TriggererTaskInstance()
@@ -464,7 +461,7 @@ class TestTheQuestion:
             {"dag_id": "dag", "task_ids": ["task"], "run_ids": ["manual__1"], "map_index": None}
         ]
         assert [
-            server.operations[trigger.operation_id].cancelled_at is None for trigger in triggers
+            server.operations[trigger.state.job.id].cancelled_at is None for trigger in triggers
         ] == [False, True, False, False]
 
     def test_joins_none_that_was_asked_before(
@@ -575,9 +572,10 @@ class TestAClear:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", keeps)
-        trigger = PromptLayerWorkflowTrigger(
-            workflow_version_execution_id=7,
-            cancel_on_kill=True,
+        trigger = trigger_for(
+            PromptLayerWorkflowTrigger,
+            WorkflowRun(7),
+            submitted_by_this_task=True,
             reattaches_after_clear=reattaches_after_clear,
         )
         asyncio.run(trigger.on_kill())

@@ -9,15 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from support.modes import Ending, FakeTaskInstance, run_task
 
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.operators.promptlayer import (
-    PromptLayerRunReportOperator,
-    PromptLayerRunScorecardOperator,
-    PromptLayerRunTableOperator,
-    PromptLayerRunWorkflowBatchOperator,
     PromptLayerRunWorkflowOperator,
     PromptLayerWorkflowResultsOperator,
 )
@@ -338,33 +334,11 @@ def test_warning_of_the_api_is_logged(
 
 
 def test_mode_reschedule_is_refused_where_it_would_start_runs_again() -> None:
-    with pytest.raises(PromptLayerInvalidInputError, match="start a run at each look"):
+    with pytest.raises(PromptLayerInvalidInputError, match="start a run at each poll"):
         PromptLayerRunWorkflowOperator(
             task_id="t", workflow_id_or_name="x", deferrable=False, mode="reschedule"
         )
     PromptLayerRunWorkflowOperator(task_id="t", workflow_id_or_name="x", mode="reschedule")
-
-
-STARTING = [
-    (PromptLayerRunWorkflowOperator, {"workflow_id_or_name": "Digest"}),
-    (PromptLayerRunWorkflowBatchOperator, {"workflow_id_or_name": "Digest", "inputs": [{}]}),
-    (PromptLayerRunTableOperator, {"table_id": UUID, "sheet_id": UUID}),
-    (PromptLayerRunScorecardOperator, {"table_id": UUID, "sheet_id": UUID}),
-    (PromptLayerRunReportOperator, {"report_id": 1, "name": "nightly"}),
-]
-
-
-@pytest.mark.parametrize(
-    ("operator", "arguments"), STARTING, ids=lambda v: getattr(v, "__name__", "")
-)
-def test_a_poke_starts_nothing(
-    operator: Any, arguments: dict[str, Any], server: LocalPromptLayer
-) -> None:
-    """Nor does it call a batch that was never started done."""
-    task = operator(task_id="t", **arguments)
-    with pytest.raises(AirflowFailException, match="would start a run at each call"):
-        task.poke({"ti": FakeTaskInstance()})
-    assert server.count() == 0
 
 
 def test_unknown_fail_on_is_refused_at_parse_time() -> None:

@@ -107,7 +107,6 @@ PUBLIC = {
     f"{NAME}.triggers.promptlayer": [
         "PromptLayerReportTrigger",
         "PromptLayerScorecardTrigger",
-        "PromptLayerSheetCellsTrigger",
         "PromptLayerTableOperationTrigger",
         "PromptLayerWorkflowBatchTrigger",
         "PromptLayerWorkflowTrigger",

@@ -29,7 +29,6 @@ from unit.api.test_exceptions import CLASSES, make
 from airflow_provider_promptlayer import exceptions
 from airflow_provider_promptlayer.bases.task_errors import task_error
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
-from airflow_provider_promptlayer.polling import poller
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 from airflow_provider_promptlayer.version_compat import RescheduleException
@@ -108,7 +107,6 @@ def test_a_task_is_rescheduled_whatever_it_says_of_retries() -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
-    monkeypatch.setattr(poller, "_MAX_BACKOFF", 0.02)
     with new_server() as server:
         monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
         yield server

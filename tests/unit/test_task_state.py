@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,12 +26,11 @@ from support.modes import FakeTaskInstance, Store, epoch, first_event, rebuilt
 from support.starts import STARTS, Start
 
 from airflow_provider_promptlayer import transport, version_compat
-from airflow_provider_promptlayer.hooks import base as hooks_base
+from airflow_provider_promptlayer.hooks import connection as hooks_connection
 from airflow_provider_promptlayer.hooks import workflows as workflow_methods
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators import workflows as workflow_operators
-from airflow_provider_promptlayer.polling import poller as api_waiting
-from airflow_provider_promptlayer.submission import task_state
+from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.submission.reattach import SubmissionPhase, SubmissionRecord
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 from airflow_provider_promptlayer.transport import blocking
@@ -198,7 +198,8 @@ class TestNotesOfADeferral:
             ({"version": None}, "has version None"),
             ({"job": None}, "has no job"),
             ({"job": {"pipeline": 7}}, "it has pipeline"),
-            ({"started_at": None}, "has no started_at"),
+            ({"job_type": "Pipeline"}, "is about a Pipeline"),
+            ({"began_at": None}, "has no began_at"),
             ({"deadline": "soon"}, "has a deadline that is no number"),
             ({"outage_since": "noon"}, "has a outage_since that is no number"),
         ],
@@ -295,7 +296,6 @@ class TestApiServerAwayAfterTheStart:
     def test_for_a_while(
         self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(task_state, "_PAUSE", 0.01)
         store, ti = Away(3), FakeTaskInstance(max_tries=2)
         context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
         with pytest.raises(TaskDeferred):
@@ -307,7 +307,8 @@ class TestApiServerAwayAfterTheStart:
     def test_for_long(
         self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(task_state, "_PATIENCE", 0.0)
+        policy = replace(retries.WRITING_TASK_STATE, give_up_after=0.0)
+        monkeypatch.setattr(retries, "WRITING_TASK_STATE", policy)
         store = Away(math.inf)
         ti = FakeTaskInstance(try_number=3, max_tries=2)
         context: Any = {"ti": ti, "run_id": ti.run_id, "task_state_store": store}
@@ -368,10 +369,6 @@ class TestElsewhere:
         with new_server() as other:
             other.start_execution("good")  # it has a run 1 too
             yield other
-
-    @pytest.fixture(autouse=True)
-    def _short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api_waiting, "_MAX_BACKOFF", 0.02)
 
     @staticmethod
     def lead_to(server: LocalPromptLayer) -> None:
@@ -504,7 +501,7 @@ class TestElsewhere:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """Where it is out of reach, no other PromptLayer is asked instead; it may come back."""
-        monkeypatch.setattr(hooks_base, "_READ_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr(hooks_connection, "_READ_AGAIN_SECONDS", 0.0)
 
         def move() -> None:
             server.wait_for(lambda: server.count("GET") >= 2, 60.0)
@@ -518,4 +515,4 @@ class TestElsewhere:
         assert ending.kind == "failed", ending
         assert there.count() == 0
         log = capsys.readouterr().out + caplog.text
-        assert f"leads to {there.url} now. It goes on to be asked about" in log
+        assert f"leads to {there.url} now. PromptLayer is asked about it" in log

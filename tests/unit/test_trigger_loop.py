@@ -25,11 +25,11 @@ from typing import Any
 import pytest
 from airflow.triggers.base import TriggerEvent
 from support.modes import first_event
+from support.waits import trigger_for
 
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks import base as hook_module
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.polling import poller
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 from airflow_provider_promptlayer.transport import aio
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport
@@ -133,15 +133,11 @@ def airflow(server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch) -> Airflo
     return asked
 
 
-def trigger_for(run_id: int, **arguments: Any) -> PromptLayerWorkflowTrigger:
-    return PromptLayerWorkflowTrigger(
-        **{
-            "workflow_version_execution_id": run_id,
-            "promptlayer_conn_id": CONNECTION,
-            "poke_interval": 0.02,
-            "deadline": time.time() + 120,
-            **arguments,
-        }
+def trigger_of(run_id: int, **arguments: Any) -> Any:
+    return trigger_for(
+        PromptLayerWorkflowTrigger,
+        WorkflowRun(run_id),
+        **{"promptlayer_conn_id": CONNECTION, "poke_interval": 0.02, **arguments},
     )
 
 
@@ -151,9 +147,7 @@ def payload(event: TriggerEvent) -> dict[str, Any]:
 
 
 def start(run_ids: Iterable[int], **arguments: Any) -> list[asyncio.Task[TriggerEvent]]:
-    return [
-        asyncio.create_task(first_event(trigger_for(run_id, **arguments))) for run_id in run_ids
-    ]
+    return [asyncio.create_task(first_event(trigger_of(run_id, **arguments))) for run_id in run_ids]
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
@@ -217,7 +211,6 @@ def test_a_connection_that_cannot_be_read_for_a_moment_ends_no_wait(
     airflow: Airflow, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow's API server may say anything meanwhile."""
-    monkeypatch.setattr(poller, "_MAX_BACKOFF", 0.02)
     module = import_module("airflow.providers.common.compat.connection")
     read, troubles = module.get_async_connection, [PermissionError("no"), RuntimeError("no")]
 
@@ -227,7 +220,7 @@ def test_a_connection_that_cannot_be_read_for_a_moment_ends_no_wait(
         return await read(*args)
 
     monkeypatch.setattr(module, "get_async_connection", read_later)
-    event = asyncio.run(first_event(trigger_for(server.start_execution("Ended"))))
+    event = asyncio.run(first_event(trigger_of(server.start_execution("Ended"))))
     assert payload(event)["outcome"] == "ended"
     assert not troubles
 
@@ -347,7 +340,7 @@ def test_what_blocks_would_be_found(
     mistake(monkeypatch)
 
     async def main() -> None:
-        await first_event(trigger_for(run_id))
+        await first_event(trigger_of(run_id))
 
     assert slow_callbacks(main(), airflow, caplog) != []
     assert set(airflow.on_the_loop) & found
@@ -372,7 +365,7 @@ async def two_thousand_waits(server: LocalPromptLayer) -> None:
 
 
 def test_waits_share_a_logger() -> None:
-    assert trigger_for(1).log is trigger_for(2).log
+    assert trigger_of(1).log is trigger_of(2).log
 
 
 def open_files() -> int:
@@ -385,7 +378,7 @@ def test_ten_thousand_triggers_leave_nothing(
 ) -> None:
     caplog.set_level(logging.ERROR)
     # What stays for the whole process is imported and opened.
-    asyncio.run(first_event(trigger_for(server.start_execution("Ended"))))
+    asyncio.run(first_event(trigger_of(server.start_execution("Ended"))))
     files, threads = open_files(), threading.active_count()
 
     async def main() -> None:

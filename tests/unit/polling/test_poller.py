@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -39,14 +40,14 @@ DONE = JobStatus(True, "2 of 2 nodes done")
 
 
 def wait_for(
-    schedule: PollSchedule | None = None, *, deadline: float | None = 3600.0, **options: Any
+    schedule: PollSchedule | None = None, *, deadline: float = 3600.0, **options: Any
 ) -> Poller:
     """Return a wait; ``deadline`` counts from its start."""
     return Poller(
         "workflow run 42",
         schedule or PollSchedule(10.0),
-        started_at=START,
-        deadline=None if deadline is None else START + deadline,
+        began_at=START,
+        deadline=START + deadline,
         **{"jitter": lambda: 1.0, **options},
     )
 
@@ -56,7 +57,7 @@ def wait_for(
 
 def moved(schedule: PollSchedule, count: int = 200) -> list[Poller]:
     return [
-        Poller(f"workflow run {n}", schedule, started_at=START, deadline=START + 3600)
+        Poller(f"workflow run {n}", schedule, began_at=START, deadline=START + 3600)
         for n in range(count)
     ]
 
@@ -145,11 +146,11 @@ def test_an_ending_counts_even_after_the_deadline() -> None:
         (100.0, 3600.0, 10.0),
         (3595.0, 3600.0, 5.0),
         (3599.75, 3600.0, 0.25),
-        (1e9, None, 10.0),
+        (1e9, math.inf, 10.0),
     ],
 )
 def test_the_last_look_is_taken_at_the_deadline(
-    elapsed: float, deadline: float | None, sleep: float
+    elapsed: float, deadline: float, sleep: float
 ) -> None:
     step = wait_for(deadline=deadline).on_status(RUNNING, now=START + elapsed)
     assert not step.is_done
@@ -267,7 +268,7 @@ def test_trouble_backs_off_and_never_looks_more_often_than_asked() -> None:
 
 
 def test_after_a_blip_a_long_wait_looks_again_soon() -> None:
-    wait = wait_for(PollSchedule(), deadline=None)
+    wait = wait_for(PollSchedule(), deadline=math.inf)
     now = START + 3600
     assert wait.on_status(RUNNING, now=now).sleep >= 48.0
     sleeps = [wait.on_error(PromptLayerServerError("HTTP 502"), now=now).sleep for _ in range(7)]
@@ -300,13 +301,11 @@ def test_the_backoff_starts_anew_after_an_answer() -> None:
         pytest.param(90.0, 3600.0, 1800.0, 90.0, id="as-asked"),
         pytest.param(90.0, 40.0, 1800.0, 40.0, id="capped-by-the-deadline"),
         pytest.param(5000.0, 3600.0, 1800.0, 1800.0, id="capped-by-the-outage"),
-        pytest.param(1e300, None, 1800.0, 1800.0, id="absurd"),
+        pytest.param(1e300, math.inf, 1800.0, 1800.0, id="absurd"),
         pytest.param(1e300, 60.0, 1e9, 60.0, id="absurd-and-deadline"),
     ],
 )
-def test_retry_after(
-    retry_after: float, deadline: float | None, max_outage: float, sleep: float
-) -> None:
+def test_retry_after(retry_after: float, deadline: float, max_outage: float, sleep: float) -> None:
     error = PromptLayerRateLimitError("429", status=429, retry_after=retry_after)
     step = wait_for(deadline=deadline, max_outage=max_outage).on_error(error, now=START)
     assert step.sleep == sleep

@@ -8,6 +8,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from support.quoting import TROUBLES, QuotingServer, forms
 
 from airflow_provider_promptlayer.exceptions import PromptLayerError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling import retries
 
 # Both are sent with a slash in them, which some servers write differently in JSON.
 KEY = "pl_geheim/0123456789"
@@ -51,7 +53,7 @@ def connection(
     }[request.param]
     fields = {"host": host, "password": KEY, "extra": {"timeout": 0.5, **extra}}
     # A start that did not arrive is sent again after pauses, which would tell nothing more.
-    monkeypatch.setattr("airflow_provider_promptlayer.polling.retries.MAX_SENDS", 1)
+    monkeypatch.setattr(retries, "SUBMITTING", replace(retries.SUBMITTING, attempts=1))
     monkeypatch.setenv("AIRFLOW_CONN_QUOTING", json.dumps({"conn_type": "promptlayer", **fields}))
 
 

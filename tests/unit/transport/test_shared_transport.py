@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from support.modes import first_event
+from support.waits import trigger_for
 
 from airflow_provider_promptlayer.api.http import Request
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerUnreachableError,
@@ -452,8 +454,11 @@ def test_who_queues_at_a_deadline_waits_for_one_timeout_more(
 
 
 async def end_of_trigger(run_id: int) -> str:
-    trigger = PromptLayerWorkflowTrigger(
-        workflow_version_execution_id=run_id, promptlayer_conn_id="deaf", deadline=time.time()
+    trigger = trigger_for(
+        PromptLayerWorkflowTrigger,
+        WorkflowRun(run_id),
+        promptlayer_conn_id="deaf",
+        deadline=time.time(),
     )
     return str((await first_event(trigger)).payload)
 

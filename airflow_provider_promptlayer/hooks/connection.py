@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Airflow connection of a hook: how it is read, when it is read again, where it may lead."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerAuthError,
+    PromptLayerConfigurationError,
+    PromptLayerError,
+    PromptLayerTransientError,
+    PromptLayerUnknownConnectionError,
+    PromptLayerUnreachableError,
+)
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.polling.schedule import CurrentThrottle, Throttle
+from airflow_provider_promptlayer.transport.settings import Settings, read_connection
+
+if TYPE_CHECKING:
+    import requests
+
+_known_settings: WeakKeyDictionary[Settings, ref[Settings]] = WeakKeyDictionary()
+"""The settings that hooks of this process use, each once. No key outlives its last user."""
+
+_throttles: WeakKeyDictionary[Settings, Throttle] = WeakKeyDictionary()
+"""Connection → the throttle of all waits in this process that use it."""
+
+_reading = threading.RLock()
+"""Held while a thread has Airflow read a connection: 3.0 and 3.1 mix up what two threads ask."""
+
+_READ_AGAIN_SECONDS = 60.0
+"""How often at most the connection is read again where PromptLayer is not reached through it."""
+
+
+class PromptLayerConnection(BaseHook):
+    """Read an Airflow connection, again where it may have changed, and check where it leads.
+
+    :param promptlayer_conn_id: id of an Airflow connection of type ``promptlayer``.
+    """
+
+    conn_name_attr = "promptlayer_conn_id"
+    default_conn_name = "promptlayer_default"
+    conn_type = "promptlayer"
+    hook_name = "PromptLayer"
+
+    def __init__(self, promptlayer_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.promptlayer_conn_id = promptlayer_conn_id
+        self._settings: Settings | None = None
+        self._read_at = 0.0  # by the monotonic clock
+        self.connection_was_there = False  # when an earlier process of the same wait read it
+        self._place: tuple[str, str] | None = None  # a base URL, and the job that is there
+        self._way_back = ""
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the extra fields of the connection form (Airflow 2; 3 reads the provider info)."""
+        from airflow_provider_promptlayer.hooks.connection_form import widgets
+
+        return widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return labels and hidden fields of the connection form."""
+        from airflow_provider_promptlayer.hooks.connection_form import FIELD_BEHAVIOUR
+
+        behaviour: Any = FIELD_BEHAVIOUR
+        return {key.replace("-", "_"): value for key, value in behaviour.items()}
+
+    def get_conn(self) -> requests.Session:
+        """Return a session for calls that this hook has no method for.
+
+        It adds the key to requests to PromptLayer and to no others, and has the connection's TLS
+        and proxy settings. The caller closes it and gives a ``timeout`` to each call.
+        """
+        from airflow_provider_promptlayer.transport.blocking import PromptLayerSession
+
+        return PromptLayerSession(self.settings)
+
+    @property
+    def settings(self) -> Settings:
+        """The connection as read on first use; blocking."""
+        return self._settings or self._read_first()
+
+    async def aget_settings(self) -> Settings:
+        """Return :attr:`settings`, without blocking the event loop."""
+        return self._settings or self._adopt(await self._aread_connection())
+
+    @property
+    def throttle(self) -> Throttle:
+        """What all waits of this process that use the same connection share."""
+        return CurrentThrottle(lambda: _throttles.setdefault(self.settings, Throttle()))
+
+    @property
+    def stays_at(self) -> str | None:
+        """The base URL of the only PromptLayer that may be asked, or None."""
+        return None if self._place is None else self._place[0]
+
+    def stay_at(self, base_url: str, *, about: str, way_back: str) -> None:
+        """Ask no other PromptLayer from now on, where an id means another job.
+
+        :param base_url: as in :class:`.Settings`.
+        :param about: the job that was started there, for messages.
+        :param way_back: what to do where the connection leads elsewhere.
+        :raises PromptLayerConfigurationError: if the connection leads elsewhere; also later.
+        """
+        self._place, self._way_back = (base_url, about), way_back
+        if self._settings is not None:
+            self._check_place(self._settings)
+
+    def _has_changed(self, error: PromptLayerError, used: Settings) -> bool:
+        """Return whether a call that failed is to be sent again, with another connection.
+
+        Reads the connection if it may have changed, unless another thread or coroutine that shares
+        the hook has done so.
+
+        :param error: the key was refused, or the host was not reached.
+        :param used: the connection of the failed call.
+        :raises Exception: why the connection cannot be read, where the key was refused.
+        """
+        if self._settings == used and self._may_have_changed(error):
+            try:
+                with _reading:
+                    if self._settings == used:
+                        self._use_if_new(self._read_connection())
+            except Exception:
+                if isinstance(error, PromptLayerUnreachableError):
+                    return False
+                raise
+        return self._says_changed(error, used)
+
+    async def _ahas_changed(self, error: PromptLayerError, used: Settings) -> bool:
+        """Do what :meth:`_has_changed` does, without blocking the event loop."""
+        if self._settings == used and self._may_have_changed(error):
+            try:
+                self._use_if_new(await self._aread_connection())
+            except PromptLayerError:
+                if isinstance(error, PromptLayerUnreachableError):
+                    return False
+                raise
+        return self._says_changed(error, used)
+
+    def _may_have_changed(self, error: PromptLayerError) -> bool:
+        """Return whether to read the connection again: at once for a key, else once a minute."""
+        now = time.monotonic()
+        if isinstance(error, PromptLayerUnreachableError):
+            if now - self._read_at < _READ_AGAIN_SECONDS:
+                return False
+            self._read_at = now
+        return True
+
+    def _says_changed(self, error: PromptLayerError, used: Settings) -> bool:
+        if self._settings == used:
+            return False
+        self.log.warning(
+            "%s; the connection %r has changed meanwhile, so it is tried again.",
+            f"PromptLayer refused the API key (HTTP {error.status})"
+            if isinstance(error, PromptLayerAuthError)
+            else "PromptLayer was not reached",
+            self.promptlayer_conn_id,
+        )
+        return True
+
+    def _use_if_new(self, settings: Settings) -> None:
+        """Use the connection as it is now, unless it leads away from the job."""
+        if settings == self._settings:
+            return
+        if lost := self._lost(settings):
+            self.log.warning("%s PromptLayer is asked about it where it was started.", lost)
+            return
+        self._adopt(settings)
+
+    def _check_place(self, settings: Settings) -> None:
+        if lost := self._lost(settings):
+            raise PromptLayerConfigurationError(f"{lost} {self._way_back}")
+
+    def _lost(self, settings: Settings) -> str:
+        """Return what to say of a connection that leads to another place than ``stays_at``."""
+        if self._place is None or settings.base_url == self.stays_at:
+            return ""
+        base_url, about = self._place
+        return (
+            f"{about[:1].upper()}{about[1:]} was started at {base_url}, and the Airflow connection "
+            f"{self.promptlayer_conn_id!r} leads to {settings.base_url} now."
+        )
+
+    def _adopt(self, settings: Settings) -> Settings:
+        self._check_place(settings)
+        self._read_at = time.monotonic()
+        if settings.is_cleartext:
+            self.log.warning(
+                "Airflow connection %r sends the API key unencrypted to %s: use https.",
+                self.promptlayer_conn_id,
+                settings.base_url,
+            )
+        if settings.verify is False:
+            self.log.warning(
+                "Airflow connection %r does not verify TLS certificates: anybody on the way can "
+                "read the API key.",
+                self.promptlayer_conn_id,
+            )
+        # One object for all hooks: there is a hook for each of thousands of waits.
+        found = _known_settings.setdefault(settings, ref(settings))()
+        self._settings = settings if found is None else found
+        return self._settings
+
+    def _read_first(self) -> Settings:
+        with _reading:  # another thread may have read it meanwhile
+            return self._settings or self._adopt(self._read_connection())
+
+    def _read_connection(self) -> Settings:
+        with self._connection_errors():
+            return read_connection(self.get_connection(self.promptlayer_conn_id))
+
+    async def _aread_connection(self) -> Settings:
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        with self._connection_errors():
+            return read_connection(await get_async_connection(self.promptlayer_conn_id, type(self)))
+
+    @contextmanager
+    def _connection_errors(self) -> Iterator[None]:
+        """Turn what Airflow raises for a connection into this provider's errors."""
+        try:
+            yield
+        except PromptLayerError:
+            raise
+        except AirflowNotFoundException:
+            unknown = self._unknown_connection()
+            if self._settings is None and not self.connection_was_there:
+                raise unknown from None
+            # Airflow says the same where its server or a secrets backend could not be asked.
+            raise PromptLayerTransientError(str(unknown)) from None
+        except Exception as error:
+            # Whatever Airflow raises that cannot ask, which in 3.0 is no AirflowException.
+            raise self._unreadable_connection(error) from error
+
+    def _unreadable_connection(self, error: Exception) -> PromptLayerTransientError:
+        return PromptLayerTransientError(
+            f"Could not read the Airflow connection {self.promptlayer_conn_id!r}: "
+            f"{one_line(str(error))}"
+        )
+
+    def _unknown_connection(self) -> PromptLayerUnknownConnectionError:
+        return PromptLayerUnknownConnectionError(
+            f"There is no Airflow connection {self.promptlayer_conn_id!r}: add one of type "
+            "'promptlayer' with the API key as its password, or correct promptlayer_conn_id. "
+            "Airflow also says this of an AIRFLOW_CONN_… variable that it cannot parse."
+        )

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one poll loop, and its drivers.
+
+A loop is a generator (httpx writes its ``auth_flow`` in this way). It yields a :class:`.Call`, and
+is sent what the answer means, or has the error thrown in. Or it yields a :class:`.PollDecision`,
+and goes on when the note is logged and the seconds have passed. So each loop stands here once, and
+a driver is handed how to send and how to pause: the worker pauses by deferring, being rescheduled
+or sleeping, the triggerer by ``asyncio.sleep``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeAlias, TypeVar
+
+from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
+from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.job import L, RemoteJob
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.times import in_words
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
+from airflow_provider_promptlayer.polling.retries import RetryPolicy
+
+R = TypeVar("R")
+
+Loop: TypeAlias = Generator[Any, Any, R]
+"""Yields calls and :class:`.PollDecision`; a :class:`.CallFlow` is one that never pauses."""
+
+
+def poll_until_ended(poller: Poller, call: Call[L] | RemoteJob[L]) -> Loop[L]:
+    """Poll until the job has ended; return its last status.
+
+    :param call: asks for the status; or the job itself, where the driver knows how to ask.
+    :raises PromptLayerError: what :meth:`.Poller.on_status` and :meth:`.Poller.on_error` raise.
+    """
+    while True:
+        if (hold := poller.delay_before_poll(now=time.time())) > 0:
+            yield PollDecision(sleep=hold, is_hold=True)
+        try:
+            status: L = yield call
+        except PromptLayerError as error:
+            decision = poller.on_error(error, now=time.time())
+        else:
+            decision = poller.on_status(status, now=time.time())
+        yield decision
+        if decision.is_done:
+            return status
+
+
+def ask_with_backoff(
+    poller: Poller, call: Any, *, deadline: float = math.inf, asks_airflow: bool = False
+) -> Loop[Any]:
+    """Send a call until there is an answer, riding out trouble as a wait does; return the answer.
+
+    :param deadline: when to send no more, in seconds since the epoch.
+    :param asks_airflow: for the connection, say: an answer then ends no outage of PromptLayer.
+    :raises PromptLayerError: what :meth:`.Poller.on_error` raises.
+    :raises PromptLayerWaitTimeoutError: if there was no answer before the deadline.
+    """
+    while True:
+        if time.time() >= deadline:
+            raise PromptLayerWaitTimeoutError(
+                f"The time is up, and PromptLayer has not told everything about {poller.job}."
+            )
+        try:
+            answer = yield call
+        except PromptLayerError as error:
+            decision = poller.on_error(error, now=time.time())
+            sleep = max(0.0, min(decision.sleep, deadline - time.time()))
+            yield PollDecision(sleep=sleep, note=decision.note, is_trouble=True)
+        else:
+            if not asks_airflow:
+                yield poller.on_answer(now=time.time())
+            return answer
+
+
+def retried(policy: RetryPolicy, call: Any, *, says: str | None = None) -> Loop[Any]:
+    """Send a call until it succeeds or a policy gives up; return the answer.
+
+    :param says: the note of a pause, with the fields ``error``, ``sleep`` and ``give_up_after``.
+    :raises Exception: the last error.
+    """
+    began, failures = time.monotonic(), 0
+    while True:
+        try:
+            return (yield call)
+        except Exception as error:
+            failures += 1
+            sleep = policy.next_pause(failures, error, elapsed=time.monotonic() - began)
+            if sleep is None:
+                raise
+            note = says and says.format(
+                error=one_line(str(error)).rstrip("."),
+                sleep=sleep,
+                give_up_after=in_words(policy.give_up_after),
+            )
+        yield PollDecision(sleep=sleep, note=note, is_trouble=True)
+
+
+def drive(
+    loop: Loop[R],
+    send: Callable[[Any], Any],
+    pause: Callable[[PollDecision], None] = lambda decision: time.sleep(decision.sleep),
+) -> R:
+    """Run a loop or a :class:`.CallFlow` to its end, and return what it comes to.
+
+    :param send: sends a call, and returns what its answer means.
+    :param pause: acts on a decision. An exception of its own ends the loop.
+    """
+    try:
+        step = next(loop)
+        while True:
+            if isinstance(step, PollDecision):
+                pause(step)
+                step = next(loop)
+                continue
+            try:
+                answer = send(step)
+            except Exception as error:  # noqa: BLE001  # which ones it rides out is the loop's part
+                step = loop.throw(error)
+            else:
+                step = loop.send(answer)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+
+
+async def adrive(
+    loop: Loop[R],
+    send: Callable[[Any], Awaitable[Any]],
+    before_sleep: Callable[[PollDecision], None] = lambda _decision: None,
+) -> R:
+    """Do what :func:`drive` does, on an event loop.
+
+    :param before_sleep: is told each decision before its seconds are slept. It is no coroutine, as
+        each of thousands of waits would hold one for as long as it sleeps.
+    """
+    try:
+        step = next(loop)
+        while True:
+            if isinstance(step, PollDecision):
+                before_sleep(step)
+                if not step.is_done:
+                    await asyncio.sleep(step.sleep)
+                step = next(loop)
+                continue
+            try:
+                answer = await send(step)
+            except Exception as error:  # noqa: BLE001  # which ones it rides out is the loop's part
+                step = loop.throw(error)
+            else:
+                step = loop.send(answer)
+    except StopIteration as end:
+        result: R = end.value
+        return result

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a wait that travels: from the worker to the triggerer, and back to a worker.
+
+The trigger is handed it, and the deferral's own kwargs hold the same dict. Airflow keeps both in
+the metadata database, so another release may read them (a rolling upgrade).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
+
+from airflow_provider_promptlayer.api.errors import PromptLayerEventError
+from airflow_provider_promptlayer.api.fields import FieldError, Fields
+from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
+from airflow_provider_promptlayer.api.text import one_line
+
+J = TypeVar("J", bound=RemoteJob[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class PollState(Generic[J]):
+    """A wait so far. All times are seconds since the epoch.
+
+    :param job: what is waited for.
+    :param began_at: when the wait began.
+    :param deadline: when it ends without success; infinite where the caller keeps the time.
+    :param grace: seconds after the deadline in which trouble is still ridden out, see
+        :class:`.Poller`.
+    :param outage_since: since when the job's status could not be asked; None if it could.
+    :param fetch_outage_since: since when the results of a job that has ended could not be asked
+        for, which the triggerer never does: it counts from one worker to the next.
+    :param submitted_by_this_task: whether the job is the task's own, and ends with it.
+    :param base_url: where the job is; None if that is not known for certain.
+    """
+
+    job: J
+    began_at: float
+    deadline: float
+    grace: float = 0.0
+    outage_since: float | None = None
+    fetch_outage_since: float | None = None
+    submitted_by_this_task: bool = False
+    base_url: str | None = None
+
+    @property
+    def last_deadline(self) -> float:
+        """When no more is asked, whatever the last answer was."""
+        return self.deadline + self.grace
+
+    def payload(self) -> dict[str, Any]:
+        """Return the state as plain JSON."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        job = fields.pop("job")
+        return versioned({"job_type": type(job).__name__, "job": asdict(job), **fields})
+
+    @classmethod
+    def read(cls, kept: Any, *job_types: type[J]) -> PollState[J]:
+        """Return the state that was kept.
+
+        :param job_types: what may be waited for.
+        :raises PromptLayerEventError: if there is none that this release can read.
+        """
+        try:
+            state = read_persisted(kept, lambda fields: cls._read(fields, job_types))
+        except UnreadableError as error:
+            raise PromptLayerEventError(
+                f"The state of the wait, as it was kept when the task was deferred, {error.found}. "
+                f"{error.remedy}".rstrip()
+            ) from None
+        if state is None:
+            raise PromptLayerEventError("The task was resumed without the state of its wait.")
+        return state
+
+    @classmethod
+    def _read(cls, fields: Fields, job_types: Sequence[type[J]]) -> PollState[J]:
+        return cls(
+            _job(fields, job_types),
+            _time(fields, "began_at"),
+            _time(fields, "deadline"),
+            fields.number_or_none("grace") or 0.0,
+            fields.number_or_none("outage_since"),
+            fields.number_or_none("fetch_outage_since"),
+            fields.flag("submitted_by_this_task"),
+            fields.text_or_none("base_url"),
+        )
+
+
+def _job(fields: Fields, job_types: Sequence[type[J]]) -> J:
+    ids: Mapping[str, Any] | None = fields.mapping_or_none("job")
+    if ids is None:
+        raise FieldError("has no job")
+    types = {job_type.__name__: job_type for job_type in job_types}
+    job_type = types.get(kept := fields.text("job_type"))
+    if job_type is None:
+        raise FieldError(f"is about a {one_line(kept, 80)}, not about a {' or '.join(types)}")
+    try:
+        return job_type(**ids)
+    except TypeError:
+        raise FieldError(
+            f"names no {job_type.__name__}: it has {', '.join(sorted(ids)) or 'no ids'}"
+        ) from None
+
+
+def _time(fields: Fields, name: str) -> float:
+    value = fields.number_or_none(name)
+    if value is None:
+        raise FieldError(f"has no {name}")
+    return value
