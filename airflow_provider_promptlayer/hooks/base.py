@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.arguments import seconds
 from airflow_provider_promptlayer.api.errors import (
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
 T = TypeVar("T")
+
+Send: TypeAlias = Callable[[Call[Any]], Awaitable[Any]]
+"""Sends a call, and returns what its answer means."""
 
 _aio: ModuleType | None = None
 """The asynchronous transport, once it is imported."""
@@ -107,13 +110,12 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         """Hold the event loop's connection pool open, so that the calls within share it."""
         return _Lent(self)
 
-    def sender(
-        self, poller: Poller
-    ) -> AbstractAsyncContextManager[Callable[[Call[Any]], Awaitable[Any]]]:
-        """Hold the connection pool of one wait open; within, call it to send a call.
+    def sender(self, poller: Poller) -> AbstractAsyncContextManager[Send]:
+        """Hold the connection pool open for one wait, and return what sends its calls.
 
-        :param poller: says until when the wait needs an answer.
+        :param poller: says until when the wait needs an answer, and is told of the throttle.
         """
+        poller.throttle = self.throttle
         return _Sender(self, poller)
 
     # --- sending ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLaye
 from airflow_provider_promptlayer.api.flow import cancellation
 from airflow_provider_promptlayer.api.job import RemoteJob, summarized
 from airflow_provider_promptlayer.api.times import in_words
+from airflow_provider_promptlayer.hooks.base import Send
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent, event_for
@@ -245,7 +246,8 @@ class PromptLayerTrigger(BaseTrigger):
             warm_up(self.task_instance)
         poller = self._new_poller(job)
         hook = await self._begin(poller)
-        await self._until_ended(hook, poller, job)
+        async with hook.sender(poller) as send:
+            await self._until_ended(send, poller, job)
         return await self.ended(hook, job)
 
     async def _begin(self, poller: Poller) -> PromptLayerHook:
@@ -273,15 +275,14 @@ class PromptLayerTrigger(BaseTrigger):
             self._log_decision,
         )
 
-    async def _until_ended(
-        self, hook: PromptLayerHook, poller: Poller, job: RemoteJob[Any]
-    ) -> None:
-        """Poll until one job has ended."""
-        poller.throttle = hook.throttle
-        async with hook.sender(poller) as send:
-            await adrive(
-                poll_until_ended(poller, summarized(job.status_call())), send, self._on_decision
-            )
+    def _until_ended(self, send: Send, poller: Poller, job: RemoteJob[Any]) -> Awaitable[Any]:
+        """Poll until one job has ended.
+
+        No coroutine of its own, as thousands of waits would hold one each.
+        """
+        return adrive(
+            poll_until_ended(poller, summarized(job.status_call())), send, self._on_decision
+        )
 
     async def ended(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> TriggerEvent:  # noqa: ARG002
         """Return the event for a job that has ended: a worker reads how."""

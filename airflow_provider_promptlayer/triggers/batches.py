@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from airflow.triggers.base import TriggerEvent
+
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
     PromptLayerNotFoundError,
@@ -23,7 +25,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
+from airflow_provider_promptlayer.polling.poller import PollDecision
 from airflow_provider_promptlayer.submission.batch import WorkflowRuns
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger
 
@@ -66,17 +68,15 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         runs = ", ".join(map(str, self.state.job.workflow_version_execution_ids))
         return f"{super()._left(job)} Its runs: {runs}."
 
-    async def _until_ended(
-        self,
-        hook: PromptLayerHook,
-        poller: Poller,
-        job: RemoteJob[Any],  # noqa: ARG002 - the runs of the state
-    ) -> None:
+    async def _wait(self, job: RemoteJob[Any]) -> TriggerEvent:
+        poller = self._new_poller(job)
+        hook = await self._begin(poller)
         self._outage_since = poller.outage_since
         batch: WorkflowRuns = self.state.job
         runs, until = deque(batch.runs), batch.until
         if len(runs) > until:
             await self._until_few_are_left(hook, runs, until)
+        return await self.ended(hook, job)
 
     async def _until_few_are_left(
         self, hook: PromptLayerHook, runs: deque[WorkflowRun], until: int
@@ -86,8 +86,6 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         progress = _Progress(
             unfinished=len(runs), until=until, ended=self.ended_before, total=total
         )
-
-        until_ended = super()._until_ended
 
         async def watch() -> None:
             first = True
@@ -99,7 +97,8 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
                     await asyncio.sleep(poller.resume_delay(None, now=time.time()))
                     first = False
                 try:
-                    await until_ended(hook, poller, run)
+                    async with hook.sender(poller) as send:
+                        await self._until_ended(send, poller, run)
                 except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
                     self.log.warning("%s", error)
                 except PromptLayerOutageError as error:

@@ -1595,7 +1595,7 @@ class TestTrigger:
 
         server.script(late, times=None)
         began = time.time() + 3600.0
-        event = self.fire([*runs, endless], started_at=began, deadline=began + 500.0)
+        event = self.fire([*runs, endless], began_at=began, deadline=began + 500.0)
         assert event["outcome"] == "timed_out"
 
     def test_a_deadline_does_not_matter_to_those_that_may_be_left(
