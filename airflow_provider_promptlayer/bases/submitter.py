@@ -90,7 +90,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
         self.reattach = reattach
         self._task_state: RunState | None = None
         self._superseded: SubmissionRecord | None = None  # of what an earlier try had started
-        self._sent: str | None = None  # how to look for what a start that is being sent may start
+        self._sent: str | None = None  # how to find what the start that is being sent may start
         self._earlier_fingerprint: str | None = None  # by the earlier try that is gone back to
 
     @abstractmethod

@@ -139,7 +139,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         Rides out trouble in asking, as the sensor does.
 
         :param timeout: seconds to wait at most.
-        :param poke_interval: seconds between two looks; None for a pace that fits the work.
+        :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on: which failed cells count as a failure, see :data:`.FailOnCells`.
         :raises PromptLayerEvaluationFailedError: if it ended badly; has the counts.
@@ -324,7 +324,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         :param timeout: seconds to wait at most; to say why it does not pass may take two minutes
             more.
-        :param poke_interval: seconds between two looks; None for a pace that fits the work.
+        :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on_verdict: the verdicts that fail the gate; ``()`` for none.
         :param min_score: the score that is needed, on the scorecard's own scale. Left out for
@@ -461,7 +461,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         Rides out trouble in asking, as the sensor does.
 
         :param timeout: seconds to wait at most.
-        :param poke_interval: seconds between two looks; None for a pace that fits the work.
+        :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on: which failed cells count as a failure, see :data:`.FailOnCells`.
         :param min_score: the score that is needed, from 0 to 100. Left out for none; None is

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be asked of workflows: run one, look at a run, wait for it."""
+"""What can be asked of workflows: run one, get a run's results, wait for them."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
         Rides out trouble in asking, as the sensor does.
 
         :param timeout: seconds to wait at most.
-        :param poke_interval: seconds between two looks; None for a pace that fits the work.
+        :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on: which ending counts as a failure, see :data:`FailOn`.
         :raises PromptLayerRunFailedError: if the run ended badly; has the results.

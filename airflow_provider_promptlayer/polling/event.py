@@ -51,7 +51,7 @@ class Outcome(StrEnum):
 class WaitEvent:
     """The end of a wait in the triggerer.
 
-    :param subject_id: what was waited for.
+    :param external_id: the job's id.
     :param message: a line for people.
     :param error: the name of the exception's class, where that says more than the outcome.
     :param status: the HTTP status of the answer, or None where there was none.

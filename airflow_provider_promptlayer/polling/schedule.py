@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often to look at what is waited for."""
+"""How long to pause between two polls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPREAD: Final = 0.25
 
 
 class Throttle:
-    """Until when nothing is to be asked. Handed the time, as everything in here.
+    """Until when no request is to be sent. Handed the time, as everything in here.
 
     Shared by the waits of one process; a plain attribute, so that threads may share it too.
     """
@@ -24,23 +24,23 @@ class Throttle:
         self._jitter = jitter
 
     def hold_for(self, seconds: float, *, now: float) -> None:
-        """Keep everybody from asking for so many seconds."""
+        """Keep every wait from polling for so many seconds."""
         held = self._until if now >= self._since else 0.0  # else the clock was set back
         self._since, self._until = now, max(held, now + seconds)
 
     def delay(self, *, now: float) -> float:
-        """Return the seconds for which to hold a look; 0 if there is no need to.
+        """Return the seconds for which to put a poll off; 0 if there is no need to.
 
-        Each caller gets some more than the others, so that they do not all come back at once.
+        Each caller gets a different share on top, so that they do not all come back at once.
         """
         if now < self._since:
-            return 0.0  # the clock was set back: held until then, nobody would ask for as long
+            return 0.0  # the clock was set back, and every wait would be held for as long
         remaining = self._until - now
         return remaining * (1.0 + _SPREAD * self._jitter()) if remaining > 0 else 0.0
 
 
 class CurrentThrottle(Throttle):
-    """The brake of the connection that is in use at the time: a wait may go on with another key.
+    """The throttle of the connection that is in use at the time: a key may change in mid-wait.
 
     :param find: returns it.
     """
@@ -49,22 +49,22 @@ class CurrentThrottle(Throttle):
         self._find = find
 
     def hold_for(self, seconds: float, *, now: float) -> None:
-        """Keep everybody from asking for so many seconds."""
+        """Keep every wait from polling for so many seconds."""
         self._find().hold_for(seconds, now=now)
 
     def delay(self, *, now: float) -> float:
-        """Return the seconds for which to hold a poll; 0 if there is no need to."""
+        """Return the seconds for which to put a poll off; 0 if there is no need to."""
         return self._find().delay(now=now)
 
 
 SHORTEST_INTERVAL: Final = 2.0
-"""Seconds between two looks at the beginning, where no ``poke_interval`` is set."""
+"""Seconds between two polls at the beginning, where no ``poke_interval`` is set."""
 
 LONGEST_INTERVAL: Final = 60.0
-"""Seconds between two looks at most, where neither ``poke_interval`` nor ``max_wait`` is set."""
+"""Seconds between two polls at most, where neither ``poke_interval`` nor ``max_wait`` is set."""
 
 SHARE_OF_ELAPSED: Final = 1 / 20
-"""What an interval is of the time already waited: so late, in relation, an end is noticed."""
+"""An interval's share of the time already waited: an end is noticed so late, in relation."""
 
 AIRFLOWS_POKE_INTERVAL: Final = 60.0
 """The ``poke_interval`` of Airflow's sensors where none is set."""
@@ -75,15 +75,15 @@ _LONGEST_BACKOFF: Final = 365 * 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class PollSchedule:
-    """The time between two looks.
+    """The time between two polls.
 
-    Without a ``poke_interval`` the pace fits the work: the interval is a twentieth of the time
+    Without a ``poke_interval`` the interval grows with the wait: it is a twentieth of the time
     already waited, from 2 s to 60 s, less up to a fifth of it so that waits which began together
-    spread out. With one it is kept to exactly. ``exponential_backoff`` is Airflow's.
+    spread out. A ``poke_interval`` is kept to exactly. ``exponential_backoff`` is Airflow's.
 
-    :param poke_interval: seconds between two looks; None for a pace that fits the work, or for
-        Airflow's own 60 s with ``exponential_backoff``.
-    :param exponential_backoff: let the interval double from look to look, with jitter, as Airflow's
+    :param poke_interval: seconds between two polls; None for an interval that grows with the wait,
+        or for Airflow's own 60 s with ``exponential_backoff``.
+    :param exponential_backoff: let the interval double from poll to poll, with jitter, as Airflow's
         sensors do.
     :param max_wait: longest interval in seconds; None or 0 for none. Does not count for a
         ``poke_interval`` without ``exponential_backoff``, as in Airflow.
@@ -99,10 +99,10 @@ class PollSchedule:
         return self.poke_interval is None and not self.exponential_backoff
 
     def interval(self, elapsed: float, *, seed: str) -> float:
-        """Return the seconds until the next look.
+        """Return the seconds until the next poll.
 
-        Computed from the time waited so far and not from a count of looks, so that a wait taken
-        over by another process goes on at the pace that it had.
+        Computed from the time waited so far and not from a count of polls, so that a wait taken
+        over by another process keeps its intervals.
 
         :param elapsed: seconds since the wait began.
         :param seed: tells waits apart.
