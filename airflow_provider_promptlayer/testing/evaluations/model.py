@@ -18,7 +18,6 @@ from ..workflows.model import derived_id
 
 VERDICTS = ("pass", "warn", "fail", "error", "skipped")
 CALCULATION_STATUSES = ("queued", "running", "completed", "failed", "cancelled")
-ROWS_PAGING = ("both", "flat", "nested")
 
 
 @dataclass(frozen=True)
@@ -146,9 +145,6 @@ class Sheet:
         confirm_above: an operation on more cells than this needs a confirmation; ``None``: none
             does.
         status_lag: seconds for which an operation is still ``running`` after its last cell.
-        rows_paging: where a page of rows has ``next_cursor`` and ``has_more``: at the top level
-            (``flat``), as the description says; in an object ``pagination`` (``nested``), as
-            PromptLayer's libraries read it; or in ``both``.
 
     """
 
@@ -160,7 +156,6 @@ class Sheet:
     scorecard: Scorecard | None = None
     confirm_above: int | None = None
     status_lag: float = 0.0
-    rows_paging: str = "both"
 
     def __post_init__(self) -> None:
         where = f"sheet {self.title!r}"
@@ -168,9 +163,6 @@ class Sheet:
         _check_seconds(where, "status_lag", self.status_lag)
         if self.row_count < 0:
             raise ValueError(f"{where}: row_count is {self.row_count}, must be >= 0")
-        if self.rows_paging not in ROWS_PAGING:
-            known = ", ".join(ROWS_PAGING)
-            raise ValueError(f"{where}: rows_paging is {self.rows_paging!r}, must be {known}")
         object.__setattr__(self, "columns", tuple(self.columns))
         _check_unique(where, "columns", (column.id for column in self.columns))
 

@@ -6,7 +6,7 @@ Here and in the other endpoints, optional fields that would always be null are l
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -186,7 +186,9 @@ class TableEndpoints:
     async def list_rows(self, request: web.Request) -> web.Response:
         """List the rows with their cells by page, and on the first page the columns.
 
-        There are no system columns here. A cursor is valid only for the order it was made for.
+        There are no system columns here. A cursor is valid only for the order it was made for. It
+        is at the top level, as the description says, and in ``pagination``, where PromptLayer's
+        libraries read it.
         """
         runs = find_sheet(self._runs, request)
         sheet = runs.sheet
@@ -200,16 +202,15 @@ class TableEndpoints:
         body: dict[str, JsonValue] = {
             "data": [_row(sheet, number, statuses) for number in numbers[first:end]],
             "version": runs.version,
-        }
-        if sheet.rows_paging != "nested":
-            body |= {"next_cursor": next_cursor, "has_more": has_more}
-        if sheet.rows_paging != "flat":
-            body["pagination"] = {
+            "next_cursor": next_cursor,
+            "has_more": has_more,
+            "pagination": {
                 "next_cursor": next_cursor,
                 "prev_cursor": None,
                 "has_more": has_more,
                 "limit": query.limit,
-            }
+            },
+        }
         is_first_page = query.cursor is None
         if is_first_page if query.include_columns is None else query.include_columns:
             body["columns"] = [_column(sheet, column) for column in sheet.columns]
@@ -310,20 +311,17 @@ def _column(sheet: Sheet, column: Column) -> JsonValue:
 
 
 def _cursor(first: int, order: str) -> str:
-    return urlsafe_b64encode(f"{order} {first}".encode()).decode()
+    return f"{order}-{first}"
 
 
 def _read_cursor(cursor: str | None, order: str) -> int:
     """Return the place of the first row of a page, or refuse a cursor not made for this order."""
     if cursor is None:
         return 0
-    try:
-        first = int(urlsafe_b64decode(cursor).decode().removeprefix(f"{order} "))
-    except ValueError:
-        first = -1
-    if first < 0 or _cursor(first, order) != cursor:
+    found = re.fullmatch(rf"{order}-([0-9]{{1,9}})", cursor)
+    if found is None:
         raise refusal(400, "Invalid query parameter cursor")
-    return first
+    return int(found[1])
 
 
 def _execution_id(operation: Operation) -> str:

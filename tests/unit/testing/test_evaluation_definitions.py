@@ -48,10 +48,6 @@ ID = "5c0a1e00-0000-4000-8000-000000000001"
         ),
         (lambda: Sheet("S", row_count=-1), "sheet 'S': row_count is -1"),
         (lambda: Sheet("S", [Column("A"), Column("A")]), "sheet 'S': two columns"),
-        (
-            lambda: Sheet("S", rows_paging="top"),
-            "sheet 'S': rows_paging is 'top', must be both, flat, nested",
-        ),
         (lambda: Table("T", [Sheet("S"), Sheet("S")]), "table 'T': two sheets"),
         (lambda: Report("R", id=0), "report 'R': id is 0"),
         (lambda: Report("R", cells=2, failed_cells=3), "failed_cells is 3 of 2 cells"),
@@ -90,7 +86,6 @@ id = "{ID}"
 title = "S"
 row_count = 2
 confirm_above = 1
-rows_paging = "nested"
 columns = [{{ title = "A", cell_duration = 0.5, failing_rows = [1] }}]
 [tables.sheets.scorecard]
 name = "Card"
@@ -112,7 +107,6 @@ DEFINED = (
                     [Column("A", cell_duration=0.5, failing_rows=[1])],
                     2,
                     confirm_above=1,
-                    rows_paging="nested",
                     scorecard=Scorecard(
                         "Card",
                         [Criterion("Polite")],

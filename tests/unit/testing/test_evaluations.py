@@ -331,29 +331,10 @@ class TestRows:
             assert ("columns" in page) is (number == 0)
             assert page["row_count"] == 10
             assert page["has_more"] is (page["next_cursor"] is not None) is (number < 3)
+            paging = {"next_cursor": page["next_cursor"], "has_more": page["has_more"]}
+            assert page["pagination"] == {**paging, "prev_cursor": None, "limit": 3}
             cursor = f"&cursor={page['next_cursor']}"
         assert found == (list(range(10)) if order == "asc" else list(range(9, -1, -1)))
-
-    @pytest.mark.parametrize("paging", ["both", "flat", "nested"])
-    def test_a_page_has_its_cursor_where_the_definition_says(
-        self, serve: Callable[..., Client], paging: str
-    ) -> None:
-        sheet = Sheet("S", [TEXT], row_count=2, rows_paging=paging)
-        client = serve(tables=[Table("T", [sheet])])
-        path = self.PATH.replace(TABLE.id, Table("T").id).replace(SHEET.id, sheet.id)
-        first = self.get(client, f"{path}?limit=1")
-        flat, nested = paging != "nested", paging != "flat"
-        assert ("next_cursor" in first, "has_more" in first) == (flat, flat)
-        assert ("pagination" in first) is nested
-        places = [first] * flat + [first.get("pagination")] * nested
-        assert all(place["has_more"] is True for place in places)
-        (cursor,) = {place["next_cursor"] for place in places}
-        last = self.get(client, f"{path}?limit=1&cursor={cursor}")
-        if flat:
-            assert (last["next_cursor"], last["has_more"]) == (None, False)
-        if nested:
-            end = {"next_cursor": None, "prev_cursor": None, "has_more": False, "limit": 1}
-            assert last["pagination"] == end
 
     @pytest.mark.parametrize(
         ("query", "has", "has_not"),
@@ -385,8 +366,8 @@ class TestRows:
             ("order=up", "order"),
             ("cursor=", "cursor"),
             ("cursor=2", "cursor"),
-            ("cursor=YXNjIC0x", "cursor"),  # asc -1
-            ("cursor=YXNjIDI%3D&order=desc", "cursor"),  # asc 2
+            ("cursor=asc--1", "cursor"),
+            ("cursor=asc-2&order=desc", "cursor"),
             ("cursor=%C3%BC", "cursor"),
             ("include_columns=none", "include_columns"),
             ("include_row_count=2", "include_row_count"),
