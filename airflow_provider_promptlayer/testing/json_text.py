@@ -16,13 +16,7 @@ JsonValue: TypeAlias = Any
 
 
 def dumps(value: JsonValue) -> str:
-    """Return a value as JSON text in ASCII.
-
-    Raises:
-        TypeError: the value holds an object that is not JSON.
-        ValueError: the value contains itself.
-
-    """
+    """Return a value as JSON text in ASCII; raise as ``json.dumps`` does for what is not JSON."""
     try:
         return json.dumps(value)
     except RecursionError:

@@ -36,12 +36,7 @@ FaultFunction: TypeAlias = Callable[[Request], Fault | None]
 
 @dataclass(eq=False)
 class Script:
-    """One rule, made by ``LocalPromptLayer.script``; a ``with`` block removes it at its end.
-
-    Raises:
-        ValueError: there is no fault, or a number is out of range.
-
-    """
+    """One rule, made by ``LocalPromptLayer.script``; a ``with`` block removes it at its end."""
 
     rules: Rules = field(repr=False)
     faults: Sequence[Fault | FaultFunction]
