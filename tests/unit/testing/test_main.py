@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command and the pytest plugin, each in a process of its own, as users run them."""
+"""The command, in a process of its own, as users run it."""
 
 from __future__ import annotations
 
@@ -110,64 +110,3 @@ def test_mistakes_end_with_one_line_and_exit_code_1(tmp_path):
             assert done.stderr.startswith("error: ")
             assert done.stderr.count("\n") == 1
             assert message in done.stderr
-
-
-PLUGIN_TEST = """
-import json, os, urllib.request
-import pytest
-{override}
-def test_it(promptlayer_connection, promptlayer_server):
-    assert promptlayer_connection == "promptlayer_default"
-    connection = json.loads(os.environ["AIRFLOW_CONN_PROMPTLAYER_DEFAULT"])
-    assert connection["host"] == promptlayer_server.url
-    request = urllib.request.Request(
-        connection["host"] + "/workflows", headers={{"X-API-KEY": connection["password"]}}
-    )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        names = [item["name"] for item in json.load(response)["items"]]
-    assert sorted(names) == {names!r}
-
-def test_afterwards():
-    assert "AIRFLOW_CONN_PROMPTLAYER_DEFAULT" not in os.environ
-"""
-OVERRIDE = """
-from airflow_provider_promptlayer.testing import Node, Workflow
-
-@pytest.fixture
-def promptlayer_workflows():
-    return [Workflow("Mine", [Node("N")])]
-"""
-
-
-@pytest.mark.parametrize(
-    ("override", "names"),
-    [("", ["Article pipeline", "Broken report", "Triage ticket"]), (OVERRIDE, ["Mine"])],
-)
-def test_the_pytest_plugin(tmp_path, override, names):
-    test = tmp_path / "test_it.py"
-    test.write_text(PLUGIN_TEST.format(override=override, names=names))
-    plugin = "airflow_provider_promptlayer.testing.pytest_plugin"
-    # Not found through its entry point as well: the same plugin twice is an error.
-    environment = {**ENVIRONMENT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    environment.pop("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", None)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-W",
-        "error",
-        "-p",
-        plugin,
-        "-p",
-        "no:cacheprovider",
-    ]
-    done = subprocess.run(
-        [*command, str(test)],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "2 passed" in done.stdout, done.stdout + done.stderr

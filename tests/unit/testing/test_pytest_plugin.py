@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The extra `testing`: what a run without a fixture pays, and what is said where it is missing."""
+"""The pytest plugin, in a pytest of its own; and the extra `testing`, where it is missing."""
 
 from __future__ import annotations
 
@@ -26,6 +26,32 @@ def test_it(promptlayer_server):
     assert promptlayer_server.url
 """
 
+PLUGIN_TEST = """
+import json, os, urllib.request
+import pytest
+{override}
+def test_it(promptlayer_connection, promptlayer_server):
+    assert promptlayer_connection == "promptlayer_default"
+    connection = json.loads(os.environ["AIRFLOW_CONN_PROMPTLAYER_DEFAULT"])
+    assert connection["host"] == promptlayer_server.url
+    request = urllib.request.Request(
+        connection["host"] + "/workflows", headers={{"X-API-KEY": connection["password"]}}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        names = [item["name"] for item in json.load(response)["items"]]
+    assert sorted(names) == {names!r}
+
+def test_afterwards():
+    assert "AIRFLOW_CONN_PROMPTLAYER_DEFAULT" not in os.environ
+"""
+OVERRIDE = """
+from airflow_provider_promptlayer.testing import Node, Workflow
+
+@pytest.fixture
+def promptlayer_workflows():
+    return [Workflow("Mine", [Node("N")])]
+"""
+
 each_package = pytest.mark.parametrize("missing", ["pydantic", "trustme"])
 
 
@@ -50,8 +76,18 @@ def pytest_run(folder, test, conftest=""):
     (folder / "conftest.py").write_text(conftest)
     (folder / "test_it.py").write_text(test)
     plugin = "airflow_provider_promptlayer.testing.pytest_plugin"
-    options = ("-p", plugin, "-p", "no:cacheprovider", "--rootdir", str(folder))
+    options = ("-W", "error", "-p", plugin, "-p", "no:cacheprovider", "--rootdir", str(folder))
     return python("-m", "pytest", *options, str(folder)).stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [("", ["Article pipeline", "Broken report", "Triage ticket"]), (OVERRIDE, ["Mine"])],
+)
+def test_the_fixtures(tmp_path, monkeypatch, override, names):
+    monkeypatch.delenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", raising=False)
+    output = pytest_run(tmp_path, PLUGIN_TEST.format(override=override, names=names))
+    assert "2 passed" in output, output
 
 
 def test_a_run_that_uses_no_fixture_imports_nothing_heavy(tmp_path):
