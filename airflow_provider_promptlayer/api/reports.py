@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports, the evaluations of old: running a pipeline, and what the answers say.
+"""Legacy reports: running an evaluation pipeline, and what the answers say.
 
 An evaluation pipeline is a *blueprint*: it can be run, and has no score of its own. Each run makes
 a *final report* with an id of its own, which has cells and a score, and cannot be run.

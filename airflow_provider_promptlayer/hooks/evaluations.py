@@ -401,7 +401,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         dataset_id: int | str | None = None,
         refresh_dataset: bool | None = None,
     ) -> int:
-        """Run an evaluation pipeline of old, and return without waiting for its report.
+        """Run a legacy evaluation pipeline, and return without waiting for its report.
 
         :param report_id: the pipeline.
         :param name: of the report that the run makes.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators for evaluations: start one, wait for it, and gate on what came out."""
+"""The operators for evaluations: start one, wait for it, and gate on its outcome."""
 
 from __future__ import annotations
 
@@ -44,10 +44,9 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
     Where no cell of the selection is left to start, the counts of the whole sheet decide. While
     cells of it are being calculated, the task waits. Then it fails if cells of the sheet have
     failed, unless ``fail_on="never"``; else it succeeds and says that there was nothing to do.
-    Ending the task cancels the operation, also while it is deferred (Airflow 3.3 and later), unless
-    something else has started it. Clearing the task while it is deferred does not on Airflow 3.3,
-    where the next try goes back to the operation; on Airflow 3.4 it does, and the next try starts
-    another.
+    Ending the task cancels the operation that it has started, also while it is deferred (Airflow
+    3.3 and later). Clearing a deferred task does not on Airflow 3.3, where the next try reattaches
+    to the operation; on Airflow 3.4 it does, and the next try starts another.
 
     A lost answer, a crash and a retry start nothing twice, see
     :class:`.PromptLayerRunWorkflowOperator`. An operation that somebody cancelled, or that
@@ -117,7 +116,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
         return self._cells_of_sheet() if operation is None else operation
 
     def poll(self, job: RemoteJob[Any]) -> Any:
-        """Poll once, and note whether something else calculates cells of the sheet."""
+        """Poll once, and note whether the job was still running."""
         status = super().poll(job)
         self._was_busy |= not status.is_complete
         return status
@@ -148,7 +147,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
     def push_result(
         self, context: Context, ending: TableOperation | SheetOperations
     ) -> dict[str, Any]:
-        """Return the counts of the cells: of the sheet, where something else has calculated it."""
+        """Return the counts of the operation's cells, or of the sheet's if it was calculated."""
         if isinstance(ending, TableOperation):
             return super().push_result(context, ending)
         result = self.nothing_to_do(context)
@@ -164,9 +163,9 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
     def may_resubmit(self, error: Exception) -> bool:
         """Return whether a retry calculates what is left, and nothing that is done.
 
-        That is so where the operation was cancelled or broke off, and for failed cells where
-        ``statuses`` has them and not those that succeeded; also for stale ones, which something
-        else has left. Never where the retry would leave failed cells out of account that count.
+        That is so where the operation was cancelled or broke off, for failed cells if ``statuses``
+        has them and not those that succeeded, and for stale cells that another operation has left.
+        It is not so where the retry would ignore failed cells that ``fail_on`` counts.
         """
         if not isinstance(error, PromptLayerEvaluationFailedError):
             return False
@@ -203,7 +202,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
         )
         if isinstance(answer, NothingToDo):
             self.log.info(
-                "There is nothing to do: no cell of the selection is left to start. Looking at the "
+                "There is nothing to do: no cell of the selection is left to start. Reading the "
                 "counts of the sheet's cells."
             )
             return None
@@ -301,7 +300,7 @@ class PromptLayerRunScorecardOperator(
     def may_resubmit(self, error: Exception) -> bool:
         """Return whether it was not calculated to the end. A verdict is an answer.
 
-        Of a status that nobody knows, nobody knows either whether the calculation still goes on.
+        With an unknown status it may still be running.
         """
         return (
             isinstance(error, PromptLayerEvaluationFailedError)
@@ -314,11 +313,11 @@ class PromptLayerRunScorecardOperator(
 
 
 class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerSubmitter[Report]):
-    """Run an evaluation pipeline of old, wait for its report, and gate on the score.
+    """Run a legacy evaluation pipeline, wait for its report, and gate on the score.
 
     Pushed to XCom: ``promptlayer_report_id``, the id of the report that the run makes, as soon as
     it is known, and ``promptlayer_score``. Reports cannot be cancelled. A gate that fails uses up
-    no retries, and neither does a status that nobody knows: the report may still go on.
+    no retries, and neither does an unknown status: the report may still be running.
 
     A lost answer, a crash and a retry start nothing twice, see
     :class:`.PromptLayerRunWorkflowOperator`.

@@ -980,7 +980,7 @@ def test_foreign_text_cannot_forge_lines(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class TestReport:
-    """Running a pipeline of old."""
+    """Running a legacy pipeline."""
 
     def test_score_and_counts(self, server: LocalPromptLayer, deferrable: bool) -> None:
         ending = run(REPORT, min_score=90, deferrable=deferrable)
