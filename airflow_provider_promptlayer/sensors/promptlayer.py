@@ -175,7 +175,8 @@ class PromptLayerWorkflowSensor(_Poked, PromptLayerWorkflowWaiter):
 
     ``end_from_trigger=True`` lets the triggerer end the task where the run is a success by
     ``fail_on``; every other end goes back to a worker and is what it would be without the option.
-    The triggerer reads the whole outputs for this, once. What Airflow does in a worker is left out
+    The triggerer fetches all outputs for this, once, and leaves them to a worker if they are larger
+    than 256 KiB. What Airflow does in a worker is left out
     for such a success: the task returns nothing, so that its ``output`` is None; no
     ``on_success_callback`` (Airflow 2 calls it in the DAG processor), no listener, no
     ``post_execute``, no event for the assets in ``outlets``, no metrics of the task's end. Its
