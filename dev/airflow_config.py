@@ -72,11 +72,13 @@ def airflow_environment(
             "scheduler_idle_sleep_time": "0.2",
             "trigger_timeout_check_interval": "2",
             "dag_dir_list_interval": "5",
-            "min_file_process_interval": "10",
+            # New files and changed ones are parsed at once. To parse all of them again every few
+            # seconds would keep one core busy.
+            "min_file_process_interval": "600",
         },
         "dag_processor": {
             "refresh_interval": "5",
-            "min_file_process_interval": "10",
+            "min_file_process_interval": "600",
             "dag_file_processor_timeout": "300",
         },
         "triggerer": {"job_heartbeat_sec": "1", "triggerer_health_check_threshold": "30"},
