@@ -242,7 +242,15 @@ class AirflowStack:
         """Call Airflow 3's REST API as an admin."""
         if self._token is None:
             self._token = self._request("GET", "/auth/token", None)["access_token"]
-        return self._request(method, path, body)
+        give_up_at = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return self._request(method, path, body)
+            except StackError as error:
+                # SQLite refuses to write while others do, and nothing has been written then.
+                if "Database error" not in str(error) or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(POLL_SECONDS)
 
     def airflow(self, *arguments: str) -> str:
         """Run an `airflow` command to its end: seconds each, so the last resort."""
