@@ -363,7 +363,7 @@ def _submission(call: Call[T]) -> Loop[T]:
     return retried(
         retries.SUBMITTING,
         call,
-        says="{error}. Nothing was started; trying again in {sleep:.1f} s.",
+        says="{error}. Nothing was started; trying again in {sleep}.",
     )
 
 

@@ -94,7 +94,7 @@ def retried(policy: RetryPolicy, call: Any, *, says: str | None = None) -> Loop[
                 raise
             note = says and says.format(
                 error=one_line(str(error)).rstrip("."),
-                sleep=sleep,
+                sleep=in_words(sleep),
                 give_up_after=in_words(policy.give_up_after),
             )
         yield PollDecision(sleep=sleep, note=note, is_trouble=True)

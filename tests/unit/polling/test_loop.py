@@ -152,10 +152,10 @@ def test_asks_no_more_after_the_deadline(run: Drive) -> None:
 
 def test_tries_again_by_a_policy(run: Drive) -> None:
     script = Script(BLIP, BLIP, "started")
-    says = "{error}: again in {sleep:.0f} s, for {give_up_after}."
+    says = "{error}: again in {sleep}, for {give_up_after}."
     assert run(retried(AT_ONCE, CALL, says=says), script) == "started"
     assert [decision.note for decision in script.decisions] == [
-        "HTTP 503: again in 0 s, for 1 minute."
+        "HTTP 503: again in 0 seconds, for 1 minute."
     ] * 2
 
 
