@@ -32,6 +32,8 @@ def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
     bidirectional overrides) and lone surrogates are written out as escapes.
     """
     text = text.strip()
+    if len(text) <= limit and text.isprintable():
+        return text
     # An escape is never shorter than what it stands for, so nothing past the limit can appear in
     # the result: a message of megabytes costs nothing.
     line = "".join(_printable(character) for character in text[:limit])

@@ -340,7 +340,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             fetch_outage_since=poller.outage_since if self._resumed else None,
             submitted_by_this_task=self.cancels_on_kill,
             base_url=self.hook.stays_at,
-        ).payload()
+        )
         self.defer(
             trigger=self.trigger(
                 state=state,
@@ -353,7 +353,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 reattaches_after_clear=self.reattaches_after_clear,
             ),
             method_name="execute_complete",
-            kwargs={"waiting": state | self.resume_state()},
+            kwargs={"waiting": state.payload() | self.resume_state()},
             timeout=deferral.airflow_timeout(max(poller.last_deadline, next_poll_at) - time.time()),
         )
 

@@ -410,11 +410,15 @@ class _Sender:
     async def __aexit__(self, *_: object) -> None:
         await self._lent.__aexit__()
 
-    async def __call__(self, call: Call[T]) -> T:
+    def __call__(self, call: Call[T]) -> Awaitable[T]:
         """Send a call, and return what its answer means."""
         used, now = self._transport.settings, self._hook.settings
-        if used is not now and used != now:
-            before = self._lent
-            await self.__aenter__()
-            await before.__aexit__()
+        if used is now or used == now:
+            return self._hook.acall(call, self._transport, deadline=self._poller.last_deadline)
+        return self._send_over_another(call)
+
+    async def _send_over_another(self, call: Call[T]) -> T:
+        before = self._lent
+        await self.__aenter__()
+        await before.__aexit__()
         return await self._hook.acall(call, self._transport, deadline=self._poller.last_deadline)

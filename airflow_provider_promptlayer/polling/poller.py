@@ -215,10 +215,10 @@ class Poller:
         if ends_outage := self.outage_since is not None:
             notes.append(self._answers_again(now))
         self._unusable = 0
-        if status.progress != self._last:
-            notes.append(f"{self._job}: {status.progress}.")
+        if (progress := status.progress) != self._last:
+            notes.append(f"{self._job}: {progress}.")
         note = " ".join(notes) or None
-        self._last = status.progress
+        self._last = progress
         if status.is_complete:
             return PollDecision(is_done=True, note=note, ends_outage=ends_outage)
         self.grace = 0.0  # is for a job that has ended in time, and this one has not

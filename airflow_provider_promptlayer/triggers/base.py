@@ -44,9 +44,9 @@ class PromptLayerTrigger(BaseTrigger):
     times are wall-clock seconds since the epoch, so that they mean the same in the process that
     takes over after a restart.
 
-    :param state: the wait so far, as :meth:`.PollState.payload` returns it. A job that is the
-        task's own is cancelled, where PromptLayer can, when a user ends the task, or clears it and
-        the next try does not go back to the job.
+    :param state: the wait so far, or what :meth:`.PollState.payload` returned of it. A job that is
+        the task's own is cancelled, where PromptLayer can, when a user ends the task, or clears it
+        and the next try does not go back to the job.
     :param promptlayer_conn_id: id of the Airflow connection.
     :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
     :param exponential_backoff: as for Airflow's sensors.
@@ -64,7 +64,7 @@ class PromptLayerTrigger(BaseTrigger):
     def __init__(
         self,
         *,
-        state: Mapping[str, Any] | None = None,
+        state: PollState[Any] | Mapping[str, Any] | None = None,
         promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
         poke_interval: float | None = None,
         exponential_backoff: bool = False,
@@ -81,7 +81,9 @@ class PromptLayerTrigger(BaseTrigger):
         self.max_outage = max_outage
         self.next_poll_at = next_poll_at
         self.reattaches_after_clear = reattaches_after_clear
-        self._state = None if state is None else PollState.read(state, *self.job_types)
+        if isinstance(state, Mapping):
+            state = PollState.read(state, *self.job_types)
+        self._state = state
         self._hook: PromptLayerHook | None = None  # of the wait, once it has begun
         self._polled_at: float | None = None
         self._is_over = False
@@ -261,15 +263,15 @@ class PromptLayerTrigger(BaseTrigger):
         return hook
 
     def _new_hook(self) -> PromptLayerHook:
-        hook = PromptLayerHook(self.promptlayer_conn_id)
+        hook, state = PromptLayerHook(self.promptlayer_conn_id), self.state
         hook.connection_was_there = self.next_poll_at is not None  # for the worker that planned it
-        if self.state.base_url is not None:
+        if state.base_url is not None:
             way_back = version_compat.way_back(is_noted=self.reattaches_after_clear)
-            hook.stay_at(self.state.base_url, about=self.state.job.name, way_back=way_back)
+            hook.stay_at(state.base_url, about=state.job.name, way_back=way_back)
         return hook
 
-    async def _read_connection(self, hook: PromptLayerHook, poller: Poller) -> None:
-        await adrive(
+    def _read_connection(self, hook: PromptLayerHook, poller: Poller) -> Awaitable[Any]:
+        return adrive(
             ask_with_backoff(poller, None, asks_airflow=True),
             lambda _: hook.aget_settings(),
             self._log_decision,
@@ -289,14 +291,15 @@ class PromptLayerTrigger(BaseTrigger):
         return to_worker(WaitEvent(job.id, Outcome.ENDED, ""))
 
     def _new_poller(self, job: RemoteJob[Any]) -> Poller:
+        state = self.state
         return Poller(
             job.name,
             PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait),
-            began_at=self.state.began_at,
-            deadline=self.state.deadline,
-            grace=self.state.grace,
+            began_at=state.began_at,
+            deadline=state.deadline,
+            grace=state.grace,
             max_outage=self.max_outage,
-            outage_since=self.state.outage_since,
+            outage_since=state.outage_since,
             doubts_connection=True,
         )
 
