@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from live.runs import ObjectStorage, Run
 from support.hostile import names_body, values_body
 from support.raw_server import RawPromptLayer
 
@@ -120,6 +123,8 @@ def stack(
         "AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json,
         "AIRFLOW_CONN_PROMPTLAYER_RAW": raw_promptlayer.airflow_connection_json,
     }
+    if any("object_storage" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("object_storage")  # begins at the same time
     home = tmp_path_factory.mktemp("airflow")
     (callbacks := home / "callbacks").touch()
     env["PROMPTLAYER_CALLBACKS"] = str(callbacks)
@@ -129,3 +134,32 @@ def stack(
             if module in modules:
                 early_runs[dag] = running.trigger_dag(dag)
         yield running
+
+
+@pytest.fixture(scope="session")
+def object_storage(
+    raw_promptlayer: RawPromptLayer,
+    dags_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ObjectStorage]:
+    """Start a second Airflow, whose XCom backend keeps large values in files, and go on."""
+    folder, home = tmp_path_factory.mktemp("objects"), tmp_path_factory.mktemp("airflow-objects")
+    env = {
+        "AIRFLOW__CORE__XCOM_BACKEND": (
+            "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend"
+        ),
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH": f"file://{folder}",
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "1000000",
+    }
+    with (
+        RawPromptLayer(raw_promptlayer.results) as promptlayer,
+        ExitStack() as ends,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        env["AIRFLOW_CONN_PROMPTLAYER_RAW"] = promptlayer.airflow_connection_json
+
+        def begin(dag: str) -> Run:
+            stack = ends.enter_context(AirflowStack(dags_folder, env=env, home=home, triggerers=0))
+            return Run(stack, dag, stack.trigger_dag(dag))
+
+        yield ObjectStorage(folder, thread.submit(begin, "live_hostile"))

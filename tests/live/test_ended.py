@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from live.test_dags import SECONDS, TRIGGERS_ARE_TOLD, Run
+from live.runs import SECONDS, Run
+from live.test_dags import TRIGGERS_ARE_TOLD
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 from dev.airflow_stack import AirflowStack

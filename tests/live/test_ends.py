@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from live.test_dags import SECONDS, Run, finish, held
+from live.runs import SECONDS, Run, finish, held
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 from airflow_provider_promptlayer.version_compat import STARTS_IN_TRIGGERER

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from live.test_dags import Run, finish
+from live.runs import SECONDS, ObjectStorage, Run, finish
 from support.hostile import NAMES, VALUES
 from support.raw_server import RawPromptLayer
 
@@ -136,37 +134,18 @@ def is_read_again(value: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("objects")
-
-
-@pytest.fixture(scope="module")
-def stored(
-    objects: Path,
-    dags_folder: Path,
-    raw_promptlayer: RawPromptLayer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Run]:
-    env = {
-        "AIRFLOW__CORE__XCOM_BACKEND": (
-            "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend"
-        ),
-        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH": f"file://{objects}",
-        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "1000000",
-    }
-    home = tmp_path_factory.mktemp("airflow-objects")
-    with RawPromptLayer(raw_promptlayer.results) as promptlayer:
-        env["AIRFLOW_CONN_PROMPTLAYER_RAW"] = promptlayer.airflow_connection_json
-        with AirflowStack(dags_folder, env=env, home=home, triggerers=0) as stack:
-            yield finish(stack, {DAG: {}})[DAG]
+def stored(object_storage: ObjectStorage) -> Run:
+    run = object_storage.run.result()
+    run.stack.wait_for(run.poll, SECONDS, "the run to end")
+    return run
 
 
 class TestObjectStorage:
     """Airflow's own XComObjectStorageBackend, on a local folder."""
 
-    def test_large_values_are_in_files(self, stored: Run, objects: Path) -> None:
+    def test_large_values_are_in_files(self, stored: Run, object_storage: ObjectStorage) -> None:
         assert stored.state == "success", stored.log("values")
-        files = [file for file in objects.rglob("*") if file.is_file()]
+        files = [file for file in object_storage.folder.rglob("*") if file.is_file()]
         contents = [json.loads(file.read_text()) for file in files]
         assert all(file.stat().st_size > 1_000_000 for file in files)
         assert STORED["Large"] in contents
