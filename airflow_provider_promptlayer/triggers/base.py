@@ -17,7 +17,11 @@ from typing import Any, ClassVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerEventError,
+    PromptLayerInvalidInputError,
+)
 from airflow_provider_promptlayer.api.flow import cancellation
 from airflow_provider_promptlayer.api.job import RemoteJob, summarized
 from airflow_provider_promptlayer.api.times import in_words
@@ -55,7 +59,8 @@ class PromptLayerTrigger(BaseTrigger):
     :param next_poll_at: when to poll first; None for as soon as may be.
     :param reattaches_after_clear: whether the next try of a task that is cleared goes back to the
         job, if Airflow keeps the task's state.
-    :raises PromptLayerEventError: for a state that this release cannot read.
+    :raises TypeError: for a state that this release cannot read. Airflow then fails this wait; any
+        other error here would end the whole triggerer, with every wait in it.
     """
 
     job_types: ClassVar[tuple[type[RemoteJob[Any]], ...]]
@@ -82,7 +87,10 @@ class PromptLayerTrigger(BaseTrigger):
         self.next_poll_at = next_poll_at
         self.reattaches_after_clear = reattaches_after_clear
         if isinstance(state, Mapping):
-            state = PollState.read(state, *self.job_types)
+            try:
+                state = PollState.read(state, *self.job_types)
+            except PromptLayerEventError as error:
+                raise TypeError(str(error)) from None
         self._state = state
         self._hook: PromptLayerHook | None = None  # of the wait, once it has begun
         self._polled_at: float | None = None

@@ -53,7 +53,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         super().__init__(**kwargs)
         self.ended_before = ended
         self.total = total
-        self._outage_since = self.state.outage_since
+        self._outage_since = None if self._state is None else self._state.outage_since
         self._troubled_at = self._answered_at = 0.0
         # Whether a log, here or the worker's, has the beginning of an outage and not its end.
         self._owes_recovery = self._outage_since is not None

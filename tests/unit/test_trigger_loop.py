@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 from airflow.triggers.base import TriggerEvent
 from support.modes import first_event
-from support.waits import trigger_for
+from support.waits import state_for, trigger_for
 
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks import base as hook_module
@@ -33,7 +33,10 @@ from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 from airflow_provider_promptlayer.transport import aio
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport
-from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
+from airflow_provider_promptlayer.triggers.promptlayer import (
+    PromptLayerWorkflowBatchTrigger,
+    PromptLayerWorkflowTrigger,
+)
 
 try:
     TASK_RUNNER: Any = import_module("airflow.sdk.execution_time.task_runner")
@@ -154,6 +157,51 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# What another release has written
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"version": 2}, "has version 2"),
+        ({"deadline": None}, "has no deadline"),
+        ({"job": {"run": 1}}, "names no WorkflowRun"),
+        ({"job_type": "Pipeline"}, "is about a Pipeline"),
+    ],
+    ids=["version", "field", "ids", "kind of job"],
+)
+def test_a_state_that_cannot_be_read_ends_its_own_wait_alone(
+    change: dict[str, Any], says: str
+) -> None:
+    """A TypeError is all that Airflow's triggerer takes from a constructor: it fails that trigger.
+
+    Any other error there ends the triggerer itself, and again whenever it comes back to the wait.
+    """
+    state = state_for(WorkflowRun(1)) | change
+    with pytest.raises(TypeError, match=says):
+        PromptLayerWorkflowTrigger(state=state)
+
+
+@pytest.mark.skipif(TASK_RUNNER is None, reason="Airflow 2 makes triggers from its database")
+@pytest.mark.parametrize("state", [{"version": 2}, None])
+def test_the_triggerer_goes_on_where_a_state_cannot_be_read(state: Any) -> None:
+    from airflow.jobs.triggerer_job_runner import TriggerRunner
+    from airflow.models.trigger import Trigger
+
+    workloads: Any = import_module("airflow.executors.workloads")
+
+    async def main() -> None:
+        runner = TriggerRunner()
+        path = f"{PromptLayerWorkflowBatchTrigger.__module__}.PromptLayerWorkflowBatchTrigger"
+        kwargs = Trigger.encrypt_kwargs({"state": state})
+        workload = workloads.RunTrigger(id=1, classpath=path, encrypted_kwargs=kwargs)
+        runner.to_create.append(workload)
+        await runner.create_triggers()  # raises nothing, so the triggerer's loop goes on
+        await asyncio.gather(*(entry["task"] for entry in runner.triggers.values()))
+
+    asyncio.run(main())
 
 
 # Look-ups
