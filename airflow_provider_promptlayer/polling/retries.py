@@ -76,11 +76,12 @@ class RetryPolicy:
     ) -> float:
         """Return the seconds to wait after so many failures in a row, whatever the limits are.
 
-        :param error: the last of them; what its answer asked for takes the place of the pause.
+        :param error: the last of them; what its answer asked for takes the place of the pause. An
+            answer that asks for none, as ``Retry-After: 0`` does, gets the shortest one.
         :param jitter: returns numbers from 0 to 1.
         """
         if (asked := self._retry_after(error)) is not None:
-            return asked
+            return max(asked, min(self.longest_pause, self.first_pause) * (1.0 - self.jitter))
         growth = self.factor ** min(failures - 1, 10)
         longest = min(self.longest_pause, self.first_pause * growth)
         return longest * (1.0 - self.jitter + self.jitter * jitter())

@@ -40,6 +40,13 @@ def test_what_an_answer_asks_for_takes_the_place_of_the_pause() -> None:
     assert ignoring.next_pause(1, busy, elapsed=0.0) == 3.0
 
 
+def test_an_answer_that_asks_for_no_pause_gets_the_shortest() -> None:
+    """Else a request that has no interval would be sent again as fast as it is refused."""
+    at_once = PromptLayerRateLimitError("HTTP 429", retry_after=0.0)
+    policy = RetryPolicy(first_pause=4.0, jitter=0.25)
+    assert [policy.pause(failures, at_once) for failures in (1, 2, 3)] == [3.0, 3.0, 3.0]
+
+
 def test_gives_up() -> None:
     policy = RetryPolicy(first_pause=1.0, jitter=0.0, attempts=3, give_up_after=10.0)
     assert policy.next_pause(2, BLIP, elapsed=8.0) == 2.0
