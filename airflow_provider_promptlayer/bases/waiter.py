@@ -213,7 +213,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 state.began_at,
                 deadline=state.deadline,
                 grace=max(0.0, give_up_at - state.deadline),
-                outage_since=state.fetch_outage_since,
+                outage_since=state.worker_outage(now=time.time()),
             )
             return self._finish(context, self._poll_to_the_end(job, poller))
 
@@ -334,10 +334,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             poller.began_at,
             poller.deadline,
             poller.grace,
-            # The triggerer goes on with an outage that the worker has met; not with one that was
-            # met in fetching the results, which the triggerer never asks for.
+            # The triggerer goes on with the first worker's outage. Later ones are of the workers.
             outage_since=None if self._resumed else poller.outage_since,
             fetch_outage_since=poller.outage_since if self._resumed else None,
+            left_at=time.time(),
             submitted_by_this_task=self.cancels_on_kill,
             base_url=self.hook.stays_at,
         )

@@ -254,7 +254,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
                 return self._finish_late(context)
             if job.until == 0:
                 batch.end_all()  # if one has not, reading it will tell
-            return self._to_the_end(context, outage_since=state.fetch_outage_since)
+            return self._to_the_end(context, outage_since=state.worker_outage(now=time.time()))
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context

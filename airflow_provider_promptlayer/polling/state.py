@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from airflow_provider_promptlayer.api.errors import PromptLayerEventError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields
@@ -18,6 +18,9 @@ from airflow_provider_promptlayer.api.persisted import UnreadableError, read_per
 from airflow_provider_promptlayer.api.text import one_line
 
 J = TypeVar("J", bound=RemoteJob[Any])
+
+_LONG_WAIT: Final = 600.0
+"""Seconds in the triggerer after which nobody knows whether a worker's outage has gone on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class PollState(Generic[J]):
     :param grace: seconds after the deadline in which trouble is still ridden out, see
         :class:`.Poller`.
     :param outage_since: since when the job's status could not be asked; None if it could.
-    :param fetch_outage_since: since when the results of a job that has ended could not be asked
-        for, which the triggerer never does: it counts from one worker to the next.
+    :param fetch_outage_since: since when the workers could not ask, see :meth:`worker_outage`.
+    :param left_at: when a worker left the wait to the triggerer.
     :param submitted_by_this_task: whether the job is the task's own, and ends with it.
     :param base_url: where the job is; None if that is not known for certain.
     """
@@ -42,6 +45,7 @@ class PollState(Generic[J]):
     grace: float = 0.0
     outage_since: float | None = None
     fetch_outage_since: float | None = None
+    left_at: float | None = None
     submitted_by_this_task: bool = False
     base_url: str | None = None
 
@@ -49,6 +53,15 @@ class PollState(Generic[J]):
     def last_deadline(self) -> float:
         """When no more is asked, whatever the last answer was."""
         return self.deadline + self.grace
+
+    def worker_outage(self, *, now: float) -> float | None:
+        """Return since when workers could not ask, as for results, which the triggerer never does.
+
+        It counts from one worker to the next, but for a long wait in between: two blips an hour
+        apart, while the triggerer was answered, are no outage of an hour.
+        """
+        is_long = self.left_at is not None and now - self.left_at > _LONG_WAIT
+        return None if is_long else self.fetch_outage_since
 
     def payload(self) -> dict[str, Any]:
         """Return the state as plain JSON."""
@@ -83,6 +96,7 @@ class PollState(Generic[J]):
             fields.number_or_none("grace") or 0.0,
             fields.number_or_none("outage_since"),
             fields.number_or_none("fetch_outage_since"),
+            fields.number_or_none("left_at"),
             fields.flag("submitted_by_this_task"),
             fields.text_or_none("base_url"),
         )

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -812,6 +813,34 @@ class TestTrouble:
         assert ending.kind == "failed", ending
         assert "promptlayer_errors" not in ending.xcoms
         server.clear_scripts()
+
+    @pytest.mark.parametrize("gap", [0.0, 3600.0], ids=["at once", "after an hour"])
+    def test_a_blip_in_each_of_two_workers_is_one_outage_if_one_follows_the_other(
+        self, server: LocalPromptLayer, gap: float, leap: Leap
+    ) -> None:
+        """In an hour in between, the triggerer was answered."""
+        context: Any = {"ti": FakeTaskInstance(), "run_id": "r"}
+        began: list[float | None] = []
+        kwargs: dict[str, Any] = {}
+        for visit in range(3):
+            task = PromptLayerRunWorkflowBatchOperator(
+                task_id="task",
+                workflow_id_or_name="Endless",
+                inputs=numbered(4),
+                max_active_runs=2,
+                max_outage=1800.0,
+            )
+            resume = partial(task.resume_execution, "execute_complete", kwargs)
+            with pytest.raises(TaskDeferred) as left:
+                (resume if visit else task.execute)(context)
+            state, notes = left.value.trigger.state, left.value.kwargs or {}
+            began.append(state.fetch_outage_since)
+            kwargs = {**notes, "event": {"version": 1, "id": state.job.id, "outcome": "ended"}}
+            if not visit:
+                server.script(Reply(502), method="GET", times=None)
+            leap(gap)
+        assert began[0] is None
+        assert (began[1] == began[2]) is (gap == 0.0)
 
     def test_a_run_that_could_not_be_asked_about_is_asked_about_by_a_retry(
         self, server: LocalPromptLayer
