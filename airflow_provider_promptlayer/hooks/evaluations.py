@@ -94,7 +94,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     def get_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str
     ) -> tables.TableOperation:
-        """Look once at an operation; never waits, and does not judge how it ended."""
+        """Poll an operation once. Does not wait, and does not raise for how it ended."""
         return self.call(tables.table_operation(table_id, sheet_id, operation_id))
 
     async def aget_table_operation(
@@ -206,7 +206,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     def get_scorecard_calculation(
         self, table_id: str, sheet_id: str, calculation_id: str
     ) -> scorecards.ScorecardCalculation:
-        """Look once at a calculation; never waits, and does not judge how it ended."""
+        """Poll a calculation once. Does not wait, and does not raise for how it ended."""
         return self.call(scorecards.scorecard_calculation(table_id, sheet_id, calculation_id))
 
     async def aget_scorecard_calculation(
@@ -431,7 +431,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         return self._report_started(await self.astart(call))
 
     def get_report(self, report_id: int | str) -> reports.Report:
-        """Look once at a report that a run has made; never waits, and does not judge it."""
+        """Poll a report that a run has made, once. Does not wait or raise for how it ended."""
         return self.call(reports.report(report_id))
 
     async def aget_report(self, report_id: int | str) -> reports.Report:

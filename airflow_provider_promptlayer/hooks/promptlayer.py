@@ -10,7 +10,7 @@ __all__ = ["PromptLayerHook"]
 
 
 class PromptLayerHook(WorkflowMethods, EvaluationMethods):
-    """Talk to PromptLayer with the key of an Airflow connection.
+    """Send requests to PromptLayer with the key of an Airflow connection.
 
     :param promptlayer_conn_id: id of an Airflow connection of type ``promptlayer``. Its password
         is the API key; host, ``timeout``, ``verify`` and ``proxy`` are optional.

@@ -91,7 +91,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
     def get_workflow_results(
         self, workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
     ) -> WorkflowResults:
-        """Look once at a run; never waits, and does not judge how it ended.
+        """Poll a run once. Does not wait, and does not raise for how it ended.
 
         :param workflow_version_execution_id: as int or digits in a string.
         :param return_all_outputs: False asks for the main output alone: ``nodes`` is then empty

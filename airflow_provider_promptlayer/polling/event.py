@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     OUTAGE = "outage"
     """PromptLayer could not be asked for longer than ``max_outage``."""
     REFUSED = "refused"
-    """PromptLayer refused the question for good."""
+    """PromptLayer refused the request for good."""
     KEY_REFUSED = "key_refused"
     """PromptLayer refused the API key."""
     NO_CONNECTION = "no_connection"
