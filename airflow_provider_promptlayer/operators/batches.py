@@ -132,7 +132,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         on.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`. ``mode="reschedule"`` is
-        refused without ``deferrable``: each look would start the runs again.
+        refused without ``deferrable``: each poll would start the runs again.
     """
 
     template_fields: Sequence[str] = (
@@ -227,7 +227,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         """Go on after the triggerer has fired; raises what :meth:`execute` raises.
 
         :param event: the trigger's event.
-        :param waiting: what this task left for itself when it deferred.
+        :param waiting: the state of the wait and the batch, as this task kept it when it deferred.
         """
         with self._airflow_errors():
             has_notes = waiting is not None
@@ -356,7 +356,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         return WorkflowRuns(ids) if ids else None
 
     def poll(self, job: RemoteJob[BatchStatus]) -> BatchStatus:
-        """Look at runs, one after the other, until it is known whether to wait on.
+        """Poll the runs, one after the other, until it is known whether to wait on.
 
         One run that cannot be asked about counts as one that goes on; the answer to another tells
         that PromptLayer is there.

@@ -186,7 +186,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
     :param return_all_outputs: False returns the bare main output instead of all of them.
     :param push_node_xcoms: whether to push one XCom for each node.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`. ``mode="reschedule"`` is
-        refused without ``deferrable``: each look would start another run.
+        refused without ``deferrable``: each poll would start another run.
     """
 
     template_fields: Sequence[str] = (

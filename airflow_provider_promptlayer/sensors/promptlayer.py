@@ -166,21 +166,21 @@ _RENDERED_THERE: Final = ("workflow_version_execution_id", "promptlayer_conn_id"
 class PromptLayerWorkflowSensor(_Poked, PromptLayerWorkflowWaiter):
     """Wait until a workflow run has ended, and fail if it ended badly.
 
-    Looks once in the worker, then waits in the triggerer; with ``deferrable=False`` in the worker
+    Polls once in the worker, then waits in the triggerer; with ``deferrable=False`` in the worker
     (``mode="poke"``) or between reschedules (``mode="reschedule"``). A run that has ended cannot
     get better, so its failure does not use up the task's retries.
 
     A deferred wait occupies a worker twice, for seconds: before it and after it. Two options, both
-    off by default, save these visits.
+    off by default, save these workers.
 
     ``end_from_trigger=True`` lets the triggerer end the task where the run is a success by
     ``fail_on``; every other end goes back to a worker and is what it would be without the option.
     The triggerer fetches all outputs for this, once, and leaves them to a worker if they are larger
-    than 256 KiB. What Airflow does in a worker is left out
-    for such a success: the task returns nothing, so that its ``output`` is None; no
-    ``on_success_callback`` (Airflow 2 calls it in the DAG processor), no listener, no
-    ``post_execute``, no event for the assets in ``outlets``, no metrics of the task's end. Its
-    state, end date and duration are as ever, and so is what follows it.
+    than 256 KiB. What Airflow does in a worker is left out for such a success: the task returns
+    nothing, so that its ``output`` is None; no ``on_success_callback`` (Airflow 2 calls it in the
+    DAG processor), no listener, no ``post_execute``, no event for the assets in ``outlets``, no
+    metrics of the task's end. Its state, end date and duration are as ever, and so is what follows
+    it.
 
     ``start_from_trigger=True`` lets the scheduler hand the wait straight to the triggerer. Before
     it there is no worker: no ``pre_execute``, no ``on_execute_callback``, no listener, no slot of
@@ -196,8 +196,9 @@ class PromptLayerWorkflowSensor(_Poked, PromptLayerWorkflowWaiter):
     :param deferrable: wait in the triggerer, without holding a worker.
     :param fail_on: ``"no_output"`` (no output node succeeded), ``"any_node"`` (that, or any node
         failed) or ``"never"``.
-    :param poke_interval: seconds (or a ``timedelta``) between two looks, kept to exactly. None for
-        a pace that fits the work: the first looks come soon, then ever more rarely.
+    :param poke_interval: seconds (or a ``timedelta``) between two polls, kept to exactly. None for
+        intervals that grow with the wait, from 2 s to 60 s; always 60 s with
+        ``mode="reschedule"``.
     :param timeout: seconds (or a ``timedelta``) after which the wait fails; the run goes on.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach.
     :param start_from_trigger: begin in the triggerer, without a worker.
@@ -293,7 +294,7 @@ class PromptLayerWorkflowSensor(_Poked, PromptLayerWorkflowWaiter):
 
         :param event: the trigger's event; from ``dag.test()`` also the name of the state in which
             the trigger has ended the task, as that resumes a task whatever its trigger fired.
-        :param waiting: what this task left for itself when it deferred.
+        :param waiting: the state of the wait, as this task kept it when it deferred.
         """
         if self.end_from_trigger and event == "success":
             with self._airflow_errors():

@@ -318,7 +318,7 @@ def fingerprint(body: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """What a look at the runs of a batch has shown.
+    """What a poll of the runs of a batch has found.
 
     :param unfinished: how many are not known to have ended, of those that have been started.
     :param until: how many of these may be left.

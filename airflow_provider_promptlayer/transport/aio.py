@@ -3,7 +3,7 @@
 
 All waits of one event loop that use the same settings share one pool of connections:
 :class:`SharedTransport` opens it for the first and closes it after the last. It does not linger
-for another wait that may come: that would save one TLS handshake, the price of ten looks.
+for another wait that may come: that would save one TLS handshake, the price of ten polls.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ What comes at once when the loop was held up is seen to within that time.
 class ConcurrencyLimit:
     """Hands out turns, first come, first served: ``async with`` one.
 
-    Thousands of looks that come at once, after the loop was held up, say, need no hundred
+    Thousands of polls that come at once, after the loop was held up, say, need no hundred
     connections: where answers come fast a few of them see to all, and each costs memory (asyncio
     gives a TLS connection 256 kB to read into) and a handshake. So there are more turns only when
     requests have queued for a while without a break, as they do where answers are slow.
@@ -169,7 +169,7 @@ class AsyncTransport:
         """Send over a connection of its own.
 
         A kept one may be dead, and then nobody knows whether the request arrived. Traced, which
-        would make a look a tenth dearer, because it matters here on which side of the sending a
+        would make a poll a tenth dearer, because it matters here on which side of the sending a
         time-out fell.
         """
         sending = _Sending()
@@ -277,7 +277,7 @@ def _is_readable(transport: Any) -> bool:
 class _Connector(aiohttp.TCPConnector):
     """Ends with all of its connections, also those that it no longer knows.
 
-    A look that is cancelled leaves a TLS connection that says goodbye, for up to 30 s where nobody
+    A poll that is cancelled leaves a TLS connection that says goodbye, for up to 30 s where nobody
     answers. aiohttp does not wait for it, so it would be left open by a loop that ends then.
     """
 

@@ -151,7 +151,7 @@ class Secrets:
     is. Slashes also as some servers write them in JSON.
 
     :param proxy: what :func:`.proxy_for` says. Asking it goes through the whole environment,
-        which takes as long as a look at a run: made once, not for each answer.
+        which takes as long as a poll of a run: made once, not for each answer.
     """
 
     def __init__(self, settings: Settings, proxy: Proxy | None) -> None:
