@@ -337,7 +337,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             # The triggerer goes on with the first worker's outage. Later ones are of the workers.
             outage_since=None if self._resumed else poller.outage_since,
             fetch_outage_since=poller.outage_since if self._resumed else None,
-            left_at=time.time(),
+            next_poll_at=next_poll_at,
             submitted_by_this_task=self.cancels_on_kill,
             base_url=self.hook.stays_at,
         )

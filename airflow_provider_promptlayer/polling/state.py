@@ -20,7 +20,7 @@ from airflow_provider_promptlayer.api.text import one_line
 J = TypeVar("J", bound=RemoteJob[Any])
 
 _LONG_WAIT: Final = 600.0
-"""Seconds in the triggerer after which nobody knows whether a worker's outage has gone on."""
+"""Seconds after the triggerer's first poll from which on a worker's outage counts as over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class PollState(Generic[J]):
         :class:`.Poller`.
     :param outage_since: since when the job's status could not be asked; None if it could.
     :param fetch_outage_since: since when the workers could not ask, see :meth:`worker_outage`.
-    :param left_at: when a worker left the wait to the triggerer.
+    :param next_poll_at: when the triggerer was to poll first, as a worker had left the wait to it.
     :param submitted_by_this_task: whether the job is the task's own, and ends with it.
     :param base_url: where the job is; None if that is not known for certain.
     """
@@ -45,7 +45,7 @@ class PollState(Generic[J]):
     grace: float = 0.0
     outage_since: float | None = None
     fetch_outage_since: float | None = None
-    left_at: float | None = None
+    next_poll_at: float | None = None
     submitted_by_this_task: bool = False
     base_url: str | None = None
 
@@ -57,11 +57,12 @@ class PollState(Generic[J]):
     def worker_outage(self, *, now: float) -> float | None:
         """Return since when workers could not ask, as for results, which the triggerer never does.
 
-        It counts from one worker to the next, but for a long wait in between: two blips an hour
-        apart, while the triggerer was answered, are no outage of an hour.
+        It counts from one worker to the next, unless the triggerer was answered for long in
+        between: two blips an hour apart are no outage of an hour. The pause until the triggerer's
+        first poll does not end an outage, however long the ``poke_interval`` is.
         """
-        is_long = self.left_at is not None and now - self.left_at > _LONG_WAIT
-        return None if is_long else self.fetch_outage_since
+        polled_for = 0.0 if self.next_poll_at is None else now - self.next_poll_at
+        return self.fetch_outage_since if polled_for <= _LONG_WAIT else None
 
     def payload(self) -> dict[str, Any]:
         """Return the state as plain JSON."""
@@ -96,7 +97,7 @@ class PollState(Generic[J]):
             fields.number_or_none("grace") or 0.0,
             fields.number_or_none("outage_since"),
             fields.number_or_none("fetch_outage_since"),
-            fields.number_or_none("left_at"),
+            fields.number_or_none("next_poll_at"),
             fields.flag("submitted_by_this_task"),
             fields.text_or_none("base_url"),
         )

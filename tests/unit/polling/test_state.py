@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a task leaves for the process that goes on with its wait."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_promptlayer.api.workflows import WorkflowRun
+from airflow_provider_promptlayer.polling.state import PollState
+
+LEFT = 1_000.0
+"""When the worker left the wait, and could not ask."""
+
+
+@pytest.mark.parametrize("poke_interval", [10.0, 7_200.0])
+@pytest.mark.parametrize(("polled_for", "goes_on"), [(5.0, True), (3_600.0, False)])
+def test_a_workers_outage_ends_where_the_triggerer_was_answered_for_long(
+    poke_interval: float, polled_for: float, goes_on: bool
+) -> None:
+    state = PollState(
+        WorkflowRun(7),
+        LEFT,
+        LEFT + 86_400.0,
+        fetch_outage_since=LEFT,
+        next_poll_at=LEFT + poke_interval,
+    )
+    found = state.worker_outage(now=LEFT + poke_interval + polled_for)
+    assert found == (LEFT if goes_on else None)
