@@ -95,7 +95,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
         self.row_ids: Any = row_ids
         self.statuses: Any = statuses
         self.confirm_large = confirm_large
-        self._was_busy = False  # whether cells of the sheet were seen being calculated
+        self._was_busy = False  # whether cells of the sheet were, or may have been, calculated
 
     def prepare(self, context: Context) -> Callable[[], str | None]:  # noqa: ARG002
         """Refuse what cannot be sent.
@@ -116,9 +116,10 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
         return self._cells_of_sheet() if operation is None else operation
 
     def poll(self, job: RemoteJob[Any]) -> Any:
-        """Poll once, and note whether the job was still running."""
+        """Poll once, and note whether the job was still running, or may have been."""
+        was_busy, self._was_busy = self._was_busy, True  # as nobody knows if the poll fails
         status = super().poll(job)
-        self._was_busy |= not status.is_complete
+        self._was_busy = was_busy or not status.is_complete
         return status
 
     def nothing_to_do(self, context: Context) -> dict[str, Any]:  # noqa: ARG002

@@ -634,6 +634,20 @@ class TestNothingLeftToStart:
         assert (retried.kind, retried.value["cell_count"]) == ("success", 4)
         assert len(server.operations) == 3
 
+    def test_cells_that_others_gave_up_while_nobody_could_ask_are_no_success(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        operation_id = self.start(server, B)
+
+        def give_up(request: Any) -> Reply:
+            server.cancel_operation(operation_id)
+            return Reply(503)
+
+        server.script(give_up, method="GET")
+        ending = run(TABLE_START, column_ids=[B.id], fail_on="never", deferrable=deferrable)
+        assert ending.kind == "failed", ending
+        assert "were left by what had begun" in ending.message
+
     @pytest.mark.parametrize("store", [True, False], ids=["store", "no store"])
     def test_a_retry_takes_up_cells_that_failed_elsewhere(
         self, server: LocalPromptLayer, store: bool
