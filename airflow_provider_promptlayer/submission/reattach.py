@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting a run exactly once: when to send again, and what an earlier try left behind.
+"""Starting a run exactly once: what an earlier try left behind, and what to do about it.
 
 PromptLayer has no idempotency key and no list of runs, so a second POST is a second, billed run.
-A start is sent again only when it certainly did not arrive, and a task that is tried again goes
-back to the run that it had started, as far as Airflow remembers it.
+A start is sent again only when it certainly did not arrive (:mod:`..api.submit` tells), and a task
+that is tried again goes back to the run that it had started, as far as Airflow remembers it.
 """
 
 from __future__ import annotations
