@@ -13,6 +13,9 @@ from airflow_provider_promptlayer.api.text import one_line
 MAX_DEPTH: Final = 10_000
 """Levels of nesting beyond which a document is refused, in every version of Python alike."""
 
+_MOST_PHRASES: Final = 100
+"""How many remarks on a document are kept while it is parsed: a hostile one deserves millions."""
+
 _BLANKS: Final = re.compile(r"[ \t\n\r]*")
 
 _scan_string: Final[Callable[[str, int], tuple[str, int]]] = json.decoder.scanstring  # type: ignore[attr-defined]
@@ -30,10 +33,15 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None) -> Any:
     times slower. The recursion limit is left alone, as it belongs to the whole interpreter.
 
     :param note: told, in a phrase, of each integer that became text and of each key that occurs
-        twice. Looking for them makes parsing about a third slower.
+        twice; of a hundred different ones at most. Looking for them makes parsing about a third
+        slower.
     :raises ValueError: if it is no JSON, or nested deeper than :data:`MAX_DEPTH`.
     """
-    noted: list[str] = []  # by the parser that succeeds; another may have broken off before
+    noted: dict[str, None] = {}  # by the parser that succeeds; another may have broken off before
+
+    def add(phrase: str) -> None:
+        if len(noted) < _MOST_PHRASES:
+            noted[phrase] = None
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -42,7 +50,7 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None) -> Any:
             for key, _ in pairs:
                 if key in seen:
                     shown = one_line(repr(key), 80)
-                    noted.append(f"the key {shown} occurs twice in one object, the last counts")
+                    add(f"the key {shown} occurs twice in one object, the last counts")
                 seen.add(key)
         return found
 
@@ -50,7 +58,7 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None) -> Any:
         try:
             return int(digits)
         except ValueError:
-            noted.append(f"an integer of {len(digits)} digits became text")
+            add(f"an integer of {len(digits)} digits became text")
             return digits
 
     hook = None if note is None else unique

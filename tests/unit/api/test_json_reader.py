@@ -197,5 +197,15 @@ def test_notes_what_could_not_be_taken_as_it_was_sent(depth: int, digits: int) -
     ]
 
 
+@pytest.mark.parametrize("depth", [0, DEEPER_THAN_PYTHON_GOES])
+def test_notes_of_a_hostile_document_are_few_and_different(depth: int) -> None:
+    notes: list[str] = []
+    same = '"k":0,' * 1_000
+    others = ",".join(f'"{number}":0,"{number}":0' for number in range(1_000))
+    loads(nested(depth, core=f"{{{same}{others}}}").encode(), note=notes.append)
+    assert len(notes) == len(set(notes)) == 100
+    assert "'k'" in notes[0]
+
+
 def test_nobody_has_to_be_told() -> None:
     assert loads(b'{"a": 1, "a": ' + b"7" * 5_000 + b"}") == {"a": "7" * 5_000}
