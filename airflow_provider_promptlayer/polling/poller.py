@@ -174,16 +174,19 @@ class Poller:
             seconds = settle + self._place * spread
         return now + max(self._capped(seconds, now), settle)
 
-    def resume_delay(self, planned: float | None, *, now: float) -> float:
+    def resume_delay(
+        self, planned: float | None, *, now: float, after_trouble: bool = False
+    ) -> float:
         """Return the seconds until this process is to poll first.
 
         Waits whose time has long passed, as that of all has when a triggerer comes back, do not all
         poll at once. One whose time lies further ahead than any plan goes was planned by another
-        machine's clock: it polls after two intervals, or two minutes; in an outage, in which
+        machine's clock: it polls after two intervals, or two minutes; after trouble, in which
         PromptLayer may have asked for a longer pause, after ``max_outage`` at the latest. A wait
         that seems to begin in the future begins now, and lasts as long as it was meant to.
 
         :param planned: what :meth:`first_poll_after_defer` said; None for a wait that begins here.
+        :param after_trouble: whether the process before could not ask, which is no outage here.
         """
         if self.began_at > now:  # this machine's clock is behind that of the one before
             self.deadline -= self.began_at - now
@@ -193,7 +196,7 @@ class Poller:
             return self._capped(self._place * min(interval, SHORTEST_INTERVAL), now)
         if now - planned < interval:
             furthest = 2 * max(interval, LONGEST_INTERVAL)
-            if self.outage_since is not None:
+            if after_trouble or self.outage_since is not None:
                 furthest = max(furthest, self.max_outage)
             # The clocks of two machines may differ by hours.
             return max(0.0, min(planned - now, furthest))

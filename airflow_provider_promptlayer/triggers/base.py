@@ -263,7 +263,11 @@ class PromptLayerTrigger(BaseTrigger):
     async def _begin(self, poller: Poller) -> PromptLayerHook:
         """Sleep until the first poll, and read the connection."""
         hook = self._hook = self._new_hook()
-        pause = poller.resume_delay(self.next_poll_at, now=time.time())
+        pause = poller.resume_delay(
+            self.next_poll_at,
+            now=time.time(),
+            after_trouble=self.state.fetch_outage_since is not None,
+        )
         # By this machine's clock, for the runs of a batch, which have pollers of their own.
         self._state = replace(self.state, began_at=poller.began_at, deadline=poller.deadline)
         await asyncio.sleep(pause)

@@ -227,6 +227,31 @@ class TestNeverEnding:
             )
         assert left.value.trigger.serialize()[1]["next_poll_at"] >= now + 100.0
 
+    def test_keeps_to_a_long_retry_after_of_the_results(
+        self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+    ) -> None:
+        """In the triggerer too, where that is no outage: the status may well be had."""
+        run_id = promptlayer_server.start_execution("W")
+        promptlayer_server.script(Reply(429, "{}", {"Retry-After": "900"}))
+        ended = WaitEvent(run_id, Outcome.ENDED, "").payload()
+        with pytest.raises(TaskDeferred) as left:
+            PromptLayerWorkflowSensor(
+                task_id="t", workflow_version_execution_id=run_id
+            ).resume_execution(
+                "execute_complete",
+                {"event": ended, "waiting": state_for(WorkflowRun(run_id))},
+                {"ti": FakeTaskInstance()},  # type: ignore[typeddict-item]
+            )
+
+        async def sleep(seconds: float) -> None:
+            raise InterruptedError(seconds)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio, "sleep", sleep)
+            with pytest.raises(InterruptedError) as slept:
+                asyncio.run(first_event(rebuilt(left.value.trigger)))
+        assert slept.value.args[0] > 800.0
+
     def test_has_no_more_time_where_it_seemed_to_have_ended(
         self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
     ) -> None:
