@@ -282,7 +282,7 @@ class AirflowStack:
                 return result
             if time.monotonic() > deadline:
                 tails = "\n".join(one.tail(8) for one in self.components.running())
-                raise StackError(f"waited {timeout:g} s in vain for {what}\n{tails}")
+                raise StackError(f"waited {timeout:g} s for {what}\n{tails}")
             time.sleep(POLL_SECONDS)
 
     def check_alive(self) -> None:

@@ -3,7 +3,7 @@
 
 The order of things is what keeps a second run from being started. The note that a start is about
 to be sent is written *before* it is sent, the id is noted and pushed as soon as it is known, and
-an error is only retried where that cannot double what goes on; see :mod:`.submission.reattach`.
+an error is only retried where that cannot start a second job; see :mod:`.submission.reattach`.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
     def on_kill(self) -> None:
         """Do what the base does; while a start is being sent, say how to look for what it starts.
 
-        Airflow does not wait for the answer. What comes of the start is known to nobody then.
+        Airflow does not wait for the answer. No log then says what came of the start.
         """
         sent = self._sent
         super().on_kill()
@@ -157,7 +157,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             )
 
     def may_retry(self, error: Exception) -> bool:
-        """Return whether a retry can help, and cannot double what goes on."""
+        """Return whether a retry can help, and cannot start a second job."""
         nothing_started = not self.cancels_on_kill or (self._job is None and not self._resumed)
         if nothing_started or self._task_state is not None:
             return super().may_retry(error) or self.may_resubmit(error)
@@ -267,7 +267,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             return None  # what something else has started is found anew
         if what is Plan.START:
             if record.phase is SubmissionPhase.SUBMITTED:
-                self.prepare(context)  # else what goes on would be ended for nothing
+                self.prepare(context)  # else the running job would be cancelled for nothing
                 self._superseded = record
                 self._cancel_superseded(record)
             return None

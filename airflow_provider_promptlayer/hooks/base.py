@@ -124,7 +124,7 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         """Send a request of :mod:`..api` and return what its answer means.
 
         If the key is refused, the connection is read again, as somebody may have changed it; and
-        from time to time where nobody is reached. Several threads may share the hook: each is told
+        from time to time where none answers. Several threads may share the hook: each is told
         of the key that its own request had.
         """
         transport = self._blocking_transport()

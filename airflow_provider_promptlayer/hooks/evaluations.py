@@ -136,7 +136,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     ) -> tables.TableOperation:
         """Wait for an operation to end; for use inside ``@task`` functions. Holds the worker.
 
-        Rides out trouble in asking, as the sensor does.
+        Rides out failed polls, as the sensor does.
 
         :param timeout: seconds to wait at most.
         :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
@@ -320,7 +320,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     ) -> scorecards.ScorecardCalculation:
         """Wait for a calculation to end, and hold it against the gate. Holds the worker.
 
-        Rides out trouble in asking, as the sensor does.
+        Rides out failed polls, as the sensor does.
 
         :param timeout: seconds to wait at most; to say why it does not pass may take two minutes
             more.
@@ -458,7 +458,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     ) -> tuple[reports.Report, reports.ReportScore]:
         """Wait for a report to end, and hold it against the gate. Holds the worker.
 
-        Rides out trouble in asking, as the sensor does.
+        Rides out failed polls, as the sensor does.
 
         :param timeout: seconds to wait at most.
         :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
@@ -510,7 +510,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     ) -> reports.ReportScore:
         """Return the score of a report that has ended; one that has not completed has none.
 
-        Rides out trouble in asking, as a wait does.
+        Rides out failed polls, as a wait does.
 
         :param max_outage: seconds for which PromptLayer may be out of reach.
         """

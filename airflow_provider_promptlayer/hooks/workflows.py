@@ -120,7 +120,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
     ) -> WorkflowResults:
         """Wait for a run to end; for use inside ``@task`` functions. Holds the worker.
 
-        Rides out trouble in asking, as the sensor does.
+        Rides out failed polls, as the sensor does.
 
         :param timeout: seconds to wait at most.
         :param poke_interval: seconds between two polls; None for intervals that grow with the wait.

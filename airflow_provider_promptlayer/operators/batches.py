@@ -84,14 +84,14 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
     its start is lost, or PromptLayer does not know its run any more. What concerns all (the key,
     an unknown workflow, the connection) ends the task at once, and the error says that the runs
     which were started go on. Where PromptLayer cannot be reached, or refuses more starts for the
-    moment, what goes on is waited for, and then the start is tried again.
+    moment, the running ones are waited for, and then the start is tried again.
 
     **Never two runs where one was meant**, for each input on its own, as
     :class:`.PromptLayerRunWorkflowOperator` has it. On Airflow 3.3 and later the task notes each
     start before it is sent, and each run. A retry goes back to the runs that go on or have
     succeeded, and starts those inputs anew whose run has failed; an input whose start was being
     sent when the worker died counts as failed until a try has said so and the task is cleared
-    then, because nobody can tell whether it has arrived. A task that is cleared before it has
+    then, because it is unknown whether it arrived. A task that is cleared before it has
     succeeded goes back in the same way, unless the input has changed; one that is cleared after it
     has succeeded runs all anew. Airflow 3.4 drops the notes when the task is cleared: such a task
     runs all anew, unless it is cleared with ``keep_task_state`` or together with its whole DAG run.
@@ -334,7 +334,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
             )
 
     def _state_without_notes(self, context: Context) -> dict[str, Any]:
-        # See the base. Inputs without a run may have been left or refused: nobody can tell here.
+        # See the base. Inputs without a run may have been left or refused: which, is unknown.
         pushed = xcom.pull_own(context, xcom.EXECUTION_IDS_KEY)
         if not pushed or None in pushed:
             raise PromptLayerEventError("The task was resumed without the state of its wait.")
@@ -423,7 +423,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         return self.results.in_order
 
     def may_retry(self, error: Exception) -> bool:
-        """Return whether a retry can help, and cannot double what goes on or has succeeded."""
+        """Return whether a retry can help, and cannot double a run that is no failure."""
         batch = self._batch
         if self._task_state is None:
             if batch is None:
@@ -665,7 +665,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         return results
 
     def _note_reported(self) -> None:
-        """Note that a person is told of the starts of which nobody knows whether they arrived.
+        """Note that a person is told of the starts of which it is unknown whether they arrived.
 
         Only a clear after that says that somebody has looked.
         """

@@ -117,7 +117,7 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
 
     def poll(self, job: RemoteJob[Any]) -> Any:
         """Poll once, and note whether the job was still running, or may have been."""
-        was_busy, self._was_busy = self._was_busy, True  # as nobody knows if the poll fails
+        was_busy, self._was_busy = self._was_busy, True  # stays so if the poll fails
         status = super().poll(job)
         self._was_busy = was_busy or not status.is_complete
         return status

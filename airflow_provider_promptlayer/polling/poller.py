@@ -3,7 +3,7 @@
 
 Every mode of waiting asks :class:`Poller`, and hands it the time. It keeps three rules:
 
-- A blip is not an outage. Trouble in asking says nothing about the job that is asked about, so the
+- A blip is not an outage. A failed poll says nothing about the job, so the
   wait goes on, backing off, until the trouble has lasted for ``max_outage``.
 - The deadline is a point in time, set once, so that a wait which moves to another process ends
   when it would have ended. The last poll comes at the deadline, not before it.
@@ -74,7 +74,7 @@ class Poller:
     :param began_at: when the wait began, in seconds since the epoch.
     :param deadline: when it ends without success, in seconds since the epoch; infinite for a caller
         that keeps the time itself.
-    :param grace: seconds after the deadline in which trouble in asking is still ridden out, for a
+    :param grace: seconds after the deadline in which failed polls are still ridden out, for a
         job that is thought to have ended in time. An answer that it goes on ends the wait then.
     :param max_outage: seconds for which PromptLayer may be out of reach.
     :param outage_since: when an outage began that is still going on, or None.
@@ -236,7 +236,7 @@ class Poller:
         return PollDecision(is_done=True, note=self._answers_again(now), ends_outage=True)
 
     def on_error(self, error: PromptLayerError, *, now: float) -> PollDecision:
-        """Return what follows from trouble in asking.
+        """Return what follows from a failed poll.
 
         :raises PromptLayerError: ``error`` itself, if trying again cannot help.
         :raises PromptLayerWaitTimeoutError: if the time is up.

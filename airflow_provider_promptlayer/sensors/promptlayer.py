@@ -42,7 +42,7 @@ class _Poked(PromptLayerWaiter[Any]):
     """What a sensor has and an operator has not: it can be poked by hand."""
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Poll once, without waiting; trouble in asking counts as 'not yet'."""
+        """Poll once, without waiting; a failed poll counts as 'not yet'."""
         with self._airflow_errors():
             job = self.get_job(context)
             if job is None:

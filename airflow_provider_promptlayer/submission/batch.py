@@ -71,7 +71,7 @@ class Batch:
 
         A run that was started is gone back to. A start that was being sent when its try died is
         not sent again, until a person who was told so has cleared the task. Somebody who clears a
-        task may also have changed its inputs: a run of another input is nobody's then. A retry
+        task may also have changed its inputs: a run of another input then belongs to none. A retry
         goes back to it, if it stands at the same place, as the input may tell the time.
 
         :param notes: one for each input that was seen; None where nothing was left.
@@ -160,7 +160,7 @@ class Batch:
         of a worker keep them filled.
 
         :param max_active: how many runs may go on at a time; None for any number.
-        :param may_start: False where it was tried a moment ago, in vain.
+        :param may_start: False where it was tried a moment ago and failed.
         """
         active = self.count(Stage.RUNNING)
         places = len(self) if max_active is None else max_active
@@ -187,11 +187,11 @@ class Batch:
         self._move(index, Stage.REFUSED, problem=problem)
 
     def uncertain(self, index: int, problem: str) -> None:
-        """Note that nobody knows whether the start arrived."""
+        """Note that it is unknown whether the start arrived."""
         self._move(index, Stage.UNCERTAIN, problem=how_to_find(index, problem))
 
     def report_uncertain(self) -> list[int]:
-        """Note that a person is told of the starts of which nobody knows; return the news."""
+        """Note that a person is told of the uncertain starts; return the news."""
         news = [index for index in self.at(Stage.UNCERTAIN) if not self.inputs[index].is_reported]
         for index in news:
             self.inputs[index].is_reported = True

@@ -28,7 +28,7 @@ class Stage(StrEnum):
     REFUSED = "refused"
     """It certainly has no run, and will not get one from this try."""
     UNCERTAIN = "uncertain"
-    """A start was sent, and nobody knows whether it arrived: it is never sent again."""
+    """A start was sent, and it is unknown whether it arrived: it is never sent again."""
 
 
 OVER: Final = (Stage.ENDED, Stage.SUCCEEDED, Stage.FAILED)
@@ -52,7 +52,7 @@ class Input:
     :param fingerprint: see :func:`.fingerprint`.
     :param problem: why it has no run, for people.
     :param retry_helps: whether a retry of the task may bring the success that it lacks.
-    :param is_reported: whether a person was told that nobody knows what came of its start.
+    :param is_reported: whether a person was told that its start is uncertain.
     """
 
     fingerprint: str
@@ -97,7 +97,7 @@ class Input:
 
 
 def how_to_find(index: int, problem: str) -> str:
-    """Return where a run may be found whose start nobody knows the end of."""
+    """Return where a run may be found whose start is uncertain."""
     return (
         "a run may be going on, which can be found in PromptLayer by its metadata "
         f"(airflow_run_id, airflow_task_id, airflow_batch_index={index}): {problem}"

@@ -182,7 +182,7 @@ class BatchState:
         """Return what this try makes of what earlier ones have left; see :meth:`Batch.take_over`.
 
         :param base_url: where the starts are sent.
-        :raises PromptLayerStartUncertainError: if some of it cannot be read, and nobody was asked.
+        :raises PromptLayerStartUncertainError: if a part is unreadable, and no person was asked.
         :raises PromptLayerConfigurationError: if a retry is led to another PromptLayer.
         """
         self._base_url = base_url

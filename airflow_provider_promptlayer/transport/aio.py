@@ -168,7 +168,7 @@ class AsyncTransport:
     async def _send_alone(self, request: Request) -> Response:
         """Send over a connection of its own.
 
-        A kept one may be dead, and then nobody knows whether the request arrived. Traced, which
+        A kept one may be dead, and then it is unknown whether the request arrived. Traced, which
         would make a poll a tenth dearer, because it matters here on which side of the sending a
         time-out fell.
         """
@@ -352,7 +352,7 @@ class _Lease:
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def open(self, settings: Settings) -> AsyncTransport:
-        # Each user that finds none opens one, the others wait for their turn: so nobody depends
+        # Each user that finds none opens one, the others wait for their turn: so none depends
         # on the first, who may be cancelled or fail.
         async with self.opening:
             if self.transport is None:

@@ -246,7 +246,7 @@ class BlockingTransport:
             closings = self._closings
             session = self._idle.pop() if self._idle else None
         if session is not None and request.method != "GET":
-            # Never over a kept connection: it may be dead, and then nobody knows whether the
+            # Never over a kept connection: it may be dead, and then it is unknown whether the
             # request arrived.
             session.close()
             session = None

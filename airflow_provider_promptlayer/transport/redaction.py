@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both transports send with a request, and what nobody may quote of it."""
+"""What both transports send with a request, and what must not be quoted of it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Body:
         self._encoding = encoding.strip().lower()
         self._unpacker: zlib._Decompress | None = None
         self.redactions = 0
-        """How many secrets were blotted out."""
+        """How many secrets were redacted."""
         if self._encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             named = one_line(secrets.redact(encoding), 40)
             raise UnreadableBodyError(
@@ -165,7 +165,7 @@ class Secrets:
         self.as_bytes = tuple(text.encode() for text in self._texts)
 
     def redact(self, text: str) -> str:
-        """Return a text with the secrets blotted out."""
+        """Return a text with the secrets redacted."""
         for secret in self._texts:
             text = text.replace(secret, "***")
         return text

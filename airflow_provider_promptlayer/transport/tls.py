@@ -103,7 +103,7 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the proxy is sent, and nobody behind it."""
+        """What is sent to the proxy, and to no server behind it."""
         return {"Proxy-Authorization": f"Basic {self.credentials}"} if self.credentials else {}
 
 

@@ -187,7 +187,7 @@ class PromptLayerTrigger(BaseTrigger):
         """Return whether another triggerer or try waits for the job now, and say so.
 
         Where Airflow cannot be asked, one does: an evaluation that goes on is paid for once, while
-        one that is cancelled under a task that waits for it fails a task that nobody has touched,
+        one that is cancelled under a task that waits for it fails a task that no user has touched,
         and its retry pays for another.
         """
         if self.task_instance is None or not version_compat.ON_KILL_IS_AMBIGUOUS:
