@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A clock that only moves when told, and a client that sends exactly what it is given."""
+"""A clock that only moves when told, and clients that send exactly what they are given."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,8 +13,24 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
+import requests
 
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Workflow
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+
+HELLO = [Node("Hello", "hi", is_output_node=True)]
+GREET = Workflow("Greet", HELLO)
+RESULTS = "/workflow-version-execution-results"
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 loopback on this machine")
 
 
 class Clock:
@@ -39,7 +56,7 @@ class Reply:
 
 
 class Client:
-    """http.client leaves paths alone, where other clients tidy them up."""
+    """http.client leaves paths alone, where other clients normalize them."""
 
     def __init__(self, server: LocalPromptLayer) -> None:
         self.server = server
@@ -73,16 +90,24 @@ class Client:
     def get(self, path: str, **query: object) -> Reply:
         return self.send("GET", f"{path}?{urlencode(query)}" if query else path)
 
-    def run(self, workflow: str, body: Any = None) -> Reply:
-        document = json.dumps({} if body is None else body).encode()
-        return self.send("POST", f"/workflows/{quote(workflow, safe='')}/run", document)
+    def post(self, path: str, body: Any) -> Reply:
+        return self.send("POST", path, json.dumps(body).encode())
+
+    def run(self, workflow: str = "Greet", body: Any = None) -> Reply:
+        return self.post(f"/workflows/{quote(workflow, safe='')}/run", {} if body is None else body)
 
     def results(self, execution_id: int, return_all_outputs: bool = True) -> Reply:
         return self.get(
-            "/workflow-version-execution-results",
+            RESULTS,
             workflow_version_execution_id=execution_id,
             return_all_outputs=str(return_all_outputs).lower(),
         )
+
+
+def get(server: LocalPromptLayer, path: str = "/workflows", **options: Any) -> requests.Response:
+    """Send a GET with requests."""
+    headers = {"X-API-KEY": server.api_key}
+    return requests.get(server.url + path, headers=headers, timeout=60, **options)
 
 
 @pytest.fixture

@@ -1,24 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be defined, in Python and in files, and how mistakes are reported."""
+"""Definitions in Python and in files, the built-in ones, and how mistakes are reported."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+import tomllib
+from importlib.resources import files
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_promptlayer.testing import (
+    Column,
+    Criterion,
     LocalPromptLayer,
     Node,
     OnlyIf,
+    Report,
+    Scorecard,
+    ScoredRow,
+    Sheet,
+    Table,
     Template,
     Workflow,
+    builtin_evaluations,
     builtin_workflows,
+    load_definitions,
     load_workflows,
 )
+
+ID = "5c0a1e00-0000-4000-8000-000000000001"
+
+
+def served(*workflows, **options):
+    return LocalPromptLayer(workflows, **options)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +46,7 @@ from airflow_provider_promptlayer.testing import (
         (lambda: Node(None), "a node needs a name"),  # type: ignore[arg-type]  # refused
         (lambda: Node("N", {1, 2}), "node 'N': the value is not JSON"),
         (lambda: Node("N", duration=-1), "node 'N': duration is -1"),
-        (lambda: Node("N", duration=float("nan")), "node 'N': duration is nan"),
+        (lambda: Node("N", duration=math.nan), "node 'N': duration is nan"),
         (lambda: Node("N", depends_on="A"), "node 'N': depends_on is a list"),
         (lambda: Workflow("", []), "a workflow needs a name"),
         (lambda: Workflow("W", [], version=0), "workflow 'W': version is 0"),
@@ -45,86 +64,121 @@ from airflow_provider_promptlayer.testing import (
             lambda: Workflow("W", [Node("A", depends_on=["B"]), Node("B", only_if=OnlyIf("A", 1))]),
             "in a circle",
         ),
-        (lambda: LocalPromptLayer([Workflow("W", [])] * 2), "version number is defined twice"),
+        (lambda: served(Workflow("W", []), Workflow("W", [])), "version number is defined twice"),
         (
-            lambda: LocalPromptLayer(
-                [Workflow("W", [], labels=["x"]), Workflow("W", [], version=2, labels=["x"])]
+            lambda: served(
+                Workflow("W", [], labels=["x"]), Workflow("W", [], version=2, labels=["x"])
             ),
             "release label is defined twice",
         ),
         (
-            lambda: LocalPromptLayer([Workflow("W", [], id=1), Workflow("W", [], id=2, version=2)]),
+            lambda: served(Workflow("W", [], id=1), Workflow("W", [], id=2, version=2)),
             "different ids",
         ),
-        (lambda: LocalPromptLayer([Workflow("V", [], id=1), Workflow("W", [], id=1)]), "same id"),
+        (lambda: served(Workflow("V", [], id=1), Workflow("W", [], id=1)), "same id"),
+        (lambda: Column(""), "a column needs a name"),
+        (lambda: Column("C", id="x"), "column 'C': id is 'x', must be a UUID"),
+        (lambda: Column("C", cell_duration=math.nan), "column 'C': cell_duration is nan"),
+        (lambda: Criterion("C", verdict="bad"), "criterion 'C': the verdict is 'bad'"),
+        (lambda: ScoredRow("PASS"), "a row of a scorecard: the verdict is 'PASS'"),
+        (lambda: Scorecard("S", duration=-1), "scorecard 'S': duration is -1"),
+        (lambda: Scorecard("S", [Criterion("A"), Criterion("A")]), "two criteria have the same id"),
+        (
+            lambda: Scorecard("S", rows=[ScoredRow(reasons={"Polite": "no"})]),
+            "scorecard 'S': a row names the criterion 'Polite': unknown",
+        ),
+        (lambda: Sheet("S", row_count=-1), "sheet 'S': row_count is -1"),
+        (lambda: Sheet("S", [Column("A"), Column("A")]), "sheet 'S': two columns"),
+        (lambda: Table("T", [Sheet("S"), Sheet("S")]), "table 'T': two sheets"),
+        (lambda: Report("R", id=0), "report 'R': id is 0"),
+        (lambda: Report("R", cells=2, failed_cells=3), "failed_cells is 3 of 2 cells"),
+        (lambda: served(tables=[Table("T"), Table("T")]), "two tables have the id"),
+        (
+            lambda: served(reports=[Report("A", id=1), Report("B", id=1)]),
+            "two reports have the same id",
+        ),
     ],
 )
-def test_mistakes_are_one_clear_line(make, message):
+def test_a_mistake_is_one_clear_line(make, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
-def test_ids_that_are_given_are_not_given_out_again():
-    server = LocalPromptLayer([Workflow("A", []), Workflow("B", [], id=1), Workflow("C", [])])
+def test_an_id_that_was_given_is_chosen_for_nothing_else():
+    server = served(
+        Workflow("A", []),
+        Workflow("B", [], id=1),
+        reports=[Report("A", is_blueprint=False), Report("B", id=1)],
+    )
     assert server.start_execution("1") == 1
     assert server.executions[1].workflow_name == "B"
+    assert set(server.reports) == {2}
+    assert server.start_report(1, "n") == 3
 
 
-TOML = """
-[[workflows]]
-name = "W"
-version = 4
-labels = ["prod"]
-no_output_status = 400
-required_input_variables = { topic = "string" }
-[[workflows.nodes]]
-name = "First step"
-duration = 1
-value = "About {topic}"
-[[workflows.nodes]]
-name = "B"
-only_if = { node = "First step", equals = "About tea" }
-is_output_node = true
-value = { text = "<{First step}>", n = 1 }
-"""
-AS_JSON = {
-    "workflows": [
-        {
-            "name": "W",
-            "version": 4,
-            "labels": ["prod"],
-            "no_output_status": 400,
-            "required_input_variables": {"topic": "string"},
-            "nodes": [
-                {"name": "First step", "duration": 1, "value": "About {topic}"},
-                {
-                    "name": "B",
-                    "only_if": {"node": "First step", "equals": "About tea"},
-                    "is_output_node": True,
-                    "value": {"text": "<{First step}>", "n": 1},
-                },
-            ],
-        }
+def test_ids_are_derived_and_stay_the_same():
+    assert Table("T").id == Table("T").id != Table("U").id
+    assert str(UUID(Table("T").id)) == Table("T").id
+    assert Table("T", id=ID.upper()).id == ID
+    assert str(UUID(Column("\ud800").id)) == Column("\ud800").id
+
+
+BUILTIN = "\n".join(
+    (files("airflow_provider_promptlayer.testing") / f"builtin_{name}.toml").read_text("utf-8")
+    for name in ("workflows", "evaluations")
+)
+
+
+def test_the_built_in_files_can_be_copied_and_json_says_the_same(tmp_path):
+    (tmp_path / "d.toml").write_text(BUILTIN)
+    (tmp_path / "d.json").write_text(json.dumps(tomllib.loads(BUILTIN)))
+    from_toml = load_definitions(tmp_path / "d.toml")
+    assert from_toml == (builtin_workflows(), builtin_evaluations())
+    assert load_definitions(str(tmp_path / "d.json")) == from_toml
+    assert load_workflows(tmp_path / "d.json") == from_toml.workflows
+    assert LocalPromptLayer().workflow_names == [workflow.name for workflow in builtin_workflows()]
+    assert LocalPromptLayer([]).workflow_names == []
+
+
+def test_keys_are_arguments_and_text_with_placeholders_is_a_template(tmp_path):
+    (tmp_path / "d.toml").write_text(
+        """
+        reports = [{ name = "R", cells = 3, score = 50 }]
+        [[workflows]]
+        name = "W"
+        version = 4
+        labels = ["prod"]
+        no_output_status = 400
+        required_input_variables = { topic = "string" }
+        nodes = [
+            { name = "A", duration = 1, value = "About {topic}" },
+            { name = "B", only_if = { node = "A", equals = 1 }, value = { n = 1 } },
+        ]
+        """
+    )
+    nodes = [
+        Node("A", Template("About {topic}"), duration=1),
+        Node("B", {"n": 1}, only_if=OnlyIf("A", 1)),
     ]
-}
-
-
-def test_toml_and_json_say_the_same(tmp_path, serve, clock):
-    (tmp_path / "w.toml").write_text(TOML)
-    (tmp_path / "w.json").write_text(json.dumps(AS_JSON))
-    from_toml = load_workflows(tmp_path / "w.toml")
-    assert from_toml == load_workflows(str(tmp_path / "w.json"))
-    (workflow,) = from_toml
-    assert (workflow.version, workflow.labels, workflow.no_output_status) == (4, ("prod",), 400)
-    client = serve(workflow)
-    client.server.start_execution("W", {"topic": "tea"})
-    clock.now += 1
-    assert client.results(1, return_all_outputs=False).json == {"text": "<About tea>", "n": 1}
+    workflow = Workflow(
+        "W",
+        nodes,
+        version=4,
+        labels=["prod"],
+        no_output_status=400,
+        required_input_variables={"topic": "string"},
+    )
+    evaluations = ((), (Report("R", cells=3, score=50),))
+    assert load_definitions(tmp_path / "d.toml") == ((workflow,), evaluations)
 
 
 def node_file(**node):
     return {"workflows": [{"name": "W", "nodes": [{"name": "N", **node}]}]}
+
+
+def sheet_file(**sheet):
+    return {"workflows": [], "tables": [{"title": "T", "sheets": [{"title": "S", **sheet}]}]}
 
 
 @pytest.mark.parametrize(
@@ -142,13 +196,19 @@ def node_file(**node):
         (node_file(depends_on=[1]), "depends_on[0]: Input should be a valid string"),
         (node_file(only_if={"node": "A"}), "only_if.equals: the key is missing"),
         (node_file(depends_on=["X"]), "depends on 'X'"),
+        (sheet_file(colour=1), "tables[0].sheets[0].colour: unknown key"),
+        (
+            sheet_file(scorecard={"name": 1}),
+            "tables[0].sheets[0].scorecard.name: Input should be a valid string",
+        ),
+        ({"workflows": [], "reports": [{"name": "R", "id": 0}]}, "report 'R': id is 0"),
     ],
 )
-def test_mistakes_in_a_file_are_one_line_with_its_name(tmp_path, document, message):
+def test_a_mistake_in_a_file_is_one_line_with_its_name(tmp_path, document, message):
     path = tmp_path / "definitions.json"
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        load_workflows(path)
+        load_definitions(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -159,7 +219,7 @@ def test_mistakes_in_a_file_are_one_line_with_its_name(tmp_path, document, messa
         ("w.toml", "[[workflows"),
         ("w.json", "{"),
         ("w.yaml", "a: b"),
-        ("w.toml", TOML.replace("n = 1", "n = 1979-05-27")),
+        ("w.toml", "workflows = [{ name = 'W', nodes = [{ name = 'N', value = 1979-05-27 }] }]"),
     ],
 )
 def test_a_file_that_cannot_be_parsed_is_a_value_error(tmp_path, name, text):
@@ -168,11 +228,8 @@ def test_a_file_that_cannot_be_parsed_is_a_value_error(tmp_path, name, text):
         load_workflows(tmp_path / name)
 
 
-NULL_OUTPUT = {"workflows": [{"name": "W", "nodes": [{"name": "N", "is_output_node": None}]}]}
-
-
 def test_json_can_say_null_where_the_api_can(tmp_path):
-    (tmp_path / "w.json").write_text(json.dumps(NULL_OUTPUT))
+    (tmp_path / "w.json").write_text(json.dumps(node_file(is_output_node=None)))
     (workflow,) = load_workflows(tmp_path / "w.json")
     assert workflow.nodes[0].is_output_node is None
 
@@ -200,7 +257,7 @@ def test_placeholders(template, result):
     assert Template(template)(inputs, {"Some node": "node value", "both": "no"}) == result
 
 
-@given(text=st.text(), value=st.text())
+@given(text=st.text(max_size=40), value=st.text(max_size=40))
 def test_a_template_is_total_and_only_replaces(text, value):
     assert Template(text)({}, {}) == text
     assert Template("<{name}>" + text)({"name": value}, {}).startswith(f"<{value}>")
@@ -238,11 +295,7 @@ def test_text_in_python_is_no_template(serve):
             "Broken report",
             {"report": "Q3"},
             2.0,
-            {
-                "Render report": "SUCCESS",
-                "Publish report": "FAILED",
-                "Announce report": "SKIPPED",
-            },
+            {"Render report": "SUCCESS", "Publish report": "FAILED", "Announce report": "SKIPPED"},
             None,
         ),
     ],
@@ -259,8 +312,3 @@ def test_the_built_in_workflows(serve, clock, name, inputs, seconds, endings, ma
     assert {node: result["status"] for node, result in reply.json.items()} == endings
     bare = client.results(1, return_all_outputs=False).json
     assert bare == (reply.json if main_output is None else main_output)
-
-
-def test_the_built_in_workflows_are_those_of_a_server_given_none():
-    assert LocalPromptLayer().workflow_names == [workflow.name for workflow in builtin_workflows()]
-    assert LocalPromptLayer([]).workflow_names == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LocalPromptLayer itself: starting, stopping, what it records, and use from several threads."""
+"""LocalPromptLayer itself: starting, stopping, its records, and use from several threads."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import aiohttp
 import pytest
+from unit.testing.conftest import needs_ipv6
 
 from airflow_provider_promptlayer import testing
 from airflow_provider_promptlayer.testing import LocalPromptLayer, UnknownWorkflowError
@@ -28,30 +29,27 @@ def test_every_exported_name_exists():
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.0.2.1", "example.com", "8.8.8.8"])
-def test_it_refuses_to_listen_to_the_world(host):
+def test_it_listens_on_loopback_alone(host):
     with pytest.raises(ValueError, match="only listens on loopback"):
         LocalPromptLayer(host=host)
 
 
 @pytest.mark.parametrize("key", ["", "with space", "schlüssel", "line\nbreak"])
-def test_it_refuses_a_key_no_header_can_carry(key):
+def test_it_refuses_a_key_that_no_header_can_carry(key):
     with pytest.raises(ValueError, match="api_key"):
         LocalPromptLayer(api_key=key)
 
 
-def test_localhost_means_the_one_address(serve):
-    client = serve(host="localhost")
-    assert client.server.url.startswith("http://127.0.0.1:")
-    assert client.get("/workflows").status == 200
-
-
-def test_ipv6(serve):
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        pytest.skip("no IPv6 loopback on this machine")
-    client = serve(host="::1")
-    assert client.server.url.startswith("http://[::1]:")
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost", "http://127.0.0.1:"),  # one address, though the name may have two
+        pytest.param("::1", "http://[::1]:", marks=needs_ipv6),
+    ],
+)
+def test_the_url_names_one_address(serve, host, url):
+    client = serve(host=host)
+    assert client.server.url.startswith(url)
     assert client.get("/workflows").status == 200
 
 
@@ -126,14 +124,16 @@ def test_it_can_be_used_inside_a_running_loop():
     assert (status, listing["total"]) == (200, 3)
 
 
-def test_requests_are_recorded_without_the_key(serve):
+def test_requests_are_recorded_without_the_key(serve, clock):
     client = serve(api_key="s3cret-key")
     client.send("GET", "/workflows/a%2Fb?label=x%20y&version=&version=z", key="s3cret-key")
+    clock.now += 5
     client.send("POST", "/nowhere", b"{}", key="another-s3cret")
     first, second = client.server.requests
     assert (first.method, first.raw_path, first.status) == ("GET", "/workflows/a%2Fb", 422)
     assert first.query == {"label": "x y", "version": "z"}
     assert (first.key_was_right, second.key_was_right) == (True, False)
+    assert (first.arrived_at, second.arrived_at) == (1000, 1005)
     assert (second.method, second.raw_path, second.status) == ("POST", "/nowhere", 401)
     assert second.headers["content-type"] == "application/json"
     assert "s3cret" not in repr(client.server.requests)
@@ -175,53 +175,47 @@ def test_starting_without_http(serve):
 
 @contextmanager
 def promptly():
-    """A wait that is not woken still looks again at its deadline: it must not come to that."""
+    """A wait that is not woken polls again at its deadline, after 60 s: too late."""
     started = time.monotonic()
     yield
     assert time.monotonic() - started < 40
 
 
-def test_wait_for_returns_when_the_count_is_reached(serve):
+@pytest.mark.parametrize("how", ["a request", "without HTTP"])
+def test_wait_for_is_woken_by_each_change(serve, how):
     client = serve()
-    with promptly(), ThreadPoolExecutor() as pool:
-        waiting = pool.submit(
-            client.server.wait_for, lambda: client.server.count("GET", "/workflows") >= 3, 60
-        )
-        for _ in range(2):
-            client.get("/workflows")
-        assert not waiting.done()
-        client.get("/workflows")
-        waiting.result(timeout=60)
+    server = client.server
+    evaluated = threading.Event()
 
-
-def test_wait_for_sees_executions_started_without_http(serve):
-    server = serve().server
-    looked = threading.Event()
-
-    def has_executions():
-        found = bool(server.executions)
-        looked.set()
+    def has_happened():
+        found = server.count("GET") >= 2 or bool(server.executions)
+        evaluated.set()
         return found
 
     with promptly(), ThreadPoolExecutor() as pool:
-        waiting = pool.submit(server.wait_for, has_executions, 60)
-        assert looked.wait(60)
-        server.start_execution("Article pipeline")
+        waiting = pool.submit(server.wait_for, has_happened, 60)
+        assert evaluated.wait(60)
+        if how == "a request":
+            client.get("/workflows")
+            assert not waiting.done()
+            client.get("/workflows")
+        else:
+            server.start_execution("Article pipeline")
         waiting.result(timeout=60)
 
 
-def test_wait_for_misses_no_change_between_looking_and_waiting(serve):
+def test_wait_for_misses_no_change_between_evaluating_and_waiting(serve):
     server = serve().server
-    polls = []
+    seen = []
 
-    def changes_while_looking():
-        polls.append(len(server.executions))
+    def changes_while_evaluated():
+        seen.append(len(server.executions))
         server.start_execution("Article pipeline")
-        return len(polls) == 2
+        return len(seen) == 2
 
     with promptly():
-        server.wait_for(changes_while_looking, 60)
-    assert polls == [0, 1]
+        server.wait_for(changes_while_evaluated, 60)
+    assert seen == [0, 1]
 
 
 def test_wait_for_has_a_deadline_and_lets_its_predicate_use_the_server(serve):

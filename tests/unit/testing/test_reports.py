@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports; and what tables, scorecards and reports have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from unit.testing.evaluations import (
+    HERE,
+    NOWHERE,
+    PATH,
+    REPORTS,
+    TABLE,
+    THERE,
+    ask,
+    assert_not_found,
+    checked,
+    started,
+)
+
+from airflow_provider_promptlayer.api.http import Call, Response
+from airflow_provider_promptlayer.api.reports import report, report_score, run_report
+from airflow_provider_promptlayer.api.scorecards import recalculate_scorecard, scorecard_calculation
+from airflow_provider_promptlayer.api.tables import recalculate_cells, table_operation
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerAuthError,
+    PromptLayerInvalidInputError,
+    PromptLayerRefusedError,
+    PromptLayerServerError,
+    PromptLayerStartUncertainError,
+)
+from airflow_provider_promptlayer.testing import Reply, builtin_evaluations
+
+
+@pytest.fixture
+def client(serve):
+    return serve(tables=[TABLE], reports=REPORTS)
+
+
+class TestReports:
+    def test_from_start_to_score(self, client, clock):
+        run = ask(client, run_report(7, "Nightly", dataset_id=5, refresh_dataset=False))
+        seen = []
+        for _ in range(3):
+            status = ask(client, report(run.report_id))
+            score = ask(client, report_score(run.report_id))
+            seen.append((status.progress, status.is_complete, score.overall_score))
+            clock.now += 5
+        assert seen == [
+            ("0 of 10 cells done", False, None),
+            ("5 of 10 cells done", False, None),
+            ("10 of 10 cells done, 3 failed", True, 62.5),
+        ]
+        found = client.server.reports[run.report_id]
+        assert (found.name, found.dataset_id, found.parent_report_id) == ("Nightly", 5, 7)
+        assert found.was_posted
+
+    def test_two_runs_are_two_reports(self, client):
+        ids = {ask(client, run_report("7", "n")).report_id for _ in range(2)}
+        assert len(ids | {7, 8}) == 4
+
+    def test_a_blueprint_has_no_result(self, client):
+        with pytest.raises(PromptLayerInvalidInputError, match="Report 7 is a blueprint"):
+            ask(client, report(7))
+        with pytest.raises(PromptLayerRefusedError):
+            ask(client, report_score(7))
+
+    def test_a_final_report_cannot_be_run(self, client):
+        with pytest.raises(PromptLayerRefusedError, match="Only an evaluation pipeline") as caught:
+            ask(client, run_report(8, "n"))
+        # A 403 that is not about the key.
+        assert not isinstance(caught.value, PromptLayerAuthError)
+        assert ask(client, report(8)).is_complete
+        details = ask(client, report_score(8)).details
+        assert (details["column_name"], details["score"]) == ("A", 90.0)
+
+    def test_an_unknown_one_is_404(self, client):
+        assert_not_found(client, run_report(99, "n"), report(99), report_score(99))
+
+    def test_a_dataset_that_cannot_be_refreshed(self, client):
+        with pytest.raises(PromptLayerRefusedError, match="may not allow it"):
+            ask(client, run_report(7, "n", refresh_dataset=True))
+
+    @pytest.mark.parametrize(
+        ("body", "kind"),
+        [
+            ({}, "missing"),
+            ({"name": ""}, "string_too_short"),
+            ({"name": "x" * 256}, "string_too_long"),
+            ({"name": None}, "string_type"),
+            ({"name": "n", "dataset_id": "1"}, "int_type"),
+            ({"name": "n", "refresh_dataset": "yes"}, "bool_type"),
+        ],
+    )
+    def test_a_wrong_body_is_422(self, client, body, kind):
+        path = "/reports/7/run"
+        reply = checked("POST", path, client.post(path, body))
+        assert [error["type"] for error in reply.json["detail"]] == [kind]
+        assert set(client.server.reports) == {8}
+
+    def test_an_id_that_is_no_number_is_422(self, client):
+        assert client.get("/reports/x").status == 422
+
+
+STARTS: dict[str, Call[Any]] = {
+    "operations": recalculate_cells(*HERE),
+    "calculations": recalculate_scorecard(*HERE),
+    "reports": run_report(7, "n"),
+}
+
+
+@pytest.mark.parametrize("kind", STARTS)
+@pytest.mark.parametrize("acted_on", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Reply.of_json({"success": False, "message": "busy"}, 503), PromptLayerServerError),
+        (Reply(503, "<html>"), PromptLayerStartUncertainError),
+    ],
+    ids=["PromptLayer's own", "a gateway's"],
+)
+def test_a_start_that_meets_a_fault(client, kind, acted_on, fault, error):
+    call, before = STARTS[kind], len(getattr(client.server, kind))
+    client.server.script(fault, method="POST", acted_on=acted_on)
+    reply = client.send("POST", call.request.path, call.request.body)
+    with pytest.raises(error):
+        call.read(Response(reply.status, reply.headers, reply.body), 0.0)
+    assert len(getattr(client.server, kind)) - before == int(acted_on)
+
+
+def test_requests_are_counted_and_faults_select_by_path(client):
+    table = PATH.partition("/sheets")[0]
+    client.server.script(Reply(500, ""), path_prefix=table, times=None)
+    assert client.get(f"{PATH}/scorecard").status == 500
+    assert client.get("/reports/8").status == 200
+    assert client.server.count("GET", table) == 1
+
+
+def test_starts_without_http(client, clock):
+    server = client.server
+    operation_id = server.start_operation(*THERE)  # asks for no confirmation
+    calculation_id = server.start_calculation(*HERE)
+    report_id = server.start_report(7, "theirs")
+    clock.now += 60
+    assert ask(client, table_operation(*THERE, operation_id)).is_complete
+    assert ask(client, scorecard_calculation(*HERE, calculation_id)).is_complete
+    assert ask(client, report(report_id)).name == "theirs"
+    assert not server.operations[operation_id].was_posted
+    assert not server.calculations[calculation_id].was_posted
+    assert not server.reports[report_id].was_posted
+    assert server.count() == 3
+    for start in (
+        lambda: server.start_operation(*THERE),
+        lambda: server.start_operation(NOWHERE, NOWHERE),
+        lambda: server.start_calculation(*THERE),
+        lambda: server.start_report(8, "n"),
+    ):
+        with pytest.raises(LookupError):
+            start()
+
+
+def test_the_built_in_ones_pass_and_fail(serve, clock):
+    client = serve()
+    (table,), (pipeline,) = builtin_evaluations()
+    for sheet, passes in zip(table.sheets, (True, False), strict=True):
+        where = table.id, sheet.id
+        operation_id = started(client, *where)
+        calculation_id = ask(client, recalculate_scorecard(*where)).calculation_id
+        clock.now += 10
+        cells = ask(client, table_operation(*where, operation_id))
+        card = ask(client, scorecard_calculation(*where, calculation_id))
+        assert (cells.failed_count == 0) is (card.verdict == "pass") is passes
+    assert pipeline.id is not None
+    run = ask(client, run_report(pipeline.id, "n"))
+    clock.now += 10
+    assert ask(client, report_score(run.report_id)).overall_score == 87.5
