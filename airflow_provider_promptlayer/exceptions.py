@@ -23,15 +23,9 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnreachableError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.outcomes.batches import (
-    PromptLayerBatchFailedError,
-)
-from airflow_provider_promptlayer.outcomes.evaluations import (
-    PromptLayerEvaluationFailedError,
-)
-from airflow_provider_promptlayer.outcomes.workflows import (
-    PromptLayerRunFailedError,
-)
+from airflow_provider_promptlayer.outcomes.batches import PromptLayerBatchFailedError
+from airflow_provider_promptlayer.outcomes.evaluations import PromptLayerEvaluationFailedError
+from airflow_provider_promptlayer.outcomes.workflows import PromptLayerRunFailedError
 
 __all__ = [
     "PromptLayerAnswerTooLargeError",

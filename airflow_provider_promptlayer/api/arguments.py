@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments, made fit to be sent or refused with a line that says what is wrong with them."""
+"""Parsers of arguments: each returns the value to send, or refuses it and says what is wrong.
+
+Every parser raises :class:`PromptLayerInvalidInputError` with the name of the argument.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,18 @@ import ast
 import json
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, timedelta
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line, shown
+
+T = TypeVar("T")
 
 _DIGITS: Final = re.compile(r"0*[0-9]{1,19}")
 """A 64-bit number; Python refuses to convert thousands of digits."""
@@ -33,25 +39,52 @@ class NotSet(Enum):
 
 
 NOTSET: Final = NotSet.NOTSET
-"""The default of an argument for which None is no value, as a missing XCom renders to None."""
+"""The default of an argument that refuses None, because a missing XCom renders to None."""
 
 
 def execution_id(value: Any) -> int:
-    """Return a ``workflow_version_execution_id`` given as int or as digits in a string.
-
-    :raises PromptLayerInvalidInputError: if it is not a positive 64-bit integer.
-    """
+    """Return a ``workflow_version_execution_id``, see :func:`positive`."""
     return positive("workflow_version_execution_id", value)
+
+
+def positive(name: str, value: Any) -> int:
+    """Return a positive 64-bit integer, given as int or as digits in a string."""
+    return _integer(name, value, 1, "a positive integer")
+
+
+def row_number(name: str, value: Any) -> int:
+    """Return a zero-based row number, given as int or as digits in a string."""
+    return _integer(name, value, 0, "a row number, 0 for the first row")
+
+
+def uuid(name: str, value: Any) -> str:
+    """Return a UUID in lower case, given as text or as :class:`uuid.UUID`."""
+    text = str(value).strip() if isinstance(value, (str, UUID)) else ""
+    if not _UUID.fullmatch(text):
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a UUID such as 123e4567-e89b-12d3-a456-426614174000, "
+            f"not {_given(value)}."
+        )
+    return text.lower()
+
+
+def opaque_text(name: str, value: Any) -> str:
+    """Return an id of unknown form as text that a URL can carry.
+
+    Digits may come as a number, which a native template makes of them.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID:
+        return str(value)
+    text = value.strip() if isinstance(value, str) else ""
+    if text in ("", ".", "..") or not _is_encodable(text):
+        raise PromptLayerInvalidInputError(f"{name} must be an id as text, not {_given(value)}.")
+    return text
 
 
 def path_segment(workflow_id_or_name: object) -> str:
     """Return a workflow's name or id as one percent-encoded path segment.
 
-    The segment is encoded whole: names may hold ``/``, spaces, ``?``, ``#``, ``%`` and any
-    Unicode.
-
-    :raises PromptLayerInvalidInputError: for an empty name, one that no URL can carry, or
-        something that is no name at all.
+    Names may hold ``/``, spaces, ``?``, ``#``, ``%`` and any Unicode.
     """
     if isinstance(workflow_id_or_name, bool) or not isinstance(workflow_id_or_name, (int, str)):
         raise PromptLayerInvalidInputError(
@@ -68,26 +101,26 @@ def path_segment(workflow_id_or_name: object) -> str:
         raise PromptLayerInvalidInputError(
             f"A workflow named {name!r} cannot be addressed by its name: give its numeric id."
         )
-    try:
-        return quote(name, safe="")
-    except UnicodeEncodeError:
+    if not _is_encodable(name):
         raise PromptLayerInvalidInputError(
             "workflow_id_or_name holds a lone surrogate, which no URL can carry."
-        ) from None
+        )
+    return quote(name, safe="")
 
 
 def mapping(name: str, value: Any) -> dict[str, Any]:
-    """Return a mapping that was given as such, as JSON, or as a template renders one.
+    """Return a mapping with texts as keys; None gives an empty one.
 
-    None gives an empty one. A template that renders a mapping as text gives Python's form of it,
-    with single quotes.
-
-    :raises PromptLayerInvalidInputError: if argument ``name`` is something else, or has keys that
-        are no text.
+    As text it may be JSON, or Python's form of a dict, which a template renders.
     """
     if value is None:
         return {}
-    found = _literal(value) if isinstance(value, str) else value
+    found = value
+    if isinstance(value, str):
+        found = _json(value)
+        if found is None:
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                found = ast.literal_eval(value.strip())
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
         given = _given(value) if isinstance(value, str) else type(value).__name__
         raise PromptLayerInvalidInputError(
@@ -96,86 +129,43 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def positive(name: str, value: Any) -> int:
-    """Return a positive 64-bit integer that was given as int or as digits in a string.
+def items(name: str, value: Any) -> list[Any] | None:
+    """Return a list, given as such or as JSON; None stays None.
 
-    :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
+    Any other text is refused: neither is it a list of one, nor is ``None``, which a template
+    renders for a missing XCom, a list of none.
     """
-    number = value
-    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
-        number = int(value)
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= MAX_ID:
-        raise PromptLayerInvalidInputError(
-            f"{name} must be a positive integer, not {_given(value)}."
+    if value is None:
+        return None
+    found = _json(value) if isinstance(value, str) else value
+    if not isinstance(found, Sequence | set | frozenset) or isinstance(found, str | bytes):
+        hint = (
+            " In a template write '{{ … | tojson }}', or set render_template_as_native_obj=True "
+            "on the DAG."
+            if isinstance(value, str)
+            else ""
         )
-    return number
-
-
-def uuid(name: str, value: Any) -> str:
-    """Return a UUID that was given as text or as :class:`uuid.UUID`, in its usual form.
-
-    :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
-    """
-    text = str(value).strip() if isinstance(value, (str, UUID)) else ""
-    if not _UUID.fullmatch(text):
         raise PromptLayerInvalidInputError(
-            f"{name} must be a UUID such as 123e4567-e89b-12d3-a456-426614174000, "
-            f"not {_given(value)}."
+            f"{name} must be a list, or a list as JSON, not {_given(value)}.{hint}"
         )
-    return text.lower()
+    return sorted(found, key=repr) if isinstance(found, set | frozenset) else list(found)
 
 
-def opaque_text(name: str, value: Any) -> str:
-    """Return an id of unknown form as text.
-
-    Digits may come as a number, which a native template makes of them.
-
-    :raises PromptLayerInvalidInputError: if argument ``name`` is no text that a URL can carry.
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID:
-        return str(value)
-    if isinstance(value, str) and value.strip() and value.strip() not in (".", ".."):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            pass
-        else:
-            return value.strip()
-    raise PromptLayerInvalidInputError(f"{name} must be an id as text, not {_given(value)}.")
-
-
-def uuids(name: str, value: Any) -> list[str] | None:
-    """Return a list of UUIDs, see :func:`items`."""
-    found = _some(name, value)
-    return found and [uuid(f"{name}[{number}]", item) for number, item in enumerate(found)]
-
-
-def row_numbers(name: str, value: Any) -> list[int] | None:
-    """Return a list of zero-based row numbers, see :func:`items`."""
-    found = _some(name, value)
-    return found and [row_number(f"{name}[{number}]", item) for number, item in enumerate(found)]
-
-
-def row_number(name: str, value: Any) -> int:
-    """Return a zero-based row number, given as int or as digits in a string.
-
-    :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
-    """
-    number = value
-    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
-        number = int(value)
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_ID:
+def list_of(parse: Callable[[str, Any], T], name: str, value: Any) -> list[T] | None:
+    """Return a list of at least one item, see :func:`items`, with each item parsed."""
+    found = items(name, value)
+    if found is None:
+        return None
+    if not found:
         raise PromptLayerInvalidInputError(
-            f"{name} must be a row number, 0 for the first row, not {_given(value)}."
+            f"{name} is empty, and PromptLayer does not say whether that means none or all: "
+            "give at least one, or leave it out for all."
         )
-    return number
+    return [parse(f"{name}[{number}]", item) for number, item in enumerate(found)]
 
 
 def choices(name: str, value: Any, known: Collection[str]) -> list[str] | None:
-    """Return a list of some of the words in ``known``, in any case; it may be empty.
-
-    :raises PromptLayerInvalidInputError: listing the words that there are.
-    """
+    """Return a list of some of the words in ``known``, in any case; it may be empty."""
     found = items(name, value)
     words = {word.casefold(): word for word in known}
     for item in found or ():
@@ -186,36 +176,11 @@ def choices(name: str, value: Any, known: Collection[str]) -> list[str] | None:
     return found and [words[item.strip().casefold()] for item in found]
 
 
-def items(name: str, value: Any) -> list[Any] | None:
-    """Return a list that was given as such, as JSON, or as a template renders one.
-
-    None stays None. A template that renders a list as text gives Python's form of it, with
-    single quotes.
-
-    :raises PromptLayerInvalidInputError: if argument ``name`` is something else. A text is not
-        taken for a list of one: neither is the text ``None``, which is a template gone wrong.
-    """
-    if value is None:
-        return None
-    found = _literal(value) if isinstance(value, str) else value
-    if not isinstance(found, Sequence | set | frozenset) or isinstance(found, str | bytes):
-        raise PromptLayerInvalidInputError(
-            f"{name} must be a list, or a list as JSON, not {_given(value)}."
-        )
-    return sorted(found, key=repr) if isinstance(found, set | frozenset) else list(found)
-
-
 def texts(name: str, value: Any) -> list[str] | None:
-    """Return a list of texts that was given as such, or as one text alone.
-
-    None stays None. A text that is a list of texts, as JSON or as a template renders one, counts
-    as that list.
-
-    :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
-    """
+    """Return a list of texts, given as such, as JSON, or as one text alone; None stays None."""
     if isinstance(value, str):
-        rendered = _literal(value)
-        found: Any = rendered if isinstance(rendered, list) and rendered else [value]
+        decoded = _json(value)
+        found: Any = decoded if isinstance(decoded, list) and decoded else [value]
     else:
         found = items(name, value)
     for item in found or ():
@@ -227,10 +192,7 @@ def texts(name: str, value: Any) -> list[str] | None:
 
 
 def score(name: str, value: Any, *, highest: float = math.inf) -> float:
-    """Return a score to compare with, a number from 0 to ``highest``.
-
-    :raises PromptLayerInvalidInputError: if argument ``name`` is something else.
-    """
+    """Return a score to compare with, a finite number from 0 to ``highest``."""
     number = value
     if isinstance(value, str):
         try:
@@ -251,10 +213,9 @@ def score(name: str, value: Any, *, highest: float = math.inf) -> float:
 
 
 def seconds(name: str, value: Any, *, zero: bool = False) -> float:
-    """Return a time that was given as a number of seconds or as a ``timedelta``, in seconds.
+    """Return a time in seconds, given as a number of seconds or as a ``timedelta``.
 
     :param zero: whether 0 is taken too.
-    :raises PromptLayerInvalidInputError: if argument ``name`` is something else, negative or NaN.
     """
     found = value.total_seconds() if isinstance(value, timedelta) else value
     is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
@@ -266,32 +227,8 @@ def seconds(name: str, value: Any, *, zero: bool = False) -> float:
     return float(found)
 
 
-def _some(name: str, value: Any) -> list[Any] | None:
-    found = items(name, value)
-    if found is not None and not found:
-        raise PromptLayerInvalidInputError(
-            f"{name} is empty, and PromptLayer does not say whether that means none or all: "
-            "give at least one, or leave it out for all."
-        )
-    return found
-
-
-def _literal(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return None
-
-
 def text_values(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return ``metadata`` with texts as values, which is all that PromptLayer takes.
-
-    :raises PromptLayerInvalidInputError: for a value that is no scalar.
-    """
+    """Return ``metadata`` with scalar values as texts, which is all that PromptLayer takes."""
     texts = {}
     for key, value in mapping("metadata", metadata).items():
         if not isinstance(value, (str, int, float, date)):
@@ -305,7 +242,7 @@ def text_values(metadata: Mapping[str, Any]) -> dict[str, str]:
 def encode(name: str, body: dict[str, Any]) -> bytes:
     """Return ``body`` as JSON.
 
-    :raises PromptLayerInvalidInputError: if it holds what JSON cannot, blaming argument ``name``.
+    :param name: the argument to blame for what JSON cannot hold.
     """
     try:
         return json.dumps(body, default=_plain, allow_nan=False).encode()
@@ -316,11 +253,25 @@ def encode(name: str, body: dict[str, Any]) -> bytes:
 
 
 def canonical(name: str, body: dict[str, Any]) -> bytes:
-    """Return ``body`` as JSON that is the same for every order of its keys.
-
-    :raises PromptLayerInvalidInputError: as :func:`encode`.
-    """
+    """Return what :func:`encode` does, the same for every order of the keys."""
     return json.dumps(json.loads(encode(name, body)), sort_keys=True).encode()
+
+
+def _integer(name: str, value: Any, least: int, wanted: str) -> int:
+    number = value
+    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        number = int(value)
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= MAX_ID:
+        raise PromptLayerInvalidInputError(f"{name} must be {wanted}, not {_given(value)}.")
+    return number
+
+
+def _json(text: str) -> Any:
+    """Return what JSON says, or None where ``text`` is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _plain(value: Any) -> Any:
@@ -339,6 +290,14 @@ def _text(name: str, value: Any) -> str:
         return value.isoformat() if isinstance(value, date) else str(value)
     except ValueError:  # Python does not write out integers of thousands of digits
         raise PromptLayerInvalidInputError(f"{name} is an integer of too many digits.") from None
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _given(value: Any) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The counts of a sheet's cells: what has become of them, whoever has calculated them.
+"""The counts of a sheet's cells, whichever task has calculated them.
 
 Facts are those of PromptLayer's published API description ("List Table Sheet Operations"); what it
 leaves open is noted where it matters.
@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_promptlayer.api.arguments import uuid
-from airflow_provider_promptlayer.api.fields import read_answer
-from airflow_provider_promptlayer.api.http import Call, Request
+from airflow_provider_promptlayer.api.fields import object_call
+from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.tables import (
+    Sheet,
     TableOperation,
     progress_of_cells,
     read_operation,
-    sheet_path,
 )
 
 _GROUPS: Final = {
@@ -104,38 +103,17 @@ def sheet_operations(table_id: str, sheet_id: str) -> Call[SheetOperations]:
 
     A finished operation is not listed.
 
-    :raises PromptLayerInvalidInputError: for an id that is none.
+    :raises PromptLayerInvalidInputError: for an id that is no UUID.
     """
-    request = Request(
-        "GET",
-        f"{sheet_path(table_id, sheet_id)}/operations",
-        f"list the operations of sheet {uuid('sheet_id', sheet_id)}",
-    )
-    return Call(
-        request,
-        lambda response, now: read_answer(
-            request,
-            response,
-            now,
-            lambda answer: SheetOperations(
-                answer.count("total_cells"),
-                answer.count("pending_count"),
-                answer.counts("status_counts"),
-                tuple(map(read_operation, answer.objects("active_operations"))),
-            ),
-        ),
-    )
+    return SheetCells(table_id, sheet_id).fetch_call()
 
 
 @dataclass(frozen=True)
-class SheetCells(RemoteJob[SheetOperations]):
-    """Whatever calculates cells of a sheet, to be waited for until no cell is pending.
+class SheetCells(Sheet, RemoteJob[SheetOperations]):
+    """All that calculates cells of a sheet, to be waited for until no cell is pending.
 
-    Nothing of it is this task's own, so it has no :meth:`cancel`.
+    Other tasks may have started it, so there is no :meth:`cancel`.
     """
-
-    table_id: str
-    sheet_id: str
 
     @property
     def id(self) -> str:
@@ -149,4 +127,12 @@ class SheetCells(RemoteJob[SheetOperations]):
 
     def fetch_call(self) -> Call[SheetOperations]:
         """Ask for the counts of the sheet's cells."""
-        return sheet_operations(self.table_id, self.sheet_id)
+        return object_call(
+            self.request("GET", "operations", f"list the operations of sheet {self.sheet_id}"),
+            lambda answer: SheetOperations(
+                answer.count("total_cells"),
+                answer.count("pending_count"),
+                answer.counts("status_counts"),
+                tuple(map(read_operation, answer.objects("active_operations"))),
+            ),
+        )

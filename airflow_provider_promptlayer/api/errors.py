@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this provider raises on purpose, as one tree.
+"""The errors that this provider raises on purpose, as one tree.
 
 Each class says whether trying again can help: ``retry_helps`` is about the *same* request,
 sent again later. Polling and the operators decide by it and by the class alone, never by the
-text of a message. A message is one line, says what to do where something can be done, and never
-holds the API key. Errors that carry a result stand beside what raises them, in :mod:`..outcomes`.
+text of a message. A message is one line, says what to do about the error where that is known, and
+never holds the API key. Errors that carry a result are in :mod:`..outcomes`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class PromptLayerError(Exception):
         self.status = status
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default calls the class with ``args`` alone, which the keyword-only arguments of
-        # the subclasses would refuse: an exception has to survive the way between processes.
+        # So that it can be pickled: the default calls the class with ``args`` alone, which the
+        # subclasses with keyword-only arguments refuse.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -115,10 +115,10 @@ class PromptLayerUnreachableError(PromptLayerTransientError):
 
 
 class PromptLayerStartUncertainError(PromptLayerError):
-    """A run was asked for and no usable answer came: it may have been started, and billed.
+    """A job was asked for and no usable answer came: it may have been started, and billed.
 
-    PromptLayer has no idempotency key, so the request is not sent again; trying again can start
-    a second run.
+    PromptLayer has no idempotency key, so the request is not sent again: trying again can start
+    a second job.
     """
 
 

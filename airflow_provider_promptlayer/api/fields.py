@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of an answer that is a JSON object, each as the type that it should have.
+"""The fields of a JSON object, each as the type that it should have.
 
 A field that a decision depends on must be there and of its type: one of another type means that the
-answer was not understood, never a zero. NaN and ±Infinity count as absent. A field that decides
-nothing is read with a method ``…_if_any``, which takes a field of another type for absent too.
+answer was not understood, never a zero. A field that decides nothing is read with a method
+``…_if_any``, which takes a field of another type for absent too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 from airflow_provider_promptlayer.api.http import (
+    Call,
     Request,
     Response,
     decode_json,
@@ -39,7 +40,7 @@ class Fields:
         self._value: dict[str, Any] = value
 
     def get(self, name: str) -> Any:
-        """Return whatever is there, or None."""
+        """Return the field as it is, or None where it is missing."""
         return self._value.get(name)
 
     def text(self, name: str) -> str:
@@ -74,7 +75,7 @@ class Fields:
         return value if _is_count(value) else None
 
     def number_or_none(self, name: str) -> float | None:
-        """Return a finite number; None for null, NaN and ±Infinity, and where it is missing."""
+        """Return a number; None for null, NaN and ±Infinity, and where it is missing."""
         value = self._value.get(name)
         if value is None:
             return None
@@ -90,7 +91,7 @@ class Fields:
             return None
 
     def flag(self, name: str) -> bool:
-        """Return whether a field is true; null, and where it is missing, is no."""
+        """Return whether the field is true."""
         return self._value.get(name) is True
 
     def object(self, name: str) -> Fields:
@@ -110,7 +111,7 @@ class Fields:
         return Fields(value if isinstance(value, dict) else {})
 
     def mapping_or_none(self, name: str) -> dict[str, Any] | None:
-        """Return an object of any keys as it is, or None for null and where it is missing."""
+        """Return an object as it is, or None for null and where it is missing."""
         fields = self.object_or_none(name)
         return None if fields is None else fields._value
 
@@ -132,32 +133,34 @@ class Fields:
         return map(Fields, value)
 
     def objects_if_any(self, name: str) -> Iterator[Fields]:
-        """Return the readers of the objects in a list; of none for anything else."""
+        """Return the readers of the objects in a list; none for anything else."""
         value = self._value.get(name)
         found = value if isinstance(value, list) else []
         return (Fields(item) for item in found if isinstance(item, dict))
 
 
-def read_answer(
+def object_call(
     request: Request,
-    response: Response,
-    now: float,
     build: Callable[[Fields], T],
     hints: Mapping[int, str] | None = None,
-) -> T:
-    """Return what ``build`` makes of the JSON object in an answer of 2xx.
+) -> Call[T]:
+    """Return the call of a request that is answered with a JSON object.
 
+    :param build: turns the object in an answer of 2xx into the result. A :class:`FieldError` of its
+        makes a :class:`PromptLayerUnexpectedAnswerError`.
     :param hints: see :func:`.error_for`.
-    :raises PromptLayerUnexpectedAnswerError: if the object is not as ``build`` wants it.
-    :raises PromptLayerError: what any other status means.
     """
-    if not response.is_success:
-        raise error_for(request, response, now=now, hints=hints)
-    payload = decode_json(request, response)
-    try:
-        return build(Fields(payload))
-    except FieldError as error:
-        raise unexpected(request, response, str(error)) from None
+
+    def read(response: Response, now: float) -> T:
+        if not response.is_success:
+            raise error_for(request, response, now=now, hints=hints)
+        payload = decode_json(request, response)
+        try:
+            return build(Fields(payload))
+        except FieldError as error:
+            raise unexpected(request, response, str(error)) from None
+
+    return Call(request, read)
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

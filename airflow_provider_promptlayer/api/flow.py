@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sequence of requests, each of which depends on the answer to the one before, as one value.
 
-A *call flow* is a generator that yields calls. The result of each is sent into it, an error is
-thrown into it. So the blocking and the asynchronous hook send the same requests in the same order.
+A *call flow* is a generator that yields calls. Its driver sends the result of each into it, or
+throws the error in. So both hooks, blocking and asynchronous, send the same requests in one order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CallFlow: TypeAlias = Generator[Call[Any], Any, R]
 def cancellation(job: RemoteJob[Any]) -> CallFlow[str]:
     """Cancel a job, unless that would cancel another one too.
 
-    Returns what became of the job, to follow its name in a line of the log.
+    Returns a phrase for the log that goes on after the name of the job.
     """
     cancel, question = job.cancel(), job.cancel_precondition()
     if cancel is None:

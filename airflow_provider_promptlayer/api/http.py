@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests and answers as plain values, and what a bad answer means.
+"""Requests and answers as plain values, and what an error answer means.
 
 The status is read before the body: a gateway's HTML page with a 502 is a server error, not
 bad JSON.
@@ -44,14 +44,13 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 Unanswered: TypeAlias = PromptLayerUnreachableError | PromptLayerAnswerTooLargeError
-"""What a transport raises where it got no whole answer."""
+"""What a transport raises where it received no whole answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One HTTP request, complete but for the host and the key.
 
-    :param method: HTTP method.
     :param path: percent-encoded path and query below the base URL, starting with ``/``.
     :param purpose: what is being done, for messages: ``"start workflow 'Digest'"``.
     :param body: JSON as bytes, or None.
@@ -82,7 +81,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One whole answer, whatever its status.
+    """One whole answer of any status.
 
     :param headers: names in lower case.
     :param body: the bytes after content decoding, without secrets.
@@ -107,7 +106,7 @@ class Response:
 
     @property
     def is_slow_to_parse(self) -> bool:
-        """Whether parsing it may take so long that an event loop should not wait for it.
+        """Whether an event loop should not wait for the body to be parsed.
 
         That is so where it is large, or may be nested too deep for Python's own parser.
         """
@@ -123,8 +122,8 @@ class Call(Generic[T]):
         raises a :class:`PromptLayerError`.
     :param unanswered: takes the error of a transport that got no whole answer; returns the error
         to raise for it.
-    :param starts: whether it starts what costs money, and so must not be sent for a task that is
-        being stopped.
+    :param starts: whether it starts a job, which costs money: not sent for a task that is being
+        stopped.
     """
 
     request: Request
@@ -145,9 +144,9 @@ class Call(Generic[T]):
 def decode_json(
     request: Request, response: Response, note: Callable[[str], None] | None = None
 ) -> Any:
-    """Return the body as JSON, taking what Python's parser takes (NaN, huge integers).
+    """Return the body as JSON, see :func:`.loads`.
 
-    :param note: told what is not as it was sent, see :func:`.loads`.
+    :param note: see :func:`.loads`.
     :raises PromptLayerUnexpectedAnswerError: if the body is no JSON.
     """
     try:
@@ -156,12 +155,20 @@ def decode_json(
         raise unexpected(request, response, "is not JSON") from None
 
 
+def json_or_none(response: Response) -> Any:
+    """Return the body as JSON, or None where it is no JSON."""
+    try:
+        return loads(response.body)
+    except ValueError:
+        return None
+
+
 def unexpected(
     request: Request, response: Response, problem: str
 ) -> PromptLayerUnexpectedAnswerError:
     """Return the error for an answer that is not as documented.
 
-    JSON is quoted from its beginning, and nothing else: it may be the page of another server.
+    Only JSON is quoted: anything else may be the page of another server.
     """
     quoted = excerpt(response.body)
     if quoted.startswith(_JSON_BEGINS):
@@ -187,71 +194,56 @@ def error_for(
     status, origin = response.status, response.origin
     reason = error_text(response)
     says = f"; {origin.is_not_promptlayers}" if reason is None else _said(reason)
-    failed = f"Could not {request.purpose}: "
     wait = retry_after(response.headers, now=now)
+    kind: type[PromptLayerError] = PromptLayerRefusedError
     if status == 429:
         return PromptLayerRateLimitError(
-            f"{failed}too many requests (HTTP 429){says}{_asked(wait)}",
+            f"Could not {request.purpose}: too many requests (HTTP 429){says}{_asked(wait)}",
             status=status,
             retry_after=wait,
         )
     if status == 408 or status >= 500:
         who = "PromptLayer" if reason is not None else "PromptLayer or a gateway before it"
         return PromptLayerServerError(
-            f"{failed}{who} has trouble (HTTP {status}){says}{_asked(wait)}",
+            f"Could not {request.purpose}: {who} has trouble (HTTP {status}){says}{_asked(wait)}",
             status=status,
             retry_after=wait,
         )
+    what, advice = f"PromptLayer refused the request (HTTP {status}){says}", ""
     if 300 <= status < 400:
-        return PromptLayerRefusedError(
-            f"{failed}{origin.host} answered with a redirect (HTTP {status}), which is not "
-            "followed so that the key is not sent elsewhere. Put the final address into the host "
-            f"of {origin.connection}.",
-            status=status,
+        what = f"{origin.host} answered with a redirect (HTTP {status}), which is not followed"
+        advice = (
+            " so that the key is not sent elsewhere. Put the final address into the host of "
+            f"{origin.connection}."
         )
-    if reason is None:
+    elif reason is None:
         # Not a PromptLayerNotFoundError, for which a batch or a cleared task starts another run:
         # PromptLayer has not said that there is no such thing.
-        foreign = PromptLayerAuthError if status in (401, 403) else PromptLayerRefusedError
-        return foreign(
-            f"{failed}the request was refused (HTTP {status}){says}. "
-            f"Check the host and the API key of {origin.connection}.",
-            status=status,
-        )
-    if hint := (hints or {}).get(status):
-        refused = PromptLayerNotFoundError if status == 404 else PromptLayerRefusedError
-        return refused(
-            f"{failed}PromptLayer refused the request (HTTP {status}){says}. {hint}",
-            status=status,
-        )
-    if status in (401, 403):
-        return PromptLayerAuthError(
-            f"{failed}PromptLayer refused the API key (HTTP {status}){says}. "
-            f"Put a valid key into the password of {origin.connection}.",
-            status=status,
-        )
-    if status == 404:
-        return PromptLayerNotFoundError(
-            f"{failed}PromptLayer has no such thing (HTTP 404){says}. "
-            "Check the name or id, and that the key belongs to the same workspace.",
-            status=status,
-        )
-    return PromptLayerRefusedError(
-        f"{failed}PromptLayer refused the request (HTTP {status}){says}", status=status
-    )
+        kind = PromptLayerAuthError if status in (401, 403) else kind
+        what = f"the request was refused (HTTP {status}){says}"
+        advice = f". Check the host and the API key of {origin.connection}."
+    elif hint := (hints or {}).get(status):
+        kind = PromptLayerNotFoundError if status == 404 else kind
+        advice = f". {hint}"
+    elif status in (401, 403):
+        kind = PromptLayerAuthError
+        what = f"PromptLayer refused the API key (HTTP {status}){says}"
+        advice = f". Put a valid key into the password of {origin.connection}."
+    elif status == 404:
+        kind = PromptLayerNotFoundError
+        what = f"PromptLayer has no such thing (HTTP 404){says}"
+        advice = ". Check the name or id, and that the key belongs to the same workspace."
+    return kind(f"Could not {request.purpose}: {what}{advice}", status=status)
 
 
 def is_promptlayers(response: Response) -> bool:
-    """Return whether an error answer is certainly PromptLayer's own, and no gateway's.
+    """Return whether an error answer is certainly PromptLayer's own, and not a gateway's.
 
     That is ``{"success": false, "message" or "error"}``, ``{"error"}`` or FastAPI's ``{"detail"}``.
     A bare ``{"message"}``, which old endpoints of PromptLayer send, is what the gateways of AWS and
     Kong say too.
     """
-    try:
-        payload = loads(response.body)
-    except ValueError:
-        return False
+    payload = json_or_none(response)
     if not isinstance(payload, dict):
         return False
     message, error, detail = (payload.get(key) for key in ("message", "error", "detail"))
@@ -268,10 +260,7 @@ def error_text(response: Response) -> str | None:
     Knows ``{"message"}``, ``{"error"}`` and FastAPI's ``{"detail": [...]}``, where each entry
     is given with its field.
     """
-    try:
-        payload = loads(response.body)
-    except ValueError:
-        return None
+    payload = json_or_none(response)
     if isinstance(payload, dict):
         for key in ("message", "error", "detail"):
             said = payload.get(key)

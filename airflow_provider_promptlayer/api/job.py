@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs at PromptLayer that a task waits for: each has an id and can be polled.
+"""Jobs at PromptLayer that a task waits for.
 
 A :class:`RemoteJob` is all that the polling code knows of a workflow run or an evaluation: how to
 poll it, fetch it and cancel it, and what messages call it. It is plain data, so that another
@@ -9,10 +9,10 @@ process can make it anew from its fields.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.http import Call, Response
 
@@ -49,17 +49,17 @@ _LEFT_TO_A_WORKER: Final = (200, 400, 500)
 
 
 def summarized(call: Call[L]) -> Call[StatusSummary]:
-    """Return a call for the polls of one wait in the triggerer, which parses small answers alone.
+    """Return the call for the polls of one wait in the triggerer, which parses only small answers.
 
     Most polls are answered as the last one was: such an answer is recognised and not parsed again.
-    Of a large answer the status alone is read. 202 says that the job goes on. What may be the end
-    counts as the end: then a worker fetches the whole answer, and waits on if the job goes on.
+    Of a large answer only the status is read: 202 says that the job goes on. A status that may be
+    the end counts as the end: a worker then fetches the whole answer, and waits on if it must.
     """
     return Call(call.request, _SummaryReader(call.read), call.unanswered)
 
 
 def unless_large(call: Call[T]) -> Call[T | None]:
-    """Return the same call with the result None where the answer is large."""
+    """Return the same call, whose result is None where the answer is large."""
 
     def read(response: Response, now: float) -> T | None:
         return None if response.is_large else call.read(response, now)
@@ -93,8 +93,27 @@ class _SummaryReader:
         return self._summary
 
 
+IdParsers: TypeAlias = Mapping[str, Callable[[str, Any], Any]]
+"""Name of a field → its parser, from :mod:`.arguments`."""
+
+
+class Identified:
+    """A frozen dataclass whose ids are parsed where it is made, and nowhere else.
+
+    So they may come as an argument, from an XCom, or from what an earlier try kept.
+
+    :raises PromptLayerInvalidInputError: for an id that is none.
+    """
+
+    id_parsers: ClassVar[IdParsers] = {}
+
+    def __post_init__(self) -> None:
+        for name, parse in self.id_parsers.items():
+            object.__setattr__(self, name, parse(name, getattr(self, name)))
+
+
 @dataclass(frozen=True)
-class RemoteJob(ABC, Generic[L]):
+class RemoteJob(Identified, ABC, Generic[L]):
     """A job to wait for. Its fields are its ids, as numbers and text."""
 
     abandoned_phrase: ClassVar[str] = "goes on at PromptLayer"
@@ -103,7 +122,7 @@ class RemoteJob(ABC, Generic[L]):
     @property
     @abstractmethod
     def id(self) -> int | str:
-        """What tells the job from others of its kind."""
+        """The id that tells the job from others of its kind."""
 
     @property
     @abstractmethod
@@ -112,7 +131,7 @@ class RemoteJob(ABC, Generic[L]):
 
     @abstractmethod
     def fetch_call(self) -> Call[L]:
-        """Return the call that is answered with all that there is about the job."""
+        """Return the call whose answer has the whole result of the job."""
 
     def status_call(self) -> Call[L]:
         """Return the call with the smallest answer that tells whether the job has ended."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON as language models cause it to be sent: whatever Python's parser takes, and a bit more."""
+"""JSON as language models cause it to be sent: what Python's parser takes, and deeper nesting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_DEPTH: Final = 10_000
 """Levels of nesting beyond which a document is refused, in every version of Python alike."""
 
 _MOST_PHRASES: Final = 100
-"""How many remarks on a document are kept while it is parsed: a hostile one deserves millions."""
+"""How many notes on a document are kept: a hostile document could cause millions."""
 
 _BLANKS: Final = re.compile(r"[ \t\n\r]*")
 
@@ -22,7 +22,7 @@ _scan_string: Final[Callable[[str, int], tuple[str, int]]] = json.decoder.scanst
 
 
 def loads(body: bytes, *, note: Callable[[str], None] | None = None) -> Any:
-    """Return what ``body`` says, in any encoding that :func:`json.loads` takes.
+    """Return the value that ``body`` holds, in any encoding that :func:`json.loads` takes.
 
     NaN, ±Infinity and lone surrogates are taken as they come. An integer of more digits than
     Python converts (4,300) becomes the text of its digits, and of a key that occurs twice in an
@@ -32,12 +32,11 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None) -> Any:
     tens of thousands in 3.14. A deeper document is read without recursion, which is about ten
     times slower. The recursion limit is left alone, as it belongs to the whole interpreter.
 
-    :param note: told, in a phrase, of each integer that became text and of each key that occurs
-        twice; of a hundred different ones at most. Looking for them makes parsing about a third
-        slower.
+    :param note: is called with a phrase for each integer that became text and each key that occurs
+        twice, a hundred different ones at most. It makes parsing about a third slower.
     :raises ValueError: if it is no JSON, or nested deeper than :data:`MAX_DEPTH`.
     """
-    noted: dict[str, None] = {}  # by the parser that succeeds; another may have broken off before
+    noted: dict[str, None] = {}  # emptied when another parser begins anew
 
     def add(phrase: str) -> None:
         if len(noted) < _MOST_PHRASES:
@@ -83,7 +82,7 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None) -> Any:
 
 
 def _refuse_too_deep(value: Any) -> None:
-    """Hold what Python's parser has read to the limit, level by level."""
+    """Raise if what Python's parser has read is nested deeper than :data:`MAX_DEPTH`."""
     holders: list[list[Any] | dict[str, Any]] = [[value]]
     for _ in range(MAX_DEPTH + 1):
         holders = [
@@ -120,7 +119,7 @@ def _read_deep(
             except StopIteration:
                 raise json.JSONDecodeError("Expecting value", text, at) from None
         at = _skip_blanks(text, at)
-        while open_ones:  # a value that is complete may complete those around it
+        while open_ones:  # a complete value may complete the lists and objects around it
             members, keys = open_ones[-1]
             mark = text[at : at + 1]
             if not is_opened:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one process keeps for another: task state, the notes of a deferral, the triggerer's event.
+"""What one process keeps for another: task state, the state of a deferral, the triggerer's event.
 
-All of it says in which version it is written, because another release may have written it (a
-rolling upgrade), and a worker that lacks the state backend of the others finds a mere reference. So
-a reader tells three things apart: nothing is there (None), what it can read, and what it cannot
-read (:class:`UnreadableError`). The last is never taken for nothing: a run may be going on.
+Each has a version, because another release may have written it (a rolling upgrade); and a worker
+without the state backend of the others finds only a reference to it. So a reader tells three cases
+apart: nothing is there (None), it can be read, and it cannot (:class:`UnreadableError`). The last
+is never taken for the first: a run may be going on.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _STATE_REFERENCE: Final = "__airflow_state_ref__"
 
 
 class UnreadableError(ValueError):
-    """Something was kept, and this process cannot read it.
+    """What another process has kept cannot be read here.
 
-    :param found: what was found; goes on after the name of the thing, such as "is no JSON object".
-    :param remedy: a sentence that says how to make it readable; empty where nothing can.
+    :param found: why; a phrase that goes on after its name, such as "is no JSON object".
+    :param remedy: a sentence that says how to make it readable, or empty.
     :param is_elsewhere: whether a state backend keeps it that this process does not use.
     """
 
@@ -39,15 +39,15 @@ class UnreadableError(ValueError):
 
 
 def versioned(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields as they are to be kept."""
+    """Return the fields with the version."""
     return {"version": VERSION, **fields}
 
 
 def read_persisted(kept: Any, build: Callable[[Fields], T]) -> T | None:
-    """Return what ``build`` makes of the fields that were kept, or None where nothing was.
+    """Return what ``build`` makes of the fields that were kept; None stays None.
 
     :param build: raises :class:`ValueError` for fields that it does not understand.
-    :raises UnreadableError: if something is there that this release cannot read.
+    :raises UnreadableError: if this release cannot read what was kept.
     """
     if kept is None:
         return None

@@ -2,8 +2,8 @@
 """Why a row or a criterion was judged as it was, wherever PromptLayer says so.
 
 The description leaves the shape of criterion summaries and of step results open, and the sources
-differ: a mapping by the id of the step or a list, an explanation as text or as an object. Nothing
-of it decides anything, so it is read as far as it goes.
+differ: a mapping by the id of the step or a list, an explanation as text or as an object. Only
+messages use it, so an unknown shape is skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DEPTH: Final = 4
 
 
 def entries(results: Any) -> Iterator[tuple[str, Any]]:
-    """Return the id of a step and its result, for each in a mapping or a list of results."""
+    """Yield the id and the result of each step in a mapping or a list of results."""
     if isinstance(results, Mapping):
         yield from results.items()
     elif isinstance(results, list):
@@ -43,7 +43,7 @@ def error_of(result: Mapping[str, Any]) -> Any:
 
 
 def words(value: Any, depth: int = _DEPTH) -> str | None:
-    """Return what an explanation says that is a text, or an object or a list with one inside."""
+    """Return the text of an explanation, which may be inside of objects and lists."""
     if isinstance(value, str):
         return value.strip() or None
     if not depth:
@@ -58,7 +58,7 @@ def words(value: Any, depth: int = _DEPTH) -> str | None:
 
 
 def words_or_all(value: Any) -> str | None:
-    """Return what :func:`words` does, or the value itself as text where it finds none."""
+    """Return what :func:`words` does, or where it finds none the value as Python shows it."""
     return words(value) or (shown(value) if value else None)
 
 

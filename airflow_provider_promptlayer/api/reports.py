@@ -21,10 +21,11 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerRefusedError,
 )
-from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
+from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
 from airflow_provider_promptlayer.api.http import Call, Request, Response, error_text
-from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.submit import submit_call
+from airflow_provider_promptlayer.api.tables import progress_of_cells
 from airflow_provider_promptlayer.api.text import one_line
 
 MAX_NAME: Final = 255
@@ -33,10 +34,8 @@ MAX_NAME: Final = 255
 MAX_SCORE: Final = 100.0
 """The highest ``overall_score``."""
 
-
 _CELL_STATUSES: Final = ("COMPLETED", "FAILED", "QUEUED", "RUNNING")
 """The statuses of a report's cells, of which the description has counts."""
-
 
 _NO_REQUESTS: Final = "no requests found"
 """With this message, in lower case, a 401 to the start of a run is not about the key."""
@@ -47,13 +46,6 @@ class ReportStatus(StrEnum):
 
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
-
-
-@dataclass(frozen=True, slots=True)
-class StartedReport:
-    """The final report that a run makes."""
-
-    report_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +67,10 @@ class Report:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has ended, well or badly.
+        """Whether the report has ended, well or badly.
 
-        One that calls itself completed while cells are queued or running has not: the other
-        reading would call a run a success too early.
+        A report that calls itself completed while cells are queued or running has not: else a run
+        would be called a success too early.
         """
         if self.status == ReportStatus.COMPLETED:
             return self.pending_count == 0
@@ -112,9 +104,7 @@ class Report:
         total = done + self.pending_count + self.other_count
         if not total or total >= 10**18:
             return one_line(self.status, 40).lower()
-        return f"{done} of {total} cells done" + (
-            f", {self.failed_count} failed" if self.failed_count else ""
-        )
+        return progress_of_cells(done, total, self.failed_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +128,10 @@ def run_report(
     *,
     dataset_id: int | str | None = None,
     refresh_dataset: bool | None = None,
-) -> Call[StartedReport]:
-    """``POST /reports/{report_id}/run``: run an evaluation pipeline.
+) -> Call[int]:
+    """``POST /reports/{report_id}/run``: run an evaluation pipeline; returns its report's id.
 
-    A repeat does harm: it is a second, billed report, of the same name. So an answer that leaves
-    open whether one was started is a :class:`PromptLayerStartUncertainError`.
+    A repeat does harm: it is a second, billed report, of the same name.
 
     :param report_id: the pipeline, which is a blueprint.
     :param name: of the final report, a text of 1 to 255 characters.
@@ -171,7 +160,7 @@ def run_report(
     )
     call = submit_call(
         request,
-        lambda answer: StartedReport(_id(answer, "report_id")),
+        _report_id,
         id_field="report_id",
         advice=(
             "A report may have been started all the same, so it was not asked for again: look "
@@ -187,7 +176,7 @@ def run_report(
         sent_id=pipeline,
     )
 
-    def read(response: Response, now: float) -> StartedReport:
+    def read(response: Response, now: float) -> int:
         try:
             return call.read(response, now)
         except PromptLayerAuthError as error:
@@ -210,30 +199,7 @@ def report(report_id: int | str) -> Call[Report]:
 
     :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
     """
-    number = positive("report_id", report_id)
-    request = Request("GET", f"/reports/{number}", f"poll report {number}")
-
-    def build(answer: Fields) -> Report:
-        fields = answer.object_or_none("report") or Fields({})
-        if fields.flag("is_blueprint"):
-            raise PromptLayerInvalidInputError(
-                f"Report {number} is a blueprint, which has no result of its own: give the id of "
-                "a report that a run of it has made."
-            )
-        status = answer.text("status")
-        if status == ReportStatus.COMPLETED:  # which the counts have to bear out
-            counts = _counts(answer.object("stats"))
-        else:
-            counts = answer.object_if_any("stats").counts_if_any("status_counts")
-        return Report(
-            report_id=number,
-            status=status,
-            name=fields.text_if_any("name") or "",
-            status_counts=counts,
-            score_calculation_error=fields.get("score_calculation_error"),
-        )
-
-    return Call(request, lambda response, now: read_answer(request, response, now, build))
+    return FinalReport(positive("report_id", report_id)).fetch_call()
 
 
 def report_score(report_id: int | str) -> Call[ReportScore]:
@@ -242,7 +208,6 @@ def report_score(report_id: int | str) -> Call[ReportScore]:
     :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
     """
     number = positive("report_id", report_id)
-    request = Request("GET", f"/reports/{number}/score", f"read the score of report {number}")
 
     def build(answer: Fields) -> ReportScore:
         score = answer.object("score")
@@ -253,15 +218,14 @@ def report_score(report_id: int | str) -> Call[ReportScore]:
             details=score.get("details") or {},
         )
 
-    hints = {
-        400: "A blueprint has no score: give the id of a report that a run of it has made.",
-        403: "The report belongs to another workspace than the key.",
-    }
-
-    def read(response: Response, now: float) -> ReportScore:
-        return read_answer(request, response, now, build, hints)
-
-    return Call(request, read)
+    return object_call(
+        Request("GET", f"/reports/{number}/score", f"read the score of report {number}"),
+        build,
+        hints={
+            400: "A blueprint has no score: give the id of a report that a run of it has made.",
+            403: "The report belongs to another workspace than the key.",
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -270,6 +234,7 @@ class FinalReport(RemoteJob[Report]):
 
     report_id: int
 
+    id_parsers: ClassVar[IdParsers] = {"report_id": positive}
     abandoned_phrase: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
 
     @property
@@ -283,8 +248,29 @@ class FinalReport(RemoteJob[Report]):
         return f"report {self.report_id}"
 
     def fetch_call(self) -> Call[Report]:
-        """Ask for the counts of its cells."""
-        return report(self.report_id)
+        """Ask for the status, and for the counts of the cells."""
+        request = Request("GET", f"/reports/{self.report_id}", f"poll report {self.report_id}")
+        return object_call(request, self._read)
+
+    def _read(self, answer: Fields) -> Report:
+        fields = answer.object_or_none("report") or Fields({})
+        if fields.flag("is_blueprint"):
+            raise PromptLayerInvalidInputError(
+                f"Report {self.report_id} is a blueprint, which has no result of its own: give the "
+                "id of a report that a run of it has made."
+            )
+        status = answer.text("status")
+        if status == ReportStatus.COMPLETED:  # which the counts have to bear out
+            counts = _counts(answer.object("stats"))
+        else:
+            counts = answer.object_if_any("stats").counts_if_any("status_counts")
+        return Report(
+            report_id=self.report_id,
+            status=status,
+            name=fields.text_if_any("name") or "",
+            status_counts=counts,
+            score_calculation_error=fields.get("score_calculation_error"),
+        )
 
 
 def _counts(stats: Fields) -> dict[str, int]:
@@ -294,8 +280,8 @@ def _counts(stats: Fields) -> dict[str, int]:
     return stats.counts_if_any("status_counts")
 
 
-def _id(fields: Fields, name: str) -> int:
-    try:  # digits as text are a number too: of what is billed already, no id is thrown away
-        return positive(name, fields.get(name))
+def _report_id(answer: Fields) -> int:
+    try:  # digits as text are a number too: the id of what is billed already is never thrown away
+        return positive("report_id", answer.get("report_id"))
     except PromptLayerInvalidInputError:
-        raise FieldError(f"has no {name}") from None
+        raise FieldError("has no report_id") from None

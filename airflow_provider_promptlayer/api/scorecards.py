@@ -12,23 +12,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlencode
 
 from airflow_provider_promptlayer.api.arguments import (
     encode,
+    list_of,
     positive,
     row_number,
-    row_numbers,
     uuid,
-    uuids,
 )
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
+from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
 from airflow_provider_promptlayer.api.http import Call, Request
-from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.submit import submit_call
-from airflow_provider_promptlayer.api.tables import sheet_path
+from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
 
 MAX_ROWS: Final = 100
@@ -51,7 +50,7 @@ class CalculationStatus(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The verdicts that PromptLayer documents; it may also have given none yet."""
+    """The verdicts that PromptLayer documents. A row or a calculation may have none yet."""
 
     PASS = "pass"  # noqa: S105  # no password
     WARN = "warn"
@@ -61,14 +60,6 @@ class Verdict(StrEnum):
 
 
 _UNFINISHED: Final = frozenset({CalculationStatus.QUEUED, CalculationStatus.RUNNING})
-
-
-@dataclass(frozen=True, slots=True)
-class StartedCalculation:
-    """A calculation that PromptLayer has accepted (202)."""
-
-    calculation_id: str
-    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +106,9 @@ class Scorecard:
     """A sheet's scorecard.
 
     :param step_titles: id of a step → its title; a criterion is a step.
-    :param latest: the calculation that was started last, or None. A partial one may be on
-        display, so this need not be the one that a person sees.
-    :param scored_rows: of ``total_rows``, where PromptLayer says.
+    :param latest: the calculation that was started last, or None. PromptLayer may display another
+        one, such as a partial one.
+    :param scored_rows: how many of ``total_rows`` have a score, where PromptLayer says.
     """
 
     scorecard_id: str
@@ -174,28 +165,20 @@ class CancelledScorecard:
 
 def recalculate_scorecard(
     table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
-) -> Call[StartedCalculation]:
-    """``POST …/scorecard/recalculate``: judge the rows of a sheet anew.
+) -> Call[str]:
+    """``POST …/scorecard/recalculate``: judge the rows of a sheet anew; returns the calculation_id.
 
-    A repeat does harm: the description lets nothing conclude that a calculation which is under
-    way is joined, so it is a second one, with its own id, and the language models that judge are
-    billed again. So an answer that leaves open whether one was queued is a
-    :class:`PromptLayerStartUncertainError`.
+    A repeat does harm: the description does not say that it joins a calculation which is under
+    way, so it is a second one, with its own id, and the language models that judge are billed
+    again.
 
     :param row_indices: zero-based row numbers; None for all.
-    :param step_ids: UUIDs of the criteria; None for all.
-
-    Lists may also be given as text, see :func:`.items`.
-
+    :param step_ids: UUIDs of the criteria; None for all. Each list may also be JSON.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
-    request = _scorecard_request("recalculate", table_id, sheet_id, row_indices, step_ids)
     return submit_call(
-        request,
-        lambda answer: StartedCalculation(
-            _uuid(answer, "calculation_id"),
-            answer.text_if_any("status") or CalculationStatus.QUEUED,
-        ),
+        _selection_request("recalculate", table_id, sheet_id, row_indices, step_ids),
+        lambda answer: _uuid(answer, "calculation_id"),
         id_field="calculation_id",
         advice=(
             "A calculation may have been queued all the same, so it was not asked for again: "
@@ -212,18 +195,7 @@ def scorecard_calculation(
 
     :raises PromptLayerInvalidInputError: for an id that is no UUID.
     """
-    calculation = uuid("calculation_id", calculation_id)
-    request = Request(
-        "GET",
-        f"{sheet_path(table_id, sheet_id)}/scorecard/calculations/{calculation}",
-        f"poll scorecard calculation {calculation}",
-    )
-
-    def build(answer: Fields) -> ScorecardCalculation:
-        # Both summaries are there twice; where the outer one is null, the inner one counts.
-        return _calculation(answer.object("calculation"), answer)
-
-    return Call(request, lambda response, now: read_answer(request, response, now, build))
+    return SheetCalculation(table_id, sheet_id, calculation_id).fetch_call()
 
 
 def cancel_scorecard(
@@ -231,34 +203,29 @@ def cancel_scorecard(
 ) -> Call[CancelledScorecard]:
     """``POST …/scorecard/cancel``: cancel what is queued or running; a repeat does no harm.
 
-    It takes no calculation: whatever is active on the sheet is cancelled, whoever has started it.
+    The request names no calculation: PromptLayer cancels whatever is active on the sheet, whoever
+    has started it.
 
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
-    request = _scorecard_request("cancel", table_id, sheet_id, row_indices, step_ids)
-    return Call(
-        request,
-        lambda response, now: read_answer(
-            request,
-            response,
-            now,
-            lambda answer: CancelledScorecard(
-                answer.count("cancelled_count"),
-                answer.text_if_any("calculation_id"),
-                one_line(answer.text_if_any("message") or ""),
-            ),
-            hints={400: _NO_SCORECARD},
+    return object_call(
+        _selection_request("cancel", table_id, sheet_id, row_indices, step_ids),
+        lambda answer: CancelledScorecard(
+            answer.count("cancelled_count"),
+            answer.text_if_any("calculation_id"),
+            one_line(answer.text_if_any("message") or ""),
         ),
+        hints={400: _NO_SCORECARD},
     )
 
 
 @dataclass(frozen=True)
-class SheetCalculation(RemoteJob[ScorecardCalculation]):
+class SheetCalculation(Sheet, RemoteJob[ScorecardCalculation]):
     """The calculation of a sheet's scorecard, as a job to wait for."""
 
-    table_id: str
-    sheet_id: str
     calculation_id: str
+
+    id_parsers: ClassVar[IdParsers] = {**Sheet.id_parsers, "calculation_id": uuid}
 
     @property
     def id(self) -> str:
@@ -272,13 +239,21 @@ class SheetCalculation(RemoteJob[ScorecardCalculation]):
 
     def fetch_call(self) -> Call[ScorecardCalculation]:
         """Ask for the status, the score and the verdict."""
-        return scorecard_calculation(self.table_id, self.sheet_id, self.calculation_id)
+        return object_call(
+            self.request(
+                "GET",
+                f"scorecard/calculations/{self.calculation_id}",
+                f"poll scorecard calculation {self.calculation_id}",
+            ),
+            # Both summaries are there twice; where the outer one is null, the inner one counts.
+            lambda answer: _calculation(answer.object("calculation"), answer),
+        )
 
     def cancel_precondition(self) -> Call[bool]:
         """Ask whether the calculation is still the newest one, and has not ended.
 
-        A cancellation ends whatever is being calculated for the sheet, and a newer calculation was
-        started by something else. PromptLayer does not tell whether an older one is under way.
+        A cancellation ends whatever is being calculated for the sheet, and another task may have
+        started a newer calculation. PromptLayer does not tell whether an older one is under way.
         """
 
         def is_newest(card: Scorecard | None) -> bool:
@@ -302,11 +277,7 @@ def scorecard(table_id: str, sheet_id: str) -> Call[Scorecard | None]:
 
     :raises PromptLayerInvalidInputError: for an id that is no UUID.
     """
-    request = Request(
-        "GET",
-        f"{sheet_path(table_id, sheet_id)}/scorecard",
-        f"read the scorecard of sheet {uuid('sheet_id', sheet_id)}",
-    )
+    sheet = Sheet(table_id, sheet_id)
 
     def build(answer: Fields) -> Scorecard | None:
         card = answer.object_or_none("scorecard")
@@ -328,7 +299,8 @@ def scorecard(table_id: str, sheet_id: str) -> Call[Scorecard | None]:
             total_rows=progress.count_if_any("total_rows"),
         )
 
-    return Call(request, lambda response, now: read_answer(request, response, now, build))
+    purpose = f"read the scorecard of sheet {sheet.sheet_id}"
+    return object_call(sheet.request("GET", "scorecard", purpose), build)
 
 
 def scorecard_rows(
@@ -348,24 +320,24 @@ def scorecard_rows(
     :param limit: rows on the page, 1 to 100.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
-    query: dict[str, str | int] = {"limit": positive("limit", limit)}
-    if query["limit"] > MAX_ROWS:  # type: ignore[operator]  # it is the int from above
+    sheet = Sheet(table_id, sheet_id)
+    size = positive("limit", limit)
+    if size > MAX_ROWS:
         raise PromptLayerInvalidInputError(f"limit must be 1 to {MAX_ROWS}, not {limit}.")
-    if calculation_id is not None:
-        query["calculation_id"] = uuid("calculation_id", calculation_id)
-    if verdict is not None:
-        query["verdict"] = check_verdict("verdict", verdict)
-    if cursor is not None:
-        query["cursor"] = row_number("cursor", cursor)
-    request = Request(
-        "GET",
-        f"{sheet_path(table_id, sheet_id)}/scorecard/rows?{urlencode(query)}",
-        f"list the scorecard rows of sheet {uuid('sheet_id', sheet_id)}",
-    )
+    first = None if cursor is None else row_number("cursor", cursor)
+    query = {
+        "limit": size,
+        "calculation_id": None
+        if calculation_id is None
+        else uuid("calculation_id", calculation_id),
+        "verdict": None if verdict is None else check_verdict("verdict", verdict),
+        "cursor": first,
+    }
+    given = urlencode({name: value for name, value in query.items() if value is not None})
 
     def build(answer: Fields) -> ScorecardRows:
         following = _cursor(answer)
-        if following is not None and cursor is not None and following <= int(cursor):
+        if following is not None and first is not None and following <= first:
             raise FieldError("has a next_cursor that leads back")
         return ScorecardRows(
             answer.text_if_any("calculation_id"),
@@ -374,7 +346,8 @@ def scorecard_rows(
             answer.counts_if_any("verdict_counts"),
         )
 
-    return Call(request, lambda response, now: read_answer(request, response, now, build))
+    purpose = f"list the scorecard rows of sheet {sheet.sheet_id}"
+    return object_call(sheet.request("GET", f"scorecard/rows?{given}", purpose), build)
 
 
 def scorecard_row(
@@ -386,11 +359,11 @@ def scorecard_row(
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     row = row_number("row_index", row_index)
-    path = f"{sheet_path(table_id, sheet_id)}/scorecard/rows/{row}"
+    path = f"scorecard/rows/{row}"
     if calculation_id is not None:
-        path += "?" + urlencode({"calculation_id": uuid("calculation_id", calculation_id)})
-    request = Request("GET", path, f"read scorecard row {row}")
-    return Call(request, lambda response, now: read_answer(request, response, now, _row))
+        path += f"?calculation_id={uuid('calculation_id', calculation_id)}"
+    sheet = Sheet(table_id, sheet_id)
+    return object_call(sheet.request("GET", path, f"read scorecard row {row}"), _row)
 
 
 def check_verdict(name: str, verdict: Any) -> str:
@@ -412,19 +385,19 @@ def show_score(score: float) -> str:
     return f"{score:.12g}" if abs(score) < 10**300 else "countless"
 
 
-def _scorecard_request(
+def _selection_request(
     action: str, table_id: str, sheet_id: str, row_indices: Any, step_ids: Any
 ) -> Request:
-    body: dict[str, Any] = {}
-    if (rows := row_numbers("row_indices", row_indices)) is not None:
-        body["row_indices"] = rows
-    if (steps := uuids("step_ids", step_ids)) is not None:
-        body["step_ids"] = steps
-    return Request(
+    sheet = Sheet(table_id, sheet_id)
+    selection = {
+        "row_indices": list_of(row_number, "row_indices", row_indices),
+        "step_ids": list_of(uuid, "step_ids", step_ids),
+    }
+    return sheet.request(
         "POST",
-        f"{sheet_path(table_id, sheet_id)}/scorecard/{action}",
-        f"{action} the scorecard of sheet {uuid('sheet_id', sheet_id)}",
-        encode("step_ids", body),
+        f"scorecard/{action}",
+        f"{action} the scorecard of sheet {sheet.sheet_id}",
+        encode("step_ids", {name: ids for name, ids in selection.items() if ids is not None}),
     )
 
 

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the answer to a request that starts a job means, and what a lost answer means.
 
-Nothing that costs money has an idempotency key. So it has to be certain that nothing was started
-before a request is sent again. That is so where no connection was made, and where the answer has
-no id of what was started and is
+PromptLayer has no idempotency key, so such a request is sent again only if it certainly started
+nothing. That is so where no connection was made, and where the answer names no id of a started job
+and is
 
 - a refusal (4xx), or a redirect, which is not followed. 429 is a refusal too, whoever sent it: a
-  rate limit is applied before a request is handled or handed on, never after.
-- a 503 with ``Retry-After``, or with PromptLayer's own JSON. Any other 503 may be a gateway's that
-  had handed the request on and then lost PromptLayer ("upstream connect error … reset reason:
+  rate limit is applied before a request is handled or forwarded, never after.
+- a 503 with ``Retry-After``, or with PromptLayer's own JSON. Any other 503 may come from a gateway
+  that had forwarded the request and then lost PromptLayer ("upstream connect error … reset reason:
   connection termination").
 
-Every other answer leaves it open, and is a :class:`PromptLayerStartUncertainError`, which is never
-sent again.
+Every other answer leaves open whether a job was started: :class:`PromptLayerStartUncertainError`.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from airflow_provider_promptlayer.api.http import (
     Response,
     error_for,
     is_promptlayers,
+    json_or_none,
     retry_after,
     unexpected,
 )
@@ -49,9 +49,9 @@ def submit_call(
     """Return the call of a request that starts a job.
 
     :param read: turns the object in an answer of 2xx into the result.
-    :param id_field: the field with the id of what was started. A refusal, a 429 or a 503 that has
-        it does not prove that nothing was started. The id may be that of another task's job, so it
-        is not waited for either: a person has to check.
+    :param id_field: the field with the id of the job. A refusal, a 429 or a 503 that has it does
+        not prove that no job was started. It may be the id of another task's job, so a person has
+        to check.
     :param advice: what to do where it stays open whether a job was started.
     :param hints: see :func:`.error_for`.
     :param sent_id: an id in the request, which a refusal may repeat under the name of ``id_field``.
@@ -95,7 +95,7 @@ def submit_call(
 
 
 def _started_nothing(response: Response, now: float) -> bool:
-    """Return whether an answer for which trying again helps says that nothing was started."""
+    """Return whether a transient error answer proves that no job was started."""
     return response.status == 429 or (
         response.status == 503
         and (retry_after(response.headers, now=now) is not None or is_promptlayers(response))
@@ -103,11 +103,8 @@ def _started_nothing(response: Response, now: float) -> bool:
 
 
 def _named(response: Response, id_field: str) -> str | None:
-    """Return the id under the name of ``id_field`` in an answer, or None if it has none."""
-    try:
-        rest = [loads(response.body)]
-    except ValueError:
-        return None
+    """Return the id in the field ``id_field`` at any depth of an answer, or None."""
+    rest = [json_or_none(response)]
     while rest:
         value = rest.pop()
         if isinstance(value, dict):

@@ -11,24 +11,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 from airflow_provider_promptlayer.api.arguments import (
     choices,
     encode,
+    list_of,
     opaque_text,
-    row_numbers,
+    row_number,
     uuid,
-    uuids,
 )
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerConfirmationNeededError,
     PromptLayerInvalidInputError,
 )
-from airflow_provider_promptlayer.api.fields import FieldError, Fields, read_answer
+from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
 from airflow_provider_promptlayer.api.http import Call, Request
-from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.job import Identified, IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.text import one_line
 
@@ -50,6 +50,27 @@ class CellStatus(StrEnum):
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class Sheet(Identified):
+    """A sheet of a table, each known by a UUID."""
+
+    table_id: str
+    sheet_id: str
+
+    id_parsers: ClassVar[IdParsers] = {"table_id": uuid, "sheet_id": uuid}
+
+    def request(
+        self,
+        method: Literal["GET", "POST", "DELETE"],
+        path: str,
+        purpose: str,
+        body: bytes | None = None,
+    ) -> Request:
+        """Return a request for a path below the sheet's own."""
+        sheet = f"/api/public/v2/tables/{self.table_id}/sheets/{self.sheet_id}"
+        return Request(method, f"{sheet}/{path}", purpose, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +147,12 @@ class TableOperation:
 
     @property
     def has_failed(self) -> bool:
-        """Whether PromptLayer calls the operation failed: it may have failed cells without that."""
+        """Whether PromptLayer calls the operation failed; cells may have failed without that."""
         return self.status.strip().lower() == "failed"
 
     @property
     def broke_off(self) -> bool:
-        """Whether PromptLayer gave it up before all cells had ended."""
+        """Whether PromptLayer gave the operation up before all cells had ended."""
         return self.has_failed and not self.is_counted_out
 
     @property
@@ -150,7 +171,7 @@ class TableOperation:
 class CancelledOperation:
     """What a cancellation has done.
 
-    :param cancelled_cell_count: 0 where no operation was active any more.
+    :param cancelled_cell_count: 0 where the operation was not active any more.
     """
 
     cancelled_cell_count: int
@@ -170,37 +191,34 @@ def recalculate_cells(
 
     A repeat does harm. With ``statuses`` that cover more than stale cells it calculates, and
     bills, them again. With stale cells alone, which is the default, it finds them queued and
-    answers that there is nothing to do, which is no success. So an answer that leaves open
-    whether an operation was queued is a :class:`PromptLayerStartUncertainError`.
+    answers that there is nothing to do, which is no success.
 
     :param column_ids: UUIDs of the columns; None for all that are computed. Text columns cannot
         be recalculated.
     :param row_ids: zero-based row numbers; None for all.
     :param statuses: which cells (:class:`CellStatus`); None for the stale ones, ``[]`` for all.
+        Each list may also be JSON.
     :param confirmation_token: that of :class:`ConfirmationNeeded`.
-
-    Lists may also be given as text, see :func:`.items`.
-
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
-    body: dict[str, Any] = {"operation": "recalculate"}
-    for name, value in (
-        ("column_ids", uuids("column_ids", column_ids)),
-        ("row_ids", row_numbers("row_ids", row_ids)),
-        ("statuses", choices("statuses", statuses, [status.value for status in CellStatus])),
-        ("confirmation_token", confirmation_token),
-    ):
-        if value is not None:
-            body[name] = value
-    sheet = sheet_path(table_id, sheet_id)
-    request = Request(
-        "POST",
-        f"{sheet}/operations",
-        f"recalculate the cells of sheet {uuid('sheet_id', sheet_id)}",
-        encode("confirmation_token", body),
-    )
+    sheet = Sheet(table_id, sheet_id)
+    body: dict[str, Any] = {
+        "operation": "recalculate",
+        "column_ids": list_of(uuid, "column_ids", column_ids),
+        "row_ids": list_of(row_number, "row_ids", row_ids),
+        "statuses": choices("statuses", statuses, list(CellStatus)),
+        "confirmation_token": confirmation_token,
+    }
     return submit_call(
-        request,
+        sheet.request(
+            "POST",
+            "operations",
+            f"recalculate the cells of sheet {sheet.sheet_id}",
+            encode(
+                "confirmation_token",
+                {name: value for name, value in body.items() if value is not None},
+            ),
+        ),
         _read_answer,
         id_field="operation_id",
         advice=(
@@ -216,46 +234,28 @@ def table_operation(table_id: str, sheet_id: str, operation_id: str) -> Call[Tab
 
     :raises PromptLayerInvalidInputError: for an id that is none.
     """
-    request = _operation_request("GET", "poll operation", table_id, sheet_id, operation_id)
-    return Call(
-        request,
-        lambda response, now: read_answer(
-            request, response, now, lambda answer: read_operation(answer.object("operation"))
-        ),
-    )
+    return SheetOperation(table_id, sheet_id, operation_id).fetch_call()
 
 
 def cancel_table_operation(
     table_id: str, sheet_id: str, operation_id: str
 ) -> Call[CancelledOperation]:
-    """``DELETE …/operations/{operation_id}``: cancel it; a repeat does no harm.
+    """``DELETE …/operations/{operation_id}``: cancel an operation; a repeat does no harm.
 
-    200 is also the answer where it was not active any more.
+    200 is also the answer where the operation was not active any more.
 
     :raises PromptLayerInvalidInputError: for an id that is none.
     """
-    request = _operation_request("DELETE", "cancel operation", table_id, sheet_id, operation_id)
-    return Call(
-        request,
-        lambda response, now: read_answer(
-            request,
-            response,
-            now,
-            lambda answer: CancelledOperation(
-                answer.count("cancelled_cell_count"),
-                one_line(answer.text_if_any("message") or ""),
-            ),
-        ),
-    )
+    return SheetOperation(table_id, sheet_id, operation_id).cancel_call()
 
 
 @dataclass(frozen=True)
-class SheetOperation(RemoteJob[TableOperation]):
+class SheetOperation(Sheet, RemoteJob[TableOperation]):
     """A recalculation of a sheet's cells, as a job to wait for."""
 
-    table_id: str
-    sheet_id: str
     operation_id: str
+
+    id_parsers: ClassVar[IdParsers] = {**Sheet.id_parsers, "operation_id": opaque_text}
 
     @property
     def id(self) -> str:
@@ -268,13 +268,29 @@ class SheetOperation(RemoteJob[TableOperation]):
         return f"table operation {one_line(self.operation_id, 80)}"
 
     def fetch_call(self) -> Call[TableOperation]:
-        """Ask for the counts of its cells."""
-        return table_operation(self.table_id, self.sheet_id, self.operation_id)
+        """Ask for the counts of the operation's cells."""
+        return object_call(
+            self._own_request("GET", "poll"),
+            lambda answer: read_operation(answer.object("operation")),
+        )
+
+    def cancel_call(self) -> Call[CancelledOperation]:
+        """Ask to cancel the operation."""
+        return object_call(
+            self._own_request("DELETE", "cancel"),
+            lambda answer: CancelledOperation(
+                answer.count("cancelled_cell_count"), _message(answer)
+            ),
+        )
 
     def cancel(self) -> Call[bool]:
-        """Ask to cancel it; the result tells whether cells were left to be calculated."""
-        call = cancel_table_operation(self.table_id, self.sheet_id, self.operation_id)
-        return call.then(lambda cancelled: cancelled.cancelled_cell_count > 0)
+        """Ask to cancel the operation; the result tells whether cells were left to calculate."""
+        return self.cancel_call().then(lambda cancelled: cancelled.cancelled_cell_count > 0)
+
+    def _own_request(self, method: Literal["GET", "DELETE"], action: str) -> Request:
+        path = f"operations/{quote(self.operation_id, safe='')}"
+        purpose = f"{action} operation {one_line(self.operation_id, 80)}"
+        return self.request(method, path, purpose)
 
 
 def unconfirmed(
@@ -299,15 +315,6 @@ def unconfirmed(
     )
 
 
-def sheet_path(table_id: Any, sheet_id: Any) -> str:
-    """Return the path of a sheet.
-
-    :raises PromptLayerInvalidInputError: for an id that is no UUID.
-    """
-    table, sheet = uuid("table_id", table_id), uuid("sheet_id", sheet_id)
-    return f"/api/public/v2/tables/{table}/sheets/{sheet}"
-
-
 def show_count(count: int) -> str:
     """Return a count for people; Python does not write out integers of thousands of digits."""
     return str(count) if count < 10**18 else "countless"
@@ -317,39 +324,6 @@ def progress_of_cells(done: int, total: int, failed: int) -> str:
     """Return a line for people: ``"37 of 120 cells done, 2 failed"``."""
     line = f"{show_count(done)} of {show_count(total)} cells done"
     return line + (f", {show_count(failed)} failed" if failed else "")
-
-
-def _operation_request(
-    method: Any, action: str, table_id: str, sheet_id: str, operation_id: str
-) -> Request:
-    operation_id = opaque_text("operation_id", operation_id)
-    return Request(
-        method,
-        f"{sheet_path(table_id, sheet_id)}/operations/{quote(operation_id, safe='')}",
-        f"{action} {one_line(operation_id, 80)}",
-    )
-
-
-def _read_answer(answer: Fields) -> OperationAnswer:
-    if answer.get("operation_id") is not None:  # whatever else it says, this goes on
-        return QueuedOperation(_operation_id(answer), answer.count_if_any("cell_count"))
-    # ``success`` says nothing here: it is false in an answer that asks for confirmation.
-    if answer.flag("requires_confirmation"):
-        return ConfirmationNeeded(
-            answer.text("confirmation_token"),
-            answer.count("affected_cell_count"),
-            one_line(answer.text_if_any("message") or ""),
-        )
-    if answer.count("cell_count") == 0:
-        return NothingToDo()
-    raise FieldError("has no operation_id")
-
-
-def _operation_id(fields: Fields) -> str:
-    try:  # a number is an id too: of what is billed already, none is thrown away
-        return opaque_text("operation_id", fields.get("operation_id"))
-    except PromptLayerInvalidInputError:
-        raise FieldError("has no operation_id") from None
 
 
 def read_operation(fields: Fields) -> TableOperation:
@@ -366,3 +340,27 @@ def read_operation(fields: Fields) -> TableOperation:
         pending_count=fields.count("pending_count"),
         status_counts=fields.counts_if_any("status_counts"),
     )
+
+
+def _read_answer(answer: Fields) -> OperationAnswer:
+    if answer.get("operation_id") is not None:  # whatever else it says, this goes on
+        return QueuedOperation(_operation_id(answer), answer.count_if_any("cell_count"))
+    # ``success`` says nothing here: it is false in an answer that asks for confirmation.
+    if answer.flag("requires_confirmation"):
+        return ConfirmationNeeded(
+            answer.text("confirmation_token"), answer.count("affected_cell_count"), _message(answer)
+        )
+    if answer.count("cell_count") == 0:
+        return NothingToDo()
+    raise FieldError("has no operation_id")
+
+
+def _message(answer: Fields) -> str:
+    return one_line(answer.text_if_any("message") or "")
+
+
+def _operation_id(fields: Fields) -> str:
+    try:  # a number is an id too: the id of what is billed already is never thrown away
+        return opaque_text("operation_id", fields.get("operation_id"))
+    except PromptLayerInvalidInputError:
+        raise FieldError("has no operation_id") from None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text from outside, made fit for a log line.
+"""Foreign text, made fit for a log line.
 
-Whatever PromptLayer, a gateway or a language model wrote is data. Before it goes into a message
-it becomes one line of bounded length without control characters, so that it can neither forge
-log lines nor drive a terminal.
+What PromptLayer, a gateway or a language model wrote becomes one line of bounded length without
+control characters before it goes into a message, so that it can neither forge log lines nor drive
+a terminal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
     text = text.strip()
     if len(text) <= limit and text.isprintable():
         return text
-    # An escape is never shorter than what it stands for, so nothing past the limit can appear in
+    # An escape is never shorter than its character, so no character past the limit can appear in
     # the result: a message of megabytes costs nothing.
     line = "".join(_printable(character) for character in text[:limit])
     if len(text) <= limit and len(line) <= limit:
@@ -43,9 +43,9 @@ def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return text as it is, and of anything else what Python shows of its beginning.
+    """Return text as it is, and the beginning of any other value as Python shows it.
 
-    However deep a value is nested, this does not run out of stack as ``str`` does.
+    Deep nesting does not exhaust the stack, as it does with ``str``.
     """
     if isinstance(value, str):
         return value

@@ -28,7 +28,7 @@ def moment(timestamp: float) -> str:
 
 
 def seconds_until(date: str, *, now: float) -> float | None:
-    """Return the seconds until an HTTP date, negative for one in the past; None if it is none.
+    """Return the seconds until an HTTP date, negative for one in the past; None for other text.
 
     :param date: in one of the three forms of RFC 9110; without a zone it is UTC.
     :param now: the time in seconds since the epoch.

@@ -22,17 +22,17 @@ from airflow_provider_promptlayer.api.arguments import (
     text_values,
 )
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.api.fields import FieldError, Fields
+from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
 from airflow_provider_promptlayer.api.http import (
     Call,
     Request,
     Response,
     decode_json,
     error_for,
+    json_or_none,
     unexpected,
 )
-from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.api.json_reader import loads
+from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.text import one_line, shown
 
@@ -51,7 +51,7 @@ _NODES_NAMED: Final = 10
 """How many running nodes a line of progress names."""
 
 _NOTES_KEPT: Final = 5
-"""How many remarks on an answer are kept: a hostile one deserves millions."""
+"""How many remarks on an answer are kept."""
 
 _UNFINISHED: Final = frozenset({NodeStatus.QUEUED, NodeStatus.RUNNING})
 
@@ -81,7 +81,7 @@ class NodeResult:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the node has a value to hand on."""
+        """Whether the node has a value."""
         return self.status == NodeStatus.SUCCESS
 
     @property
@@ -104,7 +104,7 @@ class WorkflowResults:
     :param ended_without_output: PromptLayer says that no output node succeeded, whatever the nodes
         say.
     :param notes: a phrase for each thing in the answer that could not be taken as it was sent,
-        such as a key that occurs twice; at most a few.
+        such as a key that occurs twice; at most five.
     """
 
     workflow_version_execution_id: int
@@ -157,8 +157,7 @@ def run_workflow(
 ) -> Call[StartedRun]:
     """``POST /workflows/{name}/run``: start a run.
 
-    Answered with 201, or 202 where a callback was asked for. An answer that leaves open whether
-    a run was started is a :class:`PromptLayerStartUncertainError`, see :mod:`.api.submit`.
+    Answered with 201, or 202 where a callback was asked for.
 
     :param workflow_id_or_name: a name of any characters, or the numeric id.
     :param input_variables: anything that JSON can hold; dates are sent in ISO 8601.
@@ -166,7 +165,7 @@ def run_workflow(
     :param workflow_label_name: run the version with this release label.
     :param workflow_version_number: run this version; excludes the label. Without either, the
         latest version runs.
-    :param return_all_outputs: sent as it is; how results are read is said when they are.
+    :param return_all_outputs: sent as it is; :func:`workflow_results` has its own.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     segment = path_segment(workflow_id_or_name)
@@ -187,14 +186,13 @@ def run_workflow(
         body["workflow_version_number"] = positive(
             "workflow_version_number", workflow_version_number
         )
-    request = Request(
-        method="POST",
-        path=f"/workflows/{segment}/run",
-        purpose=f"start workflow {shown!r}",
-        body=encode("input_variables", body),
-    )
     return submit_call(
-        request,
+        Request(
+            "POST",
+            f"/workflows/{segment}/run",
+            f"start workflow {shown!r}",
+            encode("input_variables", body),
+        ),
         _read_started_run,
         id_field="workflow_version_execution_id",
         advice=(
@@ -216,7 +214,7 @@ def workflow_results(
     - 202, or 204 without a body: the run goes on.
     - 200 with a map of nodes: the run has ended, unless a node is still QUEUED or RUNNING
       (PromptLayer's release notes of March 2026 tell of a moment in which the status is wrong).
-    - 200 where only the main output was asked for: the body is that output, any JSON value. One
+    - 200 where only the main output was asked for: the body is that output, any JSON value. A body
       that is a map with an unfinished node is taken for the moment described above.
     - 400 or 500 with ``{"success": false, "output": …}``: the run has ended without output.
       PromptLayer announced it in March 2026; it is an ending and not a server error.
@@ -227,17 +225,13 @@ def workflow_results(
     :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
     """
     run_id = execution_id(workflow_version_execution_id)
-    # Put together without urlencode: there is nothing to encode, and this is done for every poll.
-    query = (
-        f"workflow_version_execution_id={run_id}"
-        f"&return_all_outputs={'true' if return_all_outputs else 'false'}"
-    )
+    all_outputs = "true" if return_all_outputs else "false"
     request = Request(
-        method="GET",
-        path=f"/workflow-version-execution-results?{query}",
-        purpose=f"read the results of workflow run {run_id}",
+        "GET",
+        f"/workflow-version-execution-results?workflow_version_execution_id={run_id}"
+        f"&return_all_outputs={all_outputs}",
+        f"read the results of workflow run {run_id}",
     )
-
     return Call(request, _ReadResults(run_id, request, return_all_outputs, by_status))
 
 
@@ -265,14 +259,17 @@ class _ReadResults:
             return WorkflowResults(self.run_id, is_complete=False)
         if status not in (200, 202):
             raise unexpected(self.request, response, "has a status that is not documented")
-        notes = _Notes()
-        payload = decode_json(self.request, response, notes if status == 200 else None)
+        notes: list[str] = []
+        payload = decode_json(self.request, response, notes.append if status == 200 else None)
         nodes = _nodes_or_none(payload)
         if status == 202:
             return WorkflowResults(self.run_id, is_complete=False, nodes=nodes or {})
         if not self.return_all_outputs and (self.by_status or not _is_unfinished(nodes)):
             return WorkflowResults(
-                self.run_id, is_complete=True, final_output=payload, notes=notes.phrases
+                self.run_id,
+                is_complete=True,
+                final_output=payload,
+                notes=tuple(notes[:_NOTES_KEPT]),
             )
         if not nodes:  # no workflow is without one
             raise unexpected(self.request, response, "is not a map of nodes")
@@ -281,7 +278,7 @@ class _ReadResults:
             is_complete=not _is_unfinished(nodes),
             nodes=nodes,
             final_output=_main_output(nodes),
-            notes=notes.phrases,
+            notes=tuple(notes[:_NOTES_KEPT]),
         )
 
 
@@ -291,6 +288,7 @@ class WorkflowRun(RemoteJob[WorkflowResults]):
 
     workflow_version_execution_id: int
 
+    id_parsers: ClassVar[IdParsers] = {"workflow_version_execution_id": positive}
     abandoned_phrase: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
 
     @property
@@ -308,9 +306,9 @@ class WorkflowRun(RemoteJob[WorkflowResults]):
         return workflow_results(self.workflow_version_execution_id)
 
     def status_call(self) -> Call[WorkflowResults]:
-        """Ask for the main output alone, which is all that the answer to an ended run then holds.
+        """Ask for the main output alone, which makes the answer for an ended run small.
 
-        While the run goes on both questions are answered with the nodes so far.
+        While the run goes on both calls are answered with the nodes so far.
         """
         return workflow_results(
             self.workflow_version_execution_id, return_all_outputs=False, by_status=True
@@ -322,33 +320,13 @@ def workflow_count() -> Call[int | None]:
 
     The result is the number of workflows, or None where PromptLayer does not say.
     """
-    request = Request("GET", "/workflows?page=1&per_page=1", "list workflows")
 
-    def read(response: Response, now: float) -> int | None:
-        if not response.is_success:
-            raise error_for(request, response, now=now)
-        payload = decode_json(request, response)
-        if not isinstance(payload, dict) or not isinstance(payload.get("items"), list):
-            raise unexpected(request, response, "is not PromptLayer's list of workflows")
-        total = payload.get("total")
-        return total if isinstance(total, int) and not isinstance(total, bool) else None
+    def build(answer: Fields) -> int | None:
+        if not isinstance(answer.get("items"), list):
+            raise FieldError("is not PromptLayer's list of workflows")
+        return answer.count_if_any("total")
 
-    return Call(request, read)
-
-
-class _Notes:
-    """The first few different phrases of however many."""
-
-    def __init__(self) -> None:
-        self._phrases: dict[str, None] = {}
-
-    def __call__(self, phrase: str) -> None:
-        if len(self._phrases) < _NOTES_KEPT:
-            self._phrases[phrase] = None
-
-    @property
-    def phrases(self) -> tuple[str, ...]:
-        return tuple(self._phrases)
+    return object_call(Request("GET", "/workflows?page=1&per_page=1", "list workflows"), build)
 
 
 def _read_started_run(answer: Fields) -> StartedRun:
@@ -361,10 +339,7 @@ def _read_started_run(answer: Fields) -> StartedRun:
 
 
 def _ended_without_output(response: Response) -> dict[str, Any] | None:
-    try:
-        payload = loads(response.body)
-    except ValueError:
-        return None
+    payload = json_or_none(response)
     if isinstance(payload, dict) and payload.get("success") is False and "output" in payload:
         return payload
     return None

@@ -547,15 +547,13 @@ class EvaluationMethods(PromptLayerConnectionHook):
         found: tables.QueuedOperation | tables.NothingToDo = answer
         return found
 
-    def _calculation_started(self, started: scorecards.StartedCalculation) -> str:
-        self.log.info(
-            "PromptLayer calculates the scorecard: calculation %s.", started.calculation_id
-        )
-        return started.calculation_id
+    def _calculation_started(self, calculation_id: str) -> str:
+        self.log.info("PromptLayer calculates the scorecard: calculation %s.", calculation_id)
+        return calculation_id
 
-    def _report_started(self, started: reports.StartedReport) -> int:
-        self.log.info("PromptLayer started report %s.", started.report_id)
-        return started.report_id
+    def _report_started(self, report_id: int) -> int:
+        self.log.info("PromptLayer started report %s.", report_id)
+        return report_id
 
 
 def _operation(table_id: str, sheet_id: str, operation_id: str) -> tables.SheetOperation:

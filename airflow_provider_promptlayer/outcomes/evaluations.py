@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an evaluation that has ended is a success: the one place that decides it.
+"""Whether an evaluation that has ended is a success. No other module decides it.
 
-A finished evaluation is not a passed one. One that was cancelled, that ended with an unknown status
-or that lacks the verdict or the score that the gate needs has not passed.
+An evaluation that was cancelled, that ended with an unknown status or that lacks the verdict or the
+score that the gate needs has not passed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, one_line
 class PromptLayerEvaluationFailedError(PromptLayerError):
     """An evaluation has ended, and its ending counts as a failure. Polling it again never helps.
 
-    :param outcome: what was judged: an operation on a table's cells, the counts of a sheet's cells,
-        the calculation of a scorecard, or a report.
-    :param score: the score that was judged, or None where there is none.
-    :param rows: the worst rows, as far as they were fetched; of a scorecard alone.
+    :param outcome: the ending: of an operation on a table's cells, the calculation of a scorecard,
+        or a report; or the counts of a sheet's cells.
+    :param score: the score, or None where there is none.
+    :param rows: the worst rows of a scorecard, as far as they were fetched.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ _REASON_LIMIT: Final = 200
 _TITLES: Final = ("title", "name", "step_title")
 _VERDICTS: Final = ("verdict", "aggregate_verdict")
 _SCORES: Final = ("score", "aggregate_score", "average_score")
-_SEVERITY: Final = {Verdict.ERROR: 0, Verdict.FAIL: 1, Verdict.WARN: 2}
+_SEVERITY: Final[Mapping[str | None, int]] = {Verdict.ERROR: 0, Verdict.FAIL: 1, Verdict.WARN: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
     """One criterion of a scorecard, as far as PromptLayer's summary can be read.
 
-    The description leaves the shape of a summary open. Known names are looked for, and what is
-    not found is None. One that has an error and no verdict has the verdict ``error``.
+    The description leaves the shape of a summary open: fields of known names are read, the others
+    are None. A summary that has an error and no verdict has the verdict ``error``.
     """
 
     title: str
@@ -91,7 +91,7 @@ class Criterion:
     verdict_counts: Mapping[str, int] | None = None
 
     def fails(self, fail_on_verdict: Collection[str]) -> bool:
-        """Whether the criterion's verdict, or without one that of any row, is among these."""
+        """Whether the criterion has one of these verdicts, or, if it has none, any row has."""
         if self.verdict is not None:
             return self.verdict in fail_on_verdict
         return any((self.verdict_counts or {}).get(verdict, 0) for verdict in fail_on_verdict)
@@ -110,10 +110,10 @@ def check_fail_on_cells(fail_on: str) -> None:
 
 
 def check_fail_on_verdict(fail_on_verdict: Any) -> tuple[str, ...]:
-    """Return the verdicts that fail the gate; one may be given without a list.
+    """Return the verdicts that fail the gate; a single one may come without a list.
 
-    :raises PromptLayerInvalidInputError: for something that is no verdict, and for None: an XCom
-        that is missing must not open the gate.
+    :raises PromptLayerInvalidInputError: for an unknown verdict, and for None: a missing XCom must
+        not open the gate.
     """
     if fail_on_verdict is None:
         raise PromptLayerInvalidInputError(
@@ -126,13 +126,12 @@ def check_fail_on_verdict(fail_on_verdict: Any) -> tuple[str, ...]:
 
 
 def check_min_score(min_score: Any, *, highest: float = MAX_SCORE) -> float | None:
-    """Return the score that a report needs, or None where none was asked for.
+    """Return the score that the gate needs, or None where it needs none.
 
-    For a scorecard, whose scale the description leaves open, pass ``highest=math.inf``.
-
-    :param min_score: :data:`.NOTSET` where none was asked for.
-    :raises PromptLayerInvalidInputError: if it is no number from 0 to ``highest``, and for None: an
-        XCom that is missing must not open the gate.
+    :param min_score: :data:`.NOTSET` where the user gave none.
+    :param highest: ``math.inf`` for a scorecard, whose scale the description leaves open.
+    :raises PromptLayerInvalidInputError: if it is no number from 0 to ``highest``, and for None: a
+        missing XCom must not open the gate.
     """
     if min_score is NOTSET:
         return None
@@ -175,20 +174,20 @@ def raise_for_sheet(
 ) -> None:
     """Raise if the counts of a sheet show a failure, where no selected cell was left to start.
 
-    Cells that failed are not stale, so a second recalculation leaves them as they are: to have
-    nothing to start is not a success then. The counts do not tell calculated cells from those that
+    A second recalculation leaves failed cells as they are, because they are not stale: to have
+    nothing to start is then not a success. The counts do not tell calculated cells from cells that
     hold text, so they never prove that a calculated cell succeeded: ``all_cells`` means the same
     as ``any_cell`` here.
 
-    :param stale_count: whether stale cells are a failure: what was calculating them may have been
-        cancelled.
+    :param stale_count: whether stale cells are a failure: the operation that was calculating them
+        may have been cancelled.
     :raises PromptLayerEvaluationFailedError: with the numbers of cells.
     """
     check_fail_on_cells(fail_on)
     problem, advice = None, ""
     if not sheet.is_complete:
         problem = "cells are being calculated"
-    elif sheet.cancelled_count:  # no recalculation takes such cells up unless it takes all
+    elif sheet.cancelled_count:  # only a recalculation of all cells includes such cells
         problem = f"{show_count(sheet.cancelled_count)} were cancelled"
         advice = " statuses=[] calculates all cells."
     elif sheet.failed_count and fail_on != "never":
@@ -214,8 +213,7 @@ def scorecard_problems(
 ) -> tuple[str, ...]:
     """Return why a calculation does not pass the gate, a phrase each; empty if it passes.
 
-    With no verdict to fail on and no score to reach there is no gate, and any calculation that
-    has completed passes.
+    Without a verdict to fail on and a score to reach, any calculation that has completed passes.
     """
     if calculation.status != CalculationStatus.COMPLETED:
         status = one_line(calculation.status, 40)
@@ -245,12 +243,10 @@ def raise_for_scorecard(
 ) -> None:
     """Raise if the calculation of a scorecard does not pass the gate.
 
-    Rows are fetched only for a calculation that does not pass: ask :func:`scorecard_problems`.
-
-    :param scorecard: knows the titles of the criteria.
-    :param rows: the worst ones, see :func:`worst_rows`; with :func:`.scorecard_row`
-        they also have reasons.
-    :param trouble: why the titles or the rows could not be had.
+    :param scorecard: has the titles of the criteria.
+    :param rows: the worst ones, see :func:`worst_rows`; those from :func:`.scorecard_row` also have
+        reasons.
+    :param trouble: why the titles or the rows could not be fetched.
     :raises PromptLayerEvaluationFailedError: naming the failing criteria and these rows.
     """
     problems = scorecard_problems(calculation, fail_on_verdict=fail_on_verdict, min_score=min_score)
@@ -262,7 +258,7 @@ def raise_for_scorecard(
     )
     if said := _phrase(words_or_all(calculation.error_summary)):
         text += f" PromptLayer says: {said}."
-    # A score that is too low comes of failures too, whether or not the gate asks for verdicts.
+    # Failures also explain a score that is too low, whether or not the gate asks for verdicts.
     blamed = {*DEFAULT_FAIL_ON_VERDICT, *fail_on_verdict}
     failing = [one for one in criteria(calculation, titles) if one.fails(blamed)]
     if failing:
@@ -336,8 +332,7 @@ def worst_rows(rows: Iterable[ScorecardRow], count: int = ROWS_NAMED) -> tuple[S
 
 def severity(verdict: str | None) -> int:
     """Return how bad a row of a verdict is: the lower, the worse."""
-    known: Mapping[Any, int] = _SEVERITY  # asked for any text, or None
-    return known.get(verdict, len(known))
+    return _SEVERITY.get(verdict, len(_SEVERITY))
 
 
 def column_scores(score: ReportScore) -> dict[str, float | None]:
@@ -424,7 +419,7 @@ def _name_row(row: ScorecardRow, titles: Mapping[str, str], blamed: Collection[s
 
 
 def _phrase(text: str | None, limit: int = MESSAGE_LIMIT) -> str:
-    """Return text from outside without its full stop, to go into a sentence."""
+    """Return foreign text without its full stop, for the middle of a sentence."""
     return one_line(text or "", limit).rstrip(".")
 
 
@@ -441,5 +436,5 @@ def _listed(named: Iterable[str], total: int) -> str:
 
 
 def _badness(row: ScorecardRow) -> tuple[int, float, int]:
-    # Without a score a row could not be judged, which is as bad as it gets.
+    # A row without a score could not be judged, which is worse than any score.
     return severity(row.verdict), float("-inf") if row.score is None else row.score, row.row_index

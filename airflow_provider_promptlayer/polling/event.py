@@ -79,30 +79,25 @@ class WaitEvent:
 
 def event_for(external_id: int | str, error: PromptLayerError) -> WaitEvent:
     """Return the event for a wait that ended with ``error``."""
-    if isinstance(error, PromptLayerWaitTimeoutError):
-        outcome = Outcome.TIMED_OUT
-    elif isinstance(error, PromptLayerOutageError):
-        outcome = Outcome.OUTAGE
-    elif isinstance(error, PromptLayerAuthError):
-        outcome = Outcome.KEY_REFUSED
-    elif isinstance(error, PromptLayerUnknownConnectionError):
-        outcome = Outcome.NO_CONNECTION
-    else:
-        outcome = Outcome.REFUSED
+    outcomes = (outcome for outcome, cls in _ERRORS.items() if isinstance(error, cls))
     name = type(error).__name__
     return WaitEvent(
-        external_id, outcome, str(error), name if name in _REFUSALS else None, error.status
+        external_id,
+        next(outcomes, Outcome.REFUSED),
+        str(error),
+        name if name in _REFUSALS else None,
+        error.status,
     )
 
 
 def read_event(payload: Any, *, external_id: int | str) -> None:
-    """Return if ``payload`` says that what was waited for has ended.
+    """Return if ``payload`` says that the job has ended.
 
     :raises PromptLayerEventError: if it is no event of this version about ``external_id``.
     :raises PromptLayerError: the error that ended the wait, of the class that it had.
     """
     try:
-        event = read_persisted(payload, _Event)
+        event = read_persisted(payload, _read)
     except UnreadableError as error:
         raise PromptLayerEventError(
             f"The triggerer's event {error.found}. {error.remedy}".rstrip()
@@ -118,24 +113,20 @@ def read_event(payload: Any, *, external_id: int | str) -> None:
         )
     if event.outcome is Outcome.ENDED:
         return
-    raise event.error_class(event.message, status=event.status)
+    # A triggerer of another release may name no class, or one that is unknown here.
+    refusal = _REFUSALS.get(event.error or "", PromptLayerRefusedError)
+    raise _ERRORS.get(event.outcome, refusal)(event.message, status=event.status)
 
 
-class _Event:
-    def __init__(self, fields: Fields) -> None:
-        self.external_id = fields.get("id")
-        self.outcome = Outcome(fields.text("outcome"))
-        self.message = one_line(str(fields.get("message") or ""), 2000)
-        status = fields.get("status")
-        self.status = status if type(status) is int else None
-        self._error = str(fields.get("error"))
-
-    @property
-    def error_class(self) -> type[PromptLayerError]:
-        if self.outcome is Outcome.REFUSED:
-            # A triggerer of another release may name none, or one that is unknown here.
-            return _REFUSALS.get(self._error, PromptLayerRefusedError)
-        return _ERRORS[self.outcome]
+def _read(fields: Fields) -> WaitEvent:
+    status = fields.get("status")
+    return WaitEvent(
+        fields.get("id"),
+        Outcome(fields.text("outcome")),
+        one_line(str(fields.get("message") or ""), 2000),
+        fields.text_if_any("error"),
+        status if type(status) is int else None,
+    )
 
 
 _ERRORS: Final[dict[Outcome, type[PromptLayerError]]] = {
@@ -155,4 +146,4 @@ _REFUSALS: Final[dict[str, type[PromptLayerError]]] = {
         PromptLayerRefusedError,
     )
 }
-"""What a wait can end with that the outcome does not tell apart."""
+"""The errors that the outcome ``refused`` does not tell apart."""

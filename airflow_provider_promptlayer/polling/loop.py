@@ -2,10 +2,9 @@
 """The one poll loop, and its drivers.
 
 A loop is a generator (httpx writes its ``auth_flow`` in this way). It yields a :class:`.Call`, and
-is sent what the answer means, or has the error thrown in. Or it yields a :class:`.PollDecision`,
-and goes on when the note is logged and the seconds have passed. So each loop stands here once, and
-a driver is handed how to send and how to pause: the worker pauses by deferring, being rescheduled
-or sleeping, the triggerer by ``asyncio.sleep``.
+the driver sends back what the answer means, or throws the error in. Or it yields a
+:class:`.PollDecision`, and goes on when the driver has logged the note and let the seconds pass.
+The worker pauses by deferring, being rescheduled or sleeping, the triggerer by ``asyncio.sleep``.
 """
 
 from __future__ import annotations
@@ -56,7 +55,8 @@ def ask_with_backoff(
     """Send a call until there is an answer, riding out trouble as a wait does; return the answer.
 
     :param deadline: when to send no more, in seconds since the epoch.
-    :param asks_airflow: for the connection, say: an answer then ends no outage of PromptLayer.
+    :param asks_airflow: whether Airflow is asked, as for its connection: its answer does not end an
+        outage of PromptLayer.
     :raises PromptLayerError: what :meth:`.Poller.on_error` raises.
     :raises PromptLayerWaitTimeoutError: if there was no answer before the deadline.
     """
@@ -105,10 +105,10 @@ def drive(
     send: Callable[[Any], Any],
     pause: Callable[[PollDecision], None] = lambda decision: time.sleep(decision.sleep),
 ) -> R:
-    """Run a loop or a :class:`.CallFlow` to its end, and return what it comes to.
+    """Run a loop or a :class:`.CallFlow` to its end, and return its result.
 
     :param send: sends a call, and returns what its answer means.
-    :param pause: acts on a decision. An exception of its own ends the loop.
+    :param pause: acts on a decision. What it raises ends the loop.
     """
     try:
         step = next(loop)
@@ -119,7 +119,7 @@ def drive(
                 continue
             try:
                 answer = send(step)
-            except Exception as error:  # noqa: BLE001  # which ones it rides out is the loop's part
+            except Exception as error:  # noqa: BLE001  # the loop decides which ones to ride out
                 step = loop.throw(error)
             else:
                 step = loop.send(answer)
@@ -149,7 +149,7 @@ async def adrive(
                 continue
             try:
                 answer = await send(step)
-            except Exception as error:  # noqa: BLE001  # which ones it rides out is the loop's part
+            except Exception as error:  # noqa: BLE001  # the loop decides which ones to ride out
                 step = loop.throw(error)
             else:
                 step = loop.send(answer)

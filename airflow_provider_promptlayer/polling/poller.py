@@ -3,11 +3,11 @@
 
 Every mode of waiting asks :class:`Poller`, and hands it the time. It keeps three rules:
 
-- A blip is not an outage. A failed poll says nothing about the job, so the
-  wait goes on, backing off, until the trouble has lasted for ``max_outage``.
+- A blip is not an outage. A failed poll says nothing about the job, so the wait goes on, backing
+  off, until PromptLayer has been out of reach for ``max_outage``.
 - The deadline is a point in time, set once, so that a wait which moves to another process ends
   when it would have ended. The last poll comes at the deadline, not before it.
-- What cannot get better ends the wait at once: a refusal that another try would meet again.
+- An error that another try would meet again, such as a refusal, ends the wait at once.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class PollDecision:
 
     :param is_done: the wait is over: the job has ended.
     :param sleep: seconds until the next poll.
-    :param note: a line for the log, or None where there is no news.
+    :param note: a line for the log, or None where nothing has changed.
     :param is_trouble: the poll has failed; the note warns.
     :param ends_outage: the note says that PromptLayer answers again.
-    :param is_hold: no poll has preceded: others were told to wait, so this one is put off.
+    :param is_hold: the poll is put off, because PromptLayer told other waits to pause.
     """
 
     is_done: bool = False
@@ -73,13 +73,13 @@ class Poller:
     :param job: what is waited for, for messages: ``"workflow run 123"``.
     :param began_at: when the wait began, in seconds since the epoch.
     :param deadline: when it ends without success, in seconds since the epoch; infinite for a caller
-        that keeps the time itself.
-    :param grace: seconds after the deadline in which failed polls are still ridden out, for a
-        job that is thought to have ended in time. An answer that it goes on ends the wait then.
+        that watches the time itself.
+    :param grace: seconds after the deadline in which failed polls are still ridden out, for a job
+        that was reported to have ended in time. An answer that it goes on ends the wait then.
     :param max_outage: seconds for which PromptLayer may be out of reach.
     :param outage_since: when an outage began that is still going on, or None.
-    :param doubts_connection: whether an Airflow connection that cannot be used may be so for a
-        moment only: it was of use before.
+    :param doubts_connection: whether to ride out an Airflow connection that cannot be used, for a
+        few polls: it could be used before.
     :param backoff: how long to pause after trouble.
     :param throttle: what all waits on one connection share.
     :param jitter: returns numbers from 0 to 1.
@@ -149,21 +149,21 @@ class Poller:
 
     @property
     def last_deadline(self) -> float:
-        """When no more is asked, whatever the last answer was, in seconds since the epoch."""
+        """When to stop whatever the last answer was, in seconds since the epoch."""
         return self.deadline + self.grace
 
     def first_poll_after_defer(
         self, decision: PollDecision, *, settle: float, now: float, is_contradicted: bool = False
     ) -> float:
-        """Return when the process that takes this wait over is to poll first, since the epoch.
+        """Return when the triggerer is to poll first, in seconds since the epoch.
 
         Tasks that defer at the same moment, as mapped ones do, are spread: each has a place of its
         own in the interval to come.
 
-        :param decision: what follows from the last poll here.
-        :param settle: seconds in which that process must not poll.
-        :param is_contradicted: the short answer, which that process asks for, said wrongly that the
-            job had ended. It may say so again, so the whole interval passes before.
+        :param decision: the decision after the last poll here.
+        :param settle: seconds in which the triggerer must not poll.
+        :param is_contradicted: whether the short answer, which the triggerer asks for, said wrongly
+            that the job had ended. It may say so again, so the whole interval passes before.
         """
         if decision.is_trouble:
             seconds = max(decision.sleep, settle) + self._place * min(decision.sleep, settle)
@@ -179,11 +179,11 @@ class Poller:
     ) -> float:
         """Return the seconds until this process is to poll first.
 
-        Waits whose time has long passed, as that of all has when a triggerer comes back, do not all
-        poll at once. One whose time lies further ahead than any plan goes was planned by another
-        machine's clock: it polls after two intervals, or two minutes; after trouble, in which
-        PromptLayer may have asked for a longer pause, after ``max_outage`` at the latest. A wait
-        that seems to begin in the future begins now, and lasts as long as it was meant to.
+        Waits whose time has long passed, as when a triggerer comes back, are spread. A wait whose
+        time lies further ahead than any plan goes was planned by another machine's clock: it polls
+        after two intervals, or two minutes; after trouble, in which PromptLayer may have asked for
+        a longer pause, after ``max_outage`` at the latest. A wait that seems to begin in the future
+        begins now, and lasts as long as it was meant to.
 
         :param planned: what :meth:`first_poll_after_defer` said; None for a wait that begins here.
         :param after_trouble: whether the process before could not ask, which is no outage here.
@@ -203,14 +203,14 @@ class Poller:
         return self._capped(self._place * interval, now)
 
     def delay_before_poll(self, *, now: float) -> float:
-        """Return the seconds for which to put the poll off, because others were told to wait.
+        """Return the seconds to put the poll off, because PromptLayer told other waits to pause.
 
         0 once the time is up: the last poll is sent, and decides.
         """
         return self._capped(self.throttle.delay(now=now), now)
 
     def on_status(self, status: JobStatus, *, now: float) -> PollDecision:
-        """Return what follows from an answer.
+        """Return the decision after an answer.
 
         :raises PromptLayerWaitTimeoutError: if the job has not ended and the time is up.
         """
@@ -229,14 +229,14 @@ class Poller:
         return PollDecision(sleep=sleep, note=note, ends_outage=ends_outage)
 
     def on_answer(self, *, now: float) -> PollDecision:
-        """Return what follows from an answer that is all that was asked for."""
+        """Return the decision after an answer that says all that was asked for."""
         self._unusable = 0
         if self.outage_since is None:
             return PollDecision(is_done=True)
         return PollDecision(is_done=True, note=self._answers_again(now), ends_outage=True)
 
     def on_error(self, error: PromptLayerError, *, now: float) -> PollDecision:
-        """Return what follows from a failed poll.
+        """Return the decision after a failed poll.
 
         :raises PromptLayerError: ``error`` itself, if trying again cannot help.
         :raises PromptLayerWaitTimeoutError: if the time is up.
@@ -263,7 +263,7 @@ class Poller:
         if isinstance(error, PromptLayerRateLimitError):
             self.throttle.hold_for(min(backoff, until_outage), now=now)
         interval = self._until_next(now, self.last_deadline)
-        if self.schedule.is_adaptive:  # what asked for a long interval was not the trouble
+        if self.schedule.is_adaptive:  # the user set none, and the trouble may pass soon
             interval = min(interval, SHORTEST_INTERVAL)
         seconds = min(max(interval, backoff), until_outage)
         return PollDecision(sleep=self._capped(seconds, now), note=note, is_trouble=True)
@@ -299,7 +299,7 @@ class Poller:
 
     @property
     def _place(self) -> float:
-        """Where this wait stands among those that began at the same moment, from 0 to 1."""
+        """The place of this wait among those that began at the same moment, from 0 to 1."""
         return fraction(self._seed)
 
     @property

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is it tried again? For each situation: how soon, how often, for how long, and when not.
+"""Is it retried? For each situation: how soon, how often, for how long, and when not.
 
-A policy is a value, and it is handed what happened; :func:`.retried` and :class:`.Poller` apply it.
+A policy is a value; :func:`.retried` and :class:`.Poller` apply it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RetryPolicy:
     :param factor: what each further failure in a row multiplies the pause by.
     :param longest_pause: where the pause stops growing.
     :param jitter: the share of a pause that is left to chance, so that tasks which failed together
-        do not come back together.
+        are spread.
     :param attempts: how often to try, the first time included.
     :param give_up_after: seconds of trouble after which to give up.
     :param longest_retry_after: the largest ``Retry-After`` to wait for; a larger one gives up. None
@@ -64,7 +64,7 @@ class RetryPolicy:
     retries: Callable[[Exception], bool] = may_pass
 
     def within(self, seconds: float) -> RetryPolicy:
-        """Return the policy of a caller that gives up after so many seconds at the latest."""
+        """Return the same policy for a caller that gives up after ``seconds`` at the latest."""
         return replace(self, give_up_after=min(self.give_up_after, seconds))
 
     def pause(
@@ -74,10 +74,10 @@ class RetryPolicy:
         *,
         jitter: Callable[[], float] = random.random,
     ) -> float:
-        """Return the seconds to wait after so many failures in a row, whatever the limits are.
+        """Return the seconds to wait after so many failures in a row; applies no limit.
 
-        :param error: the last of them; what its answer asked for takes the place of the pause. An
-            answer that asks for none, as ``Retry-After: 0`` does, gets the shortest one.
+        :param error: the last failure. Its ``Retry-After`` takes the place of the pause, but
+            ``Retry-After: 0`` gets the shortest pause.
         :param jitter: returns numbers from 0 to 1.
         """
         if (asked := self._retry_after(error)) is not None:
@@ -109,27 +109,28 @@ class RetryPolicy:
 
 
 POLLING: Final = RetryPolicy()
-"""A poll, and all that is asked about a job which has ended. ``max_outage`` ends it."""
+"""A poll, and what is asked about a job that has ended. ``max_outage`` ends the retries."""
 
 SUBMITTING: Final = RetryPolicy(
     first_pause=1.0, attempts=5, longest_retry_after=60.0, retries=started_nothing
 )
-"""The request that starts a job, and money with it: only where certainly nothing was started.
+"""The request that starts a job and costs money: only where certainly nothing was started.
 
-Where ``Retry-After`` asks for more than a minute, the task's own retry is cheaper than the worker.
+Where ``Retry-After`` asks for more than a minute, a retry of the task is cheaper than to hold the
+worker.
 """
 
 READING_CONNECTION: Final = RetryPolicy(attempts=5)
 """In the triggerer, an Airflow connection that cannot be used, and that a worker could use before.
 
-Somebody may be about to correct it, and Airflow may have no more than a blip.
+A user may be about to correct it, or Airflow may fail for a moment.
 """
 
 CANCELLING_IN_TRIGGERER: Final = RetryPolicy(give_up_after=300.0)
-"""To cancel a deferred task's job: no worker is held meanwhile, and the job costs money."""
+"""To cancel a deferred task's job: no worker waits meanwhile, and the job costs money."""
 
 CANCELLING_SUPERSEDED: Final = RetryPolicy(give_up_after=15.0)
-"""To cancel what an earlier try started for other arguments, before the new start goes out."""
+"""To cancel the job that an earlier try started for other arguments, before the new start."""
 
 SIGNAL_HANDLER: Final = RetryPolicy(
     first_pause=0.3, factor=1.0, jitter=0.0, give_up_after=3.0, longest_retry_after=None
@@ -139,7 +140,7 @@ SIGNAL_HANDLER: Final = RetryPolicy(
 WRITING_TASK_STATE: Final = RetryPolicy(
     first_pause=2.0, factor=1.0, jitter=0.0, give_up_after=60.0, retries=whatever_it_is
 )
-"""A record without which a later try has to ask a person. Airflow's client tries for some 10 s."""
+"""The record without which a later try has to ask a person. Airflow's client tries some 10 s."""
 
 ASKING_AIRFLOW: Final = RetryPolicy(
     first_pause=1.0, longest_pause=30.0, jitter=0.0, give_up_after=300.0, retries=whatever_it_is
@@ -147,7 +148,7 @@ ASKING_AIRFLOW: Final = RetryPolicy(
 """The state of a task whose trigger was cancelled: it decides whether its job is cancelled too."""
 
 EXPLAINING: Final = RetryPolicy(give_up_after=60.0)
-"""One request for what explains a gate that did not pass: for the message alone."""
+"""One request for what explains a gate that did not pass, which only the error message needs."""
 
 EXPLAINING_SECONDS: Final = 120.0
 """How long all these requests may take together."""
@@ -156,4 +157,4 @@ FETCHING_ONE_OF_MANY: Final = RetryPolicy(give_up_after=60.0)
 """The results of one run of a batch, once another one could not be asked about either."""
 
 FETCHING_LATE: Final = RetryPolicy(first_pause=1.0, factor=1.0, jitter=0.0, give_up_after=30.0)
-"""The results of the runs that have ended, of a batch whose time is up: it is late already."""
+"""The results of the runs that have ended, of a batch whose time is already up."""

@@ -13,10 +13,7 @@ _SPREAD: Final = 0.25
 
 
 class Throttle:
-    """Until when no request is to be sent. Handed the time, as everything in here.
-
-    Shared by the waits of one process; a plain attribute, so that threads may share it too.
-    """
+    """Until when no request is to be sent. The waits and the threads of one process share it."""
 
     def __init__(self, *, jitter: Callable[[], float] = random.random) -> None:
         self._since = 0.0
@@ -31,7 +28,7 @@ class Throttle:
     def delay(self, *, now: float) -> float:
         """Return the seconds for which to put a poll off; 0 if there is no need to.
 
-        Each caller gets a different share on top, so that they do not all come back at once.
+        Each caller gets a different share on top, so that the polls are spread.
         """
         if now < self._since:
             return 0.0  # the clock was set back, and every wait would be held for as long
@@ -40,20 +37,20 @@ class Throttle:
 
 
 class CurrentThrottle(Throttle):
-    """The throttle of the connection that is in use at the time: a key may change in mid-wait.
+    """The throttle of the connection in use: the API key may change in the middle of a wait.
 
-    :param find: returns it.
+    :param find: returns that throttle.
     """
 
     def __init__(self, find: Callable[[], Throttle]) -> None:
         self._find = find
 
     def hold_for(self, seconds: float, *, now: float) -> None:
-        """Keep every wait from polling for so many seconds."""
+        """Do what :meth:`Throttle.hold_for` does."""
         self._find().hold_for(seconds, now=now)
 
     def delay(self, *, now: float) -> float:
-        """Return the seconds for which to put a poll off; 0 if there is no need to."""
+        """Do what :meth:`Throttle.delay` does."""
         return self._find().delay(now=now)
 
 
@@ -61,10 +58,10 @@ SHORTEST_INTERVAL: Final = 2.0
 """Seconds between two polls at the beginning, where no ``poke_interval`` is set."""
 
 LONGEST_INTERVAL: Final = 60.0
-"""Seconds between two polls at most, where neither ``poke_interval`` nor ``max_wait`` is set."""
+"""The most seconds between two polls where neither ``poke_interval`` nor ``max_wait`` is set."""
 
 SHARE_OF_ELAPSED: Final = 1 / 20
-"""An interval's share of the time already waited: an end is noticed so late, in relation."""
+"""An interval's share of the time already waited, and so how late an end is noticed at most."""
 
 AIRFLOWS_POKE_INTERVAL: Final = 60.0
 """The ``poke_interval`` of Airflow's sensors where none is set."""
@@ -77,16 +74,15 @@ _LONGEST_BACKOFF: Final = 365 * 24 * 3600.0
 class PollSchedule:
     """The time between two polls.
 
-    Without a ``poke_interval`` the interval grows with the wait: it is a twentieth of the time
-    already waited, from 2 s to 60 s, less up to a fifth of it so that waits which began together
-    spread out. A ``poke_interval`` is kept to exactly. ``exponential_backoff`` is Airflow's.
+    Without a ``poke_interval`` the interval is a twentieth of the time already waited, from 2 s to
+    60 s, less up to a fifth of it so that waits which began together spread out.
 
-    :param poke_interval: seconds between two polls; None for an interval that grows with the wait,
-        or for Airflow's own 60 s with ``exponential_backoff``.
+    :param poke_interval: seconds between two polls, kept to exactly; None for an interval that
+        grows with the wait, or for Airflow's own 60 s with ``exponential_backoff``.
     :param exponential_backoff: let the interval double from poll to poll, with jitter, as Airflow's
         sensors do.
-    :param max_wait: longest interval in seconds; None or 0 for none. Does not count for a
-        ``poke_interval`` without ``exponential_backoff``, as in Airflow.
+    :param max_wait: longest interval in seconds; None or 0 for none. Ignored, as in Airflow, for a
+        ``poke_interval`` without ``exponential_backoff``.
     """
 
     poke_interval: float | None = None
@@ -120,7 +116,7 @@ class PollSchedule:
     def _backoff_after(self, elapsed: float, seed: str) -> float:
         # The formula and its jitter are those of BaseSensorOperator.
         if self.poke_interval is not None and self.poke_interval <= 0:
-            return 1.0  # twice nothing is nothing, and Airflow's shortest interval is a second
+            return 1.0  # 0 stays 0 when doubled, and Airflow's shortest interval is a second
         status, passed = 1, 0.0
         while (passed := passed + self._backoff(status, seed)) <= elapsed and (
             passed < _LONGEST_BACKOFF

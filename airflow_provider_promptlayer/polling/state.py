@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state of a wait that travels: from the worker to the triggerer, and back to a worker.
 
-The trigger is handed it, and the deferral's own kwargs hold the same dict. Airflow keeps both in
-the metadata database, so another release may read them (a rolling upgrade).
+The trigger's arguments and the deferral's kwargs hold the same dict. Airflow keeps both in the
+metadata database, so another release may read them (a rolling upgrade).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -27,15 +27,14 @@ _LONG_WAIT: Final = 600.0
 class PollState(Generic[J]):
     """A wait so far. All times are seconds since the epoch.
 
-    :param job: what is waited for.
     :param began_at: when the wait began.
-    :param deadline: when it ends without success; infinite where the caller keeps the time.
-    :param grace: seconds after the deadline in which trouble is still ridden out, see
-        :class:`.Poller`.
-    :param outage_since: since when the job's status could not be asked; None if it could.
+    :param deadline: when it ends without success; infinite where the caller watches the time.
+    :param grace: see :class:`.Poller`.
+    :param outage_since: since when polls of the status have failed; None if the last one succeeded.
     :param fetch_outage_since: since when the workers could not ask, see :meth:`worker_outage`.
-    :param next_poll_at: when the triggerer was to poll first, as a worker had left the wait to it.
-    :param submitted_by_this_task: whether the job is the task's own, and ends with it.
+    :param next_poll_at: when the triggerer is to poll first, where a worker has deferred.
+    :param submitted_by_this_task: whether this task has started the job, and cancels it when it is
+        killed.
     :param base_url: where the job is; None if that is not known for certain.
     """
 
@@ -51,15 +50,15 @@ class PollState(Generic[J]):
 
     @property
     def last_deadline(self) -> float:
-        """When no more is asked, whatever the last answer was."""
+        """When to stop, whatever the last answer was."""
         return self.deadline + self.grace
 
     def worker_outage(self, *, now: float) -> float | None:
-        """Return since when workers could not ask, as for results, which the triggerer never does.
+        """Return since when workers could not ask, as for results, which only workers fetch.
 
-        It counts from one worker to the next, unless the triggerer was answered for long in
-        between: two blips an hour apart are no outage of an hour. The pause until the triggerer's
-        first poll does not end an outage, however long the ``poke_interval`` is.
+        An outage goes on from one worker to the next, unless the triggerer polled for ten minutes
+        in between: two blips an hour apart are no outage of an hour. The pause until the
+        triggerer's first poll does not end an outage, however long the ``poke_interval`` is.
         """
         polled_for = 0.0 if self.next_poll_at is None else now - self.next_poll_at
         return self.fetch_outage_since if polled_for <= _LONG_WAIT else None
@@ -74,7 +73,7 @@ class PollState(Generic[J]):
     def read(cls, kept: Any, *job_types: type[J]) -> PollState[J]:
         """Return the state that was kept.
 
-        :param job_types: what may be waited for.
+        :param job_types: the kinds of job that the caller waits for.
         :raises PromptLayerEventError: if there is none that this release can read.
         """
         try:
@@ -104,7 +103,7 @@ class PollState(Generic[J]):
 
 
 def _job(fields: Fields, job_types: Sequence[type[J]]) -> J:
-    ids: Mapping[str, Any] | None = fields.mapping_or_none("job")
+    ids = fields.mapping_or_none("job")
     if ids is None:
         raise FieldError("has no job")
     types = {job_type.__name__: job_type for job_type in job_types}

@@ -48,7 +48,7 @@ _UNFIT: Final = re.compile(
     r"|(?:^|/)\.\.?(?:/|$)"
     r"|/slice$|/item/[^/]*$"
 )
-"""What the URL of Airflow 3's execution API does not carry, or takes for something else."""
+"""What the URL of Airflow 3's execution API does not carry, or misreads."""
 
 
 def select(results: WorkflowResults, nodes: Iterable[str] | str | None) -> dict[str, Any]:
@@ -77,14 +77,14 @@ def statuses(nodes: Mapping[str, NodeResult]) -> dict[str, str]:
 
 
 def storable_key(name: str) -> bool:
-    """Return whether an XCom can be kept under ``name``, and comes back under it, on any Airflow.
+    """Return whether any Airflow stores an XCom under ``name``, and returns it.
 
-    Airflow 3 puts the key into a URL path: it cuts it at ``?`` and ``#``, resolves dot segments
-    and ``%41``, takes ``…/slice`` and ``…/item/3`` for other routes, and fails for control
+    Airflow 3 puts the key into a URL path: it cuts the key at ``?`` and ``#``, resolves dot
+    segments and ``%41``, takes ``…/slice`` and ``…/item/3`` for other routes, and fails for control
     characters. Most of that is silent, and then two nodes can share a key; and on Airflow 3.0 a
     key that is refused can end the scheduler. Airflow 2.11 would take all these names; one rule
-    for both lets a DAG move from one to the other. The exception is ``/``, too common to be given
-    up for 3.0, which alone does not take it.
+    for both lets a DAG move from one to the other. Only ``/``, which is common, depends on the
+    version: Airflow 3.0 alone refuses it.
     """
     return (
         name.strip() not in ("", *_OWN_KEYS)
@@ -111,7 +111,7 @@ class Outputs:
     _findings: StorageWarnings
 
     def final(self, results: WorkflowResults) -> Any:
-        """Return the main output; its node may be none of those that were selected."""
+        """Return the main output, whether or not its node was selected."""
         if self._main is not None and self._main in self.by_node:
             return self.by_node[self._main]
         stored = storable(results.final_output)
@@ -143,7 +143,7 @@ def storable_outputs(
 
 
 class StorageWarnings:
-    """What is not in XCom as PromptLayer sent it: one line for each node, and not too many.
+    """What is not in XCom as PromptLayer sent it: a line for each node, up to twenty.
 
     :param results: the run; nodes whose names have to change in XCom are noted at once.
     """
@@ -155,7 +155,7 @@ class StorageWarnings:
             self.add(name, f"is called {one_line(repr(new), 80)} in XCom")
 
     def add(self, node: str, finding: str) -> None:
-        """Note a predicate of a node."""
+        """Note a phrase that goes on after the name of a node."""
         self._of_node.setdefault(node, []).append(finding)
 
     def add_changes(self, node: str, changes: Iterable[str]) -> None:
@@ -177,7 +177,7 @@ class StorageWarnings:
 
 
 def size_hint(size: int) -> str | None:
-    """Return a line for outputs of so many bytes that Airflow's database is no place for them."""
+    """Return a hint for outputs that are too large for Airflow's database; None for others."""
     if size <= LARGE or has_custom_backend():
         return None
     return (
@@ -188,7 +188,7 @@ def size_hint(size: int) -> str | None:
 
 
 def has_custom_backend() -> bool:
-    """Return whether XComs go somewhere else than to Airflow's own backend."""
+    """Return whether another backend than Airflow's own stores XComs."""
     from airflow.providers.common.compat.sdk import conf
 
     return not conf.get("core", "xcom_backend", fallback="BaseXCom").endswith(".BaseXCom")

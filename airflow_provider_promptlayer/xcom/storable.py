@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values as language models write them, made into ones that every Airflow can keep and give back.
+"""Values as language models write them, changed so that every Airflow stores and returns them.
 
-Airflow's own code fails on each of these somewhere between the task and the task that pulls, or
-gives back something else; found by running 2.11.2 and 3.3.2 on SQLite and PostgreSQL:
+Airflow fails to store each of these values, or returns another one; found by running 2.11.2 and
+3.3.2 on SQLite and PostgreSQL:
 
 =====================================  ==========================================================
 what                                   becomes
@@ -22,8 +22,8 @@ on (``__classname__``, ``__id__``,     to store some of them and takes others fo
 keys that became equal to another      ``key (2)``, so that none is lost.
 =====================================  ==========================================================
 
-Two things are not worth a change and may differ by type alone: a whole output that is ``1.0`` comes
-back from SQLite as ``1``, and ``-0.0`` as ``0``.
+Two values are left as they are although SQLite returns another type: a whole output that is
+``1.0`` as ``1``, and ``-0.0`` as ``0``.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def storable(value: Any) -> Stored:
 
 
 def storable_text(text: str) -> str:
-    """Return ``text`` without NUL and lone surrogates; two halves that fit are joined."""
-    if text.isascii():  # known without looking
+    """Return ``text`` without NUL and lone surrogates; two halves of a pair are joined."""
+    if text.isascii():  # known without reading the text
         return text.replace("\0", "\ufffd") if "\0" in text else text
     try:
         text.encode()
@@ -191,7 +191,7 @@ class _Walk:
 
     def _object(self, items: dict[str, Any], room: int) -> dict[str, Any]:
         self.size += 2 + 6 * len(items) + sum(map(len, items))
-        names = safe_keys(items.keys()) if _needs_look(items) else {}
+        names = safe_keys(items.keys()) if _may_rename(items) else {}
         changed = {}
         for key, item in items.items():
             new = self.visit(item, room)
@@ -204,8 +204,8 @@ class _Walk:
         return {names.get(key, key): changed.get(key, item) for key, item in items.items()}
 
 
-def _needs_look(items: dict[str, Any]) -> bool:
-    """Return whether a key may have to change: nearly always known without looking closely."""
+def _may_rename(items: dict[str, Any]) -> bool:
+    """Return whether a key may have to change: a quick test, which nearly always says no."""
     return any(not key.isascii() or "\0" in key or key.startswith("__") for key in items)
 
 

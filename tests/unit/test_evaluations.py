@@ -470,7 +470,7 @@ class TestTable:
             ({"row_ids": "[0, 2]"}, 2),
             ({"row_ids": (1,)}, 1),
             ({"column_ids": [SHEETS["good"].columns[1].id]}, 3),
-            ({"statuses": "['FAILED']"}, 0),
+            ({"statuses": '["FAILED"]'}, 0),
         ],
     )
     def test_selection(self, server: LocalPromptLayer, selection: Any, cells: int) -> None:
@@ -1343,7 +1343,7 @@ class TestInADag:
                 sheet_id="{{ sheet }}",
                 row_ids="{{ rows }}",
                 column_ids=["{{ column }}"],
-                statuses="{{ statuses }}",
+                statuses="{{ statuses }}" if native else "{{ statuses | tojson }}",
                 deferrable=False,
                 poke_interval=0.05,
             )
@@ -1352,7 +1352,7 @@ class TestInADag:
                 table_id="{{ table }}",
                 sheet_id="{{ sheet }}",
                 row_indices="{{ rows }}",
-                fail_on_verdict="{{ verdicts }}",
+                fail_on_verdict="{{ verdicts }}" if native else "{{ verdicts | tojson }}",
                 min_score="{{ score }}",
                 deferrable=False,
                 poke_interval=0.05,

@@ -120,7 +120,7 @@ def test_do_xcom_push_false_pushes_nothing(obtain: Callable[..., Ending], deferr
 
 @pytest.mark.parametrize(
     "nodes",
-    [["Answer"], ("Answer",), "Answer", ["Answer", "Escalate"], '["Answer"]', "['Answer']"],
+    [["Answer"], ("Answer",), "Answer", ["Answer", "Escalate"], '["Answer"]'],
 )
 def test_chosen_nodes(obtain: Callable[..., Ending], nodes: Any) -> None:
     ending = obtain(nodes=nodes)

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from unit.api.answers import NOW, answer
 
 from airflow_provider_promptlayer.api.http import (
-    Call,
     Origin,
     Request,
     Response,
@@ -28,48 +27,21 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerServerError,
     PromptLayerTransientError,
     PromptLayerUnexpectedAnswerError,
-    PromptLayerUnreachableError,
 )
 
-NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
 REQUEST = Request("GET", "/workflows", "list workflows")
+ORIGIN = Origin("https://pl.example", "Airflow connection 'search'")
 HTML = b"<html>\n<head><title>502 Bad Gateway</title></head>\n</html>"
 
 
-def answer(status: int, body: Any = b"", **headers: str) -> Response:
-    return Response(
-        status,
-        {name.replace("_", "-"): value for name, value in headers.items()},
-        body if isinstance(body, bytes) else json.dumps(body).encode(),
-    )
-
-
 @pytest.mark.parametrize(
-    ("status", "error", "retry_helps"),
+    ("status", "error"),
     [
-        (100, PromptLayerRefusedError, False),
-        (301, PromptLayerRefusedError, False),
-        (302, PromptLayerRefusedError, False),
-        (304, PromptLayerRefusedError, False),
-        (308, PromptLayerRefusedError, False),
-        (400, PromptLayerRefusedError, False),
-        (401, PromptLayerAuthError, False),
-        (402, PromptLayerRefusedError, False),
-        (403, PromptLayerAuthError, False),
-        (404, PromptLayerNotFoundError, False),
-        (405, PromptLayerRefusedError, False),
-        (408, PromptLayerServerError, True),
-        (409, PromptLayerRefusedError, False),
-        (413, PromptLayerRefusedError, False),
-        (418, PromptLayerRefusedError, False),
-        (422, PromptLayerRefusedError, False),
-        (429, PromptLayerRateLimitError, True),
-        (500, PromptLayerServerError, True),
-        (502, PromptLayerServerError, True),
-        (503, PromptLayerServerError, True),
-        (504, PromptLayerServerError, True),
-        (520, PromptLayerServerError, True),
-        (599, PromptLayerServerError, True),
+        *((status, PromptLayerRefusedError) for status in (100, 301, 304, 308, 400, 402, 409, 422)),
+        *((status, PromptLayerAuthError) for status in (401, 403)),
+        (404, PromptLayerNotFoundError),
+        (429, PromptLayerRateLimitError),
+        *((status, PromptLayerServerError) for status in (408, 500, 502, 503, 504, 520, 599)),
     ],
 )
 @pytest.mark.parametrize(
@@ -82,14 +54,14 @@ def answer(status: int, body: Any = b"", **headers: str) -> Response:
     ],
 )
 def test_the_status_decides_and_not_the_body(
-    status: int, error: type[PromptLayerError], retry_helps: bool, body: bytes
+    status: int, error: type[PromptLayerError], body: bytes
 ) -> None:
     found = error_for(REQUEST, answer(status, body), now=NOW)
     if status == 404 and b"message" not in body:
         error = PromptLayerRefusedError  # PromptLayer has not said that there is no such thing
     assert type(found) is error
     assert found.status == status
-    assert found.retry_helps is retry_helps
+    assert found.retry_helps is (status in (408, 429) or status >= 500)
     text = str(found)
     assert text.startswith("Could not list workflows: ")
     assert f"HTTP {status}" in text
@@ -149,15 +121,18 @@ def test_a_long_error_is_cut(body: Any) -> None:
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        (401, "valid key"),
-        (403, "valid key"),
+        (401, "Put a valid key into the password of Airflow connection 'search'."),
+        (403, "Put a valid key into the password of Airflow connection 'search'."),
         (404, "Check the name or id"),
-        (302, "final address into the host"),
+        (302, "final address into the host of Airflow connection 'search'."),
     ],
 )
 def test_the_message_says_what_to_do(status: int, advice: str) -> None:
-    said = answer(status, {"success": False, "message": "no"})
-    assert advice in str(error_for(REQUEST, said, now=NOW))
+    body = {"success": False, "message": "no"}
+    response = replace(answer(status, body, location="https://evil.example/?key=1"), origin=ORIGIN)
+    said = str(error_for(REQUEST, response, now=NOW))
+    assert advice in said
+    assert "evil" not in said
 
 
 FOREIGN = {
@@ -177,8 +152,7 @@ FOREIGN = {
 @pytest.mark.parametrize("body", FOREIGN.values(), ids=FOREIGN.keys())
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 422, 429, 500, 502, 503])
 def test_an_answer_that_is_not_promptlayers_is_called_that(status: int, body: bytes) -> None:
-    origin = Origin("https://pl.example", "Airflow connection 'search'")
-    response = replace(answer(status, body), origin=origin)
+    response = replace(answer(status, body), origin=ORIGIN)
     assert error_text(response) is None
     said = str(error_for(REQUEST, response, now=NOW))
     assert "https://pl.example (Airflow connection 'search') is not PromptLayer's" in said
@@ -187,24 +161,10 @@ def test_an_answer_that_is_not_promptlayers_is_called_that(status: int, body: by
 
 
 def test_a_page_with_status_200_is_called_that_too() -> None:
-    origin = Origin("https://pl.example", "Airflow connection 'search'")
     with pytest.raises(PromptLayerUnexpectedAnswerError) as raised:
-        decode_json(REQUEST, replace(answer(200, HTML), origin=origin))
+        decode_json(REQUEST, replace(answer(200, HTML), origin=ORIGIN))
     assert "https://pl.example (Airflow connection 'search') is not Prompt" in str(raised.value)
     assert "html" not in str(raised.value)
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_names_the_connection(status: int) -> None:
-    origin = Origin("https://pl.example", "Airflow connection 'search'")
-    response = replace(answer(status, {"error": "Bad key"}), origin=origin)
-    said = str(error_for(REQUEST, response, now=NOW))
-    assert "Put a valid key into the password of Airflow connection 'search'." in said
-
-
-def test_a_redirect_does_not_quote_its_target() -> None:
-    found = error_for(REQUEST, answer(302, b"", location="https://evil.example/?key=1"), now=NOW)
-    assert "evil" not in str(found)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +179,8 @@ def test_a_redirect_does_not_quote_its_target() -> None:
         pytest.param("Fri, 15 Jan 2027 08:01:00", 60.0, id="naive-date-is-utc"),
         pytest.param("Fri, 15 Jan 2027 08:01:00 -0000", 60.0, id="unknown-zone-is-utc"),
         pytest.param("Friday, 15-Jan-27 08:01:00 GMT", 60.0, id="rfc-850-date"),
+        pytest.param("Fri Jan 15 08:01:00 2027", 60.0, id="asctime-date"),
+        pytest.param("Fri, 31 Dec 9999 23:59:59 -2300", 251_602_383_599.0, id="far-date"),
         pytest.param("Thu, 01 Jan 1970 00:00:00 GMT", 0.0, id="past"),
         pytest.param("", None, id="empty"),
         pytest.param("soon", None, id="word"),
@@ -236,16 +198,7 @@ def test_a_redirect_does_not_quote_its_target() -> None:
 )
 def test_retry_after(value: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": value}, now=NOW) == seconds
-
-
-def test_retry_after_is_absent() -> None:
     assert retry_after({}, now=NOW) is None
-
-
-def test_a_far_date_stays_finite() -> None:
-    seconds = retry_after({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2300"}, now=NOW)
-    assert seconds is not None
-    assert 1e11 < seconds < 1e12
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -265,8 +218,9 @@ def test_retry_after_is_handed_on(status: int) -> None:
         (b'"\\ud800"', "\ud800"),
         (b"\xef\xbb\xbf[1]", [1]),
         (b"1" * 4000, int("1" * 4000)),
+        (b"1" * 5000, "1" * 5000),  # more digits than Python converts: not a reason to fail
     ],
-    ids=["string", "null", "beyond-64-bits", "infinity", "surrogate", "bom", "4000-digits"],
+    ids=["string", "null", "64-bits", "infinity", "surrogate", "bom", "4000", "5000-digits"],
 )
 def test_decode_json(body: bytes, value: Any) -> None:
     assert decode_json(REQUEST, answer(200, body)) == value
@@ -286,21 +240,9 @@ def test_what_is_no_json_is_unexpected_and_transient(body: bytes) -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_a_valid_integer_of_any_length_is_json() -> None:
-    # Python converts no more than 4300 digits, but JSON knows no limit: the run is not to be
-    # lost, nor waited for again and again, for one number that a model wrote.
-    payload = decode_json(REQUEST, answer(200, b'{"n": ' + b"1" * 5000 + b', "m": 1}'))
-    assert payload["m"] == 1
-
-
 @pytest.mark.parametrize(("status", "success"), [(199, False), (200, True), (299, True), (300, 0)])
 def test_is_success(status: int, success: bool) -> None:
     assert answer(status).is_success == bool(success)
-
-
-def test_an_unanswered_call_keeps_its_error_unless_told_otherwise() -> None:
-    error = PromptLayerUnreachableError("gone", arrived=True)
-    assert Call(REQUEST, lambda response, now: None).unanswered(error) is error
 
 
 def test_reprs_hold_neither_body_nor_headers() -> None:

@@ -11,7 +11,6 @@ from unit.api.answers import NOW, answer, body_of, check_start_rules
 from airflow_provider_promptlayer.api.reports import (
     Report,
     ReportScore,
-    StartedReport,
     report,
     report_score,
     run_report,
@@ -43,7 +42,7 @@ def test_a_start() -> None:
     assert body_of(call) == {"name": "x" * 255, "dataset_id": 7, "refresh_dataset": False}
     for report_id in (9, "9"):
         body = {"success": True, "report_id": report_id}
-        assert call.read(answer(201, body), NOW) == StartedReport(9)
+        assert call.read(answer(201, body), NOW) == 9
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def test_a_refusal_may_repeat_the_pipeline() -> None:
             run_report(5, "n").read(answer(404, {"message": "m", "report_id": report_id}), NOW)
 
 
-def test_a_look() -> None:
+def test_a_poll() -> None:
     assert report("5").request.path == "/reports/5"
     running = poll(COMPLETED=35, FAILED=2, QUEUED=80, RUNNING=3)
     assert running.progress == "37 of 120 cells done, 2 failed"

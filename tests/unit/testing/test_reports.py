@@ -43,8 +43,8 @@ class TestReports:
         run = ask(client, run_report(7, "Nightly", dataset_id=5, refresh_dataset=False))
         seen = []
         for _ in range(3):
-            status = ask(client, report(run.report_id))
-            score = ask(client, report_score(run.report_id))
+            status = ask(client, report(run))
+            score = ask(client, report_score(run))
             seen.append((status.progress, status.is_complete, score.overall_score))
             clock.now += 5
         assert seen == [
@@ -52,12 +52,12 @@ class TestReports:
             ("5 of 10 cells done", False, None),
             ("10 of 10 cells done, 3 failed", True, 62.5),
         ]
-        found = client.server.reports[run.report_id]
+        found = client.server.reports[run]
         assert (found.name, found.dataset_id, found.parent_report_id) == ("Nightly", 5, 7)
         assert found.was_posted
 
     def test_two_runs_are_two_reports(self, client):
-        ids = {ask(client, run_report("7", "n")).report_id for _ in range(2)}
+        ids = {ask(client, run_report("7", "n")) for _ in range(2)}
         assert len(ids | {7, 8}) == 4
 
     def test_a_blueprint_has_no_result(self, client):
@@ -166,7 +166,7 @@ def test_the_built_in_ones_pass_and_fail(serve, clock):
     for sheet, passes in zip(table.sheets, (True, False), strict=True):
         where = table.id, sheet.id
         operation_id = started(client, *where)
-        calculation_id = ask(client, recalculate_scorecard(*where)).calculation_id
+        calculation_id = ask(client, recalculate_scorecard(*where))
         clock.now += 10
         cells = ask(client, table_operation(*where, operation_id))
         card = ask(client, scorecard_calculation(*where, calculation_id))
@@ -174,4 +174,4 @@ def test_the_built_in_ones_pass_and_fail(serve, clock):
     assert pipeline.id is not None
     run = ask(client, run_report(pipeline.id, "n"))
     clock.now += 10
-    assert ask(client, report_score(run.report_id)).overall_score == 87.5
+    assert ask(client, report_score(run)).overall_score == 87.5
