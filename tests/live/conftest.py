@@ -43,11 +43,11 @@ A run of it begins as soon as Airflow is up, and is looked at after all other te
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever is in this folder is a live test."""
+    """Mark each test of this folder as a live one, and move those to the end that wait longest."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)
-    items.sort(key=lambda item: item.path.name in STARTED_EARLY)
+    items.sort(key=lambda item: item.path.name in STARTED_EARLY or "last" in item.keywords)
 
 
 @pytest.fixture(scope="session")
