@@ -135,6 +135,17 @@ class PromptLayerConfirmationNeededError(PromptLayerError):
         self.affected_cell_count = affected_cell_count
 
 
+class PromptLayerOutcomeError(PromptLayerError):
+    """A job has ended, and its outcome counts as a failure. Polling it again never helps.
+
+    :param outcome: what was judged: the last status of the job.
+    """
+
+    def __init__(self, message: str, *, outcome: Any) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
 class PromptLayerWaitTimeoutError(PromptLayerError, TimeoutError):
     """The run did not end within the time that was given. The run itself goes on.
 

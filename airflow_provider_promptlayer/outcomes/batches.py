@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from airflow_provider_promptlayer.api.errors import PromptLayerError
+from airflow_provider_promptlayer.api.errors import PromptLayerOutcomeError
 from airflow_provider_promptlayer.api.text import PROBLEM_LIMIT, one_line
 
 _INPUTS_NAMED: Final = 5
@@ -61,8 +61,8 @@ def _named(errors: Sequence[str | None]) -> str:
     return named + (f"; and {more} more" if more > 0 else "")
 
 
-class PromptLayerBatchFailedError(PromptLayerError):
-    """Too few runs of a batch have succeeded. Looking again never helps.
+class PromptLayerBatchFailedError(PromptLayerOutcomeError):
+    """Too few runs of a batch have succeeded. Polling them again never helps.
 
     Trying again helps where it starts those anew that failed.
 
@@ -70,5 +70,5 @@ class PromptLayerBatchFailedError(PromptLayerError):
     """
 
     def __init__(self, message: str, *, errors: Sequence[str | None]) -> None:
-        super().__init__(message)
         self.errors = tuple(errors)
+        super().__init__(message, outcome=self.errors)

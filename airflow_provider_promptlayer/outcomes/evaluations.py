@@ -14,7 +14,10 @@ from typing import Any, Final, Literal, get_args
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, items, score
 from airflow_provider_promptlayer.api.cells import SheetOperations
-from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerInvalidInputError,
+    PromptLayerOutcomeError,
+)
 from airflow_provider_promptlayer.api.reasons import entries, error_of, reason, words_or_all
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, Report, ReportScore, ReportStatus
 from airflow_provider_promptlayer.api.scorecards import (
@@ -30,8 +33,8 @@ from airflow_provider_promptlayer.api.tables import TableOperation, show_count
 from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, one_line
 
 
-class PromptLayerEvaluationFailedError(PromptLayerError):
-    """An evaluation has ended, and its ending counts as a failure. Polling it again never helps.
+class PromptLayerEvaluationFailedError(PromptLayerOutcomeError):
+    """An evaluation has ended, and its outcome counts as a failure. Polling it again never helps.
 
     :param outcome: the ending: of an operation on a table's cells, the calculation of a scorecard,
         or a report; or the counts of a sheet's cells.
@@ -47,8 +50,7 @@ class PromptLayerEvaluationFailedError(PromptLayerError):
         score: float | None = None,
         rows: Sequence[ScorecardRow] = (),
     ) -> None:
-        super().__init__(message)
-        self.outcome = outcome
+        super().__init__(message, outcome=outcome)
         self.score = score
         self.rows = tuple(rows)
 

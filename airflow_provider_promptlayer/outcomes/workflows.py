@@ -10,19 +10,22 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerInvalidInputError,
+    PromptLayerOutcomeError,
+)
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import NodeResult, NodeStatus, WorkflowResults
 
 
-class PromptLayerRunFailedError(PromptLayerError):
-    """The run has ended, and its ending counts as a failure. Looking again never helps.
+class PromptLayerRunFailedError(PromptLayerOutcomeError):
+    """The run has ended, and its outcome counts as a failure. Polling it again never helps.
 
     :param results: what the run left behind; ``results.nodes`` has each node's error.
     """
 
     def __init__(self, message: str, *, results: WorkflowResults) -> None:
-        super().__init__(message)
+        super().__init__(message, outcome=results)
         self.results = results
 
 

@@ -36,6 +36,7 @@ PUBLIC = {
         "PromptLayerInvalidInputError",
         "PromptLayerNotFoundError",
         "PromptLayerOutageError",
+        "PromptLayerOutcomeError",
         "PromptLayerRateLimitError",
         "PromptLayerRefusedError",
         "PromptLayerRunFailedError",

@@ -26,6 +26,7 @@ EXTRA: dict[str, dict[str, Any]] = {
         "score": 0.5,
         "rows": [ScorecardRow(3, None, "error", "why")],
     },
+    "PromptLayerOutcomeError": {"outcome": RESULTS},
     "PromptLayerBatchFailedError": {"errors": [None, "why"]},
     "PromptLayerConfirmationNeededError": {"affected_cell_count": 5000},
 }
