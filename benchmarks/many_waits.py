@@ -207,10 +207,10 @@ async def _wait_for(number: int, next_poll_at: float | None) -> None:
     from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
     now = time.time()
-    state = PollState(WorkflowRun(number), next_poll_at or now, now + _HOUR)
-    trigger = PromptLayerWorkflowTrigger(
-        state=state.payload(), poke_interval=INTERVAL, next_poll_at=next_poll_at
+    state = PollState(
+        WorkflowRun(number), next_poll_at or now, now + _HOUR, next_poll_at=next_poll_at
     )
+    trigger = PromptLayerWorkflowTrigger(state=state.payload(), poke_interval=INTERVAL)
     async for event in trigger.run():
         raise RuntimeError(f"the trigger fired: {event}")
 

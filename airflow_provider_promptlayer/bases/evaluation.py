@@ -1,210 +1,202 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for evaluations: the bases of the sensors and operators for them.
+"""Evaluations as kinds of job: what their sensors and operators share.
 
-:mod:`.outcomes.evaluations` says what an ending means. A gate that fails is an answer and no
+:mod:`.outcomes.evaluations` says what an outcome means. A gate that fails is an answer and no
 accident, so it never uses up the task's retries: trying until it passes is not what a gate is for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import Any, Final
 
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, opaque_text, positive, uuid
-from airflow_provider_promptlayer.api.job import L
+from airflow_provider_promptlayer.api.arguments import NOTSET, choices, opaque_text, positive, uuid
+from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, FinalReport, Report, ReportScore
-from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, SheetCalculation
-from airflow_provider_promptlayer.api.tables import SheetOperation, TableOperation
-from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.api.scorecards import (
+    CalculationStatus,
+    ScorecardCalculation,
+    SheetCalculation,
+)
+from airflow_provider_promptlayer.api.tables import CellStatus, SheetOperation, TableOperation
+from airflow_provider_promptlayer.bases.kind import JobKind
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.outcomes.evaluations import (
-    DEFAULT_FAIL_ON_VERDICT,
     FailOnCells,
-    check_fail_on_cells,
     check_fail_on_verdict,
     check_min_score,
     raise_for_operation,
     raise_for_report,
+    raise_for_sheet,
 )
 from airflow_provider_promptlayer.xcom import outputs as xcom
 from airflow_provider_promptlayer.xcom.storable import storable
 
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, XComArg
-    from airflow.triggers.base import BaseTrigger
+NO_CELLS: Final = {
+    "operation_id": None,
+    "status": "nothing to do",
+    "cell_count": 0,
+    "completed_count": 0,
+    "failed_count": 0,
+}
+"""The result of a task that had no cell to calculate."""
 
 
-class PromptLayerEvaluationWaiter(PromptLayerWaiter[L]):
-    """Base of everything that waits for an evaluation."""
+def min_score_field(min_score: Any) -> tuple[Any, bool]:
+    """Return a ``min_score`` as a template field, and whether a score is needed.
 
-    def _storable(self, value: Any) -> Any:
-        """Return what Airflow can store of a value, and say what had to change."""
-        stored = storable(value)
+    None stands in the field where the argument was left out: Airflow shows and stores template
+    fields as JSON. So a None that a template or an XCom without a value gives has to be told apart,
+    and is refused when the task runs.
+    """
+    return (None, False) if min_score is NOTSET else (min_score, True)
+
+
+def _needed_score(min_score: Any, needs_score: bool, *, highest: float) -> float | None:
+    is_left_out = min_score is None and not needs_score
+    return check_min_score(NOTSET if is_left_out else min_score, highest=highest)
+
+
+class _Storage(list[str]):
+    """The warnings about values that had to be changed for XCom."""
+
+    def keep(self, values: dict[str, Any], job: RemoteJob[Any]) -> dict[str, Any]:
+        """Return the values of a job in a form that Airflow can store."""
+        stored = storable(values)
         if stored.changes:
-            self.log.warning(
-                "What %s left was changed so that Airflow can store it: %s.",
-                "it" if self._job is None else self._job.name,
-                ", ".join(stored.changes),
-            )
-        return stored.value
+            changes = ", ".join(stored.changes)
+            line = f"What {job.name} left was changed so that Airflow can store it: {changes}."
+            if line not in self:
+                self.append(line)
+        kept: dict[str, Any] = stored.value
+        return kept
 
 
-class PromptLayerScoreWaiter(PromptLayerEvaluationWaiter[L]):
-    """Base of everything that waits for an evaluation with a score.
+def table_kind(
+    *,
+    table_id: Any,
+    sheet_id: Any,
+    fail_on: FailOnCells,
+    statuses: Any = None,
+    has_waited: Callable[[], bool] = lambda: True,
+) -> JobKind[Any]:
+    """Return the recalculations of a sheet's cells as a kind of job.
 
-    :param min_score: the score that is needed; left out for none. None, which a template or an XCom
-        without a value gives, is refused when the task runs.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
-    """
+    Where no cell of the selection is left to start, the task waits for whatever calculates cells of
+    the sheet, and the counts of the sheet decide.
 
-    highest_score: ClassVar[float]
-
-    def __init__(
-        self, *, min_score: float | str | XComArg | NotSet = NOTSET, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        # None in the template field, which Airflow shows and stores as JSON, where left out.
-        self.min_score: Any = None if min_score is NOTSET else min_score
-        self._needs_score = min_score is not NOTSET
-
-    def _needed_score(self) -> float | None:
-        left_out = self.min_score is None and not self._needs_score
-        return check_min_score(NOTSET if left_out else self.min_score, highest=self.highest_score)
-
-
-class PromptLayerTableWaiter(PromptLayerEvaluationWaiter[TableOperation]):
-    """Base of everything that waits for a recalculation of a sheet's cells.
-
-    :param table_id: the table, a UUID.
-    :param sheet_id: the sheet, a UUID.
     :param fail_on: which failed cells make a failure, see :data:`.FailOnCells`.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
+    :param statuses: which cells are to be calculated, see :func:`.recalculate_cells`.
+    :param has_waited: whether cells of the sheet were, or may have been, calculated meanwhile.
+    :raises PromptLayerInvalidInputError: for an argument that is not what it should be.
     """
+    table_id, sheet_id = uuid("table_id", table_id), uuid("sheet_id", sheet_id)
+    selected = choices("statuses", statuses, list(CellStatus))
+    warnings = _Storage()
 
-    job_type = SheetOperation
+    def job(operation_id: Any) -> SheetOperation:
+        return SheetOperation(table_id, sheet_id, opaque_text("operation_id", operation_id))
 
-    def __init__(
-        self,
-        *,
-        table_id: str | XComArg,
-        sheet_id: str | XComArg,
-        fail_on: FailOnCells = "any_cell",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        check_fail_on_cells(fail_on)
-        self.table_id: Any = table_id
-        self.sheet_id: Any = sheet_id
-        self.fail_on: FailOnCells = fail_on
+    def selects(status: CellStatus) -> bool:
+        if selected is None:
+            return status is CellStatus.STALE
+        return not selected or status in selected
 
-    def job_from_id(self, external_id: Any) -> SheetOperation:
-        """Return the operation that has the id.
+    def check(ending: TableOperation | SheetOperations) -> None:
+        if isinstance(ending, TableOperation):
+            raise_for_operation(ending, fail_on)
+        else:
+            # A sheet that was idle from the start has stale cells outside of the selection alone.
+            counts_stale = has_waited() and selects(CellStatus.STALE)
+            raise_for_sheet(ending, fail_on, stale_count=counts_stale)
 
-        :raises PromptLayerInvalidInputError: if one of the ids is none.
-        """
-        return SheetOperation(
-            uuid("table_id", self.table_id),
-            uuid("sheet_id", self.sheet_id),
-            opaque_text("operation_id", external_id),
-        )
-
-    def trigger(self, **how: Any) -> BaseTrigger:
-        """Return the trigger that waits for an operation."""
-        from airflow_provider_promptlayer.triggers.promptlayer import (
-            PromptLayerTableOperationTrigger,
-        )
-
-        return PromptLayerTableOperationTrigger(**how)
-
-    def raise_for_outcome(self, ending: TableOperation) -> None:
-        """Apply ``fail_on``.
-
-        :raises PromptLayerEvaluationFailedError: with the numbers of cells.
-        """
-        raise_for_operation(ending, self.fail_on)
-
-    def push_result(self, context: Context, ending: TableOperation) -> dict[str, Any]:  # noqa: ARG002
-        """Return the counts of the cells."""
-        counts = {
-            "operation_id": ending.operation_id,
-            "status": ending.status,
-            "cell_count": ending.cell_count,
+    def result(ending: TableOperation | SheetOperations, _: Any) -> dict[str, Any]:
+        if isinstance(ending, TableOperation):
+            counts = {name: getattr(ending, name) for name in NO_CELLS}
+            return warnings.keep(counts, job(ending.operation_id))
+        if not has_waited():
+            return NO_CELLS
+        return {
+            **NO_CELLS,
+            "cell_count": ending.total_cells,
             "completed_count": ending.completed_count,
             "failed_count": ending.failed_count,
         }
-        stored: dict[str, Any] = self._storable(counts)
-        return stored
+
+    def may_resubmit(ending: TableOperation | SheetOperations) -> bool:
+        """Return whether another operation calculates what is left, and nothing that is done.
+
+        That is so where the operation was cancelled or broke off, for failed cells if ``statuses``
+        has them and not those that succeeded, and for stale cells that another operation has left.
+        It is not so where the retry would ignore failed cells that ``fail_on`` counts.
+        """
+        takes_failed, takes_done = selects(CellStatus.FAILED), selects(CellStatus.COMPLETED)
+        if isinstance(ending, SheetOperations):
+            if takes_done:
+                return False
+            if ending.failed_count:
+                return takes_failed
+            return ending.stale_count > 0 and selects(CellStatus.STALE)
+        if ending.failed_count and fail_on == "any_cell" and not takes_failed:
+            return False
+        return ending.is_cancelled or ((takes_failed or ending.broke_off) and not takes_done)
+
+    return JobKind(
+        job_types=(SheetOperation, SheetCells),
+        id_key=xcom.OPERATION_ID_KEY,
+        trigger="PromptLayerTableOperationTrigger",
+        job_from_id=job,
+        raise_for_outcome=check,
+        result=result,
+        storage_warnings=lambda: warnings,
+        may_resubmit=may_resubmit,
+        unsubmitted_job=SheetCells(table_id, sheet_id),
+        unsubmitted_result=NO_CELLS,
+    )
 
 
-class PromptLayerScorecardWaiter(PromptLayerScoreWaiter[ScorecardCalculation]):
-    """Base of everything that waits for a scorecard, and of its gate.
+def scorecard_kind(
+    hook: PromptLayerHook,
+    *,
+    table_id: Any,
+    sheet_id: Any,
+    fail_on_verdict: Any,
+    min_score: Any,
+    needs_score: bool,
+) -> JobKind[ScorecardCalculation]:
+    """Return the calculations of a sheet's scorecard as a kind of job, with their gate.
 
-    :param table_id: the table, a UUID.
-    :param sheet_id: the sheet, a UUID.
+    :param hook: fetches what explains a gate that does not pass.
     :param fail_on_verdict: the verdicts that fail the task; ``()`` for none.
-    :param min_score: the score that is needed, on the scorecard's own scale; left out for none.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
+    :param min_score: the score that is needed, on the scorecard's own scale, see
+        :func:`min_score_field`.
+    :raises PromptLayerInvalidInputError: for an argument that is not what it should be.
     """
+    table_id, sheet_id = uuid("table_id", table_id), uuid("sheet_id", sheet_id)
+    verdicts = check_fail_on_verdict(fail_on_verdict)
+    needed = _needed_score(min_score, needs_score, highest=math.inf)
+    warnings = _Storage()
 
-    job_type = SheetCalculation
-    highest_score = math.inf
+    def job(calculation_id: Any) -> SheetCalculation:
+        return SheetCalculation(table_id, sheet_id, uuid("calculation_id", calculation_id))
 
-    def __init__(
-        self,
-        *,
-        table_id: str | XComArg,
-        sheet_id: str | XComArg,
-        fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.table_id: Any = table_id
-        self.sheet_id: Any = sheet_id
-        self.fail_on_verdict: Any = fail_on_verdict
-
-    def job_from_id(self, external_id: Any) -> SheetCalculation:
-        """Return the calculation that has the id.
-
-        :raises PromptLayerInvalidInputError: if one of the ids is no UUID.
-        """
-        self._gate()  # refuses what is no gate before anything is started or waited for
-        return SheetCalculation(
-            uuid("table_id", self.table_id),
-            uuid("sheet_id", self.sheet_id),
-            uuid("calculation_id", external_id),
+    def check(ending: ScorecardCalculation) -> None:
+        hook.raise_for_scorecard(
+            job(ending.calculation_id), ending, fail_on_verdict=verdicts, min_score=needed
         )
 
-    def trigger(self, **how: Any) -> BaseTrigger:
-        """Return the trigger that waits for a calculation."""
-        from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerScorecardTrigger
+    def metadata(ending: ScorecardCalculation) -> dict[str, Any]:
+        found = {
+            xcom.SCORE_KEY: ending.score,
+            xcom.VERDICT_KEY: ending.verdict,
+            xcom.CRITERION_SUMMARIES_KEY: ending.criterion_summaries,
+            xcom.DRIFT_SUMMARY_KEY: ending.drift_summary,
+        }
+        return warnings.keep(found, job(ending.calculation_id))
 
-        return PromptLayerScorecardTrigger(**how)
-
-    def push_metadata(self, context: Context, ending: ScorecardCalculation) -> None:
-        """Push what there is before it is judged: an alert task wants that of a failure."""
-        for key, value in (
-            (xcom.SCORE_KEY, ending.score),
-            (xcom.VERDICT_KEY, ending.verdict),
-            (xcom.CRITERION_SUMMARIES_KEY, ending.criterion_summaries),
-            (xcom.DRIFT_SUMMARY_KEY, ending.drift_summary),
-        ):
-            self._push(context, key, self._storable(value))
-
-    def raise_for_outcome(self, ending: ScorecardCalculation) -> None:
-        """Apply the gate.
-
-        :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
-        """
-        self.hook.raise_for_scorecard(
-            self.job_from_id(ending.calculation_id), ending, **self._gate()
-        )
-
-    def push_result(
-        self,
-        context: Context,  # noqa: ARG002
-        ending: ScorecardCalculation,
-    ) -> dict[str, Any]:
-        """Return the score, the verdict and the summaries."""
+    def result(ending: ScorecardCalculation, _: Any) -> dict[str, Any]:
         found = {
             "calculation_id": ending.calculation_id,
             "status": ending.status,
@@ -213,82 +205,75 @@ class PromptLayerScorecardWaiter(PromptLayerScoreWaiter[ScorecardCalculation]):
             "criterion_summaries": ending.criterion_summaries,
             "drift_summary": ending.drift_summary,
         }
-        stored: dict[str, Any] = self._storable(found)
-        return stored
+        return warnings.keep(found, job(ending.calculation_id))
 
-    def _gate(self) -> dict[str, Any]:
-        return {
-            "fail_on_verdict": check_fail_on_verdict(self.fail_on_verdict),
-            "min_score": self._needed_score(),
-        }
+    return JobKind(
+        job_types=(SheetCalculation,),
+        id_key=xcom.CALCULATION_ID_KEY,
+        trigger="PromptLayerScorecardTrigger",
+        job_from_id=job,
+        raise_for_outcome=check,
+        result=result,
+        metadata=metadata,
+        storage_warnings=lambda: warnings,
+        # A verdict is an answer, and with an unknown status it may still be calculated.
+        may_resubmit=lambda ending: (
+            ending.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
+        ),
+    )
 
 
-class PromptLayerReportWaiter(PromptLayerScoreWaiter[Report]):
-    """Base of everything that waits for a report.
+def report_kind(
+    hook: PromptLayerHook,
+    *,
+    fail_on: FailOnCells,
+    min_score: Any,
+    needs_score: bool,
+    max_outage: float,
+) -> JobKind[Report]:
+    """Return the reports of legacy evaluation pipelines as a kind of job, with their gate.
 
-    :param min_score: the score that is needed, from 0 to 100; left out for none.
+    :param hook: fetches the score of a report that has ended, which its status does not have.
     :param fail_on: which failed cells make a failure, see :data:`.FailOnCells`.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
+    :param min_score: the score that is needed, from 0 to 100, see :func:`min_score_field`.
+    :param max_outage: seconds for which PromptLayer may be out of reach.
+    :raises PromptLayerInvalidInputError: if ``min_score`` is no score.
     """
+    needed = _needed_score(min_score, needs_score, highest=MAX_SCORE)
+    scores = dict[int, ReportScore]()  # an earlier try's report has another one
+    warnings = _Storage()
 
-    job_type = FinalReport
-    highest_score = MAX_SCORE
+    def score(ending: Report) -> ReportScore:
+        if ending.report_id not in scores:
+            scores[ending.report_id] = hook.score_of_report(ending, max_outage=max_outage)
+        return scores[ending.report_id]
 
-    def __init__(self, *, fail_on: FailOnCells = "all_cells", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        check_fail_on_cells(fail_on)
-        self.fail_on: FailOnCells = fail_on
-        self._scored: tuple[int, ReportScore] | None = None
+    def check(ending: Report) -> None:
+        raise_for_report(ending, score(ending), fail_on=fail_on, min_score=needed)
 
-    def job_from_id(self, external_id: Any) -> FinalReport:
-        """Return the report that has the id.
+    def metadata(ending: Report) -> dict[str, Any]:
+        found = {xcom.SCORE_KEY: score(ending).overall_score}
+        return warnings.keep(found, FinalReport(ending.report_id))
 
-        :raises PromptLayerInvalidInputError: if it is not a positive integer, or ``min_score`` is
-            no score.
-        """
-        self._needed_score()  # refuses what is none before anything is started or waited for
-        return FinalReport(positive("report_id", external_id))
-
-    def trigger(self, **how: Any) -> BaseTrigger:
-        """Return the trigger that waits for a report."""
-        from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerReportTrigger
-
-        return PromptLayerReportTrigger(**how)
-
-    def push_metadata(self, context: Context, ending: Report) -> None:
-        """Push the score before it is judged: an alert task wants that of a failure."""
-        self._push(context, xcom.SCORE_KEY, self._storable(self._score(ending).overall_score))
-
-    def raise_for_outcome(self, ending: Report) -> None:
-        """Apply ``fail_on`` and ``min_score``.
-
-        :raises PromptLayerEvaluationFailedError: with the numbers of cells and the scores.
-        """
-        raise_for_report(
-            ending,
-            self._score(ending),
-            fail_on=self.fail_on,
-            min_score=self._needed_score(),
-        )
-
-    def push_result(self, context: Context, ending: Report) -> dict[str, Any]:  # noqa: ARG002
-        """Return the score, and the counts of the cells."""
-        score = self._score(ending)
+    def result(ending: Report, _: Any) -> dict[str, Any]:
         found = {
             "report_id": ending.report_id,
             "status": ending.status,
-            "score": score.overall_score,
-            "score_type": score.score_type,
-            "details": score.details,
+            "score": score(ending).overall_score,
+            "score_type": score(ending).score_type,
+            "details": score(ending).details,
             "completed_count": ending.completed_count,
             "failed_count": ending.failed_count,
         }
-        stored: dict[str, Any] = self._storable(found)
-        return stored
+        return warnings.keep(found, FinalReport(ending.report_id))
 
-    def _score(self, ending: Report) -> ReportScore:
-        """Return the score, asked for once; an earlier try's report has another."""
-        if self._scored is None or self._scored[0] != ending.report_id:
-            score = self.hook.score_of_report(ending, max_outage=self.max_outage)
-            self._scored = (ending.report_id, score)
-        return self._scored[1]
+    return JobKind(
+        job_types=(FinalReport,),
+        id_key=xcom.REPORT_ID_KEY,
+        trigger="PromptLayerReportTrigger",
+        job_from_id=lambda report_id: FinalReport(positive("report_id", report_id)),
+        raise_for_outcome=check,
+        result=result,
+        metadata=metadata,
+        storage_warnings=lambda: warnings,
+    )

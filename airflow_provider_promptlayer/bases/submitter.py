@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a task starts something exactly once and waits for it: the base of the operators.
+"""How a task submits a job exactly once and waits for it: the base of the operators.
 
-The order of things is what keeps a second run from being started. The note that a start is about
-to be sent is written *before* it is sent, the id is noted and pushed as soon as it is known, and
-an error is only retried where that cannot start a second job; see :mod:`.submission.reattach`.
+The order of the steps keeps a second job from being started. The record that a start is about to be
+sent is written *before* it is sent, the id is recorded and pushed as soon as it is known, and an
+error is retried only where that cannot start a second job; see :mod:`.submission.reattach`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import canonical
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
     PromptLayerError,
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
+    PromptLayerOutcomeError,
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
 )
@@ -30,13 +30,11 @@ from airflow_provider_promptlayer.api.flow import cancellation
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.bases.kind import Submission
 from airflow_provider_promptlayer.bases.recording import store_trouble, write_with_retries
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
-from airflow_provider_promptlayer.outcomes.evaluations import PromptLayerEvaluationFailedError
-from airflow_provider_promptlayer.outcomes.workflows import PromptLayerRunFailedError
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import drive
-from airflow_provider_promptlayer.submission.batch import fingerprint
 from airflow_provider_promptlayer.submission.reattach import (
     KEY,
     Plan,
@@ -57,83 +55,76 @@ _AHEAD_OF_EXECUTION_TIMEOUT = 60.0
 
 
 class PromptLayerSubmitter(PromptLayerWaiter[L]):
-    """Base of everything that starts something and waits for it.
+    """Base of every task that submits a job and waits for it.
+
+    A subclass also says what it submits: :meth:`new_submission`.
 
     :param wait_for_completion: False returns the id as soon as there is one.
-    :param reattach: go back to what an earlier try has started (Airflow 3.3 and later).
+    :param reattach: go back to the job that an earlier try has started (Airflow 3.3 and later);
+        the default is True.
+    :param durable: Airflow's own name for ``reattach``.
     :param kwargs: how to wait, see :class:`.PromptLayerWaiter`. ``mode="reschedule"`` is
         refused without ``deferrable``: each poll would be another start.
     """
 
     starts_what_it_waits_for = True
-
-    id_key: ClassVar[str]
-    """Under which key the id is pushed to XCom."""
-
-    cancels_on_kill = True  # unless it turns out that something else has started it
-
-    how_to_find: ClassVar[str]
-    """How a person tells whether a start whose answer was lost has arrived."""
-
-    def look_for(self, context: Context, try_number: int | None) -> str:  # noqa: ARG002
-        """Return how a person tells whether the start of a try has arrived.
-
-        :param try_number: None if it is not known which try.
-        """
-        return self.how_to_find
+    cancels_on_kill = True  # unless PromptLayer says that there is nothing to do
 
     def __init__(
-        self, *, wait_for_completion: bool = True, reattach: bool = True, **kwargs: Any
+        self,
+        *,
+        wait_for_completion: bool = True,
+        reattach: bool | None = None,
+        durable: bool | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
-        self.reattach = reattach
+        self.reattach = reattach_or_durable(reattach, durable)
+        self._submission: Submission | None = None
         self._task_state: RunState | None = None
-        self._superseded: SubmissionRecord | None = None  # of what an earlier try had started
-        self._sent: str | None = None  # how to find what the start that is being sent may start
-        self._earlier_fingerprint: str | None = None  # by the earlier try that is gone back to
+        self._superseded: SubmissionRecord | None = None  # of the job that an earlier try started
+        self._sent: str | None = None  # how to find the job whose start is being sent
+        self._earlier_fingerprint: str | None = None  # of the job of an earlier try, if reattached
 
     @abstractmethod
-    def prepare(self, context: Context) -> Callable[[], int | str | None]:
-        """Build what a start sends, and return what sends it; nothing is sent yet.
+    def new_submission(self, context: Context) -> Submission:
+        """Return what this task submits, made from its rendered arguments; nothing is sent yet.
 
-        What is returned sends the start, and returns the id of what it has started; None if there
-        is nothing to do. It raises :class:`PromptLayerStartUncertainError` if something may have
-        been started all the same.
-
-        :raises PromptLayerInvalidInputError: for arguments that cannot be sent.
+        :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
         """
 
-    @abstractmethod
-    def input_parts(self) -> dict[str, Any]:
-        """Return what tells this start from one for something else, as JSON."""
-
-    @abstractmethod
-    def job_from_id(self, external_id: Any) -> RemoteJob[L]:
-        """Return what has the id."""
-
     def get_job(self, context: Context) -> RemoteJob[L] | None:
-        """Return what an earlier try has started, or start it.
+        """Return the job that an earlier try has started, or start one.
 
         :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
         """
         self._task_state = self._open_task_state(context)
+        kind = self.kind  # refuses arguments before anything is started
         self._job = job = self._of_earlier_try(context) or self._start(context)
         if job is None:
             self._forget_the_start()
-            self._push(context, self.id_key, None)  # whoever is downstream may ask for it
+            self._push(context, kind.id_key, None)  # a downstream task may pull it
             return None
         self._stay_at(self.hook.settings.base_url, job.name)
-        self._remember(SubmissionPhase.SUBMITTED, job)
-        self._push_id(context, job)
+        if self._task_state is not None:
+            known = self._earlier_fingerprint or self._input_fingerprint(context)
+            self._record(SubmissionPhase.SUBMITTED, job, known)
+        try:
+            self._push(context, kind.id_key, job.id if self.cancels_on_kill else None)
+        except Exception:
+            # The job runs and its id is in the log: failing now would only lose the job.
+            self.log.exception("Could not push the id of %s to XCom.", job.name)
         if self.hook.is_stopping:  # since a moment at which it was not known what to cancel
             self.on_kill()
         return job
 
     def restore_job(self, context: Context) -> RemoteJob[L] | None:
-        """Return what has the id that was pushed at the start, or None if none was."""
-        external_id = xcom.pull_own(context, self.id_key)
-        return None if external_id is None else self.job_from_id(external_id)
+        """Return the job whose id was pushed, or the one that is waited for without one."""
+        external_id = xcom.pull_own(context, self.kind.id_key)
+        if external_id is None:
+            return self.kind.unsubmitted_job
+        return self.kind.job_from_id(external_id)
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -143,9 +134,9 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
-        """Do what the base does; while a start is being sent, say how to look for what it starts.
+        """Cancel the job; while its start is being sent, say how to look for it.
 
-        Airflow does not wait for the answer. No log then says what came of the start.
+        Airflow does not wait for the answer to the start, so no log says what came of it.
         """
         sent = self._sent
         super().on_kill()
@@ -158,57 +149,56 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot start a second job."""
+        if self._may_resubmit(error):
+            return True
         nothing_started = not self.cancels_on_kill or (self._job is None and not self._resumed)
-        if nothing_started or self._task_state is not None:
-            return super().may_retry(error) or self.may_resubmit(error)
-        return self.may_resubmit(error)
-
-    def may_resubmit(self, error: Exception) -> bool:
-        """Return whether what was started has failed in a way that another start may not."""
-        return isinstance(error, PromptLayerRunFailedError)
-
-    def _must_end_by(self, context: Context) -> float:
-        # execution_timeout fails the task from outside, and the retry would start another run:
-        # where it counts on through the wait and nothing is remembered, end the wait before it.
-        return (
-            math.inf if self._task_state is not None else ahead_of_execution_timeout(self, context)
-        )
+        return (nothing_started or self._task_state is not None) and super().may_retry(error)
 
     @property
     def reattaches_after_clear(self) -> bool:
-        """Whether a later try finds what this one has started."""
+        """Whether a later try finds the job of this one."""
         return self._task_state is not None
+
+    def _must_end_by(self, context: Context) -> float:
+        # execution_timeout fails the task from outside, and the retry would start another job:
+        # where it counts on through the wait and there is no record, end the wait before it.
+        if self._task_state is not None:
+            return math.inf
+        return ahead_of_execution_timeout(self, context)
 
     # Not in execute: Airflow 2 takes a call of the base's for one from outside of the task.
     def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
         if self.wait_for_completion:
             return super()._go_on(context, job)
-        self._remember(SubmissionPhase.DELIVERED, job)
+        self._record(SubmissionPhase.DELIVERED, job)
         return job.id
 
     def _finish(self, context: Context, ending: L) -> Any:
         result = super()._finish(context, ending)
         if self._job is not None:
-            # After the outputs are out: a task that is cleared because they could not go out comes
-            # back to the run, and so does a try after a crash in between.
-            self._remember(SubmissionPhase.DELIVERED, self._job)
+            # After the pushes: a task that is cleared because one of them failed goes back to the
+            # job, and so does a try after a crash in between.
+            self._record(SubmissionPhase.DELIVERED, self._job)
         return result
 
+    # --- submitting ---------------------------------------------------------------------------
+
     def _start(self, context: Context) -> RemoteJob[L] | None:
-        send = self.prepare(context)
+        """Submit a job, and return it; None where there is nothing to do, nor to wait for."""
+        submission = self._submission_for(context)
         self.hook.warm_up()
         self.cancels_on_kill = type(self).cancels_on_kill
         if self._task_state is not None:
             # Before the start, so that a crash in the middle of it cannot pass for no start. With
-            # nothing left to do in between: a crash there asks a person to look for nothing.
+            # nothing left to do in between: a crash there has a person look for a job in vain.
             try:
                 self._task_state.write(SubmissionPhase.INTENT, self.hook.settings.base_url)
             except Exception as error:
-                self._forget_the_start()  # it may be there all the same
+                self._forget_the_start()  # the record may be there all the same
                 raise store_trouble(error) from error
-        self._sent = self.look_for(context, context["ti"].try_number)
+        self._sent = submission.how_to_find(context["ti"].try_number)
         try:
-            external_id = send()
+            external_id = submission.send()
         except PromptLayerStartUncertainError:
             self._note_question()
             raise
@@ -217,106 +207,112 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             raise
         finally:
             self._sent = None
-        return None if external_id is None else self.job_from_id(external_id)
+        if external_id is not None:
+            return self.kind.job_from_id(external_id)
+        if not self.wait_for_completion or self.kind.unsubmitted_job is None:
+            return None
+        self.cancels_on_kill = False
+        return self.kind.unsubmitted_job
 
-    def _push_id(self, context: Context, job: RemoteJob[L]) -> None:
+    def _submission_for(self, context: Context) -> Submission:
+        if self._submission is None:
+            self._submission = self.new_submission(context)
+        return self._submission
+
+    def _input_fingerprint(self, context: Context) -> str:
         try:
-            self._push(context, self.id_key, job.id if self.cancels_on_kill else None)
-        except Exception:
-            # It is under way and its id is in the log: failing now would only lose it.
-            self.log.exception("Could not push the id of %s to XCom.", job.name)
+            return self._submission_for(context).input_fingerprint
+        except PromptLayerInvalidInputError:
+            return "unfit"  # to be sent, as the start will say
 
-    def _forget_the_start(self) -> None:
-        self._sent = None
-        if self._task_state is None:
-            return
-        memory, replaced = (
-            self._task_state,
-            self._superseded,
-        )  # the latter, as nothing took its place
-        try:
-            self._write(memory.forget if replaced is None else lambda: memory.put_back(replaced))
-        except Exception:
-            self.log.exception("Could not remove the note that a start is being sent.")
-
-    def _write(self, write: Callable[[], None]) -> None:
-        write_with_retries(write, self.log, lambda: self.hook.is_stopping)
+    # --- what an earlier try has left ---------------------------------------------------------
 
     def _of_earlier_try(self, context: Context) -> RemoteJob[L] | None:
-        """Return what an earlier try of this task has started and has not failed."""
-        if self._task_state is None:
+        """Return the job that an earlier try of this task has started, unless it has failed."""
+        state = self._task_state
+        if state is None:
             return None
         try:
-            record = self._task_state.read()
+            record = state.read()
         except UnreadableError as error:
             self._ask_a_person(
-                self._task_state,
+                state,
                 f"What an earlier try noted in the task's state ({KEY}) {error.found}. "
                 f"{error.remedy}".rstrip(),
-                self.look_for(context, None),
+                self._submission_for(context).how_to_find(None),
                 is_in_backend=error.is_elsewhere,
             )
             return None
-        here = None if record is None or record.external_id is None else self.hook.settings.base_url
-        what = plan(record, self._task_state.clear_epoch, here, self._input_fingerprint)
-        if record is not None and what is Plan.UNCERTAIN:
-            how_to_look = self.look_for(context, record.try_number)
-            self._ask_a_person(self._task_state, without_end(record), how_to_look)
+        if record is None:
             return None
-        if record is None or record.external_id is None or not record.submitted_by_this_task:
-            return None  # what something else has started is found anew
-        if what is Plan.START:
-            if record.phase is SubmissionPhase.SUBMITTED:
-                self.prepare(context)  # else the running job would be cancelled for nothing
-                self._superseded = record
-                self._cancel_superseded(record)
-            return None
-        job = self.job_from_id(record.external_id)
-        # Raises if that is elsewhere. Before the first question about it, as each of them may find
-        # that the connection has changed.
+        if record.external_id is None:
+            here, asked_for = None, None  # of no account
+        else:
+            here, asked_for = self.hook.settings.base_url, self._input_fingerprint(context)
+        what = plan(record, state.clear_epoch, here, asked_for)
+        if what is Plan.UNCERTAIN:
+            how_to_look = self._submission_for(context).how_to_find(record.try_number)
+            self._ask_a_person(state, without_end(record), how_to_look)
+        elif not record.submitted_by_this_task:
+            pass  # PromptLayer is asked anew whether there is nothing to do
+        elif what is Plan.REATTACH:
+            return self._reattach(record, is_retry=record.clear_epoch == state.clear_epoch)
+        elif record.phase is SubmissionPhase.SUBMITTED:
+            self._submission_for(context)  # else the running job would be cancelled for nothing
+            self._superseded = record
+            self._cancel_superseded(record)
+        return None
+
+    def _reattach(self, record: SubmissionRecord, *, is_retry: bool) -> RemoteJob[L] | None:
+        """Return the job of a record, or None if another one is to be started.
+
+        :param is_retry: whether the task was not cleared since.
+        :raises PromptLayerConfigurationError: if the connection leads elsewhere.
+        """
+        job = self.kind.job_from_id(record.external_id)
+        # Before the first request about the job, as each may find that the connection has changed.
         self._stay_at(record.base_url, job.name)
-        is_retry = record.clear_epoch == self._task_state.clear_epoch
         try:
             failure = self._failure(job, is_retry=is_retry) if self.wait_for_completion else None
-            if failure is not None:
-                self._superseded = record
-                self.log.info("%s of an earlier try is no success: %s", job, failure)
-                return None
         except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
             if is_retry:
                 raise
             self.log.warning("%s The task was cleared, so another one is started.", error)
             return None
+        if failure is not None:
+            self._superseded = record
+            self.log.info("%s of an earlier try is no success: %s", job, failure)
+            return None
         self._earlier_fingerprint = record.input_fingerprint
         self.log.info("Going back to %s, which an earlier try started.", job.name)
         return job
 
-    def _ask_a_person(
-        self, memory: RunState, what_is_there: str, how_to_look: str, **how: bool
-    ) -> None:
-        """Return if a person was asked before, and has cleared the task since.
+    def _failure(self, job: RemoteJob[L], *, is_retry: bool) -> PromptLayerError | None:
+        """Return why another job is to be started, if this one has failed in such a way.
 
-        :param how: see :func:`.question`.
-        :raises PromptLayerStartUncertainError: if not, or if it has to be read in a backend.
+        A verdict is an answer, which a retry does not ask for again; a person who clears the task
+        does. Where the job does not have what the task is to return, a clear asks for another job
+        too, as the workflow may have changed.
         """
-        if not any(how.values()) and memory.is_answered():
-            self.log.info("%s The task was cleared since, so it starts another.", what_is_there)
-            return
-        self._note_question()
-        raise PromptLayerStartUncertainError(question(what_is_there, how_to_look, **how))
-
-    def _note_question(self) -> None:
-        """Note that a person is asked, so that a clear after this means that they have looked."""
-        if self._task_state is None:
-            return
         try:
-            self._write(self._task_state.ask)
-        except Exception:
-            self.log.exception("Could not note that a person is asked; the next try asks again.")
+            status = self.hook.call(job.fetch_call())
+        except PromptLayerTransientError:
+            return None  # the wait will tell
+        if not status.is_complete:
+            return None
+        try:
+            self.raise_for_outcome(status)
+        except (PromptLayerOutcomeError, PromptLayerInvalidInputError) as error:
+            return error if self._may_resubmit(error) or not is_retry else None
+        return None
+
+    def _may_resubmit(self, error: Exception) -> bool:
+        """Return whether the job has failed in a way that makes another one worth a start."""
+        return isinstance(error, PromptLayerOutcomeError) and self.kind.may_resubmit(error.outcome)
 
     def _cancel_superseded(self, record: SubmissionRecord) -> None:
-        """End what was started for other arguments, before a clear, where PromptLayer can."""
-        external_id = record.external_id
+        """Cancel the job that was started for other arguments before a clear, where that can be."""
+        external_id, kind = record.external_id, self.kind
         if record.base_url != self.hook.settings.base_url:
             self.log.warning(
                 "What an earlier try started at %s is left to itself, as the connection leads to "
@@ -328,7 +324,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             return
         try:
             job: RemoteJob[Any] = (
-                self.job_type(**record.job) if record.job else self.job_from_id(external_id)
+                kind.job_types[0](**record.job) if record.job else kind.job_from_id(external_id)
             )
             if job.cancel() is None:
                 self.log.warning(
@@ -351,69 +347,91 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
         else:
             self.log.info("%s was started for other arguments. It %s.", job, what_became)
 
-    def _failure(self, job: RemoteJob[L], *, is_retry: bool) -> PromptLayerError | None:
-        """Return how it has failed, if it has, and in a way that asks for another.
+    def _ask_a_person(
+        self, state: RunState, what_is_there: str, how_to_look: str, *, is_in_backend: bool = False
+    ) -> None:
+        """Return if a person was asked before, and has cleared the task since.
 
-        A verdict is an answer, which a retry does not ask for again; a person who clears the task
-        does. Where what this task is to deliver is not among what was left, a clear asks for
-        another one too, as the workflow may have changed.
+        :param is_in_backend: see :func:`.question`: then a person has to act before a clear.
+        :raises PromptLayerStartUncertainError: if not.
         """
-        try:
-            status = self.hook.call(job.fetch_call())
-        except PromptLayerTransientError:
-            return None  # not known to have failed; the wait will tell
-        if not status.is_complete:
-            return None
-        try:
-            self.raise_for_outcome(status)
-            self.check_contents(status)
-        except (
-            PromptLayerRunFailedError,
-            PromptLayerEvaluationFailedError,
-            PromptLayerInvalidInputError,
-        ) as error:
-            return error if self.may_resubmit(error) or not is_retry else None
-        return None
+        if not is_in_backend and state.is_answered():
+            self.log.info("%s The task was cleared since, so it starts another.", what_is_there)
+            return
+        self._note_question()
+        asked = question(what_is_there, how_to_look, is_in_backend=is_in_backend)
+        raise PromptLayerStartUncertainError(asked)
 
-    @property
-    def _input_fingerprint(self) -> str:
-        try:
-            return fingerprint(canonical("what is asked", self.input_parts()))
-        except PromptLayerInvalidInputError:
-            return "unfit"  # to be started, as the start will say
+    # --- the record ---------------------------------------------------------------------------
 
     def _open_task_state(self, context: Context) -> RunState | None:
-        if not self.reattach:
-            return None
-        memory = RunState.of(context)
-        if memory is None and self.retries:
+        state = RunState.of(context) if self.reattach else None
+        if state is None and self.reattach and self.retries:
             self.log.info(
                 "This Airflow cannot remember the run across tries (3.3 and later can): a retry "
                 "after a crash starts another run."
             )
-        return memory
+        return state
 
-    def _remember(self, phase: SubmissionPhase, job: RemoteJob[L]) -> None:
-        if self._task_state is None:
+    def _record(
+        self, phase: SubmissionPhase, job: RemoteJob[L], input_fingerprint: str | None = None
+    ) -> None:
+        """Record how far the task has come.
+
+        :param input_fingerprint: not needed once the result is delivered, as no later try
+            asks for it.
+        """
+        if (state := self._task_state) is None:
             return
-        memory, input_fingerprint = (
-            self._task_state,
-            self._earlier_fingerprint or self._input_fingerprint,
+        self._write(
+            lambda: state.write(
+                phase,
+                self.hook.settings.base_url,
+                job.id,
+                submitted_by_this_task=self.cancels_on_kill,
+                input_fingerprint=input_fingerprint,
+                job=asdict(job),
+            ),
+            f"Could not note {job.name} for later tries.",  # the job runs: failing would lose it
         )
-        try:
+
+    def _forget_the_start(self) -> None:
+        if (state := self._task_state) is None:
+            return
+        superseded = self._superseded  # nothing took its place
+        self._write(
+            state.forget if superseded is None else lambda: state.put_back(superseded),
+            "Could not remove the note that a start is being sent.",
+        )
+
+    def _note_question(self) -> None:
+        """Record that a person is asked, so that a clear after this means that they have looked."""
+        if (state := self._task_state) is not None:
             self._write(
-                lambda: memory.write(
-                    phase,
-                    self.hook.settings.base_url,
-                    job.id,
-                    submitted_by_this_task=self.cancels_on_kill,
-                    input_fingerprint=input_fingerprint,
-                    job=asdict(job),
-                )
+                state.ask, "Could not note that a person is asked; the next try asks again."
             )
+
+    def _write(self, write: Callable[[], None], failure: str) -> None:
+        """Write to the task's state; the log alone tells of a failure."""
+        try:
+            write_with_retries(write, self.log, lambda: self.hook.is_stopping)
         except Exception:
-            # As with XCom: it is under way, and failing now would only lose it.
-            self.log.exception("Could not note %s for later tries.", job.name)
+            self.log.exception("%s", failure)
+
+
+def reattach_or_durable(reattach: bool | None, durable: bool | None) -> bool:
+    """Return the value of an option that has two names, True if neither is given.
+
+    :raises PromptLayerInvalidInputError: if they contradict each other.
+    """
+    if reattach is None:
+        return True if durable is None else durable
+    if durable not in (None, reattach):
+        raise PromptLayerInvalidInputError(
+            f"durable={durable} contradicts reattach={reattach}: they are two names of one option, "
+            "so give one of them."
+        )
+    return reattach
 
 
 def ahead_of_execution_timeout(operator: PromptLayerWaiter[Any], context: Context) -> float:

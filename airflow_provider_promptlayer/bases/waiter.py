@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a task waits: the base of the sensors and of the operators.
+"""How a task waits for a job: the base of the sensors and of the operators.
 
-Whatever the mode, a task takes the same three steps. It gets its *job*, the one to wait for. It
-*polls* the job until that has ended; between two polls it sleeps, is rescheduled, or is deferred to
-the triggerer. It *finishes*: raises for an outcome that counts as a failure, and pushes the result.
-Errors become Airflow's in one place, so ``soft_fail``, ``never_fail`` and retries do the same in
-every mode.
+Whatever the mode, a task takes the same three steps. It gets its *job*. It *polls* the job until
+that has ended; between two polls it sleeps, is rescheduled, or is deferred to the triggerer. It
+*finishes*: raises for an outcome that counts as a failure, and pushes the result. What a job is,
+and what its outcome means, is in a :class:`.JobKind`. Errors become Airflow's in one place, so
+``soft_fail``, ``never_fail`` and retries do the same in every mode.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -39,6 +40,7 @@ from airflow_provider_promptlayer.api.flow import cancellation
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases import deferral
+from airflow_provider_promptlayer.bases.kind import JobKind
 from airflow_provider_promptlayer.bases.task_errors import DECISIONS, airflow_error
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.event import read_event
@@ -58,7 +60,11 @@ _DEFERRAL_FAILED = "__fail__"
 
 
 class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
-    """Base of everything that waits.
+    """Base of every task that waits for a job.
+
+    A subclass says what kind of job that is (:meth:`new_kind`), and which one (:meth:`get_job`). In
+    a DAG, a subclass of an operator or sensor may override :meth:`execute`,
+    :meth:`raise_for_outcome` and :meth:`push_result`, and call the method that it overrides.
 
     Takes the arguments of Airflow's sensors, with the same meaning in every mode:
     ``poke_interval``, ``timeout``, ``soft_fail``, ``never_fail``, ``exponential_backoff``,
@@ -75,17 +81,11 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
     ui_color = "#e8e4fb"
 
-    job_type: ClassVar[type[RemoteJob[Any]]]
-    """What kind of job this waits for."""
-
-    other_job_types: ClassVar[tuple[type[RemoteJob[Any]], ...]] = ()
-    """What else it may come to wait for."""
-
     cancels_on_kill: bool = False
-    """Whether the job is this task's own, and ends with it."""
+    """Whether the job was submitted by this task, and so is cancelled when the task is ended."""
 
     starts_what_it_waits_for: ClassVar[bool] = False
-    """Whether the task itself starts the job, so that it must not begin anew with each poll."""
+    """Whether the task submits the job, so that it must not begin anew with each poll."""
 
     def __init__(
         self,
@@ -115,6 +115,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self._job: RemoteJob[L] | None = None  # once known
         self._outage_state: OutageState | None = None
         self._resumed = False  # whether this process came back to a wait
+        self._has_waited = False  # whether a poll of this process found the job running, or failed
         self._is_over = False  # whether the job was seen to have ended
 
     @cached_property
@@ -122,48 +123,64 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """The hook for ``promptlayer_conn_id``."""
         return PromptLayerHook(self.promptlayer_conn_id)
 
+    @cached_property
+    def kind(self) -> JobKind[L]:
+        """The kind of job; its making parses the arguments, once they are rendered."""
+        return self.new_kind()
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether the job was seen running, or may have been running unseen."""
+        return self._has_waited or self._resumed
+
+    @abstractmethod
+    def new_kind(self) -> JobKind[L]:
+        """Return the kind of job, made from this task's rendered arguments.
+
+        :raises PromptLayerInvalidInputError: for an argument that is not what it should be.
+        """
+
     @abstractmethod
     def get_job(self, context: Context) -> RemoteJob[L] | None:
-        """Return what to wait for, or None if there is nothing."""
+        """Return the job to wait for, or None if there is none."""
 
-    @abstractmethod
     def restore_job(self, context: Context) -> RemoteJob[L] | None:
-        """Return what this task waited for when it left the worker, or None if that is lost."""
-
-    @abstractmethod
-    def trigger(self, **how: Any) -> BaseTrigger:
-        """Return the trigger that goes on with the wait.
-
-        :param how: the arguments of :class:`.PromptLayerTrigger`.
-        """
-
-    @abstractmethod
-    def raise_for_outcome(self, ending: L) -> None:
-        """Raise if the last status of a job that has ended counts as a failure."""
-
-    def check_contents(self, ending: L) -> None:
-        """Raise if a success has not left what :meth:`push_result` is to push.
-
-        :raises PromptLayerInvalidInputError: naming what is missing.
-        """
-
-    @abstractmethod
-    def push_result(self, context: Context, ending: L) -> Any:
-        """Push what a success has left; return the task's result."""
+        """Return the job that this task waited for when it left the worker; None if it is lost."""
+        return self.get_job(context)
 
     def poll(self, job: RemoteJob[L]) -> L:
-        """Ask once how the job is."""
+        """Fetch all that there is about a job, once."""
         return self.hook.call(job.fetch_call())
+
+    def raise_for_outcome(self, ending: L) -> None:
+        """Raise if the outcome of a job counts as a failure.
+
+        :param ending: the job's last status.
+        :raises PromptLayerOutcomeError: saying why.
+        """
+        self.kind.raise_for_outcome(ending)
+
+    def push_result(self, context: Context, ending: L) -> Any:
+        """Push what a success has left; return the task's result.
+
+        :param ending: the job's last status.
+        """
+        return self.kind.result(ending, lambda key, value: self._push(context, key, value))
 
     def resume_state(self) -> dict[str, Any]:
         """Return what this task has to find again after a deferral, besides its wait, as JSON."""
         return {}
 
-    def nothing_to_do(self, context: Context) -> Any:
-        """Return the task's result where there is nothing to wait for."""
+    def trigger(self, **how: Any) -> BaseTrigger:
+        """Return the trigger that takes the wait over.
 
-    def push_metadata(self, context: Context, ending: L) -> None:
-        """Push what is worth keeping of a job that has ended, whatever its outcome."""
+        :param how: the arguments of :class:`.PromptLayerTrigger`.
+        """
+        triggers = import_module("airflow_provider_promptlayer.triggers.promptlayer")
+        trigger: BaseTrigger = getattr(triggers, self.kind.trigger)(
+            **self.kind.trigger_arguments, **how
+        )
+        return trigger
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry of the task can help, and cannot do harm."""
@@ -174,19 +191,17 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def execute(self, context: Context) -> Any:
         """Wait for the job and push what it has left.
 
-        What is raised is also of the class of :mod:`.exceptions` that says what has happened, with
+        The errors are also of the class of :mod:`.exceptions` that says what has happened, and have
         its attributes.
 
-        :raises AirflowFailException: if trying again cannot help.
+        :raises AirflowFailException: if a retry cannot help.
         :raises AirflowException: if it can.
         :raises AirflowSensorTimeout: if the job did not end in time.
         :raises AirflowSkipException: instead of these, with ``soft_fail`` or ``never_fail``.
         """
         with self._airflow_errors():
             self._job = job = self.get_job(context)
-            if job is None:
-                return self.nothing_to_do(context)
-            return self._go_on(context, job)
+            return self.kind.unsubmitted_result if job is None else self._go_on(context, job)
 
     def execute_complete(
         self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
@@ -199,7 +214,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         with self._airflow_errors():
             if waiting is None:
                 waiting = self._state_without_notes(context)
-            state = PollState.read(waiting, self.job_type, *self.other_job_types)
+            state = PollState.read(waiting, *self.kind.job_types)
             self._job = job = state.job
             self.cancels_on_kill = state.submitted_by_this_task
             if state.base_url is not None:
@@ -309,6 +324,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """Keep the worker until the next poll, or leave it until then."""
         if not (decision.is_trouble or decision.is_hold):
             self._is_over = decision.is_done
+        if not (decision.is_done or decision.is_hold):
+            self._has_waited = True
         if not decision.is_done or decision.ends_outage or not self._resumed:
             decision.log_to(self.log)  # else the triggerer has said it
         if decision.is_done:
@@ -349,7 +366,6 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 exponential_backoff=poller.schedule.exponential_backoff,
                 max_wait=poller.schedule.max_wait,
                 max_outage=poller.max_outage,
-                next_poll_at=next_poll_at,
                 reattaches_after_clear=self.reattaches_after_clear,
             ),
             method_name="execute_complete",
@@ -391,9 +407,15 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return time.time()
 
     def _finish(self, context: Context, ending: L) -> Any:
-        self.push_metadata(context, ending)
-        self.raise_for_outcome(ending)
-        return self.push_result(context, ending)
+        try:
+            for key, value in self.kind.metadata(ending).items():
+                self._push(context, key, value)
+            self.raise_for_outcome(ending)
+            return self.push_result(context, ending)
+        finally:
+            if self.do_xcom_push:
+                for line in self.kind.storage_warnings():
+                    self.log.warning("%s", line)
 
     def _new_poller(
         self,
@@ -422,8 +444,9 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         )
 
     def _left(self) -> str:
-        named = "The job" if self._job is None else str(self._job)
-        return f"{named} {self.job_type.abandoned_phrase}."
+        if (job := self._job) is None:
+            return f"The job {self.kind.job_types[0].abandoned_phrase}."
+        return f"{job} {job.abandoned_phrase}."
 
     def _push(self, context: Context, key: str, value: Any) -> None:
         if self.do_xcom_push:

@@ -1,51 +1,117 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for a workflow run: the base of the sensor and the operators for workflows."""
+"""Workflow runs as a kind of job, for the sensor and the operators that wait for one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+from airflow_provider_promptlayer.api.arguments import execution_id, texts
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
-from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.bases.kind import JobKind, Push
 from airflow_provider_promptlayer.outcomes.workflows import (
     FailOn,
     PromptLayerRunFailedError,
-    check_fail_on,
     raise_for_outcome,
 )
-
-if TYPE_CHECKING:
-    from airflow.triggers.base import BaseTrigger
+from airflow_provider_promptlayer.xcom import outputs as xcom
 
 
-class PromptLayerWorkflowWaiter(PromptLayerWaiter[WorkflowResults]):
-    """Base of everything that waits for a workflow run.
+class RunOutputs:
+    """The outputs of one run on their way to XCom.
 
-    :param fail_on: which ending counts as a failure, see :data:`.FailOn`.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
+    :param nodes: whose outputs to push; None for those of all nodes.
+    :param return_all_outputs: False returns the bare main output.
+    :param push_node_xcoms: whether each node has an XCom of its own.
+    :raises PromptLayerInvalidInputError: if ``nodes`` is no list of names.
     """
 
-    job_type = WorkflowRun
+    def __init__(self, *, nodes: Any, return_all_outputs: bool, push_node_xcoms: bool) -> None:
+        self._nodes = texts("nodes", nodes)
+        self._returns_all = return_all_outputs
+        self._pushes_nodes = push_node_xcoms
+        self._warnings = xcom.StorageWarnings()
+        self._size = 0
 
-    def __init__(self, *, fail_on: FailOn = "no_output", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        check_fail_on(fail_on)
-        self.fail_on: FailOn = fail_on
+    def check(self, results: WorkflowResults) -> None:
+        """Refuse ``nodes`` that the run does not have.
 
-    def trigger(self, **how: Any) -> BaseTrigger:
-        """Return the trigger that waits for a run."""
-        from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
-
-        return PromptLayerWorkflowTrigger(**how)
-
-    def raise_for_outcome(self, ending: WorkflowResults) -> None:
-        """Apply ``fail_on``.
-
-        :raises PromptLayerRunFailedError: naming each failed node.
+        :raises PromptLayerInvalidInputError: naming them.
         """
+        xcom.select(results, self._nodes)
+
+    def statuses(self, results: WorkflowResults) -> Mapping[str, Any]:
+        """Return the status of each node, to be pushed under its key."""
+        self._warnings = xcom.StorageWarnings(results)
+        return {xcom.NODE_STATUSES_KEY: xcom.statuses(results.nodes)}
+
+    def push(self, results: WorkflowResults, push: Push) -> Any:
+        """Push the outputs, in a form that Airflow can store; return the task's result."""
+        selected = xcom.select(results, self._nodes)
+        outputs = xcom.storable_outputs(selected, results.nodes, self._warnings)
+        self._size = outputs.size
+        if self._pushes_nodes:
+            for name, value in outputs.by_node.items():
+                self._push_node(name, value, push)
+        final_output = outputs.final(results)
+        push(xcom.FINAL_OUTPUT_KEY, final_output)
+        return outputs.by_stored_name if self._returns_all else final_output
+
+    def warnings(self) -> list[str]:
+        """Return what to log of the values in XCom."""
+        hint = xcom.size_hint(self._size)
+        return [*self._warnings.lines(), *([hint] if hint else [])]
+
+    def _push_node(self, name: str, value: Any, push: Push) -> None:
+        is_kept = xcom.storable_key(name)
         try:
-            raise_for_outcome(ending, "any_node" if self.fail_on == "never" else self.fail_on)
+            if is_kept:
+                push(name, value)
+        except UnicodeError:  # dag.test() takes names in ASCII alone
+            is_kept = False
+        if not is_kept:
+            where = "; its value is in return_value" if self._returns_all else ""
+            self._warnings.add(
+                name,
+                "has no XCom of its own, because Airflow cannot keep one under that name" + where,
+            )
+
+
+def workflow_kind(
+    log: Any, *, fail_on: FailOn, outputs: RunOutputs | None = None
+) -> JobKind[WorkflowResults]:
+    """Return workflow runs as a kind of job.
+
+    :param log: is told of a failure that ``fail_on`` lets pass.
+    :param fail_on: which outcome counts as a failure.
+    :param outputs: pushes what the run has left; None for a task that returns the run's id.
+    """
+
+    def check(results: WorkflowResults) -> None:
+        try:
+            raise_for_outcome(results, "any_node" if fail_on == "never" else fail_on)
         except PromptLayerRunFailedError as error:
-            if self.fail_on != "never":
+            if fail_on != "never":
                 raise
-            self.log.warning("%s It counts as a success, as fail_on is 'never'.", error)
+            log.warning("%s It counts as a success, as fail_on is 'never'.", error)
+        if outputs is not None:
+            outputs.check(results)
+
+    kind = JobKind(
+        job_types=(WorkflowRun,),
+        id_key=xcom.EXECUTION_ID_KEY,
+        trigger="PromptLayerWorkflowTrigger",
+        job_from_id=lambda run_id: WorkflowRun(execution_id(run_id)),
+        raise_for_outcome=check,
+        result=lambda results, _: results.workflow_version_execution_id,
+        may_resubmit=lambda _: True,
+    )
+    if outputs is None:
+        return kind
+    return replace(
+        kind,
+        result=outputs.push,
+        metadata=outputs.statuses,
+        storage_warnings=outputs.warnings,
+    )

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, opaque_text, positive, uuid
 from airflow_provider_promptlayer.api.flow import CallFlow
+from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
 from airflow_provider_promptlayer.outcomes.evaluations import (
@@ -60,15 +62,29 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerStartUncertainError: if an operation may have been queued and its id is
             not known.
         """
-        flow = self._recalculation(
+        new_call = partial(
+            tables.recalculate_cells,
             table_id,
             sheet_id,
-            confirm_large,
             column_ids=column_ids,
             row_ids=row_ids,
             statuses=statuses,
         )
-        return drive(flow, self.start)
+        return self.start_table_operation(new_call(), new_call, confirm_large=confirm_large)
+
+    def start_table_operation(
+        self,
+        call: Call[tables.OperationAnswer],
+        new_call: Callable[..., Call[tables.OperationAnswer]],
+        *,
+        confirm_large: bool,
+    ) -> tables.QueuedOperation | tables.NothingToDo:
+        """Send a recalculation that was built before; does what :meth:`run_table_operation` does.
+
+        :param call: from :func:`.recalculate_cells`.
+        :param new_call: returns the same call with a ``confirmation_token``.
+        """
+        return drive(self._recalculation(call, new_call, confirm_large), self.start)
 
     async def arun_table_operation(
         self,
@@ -81,15 +97,15 @@ class EvaluationMethods(PromptLayerConnectionHook):
         confirm_large: bool = False,
     ) -> tables.QueuedOperation | tables.NothingToDo:
         """Do what :meth:`run_table_operation` does, without blocking the event loop."""
-        flow = self._recalculation(
+        new_call = partial(
+            tables.recalculate_cells,
             table_id,
             sheet_id,
-            confirm_large,
             column_ids=column_ids,
             row_ids=row_ids,
             statuses=statuses,
         )
-        return await adrive(flow, self.astart)
+        return await adrive(self._recalculation(new_call(), new_call, confirm_large), self.astart)
 
     def get_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str
@@ -184,6 +200,13 @@ class EvaluationMethods(PromptLayerConnectionHook):
         call = scorecards.recalculate_scorecard(
             table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
         )
+        return self.start_scorecard(call)
+
+    def start_scorecard(self, call: Call[scorecards.StartedCalculation]) -> str:
+        """Send a recalculation that was built before; does what :meth:`run_scorecard` does.
+
+        :param call: from :func:`.recalculate_scorecard`.
+        """
         return self._calculation_started(self.start(call))
 
     async def arun_scorecard(
@@ -414,6 +437,13 @@ class EvaluationMethods(PromptLayerConnectionHook):
         call = reports.run_report(
             report_id, name, dataset_id=dataset_id, refresh_dataset=refresh_dataset
         )
+        return self.start_report(call)
+
+    def start_report(self, call: Call[reports.StartedReport]) -> int:
+        """Send a run that was built before; does what :meth:`run_report` does.
+
+        :param call: from :func:`.run_report` of :mod:`..api.reports`.
+        """
         return self._report_started(self.start(call))
 
     async def arun_report(
@@ -524,17 +554,18 @@ class EvaluationMethods(PromptLayerConnectionHook):
         )
 
     def _recalculation(
-        self, table_id: str, sheet_id: str, confirm_large: bool, **selection: Any
+        self,
+        call: Call[tables.OperationAnswer],
+        new_call: Callable[..., Call[tables.OperationAnswer]],
+        confirm_large: bool,
     ) -> CallFlow[tables.QueuedOperation | tables.NothingToDo]:
-        answer = yield tables.recalculate_cells(table_id, sheet_id, **selection)
+        answer = yield call
         if isinstance(answer, tables.ConfirmationNeeded) and confirm_large:
             self.log.info(
                 "PromptLayer asks whether to calculate %s cells: yes.",
                 tables.show_count(answer.affected_cell_count),
             )
-            answer = yield tables.recalculate_cells(
-                table_id, sheet_id, **selection, confirmation_token=answer.confirmation_token
-            )
+            answer = yield new_call(confirmation_token=answer.confirmation_token)
         if isinstance(answer, tables.ConfirmationNeeded):
             raise tables.unconfirmed(answer, was_confirmed=confirm_large)
         if isinstance(answer, tables.QueuedOperation):

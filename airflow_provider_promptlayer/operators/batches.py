@@ -24,6 +24,7 @@ from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
 from airflow_provider_promptlayer.bases.batch_results import MANY_TROUBLES, BatchResults
+from airflow_provider_promptlayer.bases.kind import JobKind
 from airflow_provider_promptlayer.bases.recording import store_trouble, write_with_retries
 from airflow_provider_promptlayer.bases.submitter import ahead_of_execution_timeout
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
@@ -146,7 +147,6 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"inputs": "json", "metadata": "json"}
 
-    job_type = WorkflowRuns
     starts_what_it_waits_for = True
 
     def __init__(
@@ -384,14 +384,26 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
             raise troubles[-1]
         return BatchStatus(batch.count(Stage.RUNNING), until, *batch.ended_of_total)
 
-    def trigger(self, **how: Any) -> BaseTrigger:
-        """Return the trigger that waits for the runs that still go on."""
-        from airflow_provider_promptlayer.triggers.promptlayer import (
-            PromptLayerWorkflowBatchTrigger,
+    def new_kind(self) -> JobKind[BatchStatus]:
+        """Return batches of workflow runs."""
+        return JobKind(
+            job_types=(WorkflowRuns,),
+            id_key=xcom.EXECUTION_IDS_KEY,
+            trigger="PromptLayerWorkflowBatchTrigger",
+            job_from_id=WorkflowRuns,
+            raise_for_outcome=lambda _: raise_for_batch(self.results.errors, self.min_success_rate),
+            result=lambda *_: self.results.in_order,
+            metadata=lambda _: {
+                xcom.EXECUTION_IDS_KEY: self.batch.run_ids,
+                xcom.ERRORS_KEY: self.results.errors,
+            },
+            storage_warnings=lambda: self.results.findings,
         )
 
+    def trigger(self, **how: Any) -> BaseTrigger:
+        """Return the trigger that waits for the runs that still go on."""
         ended, total = self.batch.ended_of_total
-        return PromptLayerWorkflowBatchTrigger(ended=ended, total=total, **how)
+        return super().trigger(ended=ended, total=total, **how)
 
     def _defer(
         self, job: RemoteJob[BatchStatus], poller: Poller, decision: PollDecision
@@ -404,23 +416,13 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         """Return the state of the batch, as JSON."""
         return {"batch": batch_payload(self.batch)}
 
-    def push_metadata(self, context: Context, ending: BatchStatus) -> None:  # noqa: ARG002
-        """Push what went wrong with each input, before that is judged."""
-        self._push(context, xcom.EXECUTION_IDS_KEY, self.batch.run_ids)
-        self._push(context, xcom.ERRORS_KEY, self.results.errors)
-
-    def raise_for_outcome(self, ending: BatchStatus) -> None:  # noqa: ARG002
+    def raise_for_outcome(self, ending: BatchStatus) -> None:
         """Apply ``min_success_rate``.
 
         :raises PromptLayerBatchFailedError: naming the first inputs that failed, and why.
         """
-        raise_for_batch(self.results.errors, self.min_success_rate)
-
-    def push_result(self, context: Context, ending: BatchStatus) -> list[Any]:  # noqa: ARG002
-        """Return the results."""
-        if self.do_xcom_push and (hint := xcom.size_hint(self.results.size)):
-            self.log.info("%s", hint)
-        return self.results.in_order
+        self._note_reported()  # the errors have just been pushed
+        super().raise_for_outcome(ending)
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry can help, and cannot double a run that is no failure."""
@@ -644,19 +646,15 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         )
 
     def _finish(self, context: Context, ending: BatchStatus) -> list[Any]:
-        self.push_metadata(context, ending)
-        self._note_reported()
-        if self.do_xcom_push:
-            for line in self.results.findings:
-                self.log.warning("%s", line)
         try:
-            self.raise_for_outcome(ending)
+            results: list[Any] = super()._finish(context, ending)
         except PromptLayerBatchFailedError:
             self._push(context, xcom.RETURN_VALUE_KEY, self.results.in_order)
             raise
         if missing := shortfall(self.results.errors):
             self.log.warning("%s", missing)
-        results = self.push_result(context, ending)
+        if self.do_xcom_push and (hint := xcom.size_hint(self.results.size)):
+            self.log.info("%s", hint)
         if self._task_state is not None:
             try:
                 self._task_state.deliver(self.batch)

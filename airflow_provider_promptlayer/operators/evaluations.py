@@ -3,42 +3,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_promptlayer.api.arguments import choices, uuid
-from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations
-from airflow_provider_promptlayer.api.http import Request
-from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.reports import Report, run_report
-from airflow_provider_promptlayer.api.scorecards import (
-    CalculationStatus,
-    ScorecardCalculation,
-    recalculate_scorecard,
-)
-from airflow_provider_promptlayer.api.tables import (
-    CellStatus,
-    NothingToDo,
-    TableOperation,
-    recalculate_cells,
-)
+from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, recalculate_scorecard
+from airflow_provider_promptlayer.api.tables import NothingToDo, recalculate_cells
 from airflow_provider_promptlayer.bases.evaluation import (
-    PromptLayerReportWaiter,
-    PromptLayerScorecardWaiter,
-    PromptLayerTableWaiter,
+    min_score_field,
+    report_kind,
+    scorecard_kind,
+    table_kind,
 )
+from airflow_provider_promptlayer.bases.kind import JobKind, Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.outcomes.evaluations import (
-    PromptLayerEvaluationFailedError,
-    raise_for_sheet,
+    DEFAULT_FAIL_ON_VERDICT,
+    FailOnCells,
+    check_fail_on_cells,
 )
-from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
 
-class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[TableOperation]):
+class PromptLayerRunTableOperator(PromptLayerSubmitter[Any]):
     """Recalculate the cells of a sheet, and wait for them.
 
     Where no cell of the selection is left to start, the counts of the whole sheet decide. While
@@ -77,163 +68,66 @@ class PromptLayerRunTableOperator(PromptLayerTableWaiter, PromptLayerSubmitter[T
         "promptlayer_conn_id",
     )
 
-    id_key = xcom.OPERATION_ID_KEY
-    other_job_types = (SheetCells,)
-    how_to_find = "look at the sheet in PromptLayer"
-
     def __init__(
         self,
         *,
+        table_id: str | XComArg,
+        sheet_id: str | XComArg,
         column_ids: Sequence[str] | str | XComArg | None = None,
         row_ids: Sequence[int] | str | XComArg | None = None,
         statuses: Sequence[str] | str | XComArg | None = None,
         confirm_large: bool = False,
+        fail_on: FailOnCells = "any_cell",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_fail_on_cells(fail_on)
+        self.table_id: Any = table_id
+        self.sheet_id: Any = sheet_id
         self.column_ids: Any = column_ids
         self.row_ids: Any = row_ids
         self.statuses: Any = statuses
         self.confirm_large = confirm_large
-        self._was_busy = False  # whether cells of the sheet were, or may have been, calculated
+        self.fail_on: FailOnCells = fail_on
 
-    def prepare(self, context: Context) -> Callable[[], str | None]:  # noqa: ARG002
-        """Refuse what cannot be sent.
-
-        :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
-        """
-        recalculate_cells(self.table_id, self.sheet_id, **self._selection())
-        return self._queue
-
-    def input_parts(self) -> dict[str, Any]:
-        """Return the sheet and the selection."""
-        call = recalculate_cells(self.table_id, self.sheet_id, **self._selection())
-        return _sent(call.request)
-
-    def restore_job(self, context: Context) -> RemoteJob[Any]:
-        """Return the operation whose id was pushed, or the sheet's cells where none was."""
-        operation = super().restore_job(context)
-        return self._cells_of_sheet() if operation is None else operation
-
-    def poll(self, job: RemoteJob[Any]) -> Any:
-        """Poll once, and note whether the job was still running, or may have been."""
-        was_busy, self._was_busy = self._was_busy, True  # stays so if the poll fails
-        status = super().poll(job)
-        self._was_busy = was_busy or not status.is_complete
-        return status
-
-    def nothing_to_do(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
-        """Return counts of nothing."""
-        return {
-            "operation_id": None,
-            "status": "nothing to do",
-            "cell_count": 0,
-            "completed_count": 0,
-            "failed_count": 0,
-        }
-
-    def raise_for_outcome(self, ending: TableOperation | SheetOperations) -> None:
-        """Apply ``fail_on`` to the counts of the operation, or to those of the sheet.
-
-        :raises PromptLayerEvaluationFailedError: with the numbers of cells.
-        """
-        if isinstance(ending, TableOperation):
-            super().raise_for_outcome(ending)
-            return
-        # A sheet that was idle from the start has stale cells outside of the selection alone.
-        raise_for_sheet(
-            ending, self.fail_on, stale_count=self._has_waited and self._takes(CellStatus.STALE)
+    def new_kind(self) -> JobKind[Any]:
+        """Return recalculations of the sheet's cells."""
+        return table_kind(
+            table_id=self.table_id,
+            sheet_id=self.sheet_id,
+            fail_on=self.fail_on,
+            statuses=self.statuses,
+            has_waited=lambda: self.has_waited,
         )
 
-    def push_result(
-        self, context: Context, ending: TableOperation | SheetOperations
-    ) -> dict[str, Any]:
-        """Return the counts of the operation's cells, or of the sheet's if it was calculated."""
-        if isinstance(ending, TableOperation):
-            return super().push_result(context, ending)
-        result = self.nothing_to_do(context)
-        if self._has_waited:
-            result |= {
-                "cell_count": ending.total_cells,
-                "completed_count": ending.completed_count,
-                "failed_count": ending.failed_count,
-            }
-        stored: dict[str, Any] = self._storable(result)
-        return stored
-
-    def may_resubmit(self, error: Exception) -> bool:
-        """Return whether a retry calculates what is left, and nothing that is done.
-
-        That is so where the operation was cancelled or broke off, for failed cells if ``statuses``
-        has them and not those that succeeded, and for stale cells that another operation has left.
-        It is not so where the retry would ignore failed cells that ``fail_on`` counts.
-        """
-        if not isinstance(error, PromptLayerEvaluationFailedError):
-            return False
-        ending, takes_failed = error.outcome, self._takes(CellStatus.FAILED)
-        if isinstance(ending, SheetOperations):
-            if self._takes(CellStatus.COMPLETED):
-                return False
-            if ending.failed_count:
-                return takes_failed
-            return ending.stale_count > 0 and self._takes(CellStatus.STALE)
-        if not isinstance(ending, TableOperation):
-            return False
-        if ending.failed_count and self.fail_on == "any_cell" and not takes_failed:
-            return False
-        if ending.is_cancelled:
-            return True
-        return (takes_failed or ending.broke_off) and not self._takes(CellStatus.COMPLETED)
-
-    def _start(self, context: Context) -> RemoteJob[Any] | None:
-        """Queue the recalculation; where no cell is left to start, return the sheet's cells."""
-        operation = super()._start(context)
-        if operation is not None or not self.wait_for_completion:
-            return operation
-        self.cancels_on_kill = False  # nothing that calculates the sheet is this task's
-        return self._cells_of_sheet()
-
-    def _queue(self) -> str | None:
-        """Queue the recalculation, and return its id, or None if there is nothing to do.
-
-        :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
-        """
-        answer = self.hook.run_table_operation(
-            self.table_id, self.sheet_id, **self._selection(), confirm_large=self.confirm_large
+    def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
+        """Return the start of a recalculation."""
+        new_call = partial(
+            recalculate_cells,
+            self.table_id,
+            self.sheet_id,
+            column_ids=self.column_ids,
+            row_ids=self.row_ids,
+            statuses=self.statuses,
         )
-        if isinstance(answer, NothingToDo):
+        call = new_call()
+
+        def send() -> str | None:
+            answer = self.hook.start_table_operation(
+                call, new_call, confirm_large=self.confirm_large
+            )
+            if not isinstance(answer, NothingToDo):
+                return answer.operation_id
             self.log.info(
                 "There is nothing to do: no cell of the selection is left to start. Reading the "
                 "counts of the sheet's cells."
             )
             return None
-        return answer.operation_id
 
-    @property
-    def _has_waited(self) -> bool:
-        return self._was_busy or self._resumed
-
-    def _cells_of_sheet(self) -> SheetCells:
-        return SheetCells(uuid("table_id", self.table_id), uuid("sheet_id", self.sheet_id))
-
-    def _takes(self, status: CellStatus) -> bool:
-        """Return whether cells of a status are to be calculated."""
-        statuses = choices("statuses", self.statuses, list(CellStatus))
-        return (
-            status is CellStatus.STALE if statuses is None else not statuses or status in statuses
-        )
-
-    def _selection(self) -> dict[str, Any]:
-        return {
-            "column_ids": self.column_ids,
-            "row_ids": self.row_ids,
-            "statuses": self.statuses,
-        }
+        return Submission(call.request, send, lambda _: "look at the sheet in PromptLayer")
 
 
-class PromptLayerRunScorecardOperator(
-    PromptLayerScorecardWaiter, PromptLayerSubmitter[ScorecardCalculation]
-):
+class PromptLayerRunScorecardOperator(PromptLayerSubmitter[ScorecardCalculation]):
     """Recalculate the scorecard of a sheet, wait for it, and gate on the verdict and the score.
 
     Pushed to XCom, also where the gate fails: ``promptlayer_score``, ``promptlayer_verdict``,
@@ -270,50 +164,49 @@ class PromptLayerRunScorecardOperator(
         "promptlayer_conn_id",
     )
 
-    id_key = xcom.CALCULATION_ID_KEY
-    how_to_find = "look at the scorecard in PromptLayer"
-
     def __init__(
         self,
         *,
+        table_id: str | XComArg,
+        sheet_id: str | XComArg,
         row_indices: Sequence[int] | str | XComArg | None = None,
         step_ids: Sequence[str] | str | XComArg | None = None,
+        fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
+        min_score: float | str | XComArg | NotSet = NOTSET,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.table_id: Any = table_id
+        self.sheet_id: Any = sheet_id
         self.row_indices: Any = row_indices
         self.step_ids: Any = step_ids
+        self.fail_on_verdict: Any = fail_on_verdict
+        self.min_score, self._needs_score = min_score_field(min_score)
 
-    def prepare(self, context: Context) -> Callable[[], str]:  # noqa: ARG002
-        """Refuse what cannot be sent, and what is no gate.
-
-        :raises PromptLayerInvalidInputError: for such an argument.
-        """
-        self._gate()
-        recalculate_scorecard(self.table_id, self.sheet_id, **self._selection())
-        return lambda: self.hook.run_scorecard(self.table_id, self.sheet_id, **self._selection())
-
-    def input_parts(self) -> dict[str, Any]:
-        """Return the sheet and the selection."""
-        call = recalculate_scorecard(self.table_id, self.sheet_id, **self._selection())
-        return _sent(call.request)
-
-    def may_resubmit(self, error: Exception) -> bool:
-        """Return whether it was not calculated to the end. A verdict is an answer.
-
-        With an unknown status it may still be running.
-        """
-        return (
-            isinstance(error, PromptLayerEvaluationFailedError)
-            and isinstance(error.outcome, ScorecardCalculation)
-            and error.outcome.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
+    def new_kind(self) -> JobKind[ScorecardCalculation]:
+        """Return calculations of the sheet's scorecard, with the gate."""
+        return scorecard_kind(
+            self.hook,
+            table_id=self.table_id,
+            sheet_id=self.sheet_id,
+            fail_on_verdict=self.fail_on_verdict,
+            min_score=self.min_score,
+            needs_score=self._needs_score,
         )
 
-    def _selection(self) -> dict[str, Any]:
-        return {"row_indices": self.row_indices, "step_ids": self.step_ids}
+    def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
+        """Return the start of a calculation."""
+        call = recalculate_scorecard(
+            self.table_id, self.sheet_id, row_indices=self.row_indices, step_ids=self.step_ids
+        )
+        return Submission(
+            call.request,
+            lambda: self.hook.start_scorecard(call),
+            lambda _: "look at the scorecard in PromptLayer",
+        )
 
 
-class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerSubmitter[Report]):
+class PromptLayerRunReportOperator(PromptLayerSubmitter[Report]):
     """Run a legacy evaluation pipeline, wait for its report, and gate on the score.
 
     Pushed to XCom: ``promptlayer_report_id``, the id of the report that the run makes, as soon as
@@ -344,9 +237,6 @@ class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerSubmitter
         "promptlayer_conn_id",
     )
 
-    id_key = xcom.REPORT_ID_KEY
-    how_to_find = "look in PromptLayer for a report of that name"
-
     def __init__(
         self,
         *,
@@ -354,31 +244,40 @@ class PromptLayerRunReportOperator(PromptLayerReportWaiter, PromptLayerSubmitter
         name: str | XComArg,
         dataset_id: int | str | XComArg | None = None,
         refresh_dataset: bool | None = None,
+        fail_on: FailOnCells = "all_cells",
+        min_score: float | str | XComArg | NotSet = NOTSET,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_fail_on_cells(fail_on)
         self.report_id: Any = report_id
         self.name: Any = name
         self.dataset_id: Any = dataset_id
         self.refresh_dataset = refresh_dataset
+        self.fail_on: FailOnCells = fail_on
+        self.min_score, self._needs_score = min_score_field(min_score)
 
-    def prepare(self, context: Context) -> Callable[[], int]:  # noqa: ARG002
-        """Refuse what cannot be sent, and what is no gate.
+    def new_kind(self) -> JobKind[Report]:
+        """Return reports, with the gate."""
+        return report_kind(
+            self.hook,
+            fail_on=self.fail_on,
+            min_score=self.min_score,
+            needs_score=self._needs_score,
+            max_outage=self.max_outage,
+        )
 
-        :raises PromptLayerInvalidInputError: for such an argument.
-        """
-        self.job_from_id(self.report_id)
-        run_report(self.report_id, self.name, **self._dataset())
-        return lambda: self.hook.run_report(self.report_id, self.name, **self._dataset())
-
-    def input_parts(self) -> dict[str, Any]:
-        """Return the pipeline and the data. A name may tell the time, and asks for nothing else."""
-        return _sent(run_report(self.report_id, "any", **self._dataset()).request)
-
-    def _dataset(self) -> dict[str, Any]:
-        return {"dataset_id": self.dataset_id, "refresh_dataset": self.refresh_dataset}
-
-
-def _sent(request: Request) -> dict[str, str]:
-    """Return what a request asks for, however its arguments were written."""
-    return {"path": request.path, "body": (request.body or b"").decode()}
+    def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
+        """Return the run of the pipeline. Its name may tell the time, and asks for nothing else."""
+        call = run_report(
+            self.report_id,
+            self.name,
+            dataset_id=self.dataset_id,
+            refresh_dataset=self.refresh_dataset,
+        )
+        return Submission(
+            call.request,
+            lambda: self.hook.start_report(call),
+            lambda _: "look in PromptLayer for a report of that name",
+            not_input=("name",),
+        )

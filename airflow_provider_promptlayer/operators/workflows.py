@@ -3,27 +3,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_promptlayer.api.arguments import execution_id, mapping, texts
+from airflow_provider_promptlayer.api.arguments import mapping
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun, run_workflow
+from airflow_provider_promptlayer.api.workflows import WorkflowResults, run_workflow
+from airflow_provider_promptlayer.bases.kind import JobKind, Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
-from airflow_provider_promptlayer.bases.workflow import PromptLayerWorkflowWaiter
-from airflow_provider_promptlayer.xcom import outputs as xcom
+from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.bases.workflow import RunOutputs, workflow_kind
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
 
-class _PushesOutputs(PromptLayerWorkflowWaiter):
-    """What the two operators share: a run's outputs go to XCom."""
+class _PushesOutputs(PromptLayerWaiter[WorkflowResults]):
+    """What the two operators share: the arguments that say which outputs go to XCom."""
 
     def __init__(
         self,
         *,
+        fail_on: FailOn = "no_output",
         nodes: Sequence[str] | XComArg | None = None,
         return_all_outputs: bool = True,
         push_node_xcoms: bool = True,
@@ -35,63 +39,20 @@ class _PushesOutputs(PromptLayerWorkflowWaiter):
                 "multiple_outputs is not taken: every node has an XCom with push_node_xcoms=True."
             )
         super().__init__(**kwargs)
+        check_fail_on(fail_on)
+        self.fail_on: FailOn = fail_on
         self.nodes: Any = nodes  # rendered before it is used, as all template fields
         self.return_all_outputs = return_all_outputs
         self.push_node_xcoms = push_node_xcoms
-        self._findings = xcom.StorageWarnings()
 
-    def push_metadata(self, context: Context, ending: WorkflowResults) -> None:
-        """Push the statuses before the ending is judged: an alert task wants those of a failure."""
-        self._push(context, xcom.NODE_STATUSES_KEY, xcom.statuses(ending.nodes))
-
-    def check_contents(self, ending: WorkflowResults) -> None:
-        """Refuse ``nodes`` that the run does not have.
-
-        :raises PromptLayerInvalidInputError: naming them.
-        """
-        xcom.select(ending, self.nodes)
-
-    def push_result(self, context: Context, ending: WorkflowResults) -> Any:
-        """Push the outputs and return them, all in a form that Airflow can store.
-
-        :raises PromptLayerInvalidInputError: if ``nodes`` names one that the run does not have.
-        """
-        outputs = xcom.storable_outputs(
-            xcom.select(ending, self.nodes), ending.nodes, self._findings
+    def new_kind(self) -> JobKind[WorkflowResults]:
+        """Return workflow runs, whose outputs are pushed."""
+        outputs = RunOutputs(
+            nodes=self.nodes,
+            return_all_outputs=self.return_all_outputs,
+            push_node_xcoms=self.push_node_xcoms,
         )
-        if self.push_node_xcoms:
-            self._push_nodes(context, outputs.by_node)
-        final_output = outputs.final(ending)
-        self._push(context, xcom.FINAL_OUTPUT_KEY, final_output)
-        if self.do_xcom_push and (hint := xcom.size_hint(outputs.size)):
-            self.log.info("%s", hint)
-        return outputs.by_stored_name if self.return_all_outputs else final_output
-
-    def _finish(self, context: Context, ending: WorkflowResults) -> Any:
-        self._findings = xcom.StorageWarnings(ending)
-        try:
-            return super()._finish(context, ending)
-        finally:  # the statuses of a failed run are stored too
-            if self.do_xcom_push:
-                for line in self._findings.lines():
-                    self.log.warning("%s", line)
-
-    def _push_nodes(self, context: Context, outputs: Mapping[str, Any]) -> None:
-        for name, value in outputs.items():
-            if not xcom.storable_key(name) or not self._push_node(context, name, value):
-                self._findings.add(
-                    name,
-                    "has no XCom of its own, because Airflow cannot keep one under that name"
-                    + ("; its value is in return_value" if self.return_all_outputs else ""),
-                )
-
-    def _push_node(self, context: Context, name: str, value: Any) -> bool:
-        """Push the output of a node; return False if Airflow cannot keep an XCom of that name."""
-        try:
-            self._push(context, name, value)
-        except UnicodeError:  # dag.test() takes names in ASCII alone
-            return False
-        return True
+        return workflow_kind(self.log, fail_on=self.fail_on, outputs=outputs)
 
 
 class PromptLayerWorkflowResultsOperator(_PushesOutputs):
@@ -123,19 +84,11 @@ class PromptLayerWorkflowResultsOperator(_PushesOutputs):
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
 
-    def get_job(self, context: Context) -> WorkflowRun:
-        """Return the run whose id was given.
-
-        :raises PromptLayerInvalidInputError: if it is not a positive integer, or ``nodes`` no list.
-        """
-        texts("nodes", self.nodes)
-        run = self.restore_job(context)
-        self._push(context, xcom.EXECUTION_ID_KEY, run.id)
+    def get_job(self, context: Context) -> RemoteJob[WorkflowResults]:
+        """Return the run whose id was given, and push that id."""
+        run = self.kind.job_from_id(self.workflow_version_execution_id)
+        self._push(context, self.kind.id_key, run.id)
         return run
-
-    def restore_job(self, context: Context) -> WorkflowRun:  # noqa: ARG002
-        """Return the run whose id was given, which does not change."""
-        return WorkflowRun(execution_id(self.workflow_version_execution_id))
 
 
 class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[WorkflowResults]):
@@ -203,8 +156,6 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
         "metadata": "json",
     }
 
-    id_key = xcom.EXECUTION_ID_KEY
-
     def __init__(
         self,
         *,
@@ -222,54 +173,36 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
         self.workflow_label_name: Any = workflow_label_name
         self.workflow_version_number: Any = workflow_version_number
 
-    def prepare(self, context: Context) -> Callable[[], int]:
-        """Build the request.
+    def new_submission(self, context: Context) -> Submission:
+        """Return the start of a run."""
+        where_from = origin(context)
+        metadata = {**where_from, **mapping("metadata", self.metadata)}
+        call = run_workflow(
+            self.workflow_id_or_name,
+            input_variables=self.input_variables,
+            metadata=metadata,
+            workflow_label_name=self.workflow_label_name,
+            workflow_version_number=self.workflow_version_number,
+            return_all_outputs=self.return_all_outputs,
+        )
 
-        :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
-        """
-        call = run_workflow(self.workflow_id_or_name, **self._arguments(context))
-        texts("nodes", self.nodes)
-        return lambda: self.hook.start_run(call)
+        def how_to_find(try_number: int | None) -> str:
+            named = {key: metadata[key] for key in where_from if key != "airflow_try_number"}
+            if try_number is not None:
+                named["airflow_try_number"] = str(try_number)
+            shown = ", ".join(f"{key}={one_line(repr(text), 260)}" for key, text in named.items())
+            return f"look in PromptLayer for a run with the metadata {shown}"
 
-    def input_parts(self) -> dict[str, Any]:
-        """Return the workflow, its version and the input."""
-        return {
-            "workflow": str(self.workflow_id_or_name),
-            "label": self.workflow_label_name,
-            "version": str(self.workflow_version_number),
-            "input_variables": self.input_variables
-            and mapping("input_variables", self.input_variables),
-        }
-
-    def job_from_id(self, external_id: Any) -> WorkflowRun:
-        """Return the run that has the id."""
-        return WorkflowRun(execution_id(external_id))
-
-    def look_for(self, context: Context, try_number: int | None) -> str:
-        """Return the metadata by which a run that a try has started is found."""
-        metadata = self._metadata(context)
-        named = {key: metadata[key] for key in origin(context)}
-        del named["airflow_try_number"]
-        if try_number is not None:
-            named["airflow_try_number"] = str(try_number)
-        shown = ", ".join(f"{key}={one_line(repr(text), 260)}" for key, text in named.items())
-        return f"look in PromptLayer for a run with the metadata {shown}"
-
-    def _metadata(self, context: Context) -> dict[str, Any]:
-        return {**origin(context), **mapping("metadata", self.metadata)}
-
-    def _arguments(self, context: Context) -> dict[str, Any]:
-        return {
-            "input_variables": self.input_variables,
-            "metadata": self._metadata(context),
-            "workflow_label_name": self.workflow_label_name,
-            "workflow_version_number": self.workflow_version_number,
-            "return_all_outputs": self.return_all_outputs,
-        }
+        return Submission(
+            call.request,
+            send=lambda: self.hook.start_run(call),
+            how_to_find=how_to_find,
+            not_input=("metadata", "return_all_outputs"),
+        )
 
 
 def origin(context: Context) -> dict[str, str]:
-    """Return where a run comes from, so that it can be found from either side."""
+    """Return where a run comes from, as metadata by which it is found in PromptLayer."""
     ti = context["ti"]
     return {
         "airflow_dag_id": ti.dag_id,

@@ -7,46 +7,63 @@ import datetime
 import time
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import execution_id
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerTransientError,
 )
-from airflow_provider_promptlayer.api.reports import FinalReport
-from airflow_provider_promptlayer.api.scorecards import SheetCalculation
-from airflow_provider_promptlayer.api.tables import SheetOperation
-from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
+from airflow_provider_promptlayer.api.job import L, RemoteJob
+from airflow_provider_promptlayer.api.reports import Report
+from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
+from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.bases.deferral import airflow_timeout
 from airflow_provider_promptlayer.bases.evaluation import (
-    PromptLayerReportWaiter,
-    PromptLayerScorecardWaiter,
-    PromptLayerTableWaiter,
+    min_score_field,
+    report_kind,
+    scorecard_kind,
+    table_kind,
 )
+from airflow_provider_promptlayer.bases.kind import JobKind
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
-from airflow_provider_promptlayer.bases.workflow import PromptLayerWorkflowWaiter
+from airflow_provider_promptlayer.bases.workflow import workflow_kind
+from airflow_provider_promptlayer.outcomes.evaluations import (
+    DEFAULT_FAIL_ON_VERDICT,
+    FailOnCells,
+    check_fail_on_cells,
+)
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
 from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.sensors.trigger_templates import for_triggerer
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
-    from airflow.triggers.base import BaseTrigger, StartTriggerArgs
+    from airflow.triggers.base import StartTriggerArgs
 
 
-class _Poked(PromptLayerWaiter[Any]):
-    """What a sensor has and an operator has not: it can be poked by hand."""
+class _Sensor(PromptLayerWaiter[L]):
+    """What a sensor has and an operator has not: its job is given, and it can be poked by hand."""
+
+    id_field: ClassVar[str]
+    """The argument that has the job's id."""
+
+    def get_job(self, context: Context) -> RemoteJob[L]:  # noqa: ARG002
+        """Return the job whose id was given.
+
+        :raises PromptLayerInvalidInputError: if one of the ids is none.
+        """
+        return self.kind.job_from_id(getattr(self, self.id_field))
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once, without waiting; a failed poll counts as 'not yet'."""
         with self._airflow_errors():
             job = self.get_job(context)
-            if job is None:
-                return PokeReturnValue(is_done=True)
             try:
                 status = self.poll(job)
             except PromptLayerTransientError as error:
@@ -55,7 +72,7 @@ class _Poked(PromptLayerWaiter[Any]):
             return PokeReturnValue(is_done=status.is_complete, xcom_value=job.id)
 
 
-class PromptLayerTableOperationSensor(_Poked, PromptLayerTableWaiter):
+class PromptLayerTableOperationSensor(_Sensor[Any]):
     """Wait until a recalculation of a sheet's cells has ended, and fail if it ended badly.
 
     :param table_id: the table, a UUID. Templated.
@@ -74,23 +91,30 @@ class PromptLayerTableOperationSensor(_Poked, PromptLayerTableWaiter):
         "promptlayer_conn_id",
     )
 
-    def __init__(self, *, operation_id: str | XComArg, **kwargs: Any) -> None:
+    id_field = "operation_id"
+
+    def __init__(
+        self,
+        *,
+        table_id: str | XComArg,
+        sheet_id: str | XComArg,
+        operation_id: str | XComArg,
+        fail_on: FailOnCells = "any_cell",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        check_fail_on_cells(fail_on)
+        self.table_id: Any = table_id
+        self.sheet_id: Any = sheet_id
         self.operation_id: Any = operation_id
+        self.fail_on: FailOnCells = fail_on
 
-    def get_job(self, context: Context) -> SheetOperation:  # noqa: ARG002
-        """Return the operation whose id was given.
-
-        :raises PromptLayerInvalidInputError: if one of the ids is none.
-        """
-        return self.job_from_id(self.operation_id)
-
-    def restore_job(self, context: Context) -> SheetOperation:
-        """Return the operation whose id was given, which does not change."""
-        return self.get_job(context)
+    def new_kind(self) -> JobKind[Any]:
+        """Return recalculations of the sheet's cells."""
+        return table_kind(table_id=self.table_id, sheet_id=self.sheet_id, fail_on=self.fail_on)
 
 
-class PromptLayerScorecardSensor(_Poked, PromptLayerScorecardWaiter):
+class PromptLayerScorecardSensor(_Sensor[ScorecardCalculation]):
     """Wait until a scorecard has been calculated, and fail if it does not pass the gate.
 
     :param table_id: the table, a UUID. Templated.
@@ -113,23 +137,38 @@ class PromptLayerScorecardSensor(_Poked, PromptLayerScorecardWaiter):
         "promptlayer_conn_id",
     )
 
-    def __init__(self, *, calculation_id: str | XComArg, **kwargs: Any) -> None:
+    id_field = "calculation_id"
+
+    def __init__(
+        self,
+        *,
+        table_id: str | XComArg,
+        sheet_id: str | XComArg,
+        calculation_id: str | XComArg,
+        fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
+        min_score: float | str | XComArg | NotSet = NOTSET,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.table_id: Any = table_id
+        self.sheet_id: Any = sheet_id
         self.calculation_id: Any = calculation_id
+        self.fail_on_verdict: Any = fail_on_verdict
+        self.min_score, self._needs_score = min_score_field(min_score)
 
-    def get_job(self, context: Context) -> SheetCalculation:  # noqa: ARG002
-        """Return the calculation whose id was given.
+    def new_kind(self) -> JobKind[ScorecardCalculation]:
+        """Return calculations of the sheet's scorecard, with the gate."""
+        return scorecard_kind(
+            self.hook,
+            table_id=self.table_id,
+            sheet_id=self.sheet_id,
+            fail_on_verdict=self.fail_on_verdict,
+            min_score=self.min_score,
+            needs_score=self._needs_score,
+        )
 
-        :raises PromptLayerInvalidInputError: if one of the ids is no UUID.
-        """
-        return self.job_from_id(self.calculation_id)
 
-    def restore_job(self, context: Context) -> SheetCalculation:
-        """Return the calculation whose id was given, which does not change."""
-        return self.get_job(context)
-
-
-class PromptLayerReportSensor(_Poked, PromptLayerReportWaiter):
+class PromptLayerReportSensor(_Sensor[Report]):
     """Wait until a report that a run has made is complete, and fail if it does not pass.
 
     :param report_id: the report that a run has made, not the pipeline. Templated.
@@ -143,27 +182,38 @@ class PromptLayerReportSensor(_Poked, PromptLayerReportWaiter):
 
     template_fields: Sequence[str] = ("report_id", "min_score", "promptlayer_conn_id")
 
-    def __init__(self, *, report_id: int | str | XComArg, **kwargs: Any) -> None:
+    id_field = "report_id"
+
+    def __init__(
+        self,
+        *,
+        report_id: int | str | XComArg,
+        fail_on: FailOnCells = "all_cells",
+        min_score: float | str | XComArg | NotSet = NOTSET,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        check_fail_on_cells(fail_on)
         self.report_id: Any = report_id
+        self.fail_on: FailOnCells = fail_on
+        self.min_score, self._needs_score = min_score_field(min_score)
 
-    def get_job(self, context: Context) -> FinalReport:  # noqa: ARG002
-        """Return the report whose id was given.
-
-        :raises PromptLayerInvalidInputError: if it is not a positive integer.
-        """
-        return self.job_from_id(self.report_id)
-
-    def restore_job(self, context: Context) -> FinalReport:
-        """Return the report whose id was given, which does not change."""
-        return self.get_job(context)
+    def new_kind(self) -> JobKind[Report]:
+        """Return reports, with the gate."""
+        return report_kind(
+            self.hook,
+            fail_on=self.fail_on,
+            min_score=self.min_score,
+            needs_score=self._needs_score,
+            max_outage=self.max_outage,
+        )
 
 
 _RENDERED_THERE: Final = ("workflow_version_execution_id", "promptlayer_conn_id")
 """The templated arguments of the trigger; a subclass may have template fields besides."""
 
 
-class PromptLayerWorkflowSensor(_Poked, PromptLayerWorkflowWaiter):
+class PromptLayerWorkflowSensor(_Sensor[WorkflowResults]):
     """Wait until a workflow run has ended, and fail if it ended badly.
 
     Polls once in the worker, then waits in the triggerer; with ``deferrable=False`` in the worker
@@ -210,16 +260,20 @@ class PromptLayerWorkflowSensor(_Poked, PromptLayerWorkflowWaiter):
     """
 
     template_fields: Sequence[str] = _RENDERED_THERE
+    id_field = "workflow_version_execution_id"
 
     def __init__(
         self,
         *,
         workflow_version_execution_id: int | str | XComArg,
+        fail_on: FailOn = "no_output",
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_fail_on(fail_on)
+        self.fail_on: FailOn = fail_on
         self.workflow_version_execution_id = workflow_version_execution_id
         if (start_from_trigger or end_from_trigger) and not self.deferrable:
             raise PromptLayerInvalidInputError(
@@ -301,31 +355,15 @@ class PromptLayerWorkflowSensor(_Poked, PromptLayerWorkflowWaiter):
                 event = WaitEvent(self.get_job(context).id, Outcome.ENDED, "").payload()
         return super().execute_complete(context, event, waiting)
 
-    def trigger(self, **how: Any) -> BaseTrigger:
-        """Return the trigger that waits for a run, and may end the task."""
-        return super().trigger(end_from_trigger=self._ends_there(), fail_on=self.fail_on, **how)
+    def new_kind(self) -> JobKind[WorkflowResults]:
+        """Return workflow runs, which may end the task in the triggerer."""
+        ends = {"end_from_trigger": self._ends_there(), "fail_on": self.fail_on}
+        return replace(workflow_kind(self.log, fail_on=self.fail_on), trigger_arguments=ends)
 
     def _ends_there(self) -> bool:
         # The triggerer judges by fail_on: of a subclass that judges by more, a worker has to.
-        return (
-            self.end_from_trigger
-            and type(self).raise_for_outcome is PromptLayerWorkflowWaiter.raise_for_outcome
-        )
-
-    def get_job(self, context: Context) -> WorkflowRun:  # noqa: ARG002
-        """Return the run whose id was given.
-
-        :raises PromptLayerInvalidInputError: if it is not a positive integer.
-        """
-        return WorkflowRun(execution_id(self.workflow_version_execution_id))
-
-    def restore_job(self, context: Context) -> WorkflowRun:
-        """Return the run whose id was given, which does not change."""
-        return self.get_job(context)
-
-    def push_result(self, context: Context, ending: WorkflowResults) -> int:  # noqa: ARG002
-        """Return the id of the run."""
-        return ending.workflow_version_execution_id
+        judges_alike = type(self).raise_for_outcome is PromptLayerWaiter.raise_for_outcome
+        return self.end_from_trigger and judges_alike
 
 
 __all__ = [

@@ -56,7 +56,6 @@ class PromptLayerTrigger(BaseTrigger):
     :param exponential_backoff: as for Airflow's sensors.
     :param max_wait: longest interval in seconds, or None.
     :param max_outage: seconds for which PromptLayer may be out of reach.
-    :param next_poll_at: when to poll first; None for as soon as may be.
     :param reattaches_after_clear: whether the next try of a task that is cleared goes back to the
         job, if Airflow keeps the task's state.
     :raises TypeError: for a state that this release cannot read. Airflow then fails this wait; any
@@ -75,7 +74,6 @@ class PromptLayerTrigger(BaseTrigger):
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
-        next_poll_at: float | None = None,
         reattaches_after_clear: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
@@ -84,7 +82,6 @@ class PromptLayerTrigger(BaseTrigger):
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
         self.max_outage = max_outage
-        self.next_poll_at = next_poll_at
         self.reattaches_after_clear = reattaches_after_clear
         if isinstance(state, Mapping):
             try:
@@ -126,7 +123,6 @@ class PromptLayerTrigger(BaseTrigger):
                 "exponential_backoff": self.exponential_backoff,
                 "max_wait": self.max_wait,
                 "max_outage": self.max_outage,
-                "next_poll_at": self.next_poll_at,
                 "reattaches_after_clear": self.reattaches_after_clear,
             },
         )
@@ -264,7 +260,7 @@ class PromptLayerTrigger(BaseTrigger):
         """Sleep until the first poll, and read the connection."""
         hook = self._hook = self._new_hook()
         pause = poller.resume_delay(
-            self.next_poll_at,
+            self.state.next_poll_at,
             now=time.time(),
             after_trouble=self.state.fetch_outage_since is not None,
         )
@@ -276,7 +272,7 @@ class PromptLayerTrigger(BaseTrigger):
 
     def _new_hook(self) -> PromptLayerHook:
         hook, state = PromptLayerHook(self.promptlayer_conn_id), self.state
-        hook.connection_was_there = self.next_poll_at is not None  # for the worker that planned it
+        hook.connection_was_there = state.next_poll_at is not None  # for the worker that planned it
         if state.base_url is not None:
             way_back = version_compat.way_back(is_noted=self.reattaches_after_clear)
             hook.stay_at(state.base_url, about=state.job.name, way_back=way_back)

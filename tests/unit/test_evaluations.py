@@ -1390,7 +1390,7 @@ class TestInADag:
         assert report.execute(context)["score"] == 90.0
         (made,) = server.reports.values()
         assert made.name == "20260101"
-        assert sensor.get_job(context).operation_id == "1"
+        assert sensor.get_job(context).id == "1"
 
     @pytest.mark.parametrize("native", [False, True])
     @pytest.mark.parametrize("name", ["scorecard", "report"])

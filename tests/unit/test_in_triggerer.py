@@ -204,7 +204,7 @@ class TestEnd:
                 {"ti": FakeTaskInstance()}  # type: ignore[typeddict-item]
             )
         kwargs = deferral.value.trigger.serialize()[1]
-        assert kwargs["next_poll_at"] - kwargs["state"]["began_at"] >= 1000.0
+        assert kwargs["state"]["next_poll_at"] - kwargs["state"]["began_at"] >= 1000.0
 
     def test_a_triggerer_of_an_earlier_release_takes_a_plain_wait(
         self, server: LocalPromptLayer

@@ -225,7 +225,7 @@ class TestNeverEnding:
                 {"event": ended, "waiting": waiting},
                 {"ti": FakeTaskInstance()},  # type: ignore[typeddict-item]
             )
-        assert left.value.trigger.serialize()[1]["next_poll_at"] >= now + 100.0
+        assert left.value.trigger.serialize()[1]["state"]["next_poll_at"] >= now + 100.0
 
     def test_keeps_to_a_long_retry_after_of_the_results(
         self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
@@ -422,7 +422,7 @@ class TestPace:
         monkeypatch.setattr("airflow_provider_promptlayer.bases.deferral.SETTLE_SECONDS", 1000.0)
         before = time.time()
         left: Any = self.leaves(run_id, poke_interval=0.1, timeout=500)
-        assert left.trigger.serialize()[1]["next_poll_at"] >= before + 1000.0
+        assert left.trigger.serialize()[1]["state"]["next_poll_at"] >= before + 1000.0
         assert left.timeout.total_seconds() > 900.0
 
 

@@ -316,12 +316,16 @@ def test_mappings_may_come_as_a_template_renders_them(server: LocalPromptLayer, 
 def test_a_mapping_as_text_asks_for_the_same_as_the_mapping() -> None:
     """So that a task that is cleared goes back to its run, whatever the template engine."""
 
-    def input_parts(variables: Any) -> Any:
-        return PromptLayerRunWorkflowOperator(
+    def fingerprint(variables: Any, try_number: int = 1) -> str:
+        task = PromptLayerRunWorkflowOperator(
             task_id="t", workflow_id_or_name="x", input_variables=variables
-        ).input_parts()
+        )
+        context: Any = {"ti": FakeTaskInstance(try_number=try_number)}
+        return task.new_submission(context).input_fingerprint
 
-    assert input_parts("{'day': 1}") == input_parts('{"day": 1}') == input_parts({"day": 1})
+    same = {fingerprint("{'day': 1}"), fingerprint('{"day": 1}'), fingerprint({"day": 1}, 2)}
+    assert len(same) == 1
+    assert fingerprint({"day": 2}) not in same
 
 
 def test_warning_of_the_api_is_logged(

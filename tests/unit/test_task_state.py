@@ -352,7 +352,7 @@ def test_stopped_while_the_start_is_sent(
         patch.setattr(blocking.BlockingTransport, "send", killed)
         with pytest.raises(SystemExit):
             task.execute({"ti": ti, "run_id": ti.run_id, "task_state_store": store})
-    how_to_look = task.look_for({"ti": ti}, 1)
+    how_to_look = task.new_submission({"ti": ti}).how_to_find(1)
     assert how_to_look in capsys.readouterr().out + caplog.text
     assert ("airflow_try_number='1'" in how_to_look) == (start is STARTS["workflow run"])
     ending = start.run(store, "never", number=2, **cleared)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kind of job as a value: what the base classes are handed, in place of methods to override.
+
+A function for each kind, such as :func:`.workflow_kind`, makes the value from the arguments of a
+task. The sensor and the operator of that kind both call it, once their arguments are rendered, so
+that both parse, judge and push alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeAlias
+
+from airflow_provider_promptlayer.api.http import Request
+from airflow_provider_promptlayer.api.job import L, RemoteJob
+from airflow_provider_promptlayer.submission.batch import fingerprint
+
+Push: TypeAlias = Callable[[str, Any], None]
+"""Pushes a value to XCom under a key; does nothing where ``do_xcom_push`` is off."""
+
+
+@dataclass(frozen=True)
+class JobKind(Generic[L]):
+    """All that a task has to know about the kind of job that it waits for.
+
+    How a job is polled, fetched and cancelled, and what messages call it, is in the job itself: see
+    :class:`.RemoteJob`. The functions that take a status are handed the last one of a job that has
+    ended.
+
+    :param job_types: the classes of job that the task may come to wait for, the usual one first.
+    :param id_key: under which key the job's id is pushed to XCom.
+    :param trigger: the class in :mod:`.triggers.promptlayer` that waits in the triggerer; its name
+        alone, because DAG files must not import triggers.
+    :param job_from_id: returns the job that has an id; raises
+        :class:`PromptLayerInvalidInputError` for what is no such id.
+    :param raise_for_outcome: raises a :class:`PromptLayerOutcomeError` where the outcome counts as
+        a failure, and :class:`PromptLayerInvalidInputError` where the job does not have what the
+        task is to return.
+    :param result: pushes what a success has left, and returns the task's result.
+    :param metadata: returns XCom key → value of what is pushed before the outcome is judged, so
+        that it is there after a failure too.
+    :param storage_warnings: returns a line for each thing that is not in XCom as PromptLayer sent
+        it.
+    :param may_resubmit: returns whether it is worth submitting another job, where one has ended
+        with this outcome, which counts as a failure.
+    :param trigger_arguments: what the trigger takes besides the arguments of
+        :class:`.PromptLayerTrigger`.
+    :param unsubmitted_job: what to wait for where PromptLayer says that there is nothing to do.
+    :param unsubmitted_result: the task's result in that case, where it does not wait.
+    """
+
+    job_types: tuple[type[RemoteJob[Any]], ...]
+    id_key: str
+    trigger: str
+    job_from_id: Callable[[Any], RemoteJob[L]]
+    raise_for_outcome: Callable[[L], None]
+    result: Callable[[L, Push], Any]
+    metadata: Callable[[L], Mapping[str, Any]] = lambda _: {}
+    storage_warnings: Callable[[], Sequence[str]] = tuple
+    may_resubmit: Callable[[Any], bool] = lambda _: False
+    trigger_arguments: Mapping[str, Any] = field(default_factory=dict)
+    unsubmitted_job: RemoteJob[L] | None = None
+    unsubmitted_result: Any = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that is ready to be submitted: its arguments have been checked, and nothing is sent.
+
+    :param request: what asks PromptLayer for the job.
+    :param send: sends it; returns the job's id, or None where PromptLayer says that there is
+        nothing to do. Raises :class:`PromptLayerStartUncertainError` where a job may have been
+        started all the same.
+    :param how_to_find: returns how a person finds out whether the start that a try has sent has
+        arrived, as a phrase. Its argument is the number of the try, or None if that is unknown.
+    :param not_input: the fields of the request's body that may change from try to try while the
+        task asks for the same.
+    """
+
+    request: Request
+    send: Callable[[], int | str | None]
+    how_to_find: Callable[[int | None], str]
+    not_input: Collection[str] = ()
+
+    @cached_property
+    def input_fingerprint(self) -> str:
+        """What tells this job from one with another input, however the arguments are written."""
+        body = json.loads(self.request.body or b"{}")
+        asked_for = {name: value for name, value in body.items() if name not in self.not_input}
+        parts = {"path": self.request.path, "body": asked_for}
+        return fingerprint(json.dumps(parts, sort_keys=True).encode())
