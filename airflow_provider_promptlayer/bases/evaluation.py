@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
-from airflow_provider_promptlayer.api.arguments import NOTSET, choices, opaque_text, positive, uuid
+from airflow_provider_promptlayer.api.arguments import NOTSET, choices
 from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, FinalReport, Report, ReportScore
@@ -92,12 +93,9 @@ def table_kind(
     :param has_waited: whether cells of the sheet were, or may have been, calculated meanwhile.
     :raises PromptLayerInvalidInputError: for an argument that is not what it should be.
     """
-    table_id, sheet_id = uuid("table_id", table_id), uuid("sheet_id", sheet_id)
     selected = choices("statuses", statuses, list(CellStatus))
+    job = partial(SheetOperation, table_id, sheet_id)
     warnings = _Storage()
-
-    def job(operation_id: Any) -> SheetOperation:
-        return SheetOperation(table_id, sheet_id, opaque_text("operation_id", operation_id))
 
     def selects(status: CellStatus) -> bool:
         if selected is None:
@@ -174,13 +172,10 @@ def scorecard_kind(
         :func:`min_score_field`.
     :raises PromptLayerInvalidInputError: for an argument that is not what it should be.
     """
-    table_id, sheet_id = uuid("table_id", table_id), uuid("sheet_id", sheet_id)
     verdicts = check_fail_on_verdict(fail_on_verdict)
     needed = _needed_score(min_score, needs_score, highest=math.inf)
+    job = partial(SheetCalculation, table_id, sheet_id)
     warnings = _Storage()
-
-    def job(calculation_id: Any) -> SheetCalculation:
-        return SheetCalculation(table_id, sheet_id, uuid("calculation_id", calculation_id))
 
     def check(ending: ScorecardCalculation) -> None:
         hook.raise_for_scorecard(
@@ -271,7 +266,7 @@ def report_kind(
         job_types=(FinalReport,),
         id_key=xcom.REPORT_ID_KEY,
         trigger="PromptLayerReportTrigger",
-        job_from_id=lambda report_id: FinalReport(positive("report_id", report_id)),
+        job_from_id=FinalReport,
         raise_for_outcome=check,
         result=result,
         metadata=metadata,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from airflow_provider_promptlayer.api.arguments import execution_id, texts
+from airflow_provider_promptlayer.api.arguments import texts
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
 from airflow_provider_promptlayer.bases.kind import JobKind, Push
 from airflow_provider_promptlayer.outcomes.workflows import (
@@ -102,7 +102,7 @@ def workflow_kind(
         job_types=(WorkflowRun,),
         id_key=xcom.EXECUTION_ID_KEY,
         trigger="PromptLayerWorkflowTrigger",
-        job_from_id=lambda run_id: WorkflowRun(execution_id(run_id)),
+        job_from_id=WorkflowRun,
         raise_for_outcome=check,
         result=lambda results, _: results.workflow_version_execution_id,
         may_resubmit=lambda _: True,

@@ -202,7 +202,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         )
         return self.start_scorecard(call)
 
-    def start_scorecard(self, call: Call[scorecards.StartedCalculation]) -> str:
+    def start_scorecard(self, call: Call[str]) -> str:
         """Send a recalculation that was built before; does what :meth:`run_scorecard` does.
 
         :param call: from :func:`.recalculate_scorecard`.
@@ -439,7 +439,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         )
         return self.start_report(call)
 
-    def start_report(self, call: Call[reports.StartedReport]) -> int:
+    def start_report(self, call: Call[int]) -> int:
         """Send a run that was built before; does what :meth:`run_report` does.
 
         :param call: from :func:`.run_report` of :mod:`..api.reports`.
