@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 import requests
-from unit.testing.conftest import GREET, RESULTS, get
+from unit.testing.conftest import GREET, Client, get
 
 from airflow_provider_promptlayer.testing import (
     Close,
@@ -48,13 +46,8 @@ def server():
         yield server
 
 
-def post(server, metadata=None):
-    return requests.post(
-        f"{server.url}/workflows/Greet/run",
-        json={"metadata": metadata or {}},
-        headers={"X-API-KEY": server.api_key},
-        timeout=60,
-    )
+def post(server):
+    return Client(server).run()
 
 
 @contextmanager
@@ -288,13 +281,13 @@ class TestStarting:
         assert len(server.executions) == int(acted_on)
         assert server.posts_by_origin().total() == int(acted_on)
         assert server.count("POST") == 1
-        assert post(server).status_code == 201
+        assert post(server).status == 201
 
     @pytest.mark.parametrize("fault", [Slow(0.01), Drip(0, 99)])
     @pytest.mark.parametrize("acted_on", [False, True])
     def test_a_late_answer_is_true(self, server, fault, acted_on):
         server.script(fault, acted_on=acted_on)
-        assert post(server).json()["workflow_version_execution_id"] == 1
+        assert post(server).json["workflow_version_execution_id"] == 1
         assert len(server.executions) == 1
 
     def test_what_is_read_of_a_lost_answer(self, server):
@@ -310,80 +303,6 @@ class TestStarting:
         server.api_key = "wrong"
         flow(server, RUN)
         assert server.executions == {}
-
-    def test_posts_by_origin(self, server):
-        origin = {"airflow_dag_id": "d", "airflow_run_id": "r", "airflow_task_id": "t"}
-        unmapped = {**origin, "airflow_map_index": "-1"}
-        post(server, unmapped)
-        post(server, {**unmapped, "airflow_try_number": "2"})
-        post(server, {**origin, "airflow_map_index": "3"})
-        post(server, {**unmapped, "airflow_batch_index": "7"})
-        post(server)
-        server.start_execution("Greet", metadata=unmapped)
-        counts = server.posts_by_origin()
-        assert counts == {
-            ("d", "r", "t", "-1", ""): 2,
-            ("d", "r", "t", "3", ""): 1,
-            ("d", "r", "t", "-1", "7"): 1,
-            ("", "", "", "", ""): 1,
-        }
-        assert max(counts).airflow_task_id == "t"
-
-
-class TestRules:
-    def statuses(self, server, *paths):
-        return [get(server, path).status_code for path in paths]
-
-    def test_in_order(self, server):
-        first = server.script(Reply(501), times=2)
-        second = server.script(Reply(502), Reply(503), times=2)
-        found = self.statuses(server, *["/workflows"] * 7)
-        assert found == [501, 501, 502, 503, 502, 503, 200]
-        assert (first.used, second.used) == (2, 4)
-        assert first.is_used_up
-        assert second.is_used_up
-
-    def test_for_ever_until_removed(self, server):
-        with server.script(Reply(501), times=None) as script:
-            assert self.statuses(server, *["/workflows"] * 5) == [501] * 5
-            assert not script.is_used_up
-        assert self.statuses(server, "/workflows") == [200]
-        script.remove()
-        assert script.used == 5
-        server.script(Reply(501))
-        server.clear_scripts()
-        assert self.statuses(server, "/workflows") == [200]
-
-    def test_selection(self, server):
-        one, two = server.start_execution("Greet"), server.start_execution("Greet")
-        server.script(Reply(501), execution_id=two, times=None)
-        server.script(Reply(502), method="POST", times=None)
-        server.script(Reply(503), path_prefix="/workflows/", after=1)
-        query = f"{RESULTS}?return_all_outputs=true&workflow_version_execution_id="
-        paths = ["/workflows", query + str(one), query + str(two), *["/workflows/Greet"] * 3]
-        assert self.statuses(server, *paths) == [200, 200, 501, 200, 503, 200]
-        assert post(server).status_code == 502
-
-    def test_a_function_decides(self, server):
-        script = server.script(
-            lambda request: Reply(501) if request.query.get("page") == "1" else None, times=2
-        )
-        server.script(Reply(502), times=None, path_prefix="/workflows/")
-        paths = ["?page=2", "?page=1", "/Greet", "?page=1", "?page=1"]
-        found = self.statuses(server, *(f"/workflows{path}" for path in paths))
-        assert found == [200, 501, 502, 501, 200]
-        assert script.used == 2
-
-    def test_before_the_key_is_checked(self, server):
-        server.script(Reply(502))
-        assert requests.get(server.url, timeout=60).status_code == 502
-        assert not server.requests[0].key_was_right
-
-    def test_from_many_threads_each_fault_is_used_once(self, server):
-        script = server.script(Reply(501), times=100)
-        with ThreadPoolExecutor(16) as pool:
-            found = list(pool.map(lambda _: get(server).status_code, range(150)))
-        assert (found.count(501), found.count(200), script.used) == (100, 50, 100)
 
 
 class TestAway:
@@ -441,33 +360,3 @@ class TestAway:
             server.drop_connections()
             assert received(connection) == (b"", "reset")
         assert get(server).status_code == 200
-
-
-def test_connections_are_counted(server):
-    with requests.Session() as session:
-        for _ in range(3):
-            session.get(server.url, timeout=60)
-        assert (server.open_connections, server.connections_made) == (1, 1)
-    server.stop()
-    assert server.open_connections == 0
-    server.start()
-    get(server)
-    assert server.connections_made == 2
-
-
-def test_key_rotation(serve):
-    client = serve(api_key="one")
-    server = client.server
-
-    def taken():
-        return [k for k in ("one", "two", "three") if client.send("GET", "/", key=k).status != 401]
-
-    assert taken() == ["one"]
-    server.rotate_key("two", keep_old=True)
-    assert taken() == ["one", "two"]
-    assert server.api_key == json.loads(server.airflow_connection_json)["password"] == "two"
-    server.rotate_key("two")
-    assert taken() == ["two"]
-    with pytest.raises(ValueError, match="api_key"):
-        server.rotate_key("")
-    assert server.api_key == "two"

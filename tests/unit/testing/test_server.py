@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 import aiohttp
 import pytest
-from unit.testing.conftest import needs_ipv6
+import requests
+from unit.testing.conftest import GREET, get, needs_ipv6
 
 from airflow_provider_promptlayer import testing
 from airflow_provider_promptlayer.testing import LocalPromptLayer, UnknownWorkflowError
@@ -241,3 +242,59 @@ def test_the_airflow_connection(serve):
         "password": "k'ey",
         "host": server.url,
     }
+
+
+def test_connections_are_counted(serve):
+    server = serve().server
+    with requests.Session() as session:
+        for _ in range(3):
+            session.get(server.url, timeout=60)
+        assert (server.open_connections, server.connections_made) == (1, 1)
+    server.stop()
+    assert server.open_connections == 0
+    server.start()
+    get(server)
+    assert server.connections_made == 2
+
+
+def test_key_rotation(serve):
+    client = serve(api_key="one")
+    server = client.server
+
+    def taken():
+        return [k for k in ("one", "two", "three") if client.send("GET", "/", key=k).status != 401]
+
+    assert taken() == ["one"]
+    server.rotate_key("two", keep_old=True)
+    assert taken() == ["one", "two"]
+    assert server.api_key == json.loads(server.airflow_connection_json)["password"] == "two"
+    server.rotate_key("two")
+    assert taken() == ["two"]
+    with pytest.raises(ValueError, match="api_key"):
+        server.rotate_key("")
+    assert server.api_key == "two"
+
+
+def test_posts_by_origin(serve):
+    client = serve(GREET)
+    server = client.server
+    origin = {"airflow_dag_id": "d", "airflow_run_id": "r", "airflow_task_id": "t"}
+    unmapped = {**origin, "airflow_map_index": "-1"}
+
+    def start(metadata):
+        client.run("Greet", {"metadata": metadata})
+
+    start(unmapped)
+    start({**unmapped, "airflow_try_number": "2"})
+    start({**origin, "airflow_map_index": "3"})
+    start({**unmapped, "airflow_batch_index": "7"})
+    start({})
+    server.start_execution("Greet", metadata=unmapped)
+    counts = server.posts_by_origin()
+    assert counts == {
+        ("d", "r", "t", "-1", ""): 2,
+        ("d", "r", "t", "3", ""): 1,
+        ("d", "r", "t", "-1", "7"): 1,
+        ("", "", "", "", ""): 1,
+    }
+    assert max(counts).airflow_task_id == "t"
