@@ -87,7 +87,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     pause = RetryPolicy.pause
 
     def short_pause(policy: RetryPolicy, *args: Any, **kwargs: Any) -> float:
-        return pause(replace(policy, longest_pause=0.02), *args, **kwargs)
+        return pause(replace(policy, longest_pause=0.005), *args, **kwargs)
 
     monkeypatch.setattr(RetryPolicy, "pause", short_pause)
 

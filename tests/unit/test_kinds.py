@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever is waited for, in every mode: how it ends, and what a wait does in trouble.
 
-The whole table of faults is in test_faults.py, for workflow runs; here is one of each class.
+The whole table of faults is in tests/unit/faults, for workflow runs; here is one of each class.
 """
 
 from __future__ import annotations
