@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Waits that begin or end in the triggerer.
 
-That they mean the same as the others is tested in test_modes.py and faults/, where they are modes of
+That they mean the same as the others is tested in test_modes.py and faults, where they are modes of
 their own. Here is what they alone do: workers that they save, what is refused when the DAG is
 parsed, and the deadline of a wait that no worker has seen begin.
 """
