@@ -60,8 +60,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
     A subclass also says what it submits: :meth:`new_submission`.
 
     :param wait_for_completion: False returns the id as soon as there is one.
-    :param reattach: go back to the job that an earlier try has started (Airflow 3.3 and later);
-        the default is True.
+    :param reattach: go back to the job of an earlier try (Airflow 3.3 and later); True if left out.
     :param durable: Airflow's own name for ``reattach``.
     :param kwargs: how to wait, see :class:`.PromptLayerWaiter`. ``mode="reschedule"`` is
         refused without ``deferrable``: each poll would be another start.

@@ -26,7 +26,10 @@ from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
 from airflow_provider_promptlayer.bases.batch_results import MANY_TROUBLES, BatchResults
 from airflow_provider_promptlayer.bases.kind import JobKind
 from airflow_provider_promptlayer.bases.recording import store_trouble, write_with_retries
-from airflow_provider_promptlayer.bases.submitter import ahead_of_execution_timeout
+from airflow_provider_promptlayer.bases.submitter import (
+    ahead_of_execution_timeout,
+    reattach_or_durable,
+)
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.operators.workflows import origin
 from airflow_provider_promptlayer.outcomes.batches import (
@@ -124,7 +127,9 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
     :param workflow_label_name: run the version with this release label. Templated.
     :param workflow_version_number: run this version; excludes the label. Templated. Without
         either, the latest version runs.
-    :param reattach: go back to the runs of an earlier try (Airflow 3.3 and later).
+    :param reattach: go back to the runs of an earlier try (Airflow 3.3 and later); True if left
+        out.
+    :param durable: Airflow's own name for ``reattach``.
     :param nodes: return the outputs of these nodes alone. Templated.
     :param return_all_outputs: False returns the bare main outputs instead of all of them.
     :param fail_on: which ending of a run counts as a failure: ``"no_output"`` (no output node
@@ -159,7 +164,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         metadata: Mapping[str, Any] | str | XComArg | None = None,
         workflow_label_name: str | XComArg | None = None,
         workflow_version_number: int | str | XComArg | None = None,
-        reattach: bool = True,
+        reattach: bool | None = None,
+        durable: bool | None = None,
         nodes: Sequence[str] | XComArg | None = None,
         return_all_outputs: bool = True,
         fail_on: FailOn = "no_output",
@@ -177,7 +183,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         self.metadata: Any = metadata
         self.workflow_label_name: Any = workflow_label_name
         self.workflow_version_number: Any = workflow_version_number
-        self.reattach = reattach
+        self.reattach = reattach_or_durable(reattach, durable)
         self.nodes: Any = nodes
         self.return_all_outputs = return_all_outputs
         self.fail_on: FailOn = fail_on

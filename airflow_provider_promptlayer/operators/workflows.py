@@ -134,7 +134,8 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
     :param workflow_version_number: run this version; excludes the label. Templated. Without
         either, the latest version runs.
     :param wait_for_completion: False returns the run's id as soon as it is started.
-    :param reattach: go back to the run of an earlier try (Airflow 3.3 and later).
+    :param reattach: go back to the run of an earlier try (Airflow 3.3 and later); True if left out.
+    :param durable: Airflow's own name for ``reattach``.
     :param nodes: push the outputs of these nodes alone. Templated.
     :param return_all_outputs: False returns the bare main output instead of all of them.
     :param push_node_xcoms: whether to push one XCom for each node.

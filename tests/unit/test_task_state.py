@@ -26,10 +26,12 @@ from support.modes import FakeTaskInstance, Store, epoch, first_event, rebuilt
 from support.starts import STARTS, Start
 
 from airflow_provider_promptlayer import transport, version_compat
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.hooks import connection as hooks_connection
 from airflow_provider_promptlayer.hooks import workflows as workflow_methods
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators import workflows as workflow_operators
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.submission.reattach import SubmissionPhase, SubmissionRecord
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
@@ -359,6 +361,20 @@ def test_stopped_while_the_start_is_sent(
     assert ending.kind == "failed for good"
     assert how_to_look in ending.message
     assert server.count("POST") == 1
+
+
+def test_durable_is_another_name_of_reattach(start: Start, server: LocalPromptLayer) -> None:
+    store = Store()
+    start.run(store, durable=False)
+    start.run(store, durable=False, number=2)
+    assert server.count("POST") == 2
+    assert store == {}
+    assert start.make(durable=True, reattach=True).reattach
+    with pytest.raises(PromptLayerInvalidInputError, match="durable=True contradicts reattach=Fa"):
+        start.make(durable=True, reattach=False)
+    assert not PromptLayerRunWorkflowBatchOperator(
+        task_id="batch", workflow_id_or_name="good", inputs=[], durable=False
+    ).reattach
 
 
 class TestElsewhere:
