@@ -50,7 +50,7 @@ from airflow_provider_promptlayer.submission.batch import (
     WorkflowRuns,
 )
 from airflow_provider_promptlayer.submission.batch_input import OVER, Input, Stage, how_to_find
-from airflow_provider_promptlayer.submission.batch_resume import batch_payload, read_batch
+from airflow_provider_promptlayer.submission.batch_persisted import batch_payload, read_batch
 from airflow_provider_promptlayer.submission.task_state import BatchState
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
@@ -280,7 +280,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
         self._task_state = self._open_task_state(context)
         base_url = self.hook.settings.base_url
         batch = self._batch = (
-            Batch.take_over([], inputs.fingerprints)
+            Batch([Input(text) for text in inputs.fingerprints])
             if self._task_state is None
             else self._task_state.open(inputs.fingerprints, base_url)
         )
@@ -476,7 +476,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
                     continue
                 may_start = True
                 if isinstance(step, WaitUntil):
-                    self._wait_for_some(step.until, outage_since)
+                    self._wait_for_some(step.max_running, outage_since)
                     outage_since = None
                     continue
                 self.results.fetch(is_doubtful=self._is_doubtful)
@@ -516,9 +516,9 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
     def _stop_if_out_of_reach(self) -> None:
         """Start nothing more if ``min_success_rate`` cannot be reached, and say so."""
         batch = self.batch
-        if batch.has_left and batch.spare(self._needed) < batch.count(Stage.ENDED):
+        if batch.count(Stage.PENDING) and batch.spare(self._needed) < batch.count(Stage.ENDED):
             self.results.judge_ended()
-        if batch.has_left and batch.spare(self._needed) < 0:
+        if batch.count(Stage.PENDING) and batch.spare(self._needed) < 0:
             self.log.warning(
                 "min_success_rate=%g cannot be reached any more, so the %s inputs that are left "
                 "are not started. %s runs go on.",
@@ -530,7 +530,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
 
     def _wait_for_some(self, until: int, outage_since: float | None) -> None:
         job = self._job = WorkflowRuns(self.batch.going, until)
-        if self.batch.has_left:
+        if self.batch.count(Stage.PENDING):
             self.log.info(
                 "%s runs go on; %s of %s inputs are left to start.",
                 len(self.batch.going),

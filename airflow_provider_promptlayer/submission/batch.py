@@ -2,21 +2,19 @@
 """A batch: many inputs, a run for each, as one thing to start, to wait for and to judge.
 
 The state is a value: which input has which run, and which start is being sent. Every step is
-decided from it, and it can be put down as JSON at any moment, so that whoever finds it after a
-crash knows as much as the process that died. The rules are those of :mod:`.reattach`, applied to
-each input on its own.
+decided from it, and it can be kept as JSON at any moment, so that the try after a crash knows as
+much as the process that died. The rules are those of :mod:`.reattach`, applied to each input alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from airflow_provider_promptlayer.api.arguments import execution_id
-from airflow_provider_promptlayer.api.errors import PromptLayerConfigurationError
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import PROBLEM_LIMIT, one_line
@@ -28,8 +26,8 @@ from airflow_provider_promptlayer.submission.batch_input import (
     Starter,
     how_to_find,
 )
-from airflow_provider_promptlayer.submission.batch_matching import match
-from airflow_provider_promptlayer.submission.batch_notes import Note
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,59 +39,39 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """Wait until at most ``until`` of the runs that go on are left."""
+    """Wait until at most ``max_running`` runs are left that have not ended."""
 
-    until: int
+    max_running: int
 
 
 class Batch:
     """The state of a batch.
 
-    An input keeps its index for good: by it, its run is found in PromptLayer. Where it stands in
-    the list of the inputs, which may change, is told by :attr:`order`.
+    An input keeps its index for good: by it, its run is found in PromptLayer. Its place in the list
+    of the inputs, which may change, is told by :attr:`order`.
 
     :param inputs: all that were ever seen.
-    :param order: which of them the list has now; those that are not in it count for nothing.
+    :param order: the index of the input at each place of the list as it is now; inputs that are not
+        in the list count for nothing.
     """
 
     def __init__(self, inputs: list[Input], order: Sequence[int] | None = None) -> None:
         self.inputs = inputs
         self._set_order(range(len(inputs)) if order is None else order)
 
-    @classmethod
-    def take_over(
-        cls,
-        notes: Sequence[Note | None],
-        fingerprints: Sequence[str],
-        places: Sequence[int] = (),
-    ) -> Batch:
-        """Return what a try makes of what earlier ones have left.
-
-        A run that was started is gone back to. A start that was being sent when its try died is
-        not sent again, until a person who was told so has cleared the task. Somebody who clears a
-        task may also have changed its inputs: a run of another input then belongs to none. A retry
-        goes back to it, if it stands at the same place, as the input may tell the time.
-
-        :param notes: one for each input that was seen; None where nothing was left.
-        :param fingerprints: of the inputs as they are now.
-        :param places: of a retry, which of the inputs stood at each place of the list before.
-        """
-        batch = cls([Input.of_note(index, note) for index, note in enumerate(notes)])
-        batch.arrange(fingerprints, places)
-        return batch
-
     def arrange(self, fingerprints: Sequence[str], places: Sequence[int] | None = None) -> None:
-        """Take the inputs as they are now, in this order.
+        """Take over the list of the inputs as it is now.
 
-        :param places: which input one that is not recognized may be by its place; None for those
-            of the order before.
+        A retry, a clear, or the end of a deferral may render the list in another order, with more
+        inputs or with fewer. An input is recognized by its fingerprint. One that is not, such as
+        one that tells the time, is taken for the input that had its place, if that is not
+        recognized elsewhere and the list is as long as before.
+
+        :param fingerprints: of the inputs in their order now.
+        :param places: the index of the input that had each place; None for the order of now. Empty
+            after a clear: who clears a task may have changed its inputs.
         """
-        matched = match(
-            [each.fingerprint for each in self.inputs],
-            [each.rank for each in self.inputs],
-            fingerprints,
-            self.order if places is None else places,
-        )
+        matched = self._match(fingerprints, self.order if places is None else places)
         used = set(matched)
         unused = [
             index
@@ -110,31 +88,42 @@ class Batch:
             order.append(index)
         self._set_order(order)
 
+    def _match(self, fingerprints: Sequence[str], places: Sequence[int]) -> list[int | None]:
+        """Return the index of the input that stands at each place now; None for a new one.
+
+        Where there are fewer equal inputs than before, those of the lowest rank are kept.
+        """
+        matched: list[int | None] = [None] * len(fingerprints)
+        indexes_of = indexes_by(each.fingerprint for each in self.inputs)
+        for text, places_now in indexes_by(fingerprints).items():
+            equal = sorted(indexes_of.get(text, ()), key=lambda index: self.inputs[index].rank)
+            kept = sorted(equal[: len(places_now)])
+            for place, index in zip(places_now, kept, strict=False):
+                matched[place] = index
+        if len(places) == len(fingerprints):
+            taken = set(matched)
+            for place, before in enumerate(places):
+                if matched[place] is None and before not in taken:
+                    matched[place] = before
+        return matched
+
     def __len__(self) -> int:
         return len(self.order)
 
     @property
-    def has_left(self) -> bool:
-        """Whether inputs are left to start."""
-        return bool(self._left)
-
-    @property
     def run_ids(self) -> list[int | None]:
-        """The runs in the order of the inputs; None for an input without one."""
+        """The run of each input of the list; None for an input without one."""
         return [self.inputs[index].run_id for index in self.order]
 
     @property
     def going(self) -> list[int]:
         """The runs that are not known to have ended."""
-        return [
-            run_id
-            for index in self.at(Stage.RUNNING)
-            if (run_id := self.inputs[index].run_id) is not None
-        ]
+        runs = (self.inputs[index].run_id for index in self.at(Stage.RUNNING))
+        return [run_id for run_id in runs if run_id is not None]
 
     @property
     def dropped(self) -> list[int]:
-        """The runs of inputs that are not among those of now."""
+        """The runs of inputs that are not in the list any more."""
         return [
             each.run_id
             for index, each in enumerate(self.inputs)
@@ -154,13 +143,13 @@ class Batch:
         return [index for index in self.order if self.inputs[index].stage in stages]
 
     def plan(self, max_active: int | None, *, may_start: bool = True) -> Start | WaitUntil | None:
-        """Return what to do next; None if every input has come to its end, or none may be started.
+        """Return the next step; None if no run goes on and no input may be started.
 
-        While inputs are left, a wait lasts until half of the places are free, so that few visits
-        of a worker keep them filled.
+        While inputs are left, a wait lasts until half of the running ones have ended, so that a
+        worker comes back rarely.
 
         :param max_active: how many runs may go on at a time; None for any number.
-        :param may_start: False where it was tried a moment ago and failed.
+        :param may_start: False where a start has failed a moment ago.
         """
         active = self.count(Stage.RUNNING)
         places = len(self) if max_active is None else max_active
@@ -175,7 +164,7 @@ class Batch:
         self._move(index, Stage.STARTING)
 
     def started(self, index: int, run_id: int) -> None:
-        """Note that it has a run."""
+        """Note the run of the input."""
         self._move(index, Stage.RUNNING, run_id)
 
     def not_started(self, index: int) -> None:
@@ -183,7 +172,7 @@ class Batch:
         self._move(index, Stage.PENDING)
 
     def refused(self, index: int, problem: str) -> None:
-        """Note that it was refused for good."""
+        """Note that the input was refused for good."""
         self._move(index, Stage.REFUSED, problem=problem)
 
     def uncertain(self, index: int, problem: str) -> None:
@@ -191,30 +180,30 @@ class Batch:
         self._move(index, Stage.UNCERTAIN, problem=how_to_find(index, problem))
 
     def report_uncertain(self) -> list[int]:
-        """Note that a person is told of the uncertain starts; return the news."""
-        news = [index for index in self.at(Stage.UNCERTAIN) if not self.inputs[index].is_reported]
-        for index in news:
+        """Note that the log tells of the uncertain starts; return those not reported before."""
+        new = [index for index in self.at(Stage.UNCERTAIN) if not self.inputs[index].is_reported]
+        for index in new:
             self.inputs[index].is_reported = True
-        return news
+        return new
 
     def ended(self, index: int) -> None:
-        """Note that its run has ended."""
+        """Note that the run of the input has ended."""
         self._restage(index, Stage.ENDED)
 
     def goes_on(self, index: int) -> None:
-        """Note that its run has not ended after all."""
+        """Note that the run has not ended after all."""
         self._restage(index, Stage.RUNNING)
 
     def succeeded(self, index: int) -> None:
-        """Note that its run is a success."""
+        """Note that the run counts as a success."""
         self._restage(index, Stage.SUCCEEDED)
 
     def failed(self, index: int, *, retry_helps: bool, is_gone: bool = False) -> bool:
-        """Note that its run is no success. If an earlier try has started it, another is started.
+        """Note that the run counts as a failure. Another may replace a run of an earlier try.
 
-        :param retry_helps: whether another run may be one.
+        :param retry_helps: whether another run may succeed.
         :param is_gone: whether PromptLayer does not know the run.
-        :returns: whether another will be started.
+        :returns: whether another run will be started.
         """
         each = self.inputs[index]
         may_be_replaced = each.starter is Starter.BEFORE_CLEAR or (
@@ -233,7 +222,7 @@ class Batch:
             self.ended(index)
 
     def withhold(self, problem: str) -> None:
-        """Start nothing more in this try."""
+        """Refuse all inputs that are left to start, in this try."""
         for index in self.at(Stage.PENDING):
             self.refused(index, problem)
             self.inputs[index].retry_helps = True
@@ -246,13 +235,13 @@ class Batch:
 
     @property
     def attainable(self) -> int:
-        """How many inputs have succeeded, or may in a retry of the task."""
-        may = sum(self.inputs[index].retry_helps for index in self.order)
-        return self.count(Stage.SUCCEEDED) + may
+        """How many inputs have succeeded, or may succeed in a retry of the task."""
+        helped = sum(self.inputs[index].retry_helps for index in self.order)
+        return self.count(Stage.SUCCEEDED) + helped
 
     @property
     def not_to_be_doubled(self) -> int:
-        """How many inputs have a run, or may have one, that a retry without notes would double."""
+        """How many inputs have or may have a run that a retry without notes would double."""
         has_run = (Stage.STARTING, Stage.RUNNING, Stage.ENDED, Stage.SUCCEEDED, Stage.UNCERTAIN)
         failed = [self.inputs[index] for index in self.at(Stage.FAILED)]
         return self.count(*has_run) + sum(not each.retry_helps for each in failed)
@@ -294,18 +283,12 @@ class Batch:
             self._left.append(index)
 
 
-def check_place(runs_are_at: str, base_url: str, way_back: str) -> None:
-    """Let runs be asked about where they are alone: elsewhere, their ids are those of others.
-
-    :param base_url: where the connection leads to.
-    :param way_back: what to do if that is elsewhere.
-    :raises PromptLayerConfigurationError: if that is elsewhere.
-    """
-    if runs_are_at != base_url:
-        raise PromptLayerConfigurationError(
-            f"Runs of this batch were started at {runs_are_at}, and the Airflow connection leads "
-            f"to {base_url} now. {way_back}"
-        )
+def indexes_by(values: Iterable[T]) -> dict[T, list[int]]:
+    """Return the indexes at which each value stands."""
+    found = defaultdict[T, list[int]](list)
+    for index, value in enumerate(values):
+        found[value].append(index)
+    return found
 
 
 def fingerprint(body: bytes) -> str:
@@ -320,9 +303,9 @@ def fingerprint(body: bytes) -> str:
 class BatchStatus:
     """What a poll of the runs of a batch has found.
 
-    :param unfinished: how many are not known to have ended, of those that have been started.
+    :param unfinished: how many started runs are not known to have ended.
     :param until: how many of these may be left.
-    :param ended: how many are known to have ended.
+    :param ended: how many runs are known to have ended.
     :param total: how many runs the batch will have in the end.
     """
 
@@ -344,7 +327,7 @@ class BatchStatus:
 
 @dataclass(frozen=True)
 class WorkflowRuns(RemoteJob[BatchStatus]):
-    """Runs of workflows, as one thing to wait for: until at most ``until`` of them are left."""
+    """Workflow runs as one job, which has ended when at most ``until`` of them go on."""
 
     workflow_version_execution_ids: Sequence[int] = field(default=())
     until: int = 0
@@ -359,18 +342,18 @@ class WorkflowRuns(RemoteJob[BatchStatus]):
 
     @property
     def name(self) -> str:
-        """What messages call them."""
+        """How messages name them."""
         count = len(self.workflow_version_execution_ids)
         return f"batch of {count} workflow run{'' if count == 1 else 's'}"
 
     @property
     def runs(self) -> list[WorkflowRun]:
-        """Each of them, to ask about.
+        """Each of them, as a job of its own.
 
-        :raises PromptLayerInvalidInputError: if an id is none.
+        :raises PromptLayerInvalidInputError: for what is no id.
         """
         return [WorkflowRun(execution_id(each)) for each in self.workflow_version_execution_ids]
 
     def fetch_call(self) -> Call[BatchStatus]:
-        """Not to be used: there is no one question about several runs. See :attr:`runs`."""
-        raise TypeError("PromptLayer is asked about each run on its own")
+        """Not to be called: each of :attr:`runs` is polled by a call of its own."""
+        raise TypeError("each run of a batch is polled by a call of its own")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One input of a batch: how far it is, and what an earlier try has left of it."""
+"""One input of a batch: its stage, and the note that a try leaves about it for the next one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from airflow_provider_promptlayer.submission.batch_notes import Note
+SENT: Final = "sent"
+REPORTED: Final = "reported"
+Note = int | str | None
+"""What a try leaves about an input: the id of its run; :data:`SENT` where its start was about to be
+sent and no answer is known, :data:`REPORTED` where the log has said so; None otherwise."""
 
 
 class Stage(StrEnum):
-    """How far one input is."""
+    """How far one input has come."""
 
     PENDING = "pending"
     """No start was sent, or none that could have arrived."""
@@ -20,13 +24,13 @@ class Stage(StrEnum):
     RUNNING = "running"
     """It has a run, which is not known to have ended."""
     ENDED = "ended"
-    """Its run has ended, well or badly."""
+    """Its run has ended; its results have not been read."""
     SUCCEEDED = "succeeded"
-    """Its run has ended, and is a success."""
+    """Its run has ended, and its results count as a success."""
     FAILED = "failed"
-    """Its run has ended, and is none; no other one is started by this try."""
+    """Its run has ended, and its results count as a failure; this try starts no other run."""
     REFUSED = "refused"
-    """It certainly has no run, and will not get one from this try."""
+    """It certainly has no run, and this try starts none."""
     UNCERTAIN = "uncertain"
     """A start was sent, and it is unknown whether it arrived: it is never sent again."""
 
@@ -36,23 +40,24 @@ OVER: Final = (Stage.ENDED, Stage.SUCCEEDED, Stage.FAILED)
 
 
 class Starter(StrEnum):
-    """Who has started a run."""
+    """Which try has started a run, and so whether another run may replace it if it has failed."""
 
     THIS_TRY = "this try"
+    """It is not replaced."""
     EARLIER_TRY = "earlier try"
-    """Its run is replaced if it has failed."""
+    """It is replaced if PromptLayer knows it."""
     BEFORE_CLEAR = "before clear"
-    """A try before the task was cleared: its run is replaced also where PromptLayer knows none."""
+    """It is replaced, also if PromptLayer does not know it any more."""
 
 
 @dataclass(slots=True)
 class Input:
     """One input, and what became of it.
 
-    :param fingerprint: see :func:`.fingerprint`.
+    :param fingerprint: see :func:`.fingerprint`; empty for one that cannot be sent.
     :param problem: why it has no run, for people.
-    :param retry_helps: whether a retry of the task may bring the success that it lacks.
-    :param is_reported: whether a person was told that its start is uncertain.
+    :param retry_helps: whether a retry of the task may turn it into a success.
+    :param is_reported: whether the log has said that its start is uncertain.
     """
 
     fingerprint: str
@@ -71,33 +76,29 @@ class Input:
     @property
     def note(self) -> Note:
         """What later tries have to know of it."""
-        return Note(
-            self.fingerprint,
-            self.run_id,
-            was_sent=self.stage in (Stage.STARTING, Stage.UNCERTAIN),
-            was_reported=self.is_reported,
-        )
+        if self.stage in (Stage.STARTING, Stage.UNCERTAIN):
+            return REPORTED if self.is_reported else SENT
+        return self.run_id
 
     @classmethod
-    def of_note(cls, index: int, note: Note | None) -> Input:
-        """Return what a try makes of what an earlier one has left.
+    def of_note(cls, index: int, fingerprint: str, note: Note, *, is_retry: bool) -> Input:
+        """Return what a try makes of the note that an earlier try has left.
 
-        :param note: None where nothing was left.
+        :param is_retry: whether the task has not been cleared since. Clearing a task says that a
+            person has looked for a run only if the log had asked for that before.
         """
-        if note is None:
-            return cls("")
-        each = cls(note.fingerprint)
-        if note.run_id is not None:
-            each.stage, each.run_id = Stage.RUNNING, note.run_id
-            each.starter = Starter.EARLIER_TRY if note.is_of_retry else Starter.BEFORE_CLEAR
-        elif note.was_sent and (note.is_of_retry or not note.was_reported):
-            each.stage, each.is_reported = Stage.UNCERTAIN, note.was_reported
+        each = cls(fingerprint)
+        if isinstance(note, int):
+            each.stage, each.run_id = Stage.RUNNING, note
+            each.starter = Starter.EARLIER_TRY if is_retry else Starter.BEFORE_CLEAR
+        elif note == SENT or (note == REPORTED and is_retry):
+            each.stage, each.is_reported = Stage.UNCERTAIN, note == REPORTED
             each.problem = how_to_find(index, "an earlier try died while it sent the start.")
         return each
 
 
 def how_to_find(index: int, problem: str) -> str:
-    """Return where a run may be found whose start is uncertain."""
+    """Return a sentence that says how to find the run of an input whose start is uncertain."""
     return (
         "a run may be going on, which can be found in PromptLayer by its metadata "
         f"(airflow_run_id, airflow_task_id, airflow_batch_index={index}): {problem}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting a run exactly once: what an earlier try left behind, and what to do about it.
+"""Starting a run exactly once: what an earlier try has left, and what to do about it.
 
 PromptLayer has no idempotency key and no list of runs, so a second POST is a second, billed run.
 A start is sent again only when it certainly did not arrive (:mod:`..api.submit` tells), and a task
-that is tried again goes back to the run that it had started, as far as Airflow remembers it.
+that is tried again reattaches to the run that it had started, as far as Airflow remembers it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ KEY: Final = "promptlayer_run"
 
 
 class SubmissionPhase(StrEnum):
-    """How far a task had come with its run."""
+    """How far a task has come with its run."""
 
     INTENT = "intent"
-    """The start was about to be sent. Written before, so that a crash cannot hide it."""
+    """The start is about to be sent. Noted before, so that a crash cannot hide it."""
     SUBMITTED = "submitted"
     """The run has an id."""
     DELIVERED = "delivered"
-    """The outputs were handed on."""
+    """The outputs were pushed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +92,18 @@ class SubmissionRecord:
         )
 
 
-def question(what_is_there: str, how_to_look: str, *, is_in_backend: bool = False) -> str:
-    """Return what a person is asked who alone can tell whether a run goes on.
+def question(
+    what_is_there: str, how_to_look: str, *, keys: str = KEY, is_in_backend: bool = False
+) -> str:
+    """Return what to ask a person, who alone can tell whether a run goes on.
 
     :param what_is_there: what an earlier try has left, in sentences.
     :param how_to_look: how to tell whether its start has arrived, without a full stop.
-    :param is_in_backend: whether a state backend has more about it, which so has to be read.
+    :param keys: under which keys of the task's state that was kept.
+    :param is_in_backend: whether a state backend has more about it, which has to be read there.
     """
     return f"{what_is_there} So what that try started may be going on: {how_to_look}. Then " + (
-        f"clear this task, which goes back to it; or delete {KEY} from the task's state and clear "
+        f"clear this task, which goes back to it; or delete {keys} from the task's state and clear "
         "this task, to start another."
         if is_in_backend
         else "clear this task to start another."
@@ -118,14 +121,14 @@ def without_end(record: SubmissionRecord) -> str:
 
 
 class Plan(StrEnum):
-    """What a try has to do about the run."""
+    """What a try does about the run."""
 
     START = "start"
     REATTACH = "reattach"
-    """Go back to the run of the record where that is, unless it has failed."""
+    """Wait for the run of the record, where it was started, unless it has failed."""
     UNCERTAIN = "uncertain"
-    """An earlier try noted no more than that it was about to send the start: a person has to look
-    whether it arrived. A clear alone does not say that anybody has looked."""
+    """An earlier try noted only that it was about to send the start: a person has to look whether
+    the start arrived. A clear alone does not say that a person has looked."""
 
 
 def plan(

@@ -134,9 +134,8 @@ def test_what_the_next_try_makes_of_an_input() -> None:
         stage = Stage[name]
         left = Input("input", stage, 5 if stage in HAS_RUN else None, is_reported=bool(reported))
         for since, is_retry in (("after a retry", True), ("after a clear", False)):
-            note = SimpleNamespace(**{key: getattr(left.note, key) for key in left.note.__slots__})
-            note.is_of_retry = is_retry
-            assert Input.of_note(0, note).stage is Stage[row[since]], row  # type: ignore[arg-type]
+            found = Input.of_note(0, "input", left.note, is_retry=is_retry)
+            assert found.stage is Stage[row[since]], row
     assert {row["stage"].partition(",")[0] for row in rows} == {*Stage.__members__}
 
 
