@@ -7,7 +7,7 @@ The notes are a head, and a page for each hundred inputs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_promptlayer.api.arguments import execution_id
@@ -25,7 +25,7 @@ from airflow_provider_promptlayer.submission.batch_input import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Head:
     """What concerns all inputs.
 
@@ -45,7 +45,7 @@ class Head:
 
     def payload(self) -> dict[str, Any]:
         """Return the head as plain JSON."""
-        return versioned(asdict(self))
+        return versioned(vars(self))
 
     @classmethod
     def read(cls, fields: Fields) -> Head:
@@ -61,7 +61,7 @@ class Head:
         return cls(epochs, size, fields.text("base_url"), order, fields.flag("is_delivered"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Page:
     """The notes about some inputs.
 
@@ -78,7 +78,7 @@ class Page:
 
     def payload(self) -> dict[str, Any]:
         """Return the page as plain JSON."""
-        return versioned(asdict(self))
+        return versioned(vars(self))
 
     @classmethod
     def read(cls, fields: Fields) -> Page:

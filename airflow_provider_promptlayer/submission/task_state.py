@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.errors import (
@@ -138,7 +138,7 @@ class BatchState(_TaskState):
     page is written before each start, and holds the ids so far as well: one write says both.
     """
 
-    PAGE: Final = 100
+    PAGE: ClassVar[int] = 100
     _HEAD: Final = "promptlayer_batch"
 
     def __init__(self, store: Any, clear_epoch: str, try_number: int = 1) -> None:

@@ -146,8 +146,8 @@ class Lazy(Sequence[Any]):
 class TestInputs:
     @pytest.mark.parametrize(
         "inputs",
-        [tuple(numbered(2)), Lazy(*numbered(2)), json.dumps(numbered(2)), str(numbered(2))],
-        ids=["tuple", "lazy", "JSON", "template"],
+        [tuple(numbered(2)), Lazy(*numbered(2)), json.dumps(numbered(2))],
+        ids=["tuple", "lazy", "JSON"],
     )
     def test_of_many_kinds(self, server: LocalPromptLayer, inputs: Any) -> None:
         assert run(inputs).value == answers(0, 1)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -17,10 +18,16 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerStartUncertainError,
 )
-from airflow_provider_promptlayer.submission.batch import Batch, Start
+from airflow_provider_promptlayer.submission.batch import Batch, Start, fingerprint
 from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
 from airflow_provider_promptlayer.submission.batch_persisted import batch_payload, read_batch
 from airflow_provider_promptlayer.submission.task_state import BatchState
+
+
+class State(BatchState):
+    """With small pages, so that a few inputs are more than one page."""
+
+    PAGE: ClassVar[int] = 4
 
 
 class Died(BaseException):
@@ -67,7 +74,7 @@ class World(Store):
 
     def work(self, max_active: int | None = None) -> Batch:
         """Do what the operator does, as far as the state of the batch is concerned."""
-        state = BatchState(self, self.epoch)
+        state = State(self, self.epoch)
         batch = state.open(self.rendered(), HERE)
         while step := batch.plan(max_active):
             if isinstance(step, Start):
@@ -82,20 +89,20 @@ class World(Store):
                     batch.failed(index, retry_helps=True)
             if self.happens("deferral"):
                 batch = read_batch(batch_payload(batch))
-                state = BatchState(self, self.epoch)
+                state = State(self, self.epoch)
                 state.resume(HERE)
                 batch.arrange(self.rendered())
         state.write(batch)
         return batch
 
-    def start(self, batch: Batch, state: BatchState, index: int) -> None:
+    def start(self, batch: Batch, state: State, index: int) -> None:
         text = batch.inputs[index].fingerprint
         assert {*self.runs_of(text)} <= self.failed, "started twice"
         batch.starting(index)
         state.write(batch, index)
         state.mark(index)
-        page = self[f"promptlayer_batch_{index // 100 * 100}"]
-        assert page["runs"][index % 100] == "sent", "sent without a note"
+        page = self[f"promptlayer_batch_{index // 4 * 4}"]
+        assert page["runs"][index % 4] == "sent", "sent without a note"
         self.may_die()
         if self.happens("refusal"):
             batch.refused(index, "no")
@@ -114,8 +121,8 @@ class World(Store):
 
 @settings(max_examples=300)
 @given(
-    size=st.sampled_from([1, 2, 3, 5, 101]),
-    max_active=st.sampled_from([None, 1, 2, 60]),
+    size=st.sampled_from([1, 2, 3, 5, 9]),
+    max_active=st.sampled_from([None, 1, 2, 6]),
     # Rare, or nothing ever comes to an end.
     chance=st.sampled_from([0, 0.01, 0.1, 0.3]),
     is_cleared_after_death=st.booleans(),
@@ -170,23 +177,23 @@ def runs(store: Store, epoch: str, inputs: list[str], base_url: str = HERE) -> l
 
     :param epoch: that of another try before it is a retry; a greater one is that of a clear.
     """
-    return BatchState(store, epoch).open(inputs, base_url).run_ids
+    return State(store, epoch).open(inputs, base_url).run_ids
 
 
 class TestCleared:
     def test_after_delivery_it_starts_all_anew(self) -> None:
-        world = worked(150)
+        world = worked(9)
         for _ in range(2):
-            state = BatchState(world, "a")
-            batch = state.open(fingerprints(150), HERE)
-            assert batch.going == list(range(1, 151))
+            state = State(world, "a")
+            batch = state.open(fingerprints(9), HERE)
+            assert batch.going == list(range(1, 10))
             state.deliver(batch)
         for _ in range(2):  # also a later try of the same, whatever was written in between
-            assert runs(world, "b", fingerprints(150)) == [None] * 150
+            assert runs(world, "b", fingerprints(9)) == [None] * 9
 
     def test_while_a_retry_delivers_again_it_loses_no_run(self) -> None:
         world = worked(2)
-        state = BatchState(world, "a")
+        state = State(world, "a")
         state.deliver(state.open(fingerprints(2), HERE))
         runs(world, "a", fingerprints(2))
         assert runs(world, "b", fingerprints(2)) == [1, 2]
@@ -196,9 +203,9 @@ class TestCleared:
         self, more: list[str]
     ) -> None:
         """Whatever was found of tries before the clear, and whatever it was taken for."""
-        world = worked(250)
-        at_nine, at_ten = (["the time is " + hour, *fingerprints(9), *more] for hour in ("9", "10"))
-        state = BatchState(world, "b")
+        world = worked(10)
+        at_nine, at_ten = (["the time is " + hour, *fingerprints(5), *more] for hour in ("9", "10"))
+        state = State(world, "b")
         batch = state.open(at_nine, HERE)
         for index in batch.at(Stage.PENDING):
             batch.starting(index)
@@ -214,16 +221,24 @@ class TestCleared:
         assert runs(world, "b", ["the time is 9", "input 0"]) == [2, 1]
 
     def test_again_and_again_it_loses_no_run(self) -> None:
-        world = worked(250)
+        world = worked(10)
         for epoch in "bcd":
-            assert runs(world, epoch, fingerprints(250)[::-1]) == list(range(250, 0, -1))
+            assert runs(world, epoch, fingerprints(10)[::-1]) == list(range(10, 0, -1))
 
 
 def test_what_is_no_longer_in_the_list_is_found_when_it_is_back() -> None:
-    world = worked(250)
-    assert runs(world, "a", fingerprints(250)[:20]) == list(range(1, 21))
-    assert runs(world, "b", fingerprints(250)[100:]) == list(range(101, 251))
-    assert runs(world, "c", fingerprints(250)) == list(range(1, 251))
+    world = worked(10)
+    assert runs(world, "a", fingerprints(10)[:2]) == list(range(1, 3))
+    assert runs(world, "b", fingerprints(10)[4:]) == list(range(5, 11))
+    assert runs(world, "c", fingerprints(10)) == list(range(1, 11))
+
+
+def test_a_page_of_notes_is_small() -> None:
+    """As one is written before each start."""
+    runs_of = {
+        fingerprint(str(run_id).encode()): run_id for run_id in range(1, BatchState.PAGE + 1)
+    }
+    assert len(json.dumps(noted([*runs_of.items()])["promptlayer_batch_0"])) < 5_000
 
 
 HEAD, PAGE = "promptlayer_batch", "promptlayer_batch_0"
@@ -268,12 +283,12 @@ class TestUnreadable:
             assert runs(store, "c", fingerprints(2)) == [None, None]
 
     def test_two_pages_are_one_question(self) -> None:
-        world = worked(250)
-        for first in (0, 100):
+        world = worked(10)
+        for first in (0, 4):
             world.set(f"promptlayer_batch_{first}", {})
-        with pytest.raises(PromptLayerStartUncertainError, match="promptlayer_batch_100"):
-            runs(world, "a", fingerprints(250))
-        assert runs(world, "b", fingerprints(250)) == [None] * 200 + list(range(201, 251))
+        with pytest.raises(PromptLayerStartUncertainError, match="promptlayer_batch_4"):
+            runs(world, "a", fingerprints(10))
+        assert runs(world, "b", fingerprints(10)) == [None] * 8 + [9, 10]
 
     @pytest.mark.parametrize(
         ("key", "kept", "says"),
@@ -312,7 +327,7 @@ class TestElsewhere:
         assert runs(store, "a", fingerprints(2), THERE) == [None, None]
 
     def test_a_clear_starts_others(self, store: Store) -> None:
-        state = BatchState(store, "b")
+        state = State(store, "b")
         assert state.open(fingerprints(2), THERE).run_ids == [None, None]
         assert state.left_elsewhere == [7]
         assert runs(store, "b", fingerprints(2), THERE) == [None, None]
