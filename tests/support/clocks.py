@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import pytest
 
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Workflow
+from airflow_provider_promptlayer.testing import LocalPromptLayer
 
 Leap: TypeAlias = Callable[[float], None]
 """Let the wall clock leap by so many seconds."""
@@ -30,16 +29,11 @@ def leaping(monkeypatch: pytest.MonkeyPatch) -> Leap:
     return leap
 
 
-@contextmanager
-def timed_by_looks(workflows: Iterable[Workflow]) -> Iterator[LocalPromptLayer]:
-    """Run a PromptLayer at which a second passes with each look, and none without.
+def timed_by_looks(*args: Any, **kwargs: Any) -> LocalPromptLayer:
+    """Return a PromptLayer at which a second passes with each poll, and none without.
 
-    So a run of ``duration=1`` goes on at the first look after its start and has ended at the
-    second, and nobody can be too late to see it go on.
+    A run of ``duration=1`` still runs at the first poll after its start and has ended at the
+    second, however slow the machine is.
     """
-
-    def polls() -> float:
-        return float(server.count("GET"))
-
-    with LocalPromptLayer(workflows, clock=polls) as server:
-        yield server
+    server = LocalPromptLayer(*args, clock=lambda: float(server.count("GET")), **kwargs)
+    return server

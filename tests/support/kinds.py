@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every kind of thing that can be waited for, with one of each that ends well, badly and never."""
+"""Every kind of job, with one of each that succeeds, one that fails and one that never ends."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from airflow_provider_promptlayer.sensors.promptlayer import (
     PromptLayerReportSensor,
@@ -26,10 +26,17 @@ from airflow_provider_promptlayer.testing import (
     Table,
     Workflow,
 )
+from support.clocks import timed_by_looks
 
 Fate = Literal["good", "bad", "never"]
 
 SECRET = "what the customer wrote"
+OUTPUTS = {"Notes": SECRET, "Answer": "true"}
+"""Those of a good workflow run."""
+
+BRIEF = 1e-6
+"""Seconds that a job takes which ends: it has ended at the first poll, or, with ``by_polls``, at
+the second one."""
 
 
 def workflow(fate: Fate) -> Workflow:
@@ -42,7 +49,7 @@ def workflow(fate: Fate) -> Workflow:
                 "Answer",
                 "true",
                 is_output_node=True,
-                duration=math.inf if fate == "never" else 0.0,
+                duration=math.inf if fate == "never" else BRIEF,
                 status="FAILED" if fate == "bad" else "SUCCESS",
                 error_message="too hot" if fate == "bad" else None,
             ),
@@ -52,7 +59,7 @@ def workflow(fate: Fate) -> Workflow:
 
 def sheet(fate: Fate, **changes: Any) -> Sheet:
     """Return a sheet whose operations and scorecard have that fate."""
-    duration = math.inf if fate == "never" else 0.0
+    duration = math.inf if fate == "never" else BRIEF
     card = Scorecard(
         "Quality",
         [
@@ -89,22 +96,30 @@ SHEETS = {fate: sheet(fate) for fate in ("good", "bad", "never")}
 TABLE = Table("Table", list(SHEETS.values()))
 PIPELINES = {"good": 1, "bad": 2, "never": 3}
 REPORTS = [
-    Report("good", id=1, cells=4, score=90.0, column_scores={"Is polite": 90.0}),
-    Report("bad", id=2, cells=4, failed_cells=4, score=None, score_calculation_error="No value."),
+    Report("good", id=1, cells=4, duration=BRIEF, score=90.0, column_scores={"Is polite": 90.0}),
+    Report("bad", id=2, cells=4, duration=BRIEF, failed_cells=4, score_calculation_error="No."),
     Report("never", id=3, cells=4, duration=math.inf),
 ]
 
 
-def new_server() -> LocalPromptLayer:
-    """Return a server that has one of each kind and fate."""
-    return LocalPromptLayer(
-        [workflow("good"), workflow("bad"), workflow("never")], tables=[TABLE], reports=REPORTS
-    )
+Serve: TypeAlias = Callable[[LocalPromptLayer], LocalPromptLayer]
+"""Start a server for the test, and have the default connection lead to it."""
+
+
+def new_server(*more: Workflow, by_polls: bool = False) -> LocalPromptLayer:
+    """Return a server that has one of each kind and fate.
+
+    :param more: workflows besides these.
+    :param by_polls: whether a second passes with each poll, and none without.
+    """
+    workflows = [workflow("good"), workflow("bad"), workflow("never"), *more]
+    make = timed_by_looks if by_polls else LocalPromptLayer
+    return make(workflows, tables=[TABLE], reports=REPORTS)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of thing to wait for.
+    """A kind of job.
 
     :param name: what messages call one of it.
     :param waited_for: the end of the name of the hook's method.
@@ -188,7 +203,7 @@ REPORT = Kind(
     lambda external_id: {"report_id": external_id},
     lambda server, fate: server.start_report(PIPELINES[fate], fate),
     _evaluation_id("report_id"),
-    ("no cell succeeded", "4 of 4 cells done, 4 failed", "No value."),
+    ("no cell succeeded", "4 of 4 cells done, 4 failed", "PromptLayer says: No."),
 )
 
 KINDS = {kind.name: kind for kind in (WORKFLOW_RUN, TABLE_OPERATION, SCORECARD_CALCULATION, REPORT)}

@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,6 +17,10 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from support.clocks import Leap
+    from support.kinds import Serve
+    from support.modes import Store
+
+    from airflow_provider_promptlayer.testing import LocalPromptLayer
 
 # Before anything imports Airflow, which reads these once.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="promptlayer-unit-")
@@ -105,3 +110,51 @@ def leap(monkeypatch: pytest.MonkeyPatch) -> Leap:
     from support.clocks import leaping
 
     return leaping(monkeypatch)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Start a PromptLayer when called, and have the default connection lead to it."""
+    with ExitStack() as stack:
+
+        def serve(server: LocalPromptLayer) -> LocalPromptLayer:
+            stack.enter_context(server)
+            monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+            return server
+
+        yield serve
+
+
+@pytest.fixture
+def server(serve: Serve) -> LocalPromptLayer:
+    """A PromptLayer with each kind of job and each way in which it can end."""
+    from support.kinds import new_server
+
+    return serve(new_server())
+
+
+@pytest.fixture
+def log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Return what was logged so far; Airflow 3 logs to the standard output, Airflow 2 does not."""
+    caplog.set_level("INFO")
+    printed: list[str] = []
+
+    def log() -> str:
+        printed.append(capsys.readouterr().out)
+        return caplog.text or "".join(printed)
+
+    return log
+
+
+@pytest.fixture(params=[False, True], ids=["poke", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    """Where a task waits: in the worker, or in the triggerer."""
+    return bool(request.param)
+
+
+@pytest.fixture(params=[True, False], ids=["store", "no store"])
+def store(request: pytest.FixtureRequest) -> Store | None:
+    """The task state store, which Airflow has from 3.3 on."""
+    from support.modes import Store
+
+    return Store() if request.param else None

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A task that is ended cancels the job that it has started, where PromptLayer can, and no other.
+
+test_on_kill.py has the triggerer's own loop around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
+from airflow.triggers.base import BaseTrigger
+from support.kinds import KINDS
+from support.modes import FakeTaskInstance, Store, rebuilt
+from support.starts import RUN_REPORT, RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, Start, at, deferred
+
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
+
+TRIGGERS_ARE_TOLD = hasattr(BaseTrigger, "on_kill")
+"""Whether this Airflow tells a trigger that a user has ended its task."""
+
+Kill = Callable[[Any, Any], None]
+
+
+def in_worker(operator: Any, _trigger: Any) -> None:
+    operator.on_kill()
+
+
+def in_triggerer(_operator: Any, trigger: Any) -> None:
+    asyncio.run(rebuilt(trigger).on_kill())
+
+
+everywhere = pytest.mark.parametrize("kill", [in_worker, in_triggerer])
+
+
+def is_cancelled(server: LocalPromptLayer) -> bool:
+    started: list[Any] = [*server.operations.values(), *server.calculations.values()]
+    (only,) = started
+    return only.cancelled_at is not None
+
+
+@pytest.mark.parametrize("start", [RUN_TABLE, RUN_SCORECARD], ids=["table", "scorecard"])
+class TestItsOwn:
+    """What the task has started."""
+
+    @everywhere
+    @pytest.mark.parametrize("blips", [0, 2])
+    def test_is_cancelled(
+        self, start: Start, blips: int, kill: Kill, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        operator = start.make("never")
+        trigger = deferred(operator).trigger
+        if blips:
+            server.script(Reply(503), times=blips)
+        kill(operator, trigger)
+        assert is_cancelled(server)
+        assert "was cancelled" in log()
+
+    @everywhere
+    def test_goes_on_where_it_cannot_be_cancelled(
+        self, start: Start, kill: Kill, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        operator = start.make("never")
+        trigger = deferred(operator).trigger
+        server.script(Reply(400, "{}"), times=None)
+        kill(operator, trigger)
+        assert "goes on at PromptLayer" in log()
+        assert not is_cancelled(server)
+
+    @pytest.mark.parametrize("blips", [0, 1], ids=["in the start", "before it is sent again"])
+    def test_while_it_starts(self, start: Start, blips: int, server: LocalPromptLayer) -> None:
+        """Airflow 3 goes on with the task after ``on_kill``, for some seconds."""
+        operator = start.make("never")
+        killed: list[bool] = []
+
+        def kill(_: Any) -> Reply | None:
+            if killed:
+                return None
+            killed.append(True)
+            operator.on_kill()
+            return Reply(503, "{}", {"Retry-After": "0"}) if blips else None
+
+        server.script(kill, method="POST")
+        says = "nothing more is started" if blips else "cancelled"
+        with pytest.raises(AirflowException, match=says):
+            operator.execute({"ti": FakeTaskInstance(), "run_id": "r"})
+        assert bool(start.started(server)) is not bool(blips)
+        assert blips or is_cancelled(server)
+
+    @pytest.mark.skipif(not TRIGGERS_ARE_TOLD, reason="this Airflow tells no trigger")
+    @pytest.mark.parametrize(
+        ("state", "reattach", "goes_on"),
+        [
+            ("deferred", True, True),
+            ("deferred", False, True),
+            ("unknown", False, True),
+            ("running", True, True),
+            ("running", False, False),
+            ("queued", True, True),
+            (None, True, True),
+            (None, False, False),
+            ("gone", True, False),
+            ("failed", True, False),
+            ("success", True, False),
+        ],
+    )
+    def test_in_a_triggerer_only_if_the_task_has_ended(
+        self,
+        start: Start,
+        state: str | None,
+        reattach: bool,
+        goes_on: bool,
+        server: LocalPromptLayer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It may also have been cleared, or another triggerer has taken its triggers over."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        ti = FakeTaskInstance()
+        trigger = rebuilt(deferred(start.make("never", reattach=reattach), Store()).trigger)
+        trigger.task_instance = ti
+
+        def states(**of: Any) -> dict[str, Any]:
+            assert of == {
+                "dag_id": ti.dag_id,
+                "task_ids": [ti.task_id],
+                "run_ids": [ti.run_id],
+                "map_index": ti.map_index,
+            }
+            if state == "unknown":
+                raise TimeoutError
+            return {} if state == "gone" else {ti.run_id: {ti.task_id: state}}
+
+        monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
+        monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", True)
+        for policy in ("ASKING_AIRFLOW", "CANCELLING_IN_TRIGGERER"):
+            monkeypatch.setattr(retries, policy, getattr(retries, policy).within(0.5))
+        asyncio.run(trigger.on_kill())
+        assert is_cancelled(server) is not goes_on
+
+    def test_a_signal_handler_reads_no_connection(
+        self, start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow's own lock may be held by what the signal has interrupted."""
+        operator = start.make("never")
+        deferred(operator)
+        monkeypatch.setattr(PromptLayerHook, "get_connection", lambda *_: pytest.fail("would hang"))
+        operator.on_kill()
+        assert is_cancelled(server)
+
+    def test_is_left_alone_when_it_has_ended(self, start: Start, server: LocalPromptLayer) -> None:
+        """Another job may be running on the same sheet by then."""
+        operator = start.make("good", deferrable=False)
+        operator.execute({"ti": FakeTaskInstance(), "run_id": "r"})
+        before = server.count()
+        operator.on_kill()
+        assert server.count() == before
+
+    def test_is_cancelled_by_a_retry_too_and_then_started_anew(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        deferred(start.make("never"), store)
+        second = start.make("never")
+        deferred(second, store)
+        second.on_kill()
+        assert is_cancelled(server)
+        deferred(start.make("never"), store)
+        assert len(start.started(server)) == 2
+
+    def test_may_be_retried_where_somebody_has_cancelled_it(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        def cancel() -> None:
+            server.wait_for(lambda: server.count("GET") > 0, 60)
+            hook = PromptLayerHook()
+            if start is RUN_TABLE:
+                hook.cancel_table_operation(*at("never").values(), *server.operations)
+            else:
+                hook.cancel_scorecard(*at("never").values())
+            hook.close()
+
+        somebody = threading.Thread(target=cancel)
+        somebody.start()
+        ending = start.run(None, "never", timeout=60)
+        somebody.join()
+        assert ending.kind == "failed", ending
+        assert "cancelled" in ending.message
+
+
+class TestOthers:
+    """What the task has not started, or what cannot be cancelled alone."""
+
+    @pytest.mark.parametrize("name", ["table operation", "scorecard calculation"])
+    def test_a_sensor_cancels_nothing(
+        self, name: str, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        kind = KINDS[name]
+        sensor = kind.sensor(task_id="t", **kind.ids(kind.start(server, "never")))
+        trigger = deferred(sensor).trigger
+        in_worker(sensor, trigger)
+        in_triggerer(sensor, trigger)
+        assert not is_cancelled(server)
+        said = log()
+        assert said.count("goes on at PromptLayer") == 1
+        assert said.count("was going on when") == 1
+
+    def test_what_others_calculate(self, server: LocalPromptLayer, log: Callable[[], str]) -> None:
+        RUN_TABLE.begin(server, "never")
+        store = Store()
+        for _ in range(2):  # the second is a retry
+            operator = RUN_TABLE.make("never")
+            trigger = deferred(operator, store).trigger
+            in_worker(operator, trigger)
+            in_triggerer(operator, trigger)
+        assert not is_cancelled(server)
+        assert server.count("DELETE") == 0
+        left = f"calculation of sheet {at('never')['sheet_id']} goes on at PromptLayer"
+        assert log().count(left) == 2
+
+    def test_what_others_calculate_after_another_deferral(self, server: LocalPromptLayer) -> None:
+        RUN_TABLE.begin(server, "never")
+        deferral = deferred(RUN_TABLE.make("never"))
+        event = {"version": 1, "id": at("never")["sheet_id"], "outcome": "ended", "message": ""}
+        resumed = RUN_TABLE.make("never")
+        with pytest.raises(TaskDeferred) as again:  # it has not ended after all
+            resumed.resume_execution(
+                "execute_complete",
+                {**(deferral.kwargs or {}), "event": event},
+                {"ti": FakeTaskInstance()},
+            )
+        in_worker(resumed, None)
+        in_triggerer(None, again.value.trigger)
+        assert not is_cancelled(server)
+
+    def test_a_calculation_that_a_newer_one_followed(
+        self, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        operator = RUN_SCORECARD.make("never")
+        trigger = deferred(operator).trigger
+        RUN_SCORECARD.begin(server, "never")
+        in_worker(operator, trigger)
+        in_triggerer(operator, trigger)
+        assert all(one.cancelled_at is None for one in server.calculations.values())
+        assert log().count("would be cancelled with it") == 2
+
+    @pytest.mark.parametrize("start", [RUN_WORKFLOW, RUN_REPORT], ids=["workflow", "report"])
+    def test_a_job_that_promptlayer_cannot_cancel_goes_on(
+        self, start: Start, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        operator = start.make("never")
+        trigger = deferred(operator).trigger
+        (its_id,) = start.started(server)
+        before = server.count()
+        in_worker(operator, trigger)
+        in_triggerer(operator, trigger)
+        assert server.count() == before
+        said = log()
+        assert said.count(f" {its_id} goes on at PromptLayer, which cannot cancel it") == 1
+        assert f" {its_id} was going on" in said
+        assert said.count("PromptLayer cannot cancel it.") == 1
+
+    def test_a_run_whose_trigger_has_no_state(self, log: Callable[[], str]) -> None:
+        asyncio.run(PromptLayerWorkflowTrigger(workflow_version_execution_id=7).on_kill())
+        assert "Workflow run 7 was going on" in log()

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which try goes back to the job of an earlier one, and which starts another.
+
+test_task_state.py has the records that cannot be read, and the tries that died in between. At this
+server a second passes with each poll: the good and the bad job still run at the first poll and have
+ended at the second.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
+from support.kinds import OUTPUTS, Serve, new_server
+from support.modes import FakeTaskInstance, Store, epoch
+from support.starts import RUN_REPORT, RUN_WORKFLOW, Start, deferred, every_evaluation, every_start
+
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.submission.reattach import (
+    Plan,
+    SubmissionPhase,
+    SubmissionRecord,
+    plan,
+)
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
+
+SLOW = Workflow("Slow", [Node("Answer", "long", duration=6, is_output_node=True)])
+
+
+@pytest.fixture
+def server(serve: Serve) -> LocalPromptLayer:
+    return serve(new_server(SLOW, by_polls=True))
+
+
+class TestReattach:
+    """With a task state store, as on Airflow 3.3 and later."""
+
+    @every_start
+    def test_a_try_after_a_crash_goes_back_to_its_job(
+        self, start: Start, deferrable: bool, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        deferred(start.make(), store)
+        (its_id,) = start.started(server)
+        ending = start.run(store, number=2, deferrable=deferrable)
+        assert ending.kind == "success", ending
+        assert ending.xcoms[start.id_key] == its_id
+        assert server.count("POST") == 1
+        assert store.phase == "delivered"
+
+    @every_start
+    def test_a_try_after_delivery_does_not_run_again(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        first = start.run(store)
+        assert start.run(store, number=2).value == first.value
+        assert server.count("POST") == 1
+
+    @every_evaluation
+    def test_a_verdict_is_asked_for_again_by_a_clear_alone(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
+        """A worker that died after the end leaves a note, and a verdict that stands."""
+        store = Store()
+        for number in (1, 2):
+            assert start.run(store, "bad", number=number).kind == "failed for good"
+        assert len(start.started(server)) == server.count("POST") == 1
+        start.run(store, "bad", number=3, max_tries=3)
+        assert server.count("POST") == 2
+
+    def test_the_score_of_an_earlier_report_is_not_that_of_the_next(self, serve: Serve) -> None:
+        store = Store()
+        server = serve(new_server())
+        low = Reply.of_json({"success": True, "score": {"overall_score": 10.0}})
+        server.script(lambda r: low if r.raw_path.endswith("score") else None)
+        assert RUN_REPORT.run(store, min_score=50).kind == "failed for good"
+        cleared = RUN_REPORT.run(store, min_score=50, number=2, max_tries=3)
+        assert (cleared.kind, cleared.xcoms["promptlayer_score"]) == ("success", 90.0), cleared
+
+    def test_a_failed_run_is_replaced(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        assert RUN_WORKFLOW.run(store, "bad").kind == "failed"
+        ending = RUN_WORKFLOW.run(store, number=2)
+        assert (ending.kind, ending.xcoms["promptlayer_execution_id"]) == ("success", 2)
+        assert server.count("POST") == 2
+
+    def test_a_run_that_failed_counts_by_fail_on(self, server: LocalPromptLayer) -> None:
+        store = Store()
+        RUN_WORKFLOW.run(store, "bad")
+        assert RUN_WORKFLOW.run(store, "bad", number=2, fail_on="never").kind == "success"
+        assert server.count("POST") == 1
+
+    @every_start
+    def test_trouble_while_waiting_may_be_retried_with_a_store_alone(
+        self, start: Start, store: Store | None, server: LocalPromptLayer
+    ) -> None:
+        """Because the next try goes back to the job then."""
+        server.script(Reply(503), method="GET", times=None)
+        ending = start.run(store, max_outage=0.1)
+        assert ending.kind == ("failed for good" if store is None else "failed"), ending
+
+    def test_a_try_that_died_while_sending_starts_nothing(self, server: LocalPromptLayer) -> None:
+        intent = SubmissionRecord(SubmissionPhase.INTENT, epoch(), 1, server.url)
+        ending = RUN_WORKFLOW.run(Store(promptlayer_run=intent.payload()), number=2)
+        assert ending.kind == "failed for good"
+        assert "airflow_run_id='manual__1'" in ending.message
+        assert "airflow_try_number='1'" in ending.message
+        assert server.count() == 0
+
+    @pytest.mark.parametrize(
+        "arguments", [{"workflow_id_or_name": "god"}, {"reattach": False}], ids=["refused", "off"]
+    )
+    def test_leaves_nothing_behind(
+        self, arguments: dict[str, Any], server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        for number in (1, 2):
+            RUN_WORKFLOW.run(store, number=number, **arguments)
+        assert (server.count("POST"), store) == (2, {})
+
+    def test_older_airflow_says_that_it_cannot(
+        self, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        RUN_WORKFLOW.run(None)
+        assert "cannot remember the run across tries" in log()
+
+    def test_a_store_that_cannot_be_read_starts_nothing(self, server: LocalPromptLayer) -> None:
+        class Away(Store):
+            def get(self, *_: Any) -> Any:
+                raise ConnectionError("the API server is away")
+
+        with pytest.raises(ConnectionError):
+            RUN_WORKFLOW.run(Away())
+        assert server.count() == 0
+
+    @pytest.mark.parametrize("is_stored", [False, True])
+    def test_a_store_that_cannot_be_written_before_the_start_stops_no_retry(
+        self, server: LocalPromptLayer, is_stored: bool
+    ) -> None:
+        """The note may be there although Airflow's answer to it was lost."""
+
+        class Blip(Store):
+            is_over = False
+
+            def set(self, key: str, value: Any) -> None:
+                if self.is_over or is_stored:
+                    super().set(key, value)
+                if not self.is_over:
+                    self.is_over = True
+                    raise ConnectionError("the API server is away")
+
+        store = Blip()
+        first = RUN_WORKFLOW.run(store)
+        assert first.kind == "failed"
+        assert "nothing more is started" in first.message
+        assert server.count() == 0
+        assert RUN_WORKFLOW.run(store, number=2).kind == "success"
+
+
+DAYS: tuple[Any, ...] = ({"day": 1, "n": 2}, {"n": 2, "day": 1}, '{"day": 1, "n": 2}')
+
+
+class TestCleared:
+    """A task that is cleared while its run goes on."""
+
+    @staticmethod
+    def leave(store: Store, number: int = 1, **variables: Any) -> None:
+        """Start the slow run, or go back to it, and leave the worker."""
+        arguments: dict[str, Any] = {"workflow_id_or_name": "Slow", "input_variables": variables}
+        ti = FakeTaskInstance(try_number=number, max_tries=2)
+        deferred(RUN_WORKFLOW.make(**arguments), store, ti)
+
+    @pytest.mark.parametrize(
+        ("variables", "runs"),
+        [*((same, 1) for same in (*DAYS, "{'day': 1, 'n': 2}")), ({"day": 2, "n": 2}, 2)],
+        ids=str,
+    )
+    def test_goes_back_to_a_run_of_the_same_input(
+        self, variables: Any, runs: int, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        """Whatever the template engine has made of the input, and in whichever order."""
+        store = Store()
+        self.leave(store, day=1, n=2)
+        ending = RUN_WORKFLOW.run(
+            store,
+            input_variables=variables,
+            number=2,
+            max_tries=3,
+            workflow_id_or_name="Slow",
+        )
+        assert ending.xcoms["promptlayer_execution_id"] == server.count("POST") == runs
+        assert ("started for other arguments is left to itself: 1." in log()) == (runs == 2)
+
+    @pytest.mark.parametrize(("day", "runs"), [(1, 1), (2, 2)])
+    def test_after_a_retry_with_another_input(
+        self, day: int, runs: int, server: LocalPromptLayer
+    ) -> None:
+        """The retry goes back to the run of day 1, which does not make it one of day 2."""
+        store = Store()
+        self.leave(store, day=1)
+        self.leave(store, day=2, number=2)
+        RUN_WORKFLOW.run(
+            store,
+            input_variables={"day": day},
+            number=3,
+            max_tries=3,
+            workflow_id_or_name="Slow",
+        )
+        assert server.count("POST") == runs
+
+    def test_a_refused_start_of_another_input_does_not_forget_the_run(
+        self, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        self.leave(store, day=1)
+        server.script(Reply(422), method="POST")
+        second, third = (
+            RUN_WORKFLOW.run(
+                store,
+                input_variables={"day": day},
+                number=number,
+                max_tries=1 + number,
+                workflow_id_or_name="Slow",
+            )
+            for number, day in ((2, 2), (3, 1))
+        )
+        assert second.kind == "failed for good"
+        assert third.xcoms["promptlayer_execution_id"] == 1
+
+    def test_whose_run_is_gone_starts_another(self, server: LocalPromptLayer) -> None:
+        record = SubmissionRecord(SubmissionPhase.SUBMITTED, epoch(), 1, server.url, 4711)
+        store = Store(promptlayer_run=record.payload())
+        assert RUN_WORKFLOW.run(store).kind == "failed for good"
+        assert RUN_WORKFLOW.run(store, max_tries=3).kind == "success"
+
+    def test_for_whose_run_another_server_answers_starts_nothing(
+        self, server: LocalPromptLayer
+    ) -> None:
+        """PromptLayer has not said that the run is gone: it may be going on."""
+        store = Store()
+        self.leave(store)
+        server.script(Reply(404, "<html>"), method="GET", times=None)
+        slow: dict[str, Any] = {"workflow_id_or_name": "Slow", "input_variables": {}}
+        assert RUN_WORKFLOW.run(store, number=2, max_tries=3, **slow).kind == "failed for good"
+        server.clear_scripts()
+        found = RUN_WORKFLOW.run(store, number=3, max_tries=4, **slow)
+        assert found.kind == "success"
+        assert server.count("POST") == 1
+
+    def test_a_record_without_an_input_is_of_any(self) -> None:
+        record = SubmissionRecord(SubmissionPhase.SUBMITTED, "a", 1, "https://here", 7)
+        assert plan(record, "b", "https://here", "this") is Plan.REATTACH
+
+
+@contextmanager
+def full_xcom(error: type[Exception]) -> Iterator[None]:
+    """Let the push of a run's main output fail."""
+    push = FakeTaskInstance.xcom_push
+
+    def full(self: FakeTaskInstance, key: str, value: Any) -> None:
+        if key == "promptlayer_final_output":
+            raise error("no space is left")
+        push(self, key, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeTaskInstance, "xcom_push", full)
+        yield
+
+
+class TestOutputsThatCouldNotGoOut:
+    """The run has succeeded, and the task has not handed on its outputs."""
+
+    @pytest.mark.parametrize("max_tries", [2, 3], ids=["retry", "clear"])
+    def test_corrected_nodes_come_back_to_the_run(
+        self, max_tries: int, deferrable: bool, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        first = RUN_WORKFLOW.run(store, nodes=["Anwser"], deferrable=deferrable)
+        assert first.kind == "failed for good"
+        assert "has no node 'Anwser'. It has: 'Notes', 'Answer'" in first.message
+        ending = RUN_WORKFLOW.run(
+            store, nodes=["Answer"], number=2, max_tries=max_tries, deferrable=deferrable
+        )
+        assert (ending.value, server.count("POST")) == ({"Answer": "true"}, 1)
+
+    @pytest.mark.parametrize(("max_tries", "runs"), [(2, 1), (3, 2)], ids=["retry", "clear"])
+    def test_a_node_that_the_run_lacks_takes_another_run(
+        self, max_tries: int, runs: int, server: LocalPromptLayer
+    ) -> None:
+        """The workflow may have been mended instead: else the task could never succeed."""
+        store = Store()
+        RUN_WORKFLOW.run(store, nodes=["Summary"])
+        RUN_WORKFLOW.run(store, nodes=["Summary"], number=2, max_tries=max_tries)
+        assert server.count("POST") == runs
+
+    def test_a_clear_after_trouble_with_xcom_comes_back_to_the_run(
+        self, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        with full_xcom(ConnectionError), pytest.raises(ConnectionError):
+            RUN_WORKFLOW.run(store)
+        ending = RUN_WORKFLOW.run(store, number=2, max_tries=3)
+        assert (ending.value, server.count("POST")) == (OUTPUTS, 1)
+
+    @pytest.mark.parametrize("error", [ConnectionError, AirflowException, AirflowNotFoundException])
+    def test_where_nothing_remembers_the_run_no_retry_starts_another(
+        self, error: type[Exception], deferrable: bool, server: LocalPromptLayer
+    ) -> None:
+        """Airflow retries after a plain error of its own too, such as an XCom backend raises."""
+        with full_xcom(error):
+            ending = RUN_WORKFLOW.run(None, deferrable=deferrable)
+        assert (ending.kind, ending.message) == (
+            "failed for good",
+            f"{error.__name__}: no space is left",
+        )
+
+
+class TestExecutionTimeout:
+    """It fails a task from outside, and the retry would start another run."""
+
+    @staticmethod
+    def deadline(counts: bool, allowed: float, store: Store | None = None) -> float:
+        """Return how long after its beginning the task gives up in the triggerer."""
+        ti = FakeTaskInstance()
+        began = datetime.datetime.now(datetime.UTC)
+        ti.start_date = began  # type: ignore[attr-defined]
+        task = RUN_WORKFLOW.make(
+            "never", timeout=10_000.0, execution_timeout=datetime.timedelta(seconds=allowed)
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(version_compat, "EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED", counts)
+            state = deferred(task, store, ti).trigger.state
+        return float(state.deadline) - began.timestamp()
+
+    @pytest.mark.parametrize(
+        ("counts", "allowed", "store", "waits"),
+        [
+            (True, 1000.0, None, 940.0),
+            (True, 80.0, None, 60.0),
+            (False, 1000.0, None, 10_000.0),
+            (True, 1000.0, Store(), 10_000.0),
+        ],
+    )
+    def test_ends_the_wait_earlier_where_it_counts_and_nothing_remembers_the_run(
+        self,
+        counts: bool,
+        allowed: float,
+        store: Store | None,
+        waits: float,
+        server: LocalPromptLayer,
+    ) -> None:
+        assert self.deadline(counts, allowed, store) == pytest.approx(waits, abs=15.0)
+
+    def test_ends_a_wait_in_the_worker_earlier_everywhere(self, server: LocalPromptLayer) -> None:
+        allowed = datetime.timedelta(seconds=0.4)
+        ending = RUN_WORKFLOW.run(None, "never", deferrable=False, execution_timeout=allowed)
+        assert ending.kind == "timeout"

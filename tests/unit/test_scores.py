@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators for scorecards and reports: the gate, what explains it, and what may be retried."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from support.kinds import Fate, Serve, sheet
+from support.modes import Ending, Store
+from support.starts import RUN_REPORT, RUN_SCORECARD, Start
+
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.testing import (
+    Criterion,
+    LocalPromptLayer,
+    Reply,
+    Scorecard,
+    ScoredRow,
+    Table,
+)
+
+
+def with_card(card: Scorecard | None, rows: int = 3) -> LocalPromptLayer:
+    only = sheet("good", scorecard=card, row_count=rows)
+    return LocalPromptLayer(tables=[Table("Table", [only])])
+
+
+def judge(fate: Fate = "good", store: Store | None = None, **arguments: Any) -> Ending:
+    return RUN_SCORECARD.run(store, fate, **arguments)
+
+
+def report(store: Store | None = None, **arguments: Any) -> Ending:
+    return RUN_REPORT.run(store, **arguments)
+
+
+SCORECARD_REFUSALS = [
+    ({"row_indices": [-1]}, "row_indices[0] must be a row number"),
+    ({"step_ids": ["polite"]}, "step_ids[0] must be a UUID"),
+    ({"fail_on_verdict": "bad"}, "fail_on_verdict must be"),
+    ({"fail_on_verdict": ["fail", "bad"]}, "fail_on_verdict must be one of"),
+    ({"min_score": "high"}, "min_score must be a number"),
+    ({"row_indices": [99]}, "Check that the sheet has a scorecard"),
+]
+REPORT_REFUSALS = [
+    ({"report_id": "x"}, "report_id must be a positive integer"),
+    ({"name": " "}, "name must be a text"),
+    ({"min_score": 100.5}, "min_score must be a number from 0 to 100"),
+    ({"min_score": None}, "min_score must be a number, not None"),
+    ({"dataset_id": "x"}, "dataset_id must be a positive integer"),
+    ({"report_id": 4711}, "Check report_id"),
+    ({"refresh_dataset": True}, "Dataset refresh is not allowed"),
+]
+
+
+@pytest.mark.parametrize(
+    ("start", "refusals"),
+    [(RUN_SCORECARD, SCORECARD_REFUSALS), (RUN_REPORT, REPORT_REFUSALS)],
+    ids=["scorecard", "report"],
+)
+def test_bad_input(start: Start, refusals: Any, server: LocalPromptLayer) -> None:
+    for wrong, says in refusals:
+        ending = start.run(**wrong)
+        assert ending.kind == "failed for good", wrong
+        assert says in ending.message
+    assert start.started(server) == {}
+
+
+class TestGate:
+    """The gate of a scorecard."""
+
+    MESSAGE = (
+        "the verdict is 'fail'. Failing criteria: 'Cites a source' (fail, 0.2): 1 of 3 fails. "
+        "Worst rows: row 1 (fail, 0.1): 'Cites a source': The link leads nowhere."
+    )
+
+    def test_names_criteria_and_rows_and_pushes_what_an_alert_wants(
+        self, server: LocalPromptLayer
+    ) -> None:
+        ending = judge("bad")
+        assert ending.kind == "failed for good"
+        assert ending.message.endswith(self.MESSAGE)
+        (calculation_id,) = server.calculations
+        assert ending.xcoms.pop("promptlayer_criterion_summaries")
+        assert ending.xcoms == {
+            "promptlayer_calculation_id": calculation_id,
+            "promptlayer_score": 0.4,
+            "promptlayer_verdict": "fail",
+            "promptlayer_drift_summary": {"delta": 0.1},
+        }
+
+    @pytest.mark.parametrize(
+        ("fate", "gate", "kind"),
+        [
+            ("bad", {"soft_fail": True}, "skipped"),
+            ("bad", {"fail_on_verdict": ()}, "success"),
+            ("bad", {"fail_on_verdict": None}, "failed for good"),  # an XCom that is missing
+            ("bad", {"fail_on_verdict": ["error"]}, "success"),
+            ("bad", {"fail_on_verdict": (), "min_score": 0.4}, "success"),
+            ("bad", {"fail_on_verdict": (), "min_score": "0.41"}, "failed for good"),
+            ("bad", {"fail_on_verdict": (), "min_score": None}, "failed for good"),
+            ("good", {"fail_on_verdict": "pass"}, "failed for good"),
+            ("good", {"min_score": 0.9}, "success"),
+        ],
+        ids=str,
+    )
+    def test_gate(
+        self, server: LocalPromptLayer, fate: Fate, gate: dict[str, Any], kind: str
+    ) -> None:
+        assert judge(fate, **gate).kind == kind
+
+    def test_a_low_score_names_rows_whatever_their_verdict(self, server: LocalPromptLayer) -> None:
+        message = judge(min_score=0.95).message
+        assert "the score 0.9 is below min_score=0.95" in message
+        assert "row 2 (pass, 0.9)" in message
+
+    @pytest.mark.parametrize(
+        ("path", "status", "kept"),
+        [
+            ("/scorecard", 503, ["'Cites a source' (fail"]),
+            ("/scorecard/rows", 503, ["'Cites a source' (fail"]),
+            ("/scorecard/rows/1", 503, ["'Cites a source' (fail", "row 1 (fail, 0.1)"]),
+            ("/scorecard/rows/1", 404, ["'Cites a source' (fail", "row 1 (fail, 0.1)"]),
+        ],
+    )
+    def test_trouble_in_explaining_changes_no_verdict(
+        self,
+        server: LocalPromptLayer,
+        path: str,
+        status: int,
+        kept: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(retries, "EXPLAINING", retries.EXPLAINING.within(0.1))
+
+        def fault(request: Any) -> Reply | None:
+            return Reply(status) if request.raw_path.partition("?")[0].endswith(path) else None
+
+        server.script(fault, times=None)
+        ending = judge("bad")
+        assert ending.kind == "failed for good"
+        for part in ("the verdict is 'fail'", *kept, "There is more to know", f"HTTP {status}"):
+            assert part in ending.message
+        assert ending.xcoms["promptlayer_score"] == 0.4
+
+    def test_a_blip_in_explaining_loses_nothing(self, server: LocalPromptLayer) -> None:
+        hits: list[str] = []
+
+        def fault(request: Any) -> Reply | None:
+            if "/scorecard/calculations/" in request.raw_path or request.method != "GET":
+                return None
+            hits.append(request.raw_path)
+            return Reply(503) if hits.count(request.raw_path) == 1 else None
+
+        server.script(fault, times=None)
+        assert judge("bad").message.endswith(self.MESSAGE)
+
+    @pytest.mark.parametrize(
+        ("card", "kind", "says", "starts"),
+        [
+            # What did not come to an end may be retried.
+            (
+                Scorecard("Q", status="failed", error_summary="No model.", score=None),
+                "failed",
+                "PromptLayer says: No model",
+                2,
+            ),
+            # A calculation of an unknown status may still be running.
+            (Scorecard("Q", status="QUEUED", score=None), "failed for good", "'QUEUED'", 1),
+            # A calculation without a verdict neither passes nor is retried.
+            (Scorecard("Q", verdict=None), "failed for good", "gave no verdict", 1),
+        ],
+        ids=["failed", "of an unknown status", "without a verdict"],
+    )
+    def test_a_calculation_that_does_not_complete(
+        self, card: Scorecard, kind: str, says: str, starts: int, serve: Serve
+    ) -> None:
+        server, store = serve(with_card(card)), Store()
+        for number in (1, 2):
+            ending = judge(store=store, number=number)
+            assert ending.kind == kind, ending
+            assert says in ending.message
+        assert server.count("POST") == starts
+
+    def test_clearing_asks_for_another_verdict_also_after_trouble(
+        self, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        assert judge("bad", store).kind == "failed for good"
+        server.script(Reply(503, headers={"Retry-After": "0"}), method="POST", times=None)
+        ending = judge("bad", store, number=2, max_tries=3, max_outage=0.2)
+        assert ending.kind == "failed"
+        server.clear_scripts()
+        judge("bad", store, number=3, max_tries=3)
+        assert len(server.calculations) == 2
+
+    def test_a_sheet_without_scorecard(self, serve: Serve) -> None:
+        serve(with_card(None))
+        ending = judge()
+        assert ending.kind == "failed for good"
+        assert "Scorecard is not configured" in ending.message
+        assert "set one up" in ending.message
+
+    def test_foreign_text_cannot_forge_lines(self, serve: Serve) -> None:
+        nasty = "a\n[2026-01-01] INFO - all good \x1b[31m\u202e{{ 1 }}" + "x" * 5000
+        card = Scorecard(
+            nasty,
+            [Criterion(nasty, verdict="fail", error_summary=nasty)],
+            [ScoredRow("fail", 0.0, error_summary=nasty, reasons={nasty: nasty})],
+            verdict="fail",
+            error_summary=nasty,
+            drift_summary={nasty: "\x00", "n": math.pi},
+        )
+        serve(with_card(card))
+        ending = judge()
+        assert ending.kind == "failed for good"
+        assert ending.message.isprintable()
+        assert len(ending.message) < 4000
+        assert "\x00" not in json.dumps(ending.xcoms["promptlayer_drift_summary"])
+
+
+class TestManyRows:
+    """The rows come page by page."""
+
+    @pytest.fixture
+    def server(self, serve: Serve) -> LocalPromptLayer:
+        rows = [
+            ScoredRow("fail" if row % 2 else "pass", 1 - row / 1000, error_summary=f"e{row}")
+            for row in range(450)
+        ]
+        rows[3] = ScoredRow("error", None, error_summary="no answer")
+        return serve(with_card(Scorecard("Q", [], rows, verdict="fail", score=0.5), rows=450))
+
+    def test_the_worst_of_all_pages_are_named(self, server: LocalPromptLayer) -> None:
+        worst = judge().message.partition("Worst rows: ")[2]
+        assert worst == (
+            "row 3 (error): no answer; row 449 (fail, 0.551): e449; row 447 (fail, 0.553): e447; "
+            "row 445 (fail, 0.555): e445; row 443 (fail, 0.557): e443."
+        )
+        polls, cards, rows = 1, 1, 5
+        assert server.count("GET") - polls - cards - rows == 1 + 3  # pages of errors, of failures
+
+    def test_pages_that_cannot_be_had(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retries, "EXPLAINING", retries.EXPLAINING.within(0.1))
+        server.script(lambda request: Reply(500) if "cursor" in request.query else None, times=None)
+        message = judge().message
+        assert "row 3 (error)" in message
+        assert "There is more to know" in message
+
+
+class TestReport:
+    """Running a legacy pipeline."""
+
+    def test_score_and_counts(self, server: LocalPromptLayer) -> None:
+        ending = report(min_score=90)
+        assert ending.kind == "success", ending
+        assert ending.xcoms["promptlayer_score"] == ending.value["score"] == 90.0
+        assert (ending.value["completed_count"], ending.value["failed_count"]) == (4, 0)
+
+    def test_below_the_score(self, server: LocalPromptLayer) -> None:
+        ending = report(Store(), min_score=90.5)
+        assert ending.kind == "failed for good"
+        assert "the score 90 is below min_score=90.5" in ending.message
+        assert "'Is polite' 90" in ending.message
+        assert ending.xcoms["promptlayer_score"] == 90.0
+
+    def test_an_unknown_status_is_neither_retried_nor_scored(
+        self, server: LocalPromptLayer
+    ) -> None:
+        body = {"success": True, "status": "EXPLODED", "report": {}, "stats": {"status_counts": {}}}
+        server.script(Reply.of_json(body), method="GET", times=None)
+        ending = report(Store(), min_score=1)
+        assert ending.kind == "failed for good", ending
+        assert server.count("POST", "/reports") == 1
+        assert "it ended as 'EXPLODED'" in ending.message
+
+    def test_a_401_may_be_about_the_data_and_not_the_key(self, server: LocalPromptLayer) -> None:
+        """So no retry asks again, and the message sends no reader to look for another key."""
+        said = {"success": False, "message": "No requests found for the given criteria"}
+        server.script(Reply.of_json(said, 401), method="POST", times=None)
+        ending = report(Store())
+        assert ending.kind == "failed for good", ending
+        assert "No requests found for the given criteria. Check the dataset" in ending.message
+        assert "key" not in ending.message
+        assert server.count("POST") == 1
+
+    def test_a_report_that_a_run_has_made_cannot_be_run(self, server: LocalPromptLayer) -> None:
+        ending = report(report_id=server.start_report(1, "r"))
+        assert ending.kind == "failed for good"
+        assert "Only an evaluation pipeline can be run" in ending.message

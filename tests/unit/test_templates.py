@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators and sensors in a DAG: templates, mapping, default arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowException
+from support.kinds import SHEETS, TABLE
+from support.modes import FakeTaskInstance
+from support.starts import RUN_REPORT, RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, STARTS, Start, at
+
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerRunReportOperator,
+    PromptLayerRunScorecardOperator,
+    PromptLayerRunTableOperator,
+    PromptLayerRunWorkflowOperator,
+    PromptLayerWorkflowResultsOperator,
+)
+from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerTableOperationSensor
+from airflow_provider_promptlayer.testing import LocalPromptLayer
+
+every_engine = pytest.mark.parametrize("native", [False, True])
+
+
+@every_engine
+def test_what_a_user_would_template_keeps_its_type(native: bool) -> None:
+    with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
+        run = PromptLayerRunWorkflowOperator(
+            task_id="run",
+            workflow_id_or_name="{{ name }}",
+            input_variables={"n": "{{ number }}", "deep": [{"x": "{{ name }}"}]},
+            metadata={"m": "{{ name }}"},
+            workflow_label_name="{{ name }}",
+            workflow_version_number="{{ number }}",
+            nodes=["{{ name }}"],
+            promptlayer_conn_id="{{ name }}",
+        )
+        fetch = PromptLayerWorkflowResultsOperator(
+            task_id="fetch", workflow_version_execution_id="{{ number }}"
+        )
+        sensor = PromptLayerTableOperationSensor(
+            task_id="sensor",
+            table_id="{{ name }}",
+            sheet_id="{{ name }}",
+            operation_id="{{ number }}",
+        )
+    context: Any = {"name": "tea", "number": 7}
+    for task in (run, fetch, sensor):
+        task.render_template_fields(context, dag.get_template_env())
+    number = 7 if native else "7"
+    assert run.workflow_id_or_name == "tea"
+    assert run.input_variables == {"n": number, "deep": [{"x": "tea"}]}
+    assert run.metadata == {"m": "tea"}
+    assert run.workflow_label_name == "tea"
+    assert run.workflow_version_number == number
+    assert run.nodes == ["tea"]
+    assert run.promptlayer_conn_id == "tea"
+    assert fetch.workflow_version_execution_id == number
+    assert (sensor.table_id, sensor.sheet_id, sensor.operation_id) == ("tea", "tea", number)
+
+
+@every_engine
+def test_evaluations_take_what_a_template_renders(native: bool, server: LocalPromptLayer) -> None:
+    how: dict[str, Any] = {"deferrable": False, "poke_interval": 0.02}
+    sheet: dict[str, Any] = {"table_id": "{{ table }}", "sheet_id": "{{ sheet }}"}
+    with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
+        table = PromptLayerRunTableOperator(
+            task_id="table",
+            **sheet,
+            row_ids="{{ rows }}",
+            column_ids=["{{ column }}"],
+            statuses="{{ statuses }}" if native else "{{ statuses | tojson }}",
+            **how,
+        )
+        card = PromptLayerRunScorecardOperator(
+            task_id="card",
+            **sheet,
+            row_indices="{{ rows }}",
+            fail_on_verdict="{{ verdicts }}" if native else "{{ verdicts | tojson }}",
+            min_score="{{ score }}",
+            **how,
+        )
+        report = PromptLayerRunReportOperator(
+            task_id="report",
+            report_id="{{ number }}",
+            name="{{ ds_nodash }}",
+            min_score="{{ score }}",
+            **how,
+        )
+    context: Any = {
+        "table": TABLE.id,
+        "sheet": SHEETS["good"].id,
+        "rows": [0, 2],
+        "column": SHEETS["good"].columns[1].id,
+        "statuses": ["STALE", "FAILED"],
+        "verdicts": ["fail"],
+        "score": 0.5,
+        "number": 1,
+        "ds_nodash": "20260101",
+        "ti": FakeTaskInstance(),
+    }
+    for task in (table, card, report):
+        task.render_template_fields(context, dag.get_template_env())
+    assert table.execute(context)["cell_count"] == 2
+    assert card.execute(context)["verdict"] == "pass"
+    assert report.execute(context)["score"] == 90.0
+    (made,) = server.reports.values()
+    assert made.name == "20260101"
+
+
+class TestMissingScore:
+    """A score that turns out to be None opens no gate."""
+
+    @every_engine
+    @pytest.mark.parametrize("start", [RUN_SCORECARD, RUN_REPORT], ids=["scorecard", "report"])
+    def test_rendered(self, start: Start, native: bool, server: LocalPromptLayer) -> None:
+        with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
+            task = start.make(min_score="{{ needed }}")
+        context: Any = {"needed": None, "ti": FakeTaskInstance()}
+        task.render_template_fields(context, dag.get_template_env())
+        with pytest.raises(AirflowException, match="min_score must be a number"):
+            task.execute(context)
+        assert server.count() == 0
+
+    def test_mapped(self, server: LocalPromptLayer) -> None:
+        with DAG(dag_id="d", schedule=None):
+            mapped = PromptLayerRunScorecardOperator.partial(
+                task_id="t", **at("bad"), fail_on_verdict=()
+            ).expand(min_score=[0.9, None])
+        context: Any = {"ti": FakeTaskInstance()}
+        with pytest.raises(AirflowException, match="min_score must be a number"):
+            mapped.unmap({"min_score": None}).execute(context)
+        assert server.count() == 0
+
+
+def test_partial_and_default_args() -> None:
+    defaults = {
+        "retries": 3,
+        "promptlayer_conn_id": "other",
+        "fail_on": "never",
+        "min_score": 0.5,
+    }
+    with DAG(dag_id="d", schedule=None, default_args=defaults):
+        mapped = PromptLayerRunTableOperator.partial(
+            task_id="mapped", table_id=TABLE.id, confirm_large=True
+        ).expand(sheet_id=[one.id for one in SHEETS.values()])
+        plain = PromptLayerRunScorecardOperator(
+            task_id="plain", table_id=TABLE.id, sheet_id=mapped.output
+        )
+    assert mapped.operator_class is PromptLayerRunTableOperator
+    assert mapped.partial_kwargs["confirm_large"] is True
+    assert plain.promptlayer_conn_id == "other"
+    assert plain.retries == 3
+    assert plain.min_score == 0.5
+
+
+class TestAtParseTime:
+    def test_gates_that_come_from_a_template_are_not_refused(self) -> None:
+        with DAG(dag_id="d", schedule=None):
+            first = PromptLayerRunTableOperator(task_id="a", **at("good"))
+            PromptLayerRunScorecardOperator(
+                task_id="b", **at("good"), fail_on_verdict=first.output, min_score="{{ x }}"
+            )
+
+    @pytest.mark.parametrize(
+        ("start", "known"),
+        [
+            (RUN_WORKFLOW, "'no_output', 'any_node', 'never'"),
+            (RUN_TABLE, "'any_cell', 'all_cells', 'never'"),
+            (RUN_REPORT, "'any_cell', 'all_cells', 'never'"),
+        ],
+        ids=["workflow", "table", "report"],
+    )
+    def test_an_unknown_fail_on_is_refused(self, start: Start, known: str) -> None:
+        with pytest.raises(PromptLayerInvalidInputError, match=known):
+            start.make(fail_on="always")
+
+    @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+    def test_mode_reschedule_is_refused_where_it_would_start_again(self, start: Start) -> None:
+        with pytest.raises(PromptLayerInvalidInputError, match="start a run at each poll"):
+            start.make(mode="reschedule", deferrable=False)
+        start.make(mode="reschedule")
