@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The blocking transport, over requests.
 
-``timeout`` bounds the whole exchange. requests has limits for the connect and for each read
-only, so a server that drips its answer byte by byte, or a name server that does not answer, would
-hold a worker for ever. The exchange therefore runs in a thread of its own, whose connection is
-cut at the deadline.
+``timeout`` bounds the whole exchange. requests bounds the connect and each read alone, so a server
+that drips its answer byte by byte, or a name server that does not answer, would hold a worker for
+ever. The exchange therefore runs in a thread of its own, whose connection is aborted at the
+deadline.
 """
 
 from __future__ import annotations
@@ -15,54 +15,54 @@ import threading
 from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from airflow_provider_promptlayer.api.errors import PromptLayerUnreachableError
 from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.transport.head import StrictHTTPResponse
 from airflow_provider_promptlayer.transport.redaction import (
     API_KEY_HEADER,
     CHUNK,
     Body,
-    Secrets,
-    UnreadableBodyError,
+    Redactor,
     headers_for,
+    unreachable,
 )
 from airflow_provider_promptlayer.transport.settings import Settings
 from airflow_provider_promptlayer.transport.tls import (
     Proxy,
     ca_bundle,
-    check_ca_bundle,
-    explain_tls,
     proxy_for,
+    ssl_context,
 )
 from airflow_provider_promptlayer.transport.urls import is_below
 
+_ABORT_SECONDS: Final = 1.0
+"""For a thread to notice that its connection was aborted; a look-up of a name has none."""
 
-class Line:
-    """What is known of the newest connection of a session.
 
-    ``is_made`` is True once a connection was ready to carry a request: after the TLS handshake
-    and a proxy's consent.
+class AbortableConnection:
+    """The newest connection of a session, which another thread can abort.
+
+    ``is_ready`` is True once a connection could carry a request: after the TLS handshake and a
+    proxy's consent.
     """
 
     def __init__(self) -> None:
-        self.is_made = False
-        self._is_cut = False
+        self.is_ready = False
+        self._is_aborted = False
         self._lock = threading.Lock()
         self._handle: socket.socket | None = None
 
     def opened(self, connection: socket.socket) -> None:
         """Note a new TCP connection.
 
-        :raises ConnectionAbortedError: if the line was cut before there was one.
+        :raises ConnectionAbortedError: after :meth:`abort`.
         """
         with self._lock:
             self._check()
@@ -70,49 +70,48 @@ class Line:
             # A second handle of the same connection: TLS takes the first one away.
             self._handle = connection.dup()
 
-    def made(self) -> None:
+    def ready(self) -> None:
         """Note that a request may be sent from now on.
 
-        :raises ConnectionAbortedError: if the line was cut: whoever cut it was told that nothing
-            had been sent, and that has to stay true.
+        :raises ConnectionAbortedError: after :meth:`abort`, whose caller was told that nothing had
+            been sent: that has to stay true.
         """
         with self._lock:
             self._check()
-            self.is_made = True
+            self.is_ready = True
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End whatever is being read or written, in whichever thread, for good."""
         with self._lock:
-            self._is_cut = True
+            self._is_aborted = True
             if self._handle is not None:
-                with suppress(OSError):  # the other side may have been quicker
+                with suppress(OSError):  # the other side may have closed the connection first
                     self._handle.shutdown(socket.SHUT_RDWR)
 
-    def _check(self) -> None:
-        if self._is_cut:
-            raise ConnectionAbortedError("given up")
-
-    def __del__(self) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Give the handle back."""
+        """Close the handle."""
         if self._handle is not None:
             self._handle.close()
             self._handle = None
 
+    def _check(self) -> None:
+        if self._is_aborted:
+            raise ConnectionAbortedError("given up")
 
-class CuttableAdapter(HTTPAdapter):
-    """Opens connections that report to a :class:`Line`. Never sends anything twice.
+    __del__ = close
 
-    :param proxy: whose credentials its requests carry, where they go through it.
+
+class _Adapter(HTTPAdapter):
+    """Opens connections that an :class:`AbortableConnection` knows. Never sends anything twice.
+
+    :param proxy: whose credentials go with the requests that it forwards.
     """
 
-    def __init__(self, line: Line, proxy: Proxy | None) -> None:
+    def __init__(self, connection: AbortableConnection, proxy: Proxy | None) -> None:
         self._proxy = proxy
         self._pools = {
-            "http": _reporting(HTTPConnectionPool, line),
-            "https": _reporting(HTTPSConnectionPool, line),
+            "http": _abortable(HTTPConnectionPool, connection),
+            "https": _abortable(HTTPSConnectionPool, connection),
         }
         super().__init__(max_retries=0)
 
@@ -135,14 +134,16 @@ class CuttableAdapter(HTTPAdapter):
         return headers
 
 
-def _reporting(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectionPool]:
+def _abortable(
+    pool: type[HTTPConnectionPool], abortable: AbortableConnection
+) -> type[HTTPConnectionPool]:
     class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]  # a class made here
         response_class = StrictHTTPResponse
 
         def _new_conn(self) -> socket.socket:
             connection: socket.socket = super()._new_conn()
             try:
-                line.opened(connection)
+                abortable.opened(connection)
             except OSError:
                 connection.close()
                 raise
@@ -157,7 +158,7 @@ def _reporting(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectio
         def connect(self) -> None:
             super().connect()
             try:
-                line.made()
+                abortable.ready()
             except OSError:
                 self.close()
                 raise
@@ -174,11 +175,6 @@ def _reporting(pool: type[HTTPConnectionPool], line: Line) -> type[HTTPConnectio
     return Pool
 
 
-_CUT_SECONDS = (
-    1.0  # for a thread to notice that its connection was cut; a name server is no connection
-)
-
-
 class PromptLayerSession(requests.Session):
     """A session that sends the API key to PromptLayer alone.
 
@@ -190,167 +186,30 @@ class PromptLayerSession(requests.Session):
         super().__init__()
         self._base_url = settings.base_url
         proxy = proxy_for(settings)
-        self.secrets = Secrets(settings, proxy)
-        self.trust_env = False  # proxies and CA bundle of the environment are read in .tls
-        check_ca_bundle(settings)
+        self.redactor = Redactor(settings, proxy)
+        self.trust_env = False  # .tls reads the environment's proxies and CA bundle
+        ssl_context(settings)  # refuses a CA file that cannot be used, before anything is sent
         self.verify = ca_bundle(settings) or False
         self.proxies = {"http": proxy.url, "https": proxy.url} if proxy else {}
         self.auth = _KeyFor(settings)
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self.line = Line()
-        self.mount("https://", CuttableAdapter(self.line, proxy))
-        self.mount("http://", CuttableAdapter(self.line, proxy))
+        self.connection = AbortableConnection()
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, _Adapter(self.connection, proxy))
 
     def close(self) -> None:
         """Close the connections."""
         super().close()
-        self.line.close()
+        self.connection.close()
 
     def rebuild_auth(
         self, prepared_request: requests.PreparedRequest, response: requests.Response
     ) -> None:
         """Drop the key from a request that follows a redirect to elsewhere."""
         super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]  # stubs
-        # Not should_strip_auth(), for which all that is on one host is one place.
+        # should_strip_auth() would take any path of the same host for the same place.
         if not is_below(prepared_request.url or "", self._base_url):
             prepared_request.headers.pop(API_KEY_HEADER, None)
-
-
-class _LookSession(PromptLayerSession):
-    """A session that follows no redirect."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return None: else requests works out the target, and reads the whole body before."""
-
-
-class BlockingTransport:
-    """Sends requests over kept-alive connections; several threads may share it.
-
-    Each request has a session, and with it a connection, to itself: what cuts one exchange, or
-    waits for its answer, has nothing to do with another thread's.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._lock = threading.RLock()  # a signal handler may interrupt who holds it
-        self._idle: list[PromptLayerSession] = []
-        self._closings = 0
-
-    def send(self, request: Request) -> Response:
-        """Return the whole answer, whatever its status.
-
-        :raises PromptLayerUnreachableError: if there is none within the settings' ``timeout``.
-        :raises PromptLayerAnswerTooLargeError: if it is too large.
-        """
-        with self._lock:
-            closings = self._closings
-            session = self._idle.pop() if self._idle else None
-        if session is not None and request.method != "GET":
-            # Never over a kept connection: it may be dead, and then it is unknown whether the
-            # request arrived.
-            session.close()
-            session = None
-        if session is None:
-            session = _LookSession(self.settings)
-        try:
-            response = _Exchange(session, self.settings, request).result()
-        except BaseException:  # also what a signal raises: the exchange may still be under way
-            session.line.cut()
-            session.close()
-            raise
-        with self._lock:
-            if closings == self._closings:
-                self._idle.append(session)
-                return response
-        session.close()
-        return response
-
-    def close(self) -> None:
-        """Close the connections, those in use after their answers. It can be used again."""
-        with self._lock:
-            self._closings += 1
-            idle, self._idle = self._idle, []
-        for session in idle:
-            session.close()
-
-
-class _Exchange:
-    """One request and its answer, in a thread whose connection can be cut."""
-
-    def __init__(self, session: PromptLayerSession, settings: Settings, request: Request) -> None:
-        self._session = session
-        self._settings = settings
-        self._request = request
-        self._outcome: SimpleQueue[Response | BaseException] = SimpleQueue()
-
-    def result(self) -> Response:
-        thread = threading.Thread(target=self._run, name="promptlayer-request", daemon=True)
-        thread.start()
-        try:
-            outcome = self._outcome.get(timeout=self._settings.timeout)
-        except Empty:
-            self._session.line.cut()
-            thread.join(_CUT_SECONDS)
-            raise self._unreachable(
-                f"no whole answer within {in_words(self._settings.timeout)}"
-            ) from None
-        thread.join()
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    def _run(self) -> None:
-        try:
-            self._outcome.put(self._exchange())
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-            self._outcome.put(error)
-
-    def _exchange(self) -> Response:
-        try:
-            with self._session.request(
-                self._request.method,
-                self._settings.base_url + self._request.path,
-                data=self._request.body,
-                headers={
-                    **headers_for(self._request, self._settings),
-                    "Accept-Encoding": "gzip, deflate",  # what Body decompresses
-                },
-                timeout=self._settings.timeout,
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                if answer.status_code < 200:  # 101: the other interim ones are passed over
-                    raise self._unreachable(f"an interim answer (HTTP {answer.status_code})")
-                body = Body(
-                    self._request,
-                    self._session.secrets,
-                    answer.headers.get("Content-Encoding", ""),
-                )
-                for chunk in answer.raw.stream(CHUNK, decode_content=False):
-                    body.add(chunk)
-                return Response(
-                    status=answer.status_code,
-                    headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=body.whole(),
-                    redactions=body.redactions,
-                )
-        except requests.Timeout:
-            raise self._unreachable(
-                f"no whole answer within {in_words(self._settings.timeout)}"
-            ) from None
-        except UnreadableBodyError as error:
-            raise self._unreachable(str(error)) from None
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            # requests' own errors are OSErrors; a host that IDNA refuses is a ValueError, and so is
-            # what http.client makes of an answer that is no HTTP.
-            raise self._unreachable(_reason(error, self._session.secrets)) from None
-
-    def _unreachable(self, reason: str) -> PromptLayerUnreachableError:
-        return PromptLayerUnreachableError(
-            f"Could not {self._request.purpose}: {explain_tls(reason)} "
-            f"({self._settings.base_url}).",
-            arrived=self._session.line.is_made,
-        )
 
 
 class _KeyFor(requests.auth.AuthBase):
@@ -365,16 +224,128 @@ class _KeyFor(requests.auth.AuthBase):
         return request
 
 
-def _reason(error: BaseException, secrets: Secrets) -> str:
-    """Return the innermost cause in words: the outer ones repeat it with memory addresses.
+class _SessionWithoutRedirects(PromptLayerSession):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: else requests works out the target, and reads the whole body before."""
 
-    Without secrets: http.client quotes what it cannot read, and that may be the request.
+
+class BlockingTransport:
+    """Sends requests over kept-alive connections; several threads may share it.
+
+    Each request has a session, and with it a connection, to itself. So a thread that aborts an
+    exchange, or waits for an answer, does not affect another thread's.
     """
-    for cause in reversed(_causes(error)):
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
+        self._idle: list[PromptLayerSession] = []
+        self._closings = 0
+
+    def send(self, request: Request) -> Response:
+        """Return the whole answer, whatever its status.
+
+        :raises PromptLayerUnreachableError: if there is no whole answer within the settings'
+            ``timeout``.
+        :raises PromptLayerAnswerTooLargeError: if the answer is too large.
+        """
+        with self._lock:
+            closings = self._closings
+            session = self._idle.pop() if self._idle else None
+        if session is not None and request.method != "GET":
+            # A kept connection may be dead, and hide whether the request arrived.
+            session.close()
+            session = None
+        if session is None:
+            session = _SessionWithoutRedirects(self.settings)
+        try:
+            response = self._exchange(session, request)
+        except BaseException:  # also what a signal handler raises while the exchange is under way
+            session.connection.abort()
+            session.close()
+            raise
+        with self._lock:
+            if closings == self._closings:
+                self._idle.append(session)
+                return response
+        session.close()
+        return response
+
+    def _exchange(self, session: PromptLayerSession, request: Request) -> Response:
+        """Send in a thread, and abort its connection when the time is up."""
+        outcome: SimpleQueue[Response | BaseException] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                outcome.put(_send(session, self.settings, request))
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                outcome.put(error)
+
+        thread = threading.Thread(target=run, name="promptlayer-request", daemon=True)
+        thread.start()
+        try:
+            result = outcome.get(timeout=self.settings.timeout)
+        except Empty:
+            session.connection.abort()
+            thread.join(_ABORT_SECONDS)
+            arrived = session.connection.is_ready
+            raise unreachable(request, self.settings, None, arrived=arrived) from None
+        thread.join()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def close(self) -> None:
+        """Close the connections, those in use after their answers. More may be sent after that."""
+        with self._lock:
+            self._closings += 1
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+
+def _send(session: PromptLayerSession, settings: Settings, request: Request) -> Response:
+    try:
+        with session.request(
+            request.method,
+            settings.base_url + request.path,
+            data=request.body,
+            headers={
+                **headers_for(request, settings),
+                "Accept-Encoding": "gzip, deflate",  # what Body decompresses
+            },
+            timeout=settings.timeout,
+            allow_redirects=False,
+            stream=True,
+        ) as answer:
+            if answer.status_code < 200:  # 101: StrictHTTPResponse skips other interim answers
+                raise OSError(f"an interim answer (HTTP {answer.status_code})")
+            body = Body(request, session.redactor, answer.headers.get("Content-Encoding", ""))
+            for chunk in answer.raw.stream(CHUNK, decode_content=False):
+                body.add(chunk)
+            return Response(
+                status=answer.status_code,
+                headers={name.lower(): value for name, value in answer.headers.items()},
+                body=body.whole(),
+                redactions=body.redactions,
+            )
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        # requests' own errors are OSErrors. A ValueError comes from IDNA, which refuses a host, or
+        # from http.client, which cannot read the answer.
+        reason = None if isinstance(error, requests.Timeout) else _reason(error, session)
+        raise unreachable(request, settings, reason, arrived=session.connection.is_ready) from None
+
+
+def _reason(error: BaseException, session: PromptLayerSession) -> str:
+    """Return the innermost cause in words, as the outer ones repeat it with memory addresses.
+
+    Redacted: http.client quotes what it cannot read, and that may quote the request.
+    """
+    said = f"{type(error).__name__}: {error}"
+    for cause in _causes(error):
         if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
             said = cause.strerror or str(cause) or type(cause).__name__
-            return one_line(secrets.redact(said))
-    return one_line(secrets.redact(f"{type(error).__name__}: {error}"))
+    return one_line(session.redactor.redact(said))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The head of an answer: what both transports take, and what neither does.
+"""The head of an answer: both transports take the same ones.
 
 http.client gives up on a 103 Early Hints and on the 101st header line, and guesses where aiohttp
 refuses: at a header without a colon it drops all that follow, the length of the body among them.
-What one transport reads and the other does not is a started run that only one of them knows of.
+A run whose answer one transport can read and the other cannot is known to one of them alone.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from io import BytesIO
 from typing import Any, Final
 
 MAX_LINES: Final = 1_000
-"""Header lines that an answer may have."""
+"""The most header lines that an answer may have."""
 
 MAX_VALUE: Final = 65_536
-"""Bytes that the name, and the value, of one header may have."""
+"""The most bytes that a header's name, or its value, may have."""
 
 MAX_HEAD: Final = 1024 * 1024
-"""Bytes that all header lines may have together."""
+"""The most bytes that all header lines together may have."""
 
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FRAMING: Final = ("connection", "content-length", "keep-alive", "transfer-encoding")
-"""What says where the body ends, and whether the connection stays open."""
+"""The headers that tell where the body ends, and whether the connection stays open."""
 
 
 class UnreadableHeadError(OSError):
@@ -37,7 +37,7 @@ class UnreadableHeadError(OSError):
 
 
 def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse what is too much, or that some parser may read otherwise.
+    """Refuse headers that are too large, or that parsers read in different ways.
 
     :raises UnreadableHeadError: naming the problem.
     """
@@ -64,14 +64,14 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 class StrictHTTPResponse(HTTPResponse):
-    """An answer whose head is read by the rules of this module."""
+    """An answer whose head is read by the rules of this module, for http.client."""
 
     fp: Any
     headers: HTTPMessage | None  # type: ignore[assignment]  # None until begin() has read them
     _read_status: Callable[[], tuple[str, int, str]]
 
     def begin(self) -> None:
-        """Read the head of the answer, after those of all interim ones."""
+        """Read the head of the answer, and skip those of interim answers before it."""
         if self.headers is not None:
             return
         while True:
@@ -90,7 +90,7 @@ class StrictHTTPResponse(HTTPResponse):
             message[name.decode()] = value.decode("latin-1")
         framing = "".join(f"{name}: {message[name]}\r\n" for name in _FRAMING if name in message)
         head = f"{version} {status} {reason.strip()}\r\n{framing}\r\n"
-        # The base class works out from these few lines where the body ends.
+        # From these lines the base class works out where the body ends.
         answer, self.fp = self.fp, BytesIO(head.encode("latin-1"))
         try:
             super().begin()
@@ -111,7 +111,7 @@ class StrictHTTPResponse(HTTPResponse):
             line = line.removesuffix(b"\n").removesuffix(b"\r")
             if not line:
                 return headers
-            if line[:1] in (b" ", b"\t") and headers:  # goes on with the line before
+            if line[:1] in (b" ", b"\t") and headers:  # continues the line before
                 name, value = headers.pop()
                 headers.append((name, value + b" " + line.strip(b" \t")))
                 continue

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An Airflow connection of type ``promptlayer``, read into settings.
 
-The only place that knows how the fields of a connection are to be understood. Reads ``extra``
-as text, because Airflow's ``extra_dejson`` makes a synchronous call that a trigger must not make.
+The only place that knows what the fields of a connection mean.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeGuard
+from typing import Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
 from airflow_provider_promptlayer.api.errors import PromptLayerConfigurationError
@@ -23,36 +22,19 @@ DEFAULT_TIMEOUT: Final = 30.0
 """Seconds that a single request may take, where the connection does not say."""
 
 MAX_TIMEOUT: Final = 24 * 3600.0
-"""Seconds that ``timeout`` may be at most: operating systems do not take any number."""
+"""The longest ``timeout`` in seconds: operating systems do not take any number."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TRUE = {"true", "1", "yes", "on"}
 _FALSE = {"false", "0", "no", "off"}
 
 
-class ConnectionFields(Protocol):
-    """What is read of an Airflow connection (Airflow 2 and 3 have different classes)."""
-
-    @property
-    def conn_id(self) -> Any: ...  # noqa: D102
-    @property
-    def host(self) -> Any: ...  # noqa: D102
-    @property
-    def port(self) -> Any: ...  # noqa: D102
-    @property
-    def schema(self) -> Any: ...  # noqa: D102
-    @property
-    def password(self) -> Any: ...  # noqa: D102
-    @property
-    def extra(self) -> Any: ...  # noqa: D102
-
-
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Settings:
     """Where and how to reach PromptLayer.
 
-    :param base_url: scheme, host, port and path prefix in their normal form (see :mod:`.urls`): two
-        connections lead to the same PromptLayer if their base URLs are equal.
+    :param base_url: scheme, host, port and path prefix in their normal form (see :mod:`.urls`).
+        Connections with equal base URLs lead to the same PromptLayer.
     :param api_key: sent as ``X-API-KEY``; never part of a repr.
     :param timeout: seconds that a single request may take, from the connect to the last byte.
     :param verify: True (check TLS certificates), False, or the path of a CA file.
@@ -72,13 +54,14 @@ class Settings:
         return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
 
 
-def read_connection(connection: ConnectionFields) -> Settings:
+def read_connection(connection: Any) -> Settings:
     """Return the settings that an Airflow connection describes.
 
     Password: the API key. Host, port, schema: see :func:`_base_url`. Extra: a JSON object with
     ``timeout`` (seconds), ``verify`` (true, false or the path of a CA file) and ``proxy``.
 
-    :raises PromptLayerConfigurationError: naming the connection and the field to mend.
+    :param connection: of the class that Airflow 2 or 3 has for it.
+    :raises PromptLayerConfigurationError: naming the connection and the field to correct.
     """
     where = f"Airflow connection {connection.conn_id!r}"
     api_key = str(connection.password or "").strip()
@@ -95,28 +78,31 @@ def read_connection(connection: ConnectionFields) -> Settings:
     return Settings(
         base_url=_base_url(connection, where),
         api_key=api_key,
-        timeout=_timeout(extra.get("timeout"), where),
-        verify=_verify(extra.get("verify"), where),
+        timeout=_timeout(extra.get("timeout", DEFAULT_TIMEOUT), where),
+        verify=_verify(extra.get("verify", True), where),
         proxy=_proxy(extra.get("proxy"), where),
     )
 
 
 def _extra(text: Any, where: str) -> dict[str, Any]:
-    if not text:
-        return {}
+    """Return the fields that are not empty.
+
+    From the text, as Airflow's ``extra_dejson`` makes a synchronous call, which would block a
+    triggerer.
+    """
     try:
-        extra = json.loads(text)
+        extra = json.loads(text or "{}")
     except (ValueError, TypeError, RecursionError):
         extra = None
     if not isinstance(extra, dict):
         raise PromptLayerConfigurationError(f"The extra of {where} is not a JSON object.")
-    return extra
+    return {name: value for name, value in extra.items() if value not in (None, "")}
 
 
-def _base_url(connection: ConnectionFields, where: str) -> str:
-    """Join host, port and schema: a bare host, one with a scheme, a prefix or a port all work.
+def _base_url(connection: Any, where: str) -> str:
+    """Join host, port and schema; the host may be bare, or have a scheme, a prefix or a port.
 
-    ``http`` is used only where it is written out, in the host or as the connection's schema.
+    ``http`` is used only if the host or the schema says so.
     """
     host = str(connection.host or "").strip() or DEFAULT_BASE_URL
     if not _SCHEME.match(host):
@@ -149,13 +135,11 @@ def _base_url(connection: ConnectionFields, where: str) -> str:
 
 
 def _timeout(value: Any, where: str) -> float:
-    if value is None or value == "":
-        return DEFAULT_TIMEOUT
     try:
         seconds = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
-    if not 0 < seconds <= MAX_TIMEOUT:  # nor NaN
+    if not 0 < seconds <= MAX_TIMEOUT:  # NaN is refused too
         raise PromptLayerConfigurationError(
             f"'timeout' in the extra of {where} must be a number of seconds above 0, "
             f"and at most {MAX_TIMEOUT:.0f}."
@@ -164,8 +148,6 @@ def _timeout(value: Any, where: str) -> float:
 
 
 def _verify(value: Any, where: str) -> bool | str:
-    if value is None or value == "":
-        return True
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -179,7 +161,7 @@ def _verify(value: Any, where: str) -> bool | str:
 
 
 def _proxy(value: Any, where: str) -> str | None:
-    if value is None or value == "":
+    if value is None:
         return None
     value = value.strip() if isinstance(value, str) else value
     if not is_proxy(value):
@@ -191,9 +173,9 @@ def _proxy(value: Any, where: str) -> str | None:
 
 
 def is_proxy(value: Any) -> bool:
-    """Return whether something is a URL of an HTTP proxy that both transports can use.
+    """Return whether a value is the URL of an HTTP proxy that both transports can use.
 
-    Where one of them cannot, what it says may quote the URL, and with it the proxy's password.
+    The error of one that cannot use it may quote the URL, and with it the proxy's password.
     """
     if not isinstance(value, str):
         return False

@@ -27,7 +27,7 @@ def ca_bundle(settings: Settings) -> str | None:
     That is the connection's ``verify``, else what ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE``
     name, else the bundle that requests ships.
 
-    :raises PromptLayerConfigurationError: if it does not exist.
+    :raises PromptLayerConfigurationError: if there is no such file or folder.
     """
     if settings.verify is False:
         return None
@@ -41,16 +41,8 @@ def ca_bundle(settings: Settings) -> str | None:
     return path
 
 
-def check_ca_bundle(settings: Settings) -> None:
-    """Refuse a CA file that does not exist or holds no certificate, before anything is sent.
-
-    :raises PromptLayerConfigurationError: naming the file.
-    """
-    ssl_context(settings)
-
-
 def ssl_context(settings: Settings) -> ssl.SSLContext:
-    """Return the TLS context for aiohttp.
+    """Return the TLS context for aiohttp. For requests, this checks the CA file.
 
     :raises PromptLayerConfigurationError: if the CA file does not exist or holds no certificate.
     """
@@ -61,7 +53,7 @@ def ssl_context(settings: Settings) -> ssl.SSLContext:
 
 @lru_cache(maxsize=8)
 def _context(bundle: str | None, _modified: int) -> ssl.SSLContext:
-    # Reading a bundle takes tens of milliseconds: too long to do for each wait of a triggerer.
+    # Reading a bundle takes tens of milliseconds: too long for each wait of a triggerer.
     if bundle is None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -75,26 +67,16 @@ def _context(bundle: str | None, _modified: int) -> ssl.SSLContext:
         raise PromptLayerConfigurationError(f"The CA file {bundle!r} cannot be read.") from None
 
 
-def explain_tls(reason: str) -> str:
-    """Add to OpenSSL's words for an answer without TLS what they mean and where https came from."""
-    if "WRONG_VERSION_NUMBER" not in reason:
-        return reason
-    return (
-        f"{reason}: the host does not answer with TLS there; https is used unless the connection's "
-        "host begins with http://"
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy, and what it is sent to let a request through.
+    """An HTTP proxy and its credentials.
 
-    requests and aiohttp would read the credentials out of the URL, each in its own way, and quote
-    that URL in errors.
+    Kept apart, as requests and aiohttp would read the credentials out of the URL in different ways,
+    and quote that URL in errors.
 
     :param url: in its normal form, without credentials.
     :param credentials: user and password in base64, as HTTP Basic has it; empty for none.
-    :param secret: the password as it is, or the user where there is no password.
+    :param secret: the password as it is, or the user if there is no password.
     """
 
     url: str
@@ -103,7 +85,7 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What is sent to the proxy, and to no server behind it."""
+        """The headers for the proxy, which no server behind it may get."""
         return {"Proxy-Authorization": f"Basic {self.credentials}"} if self.credentials else {}
 
 

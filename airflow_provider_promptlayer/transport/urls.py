@@ -2,8 +2,8 @@
 """One way to write a URL.
 
 requests resolves dot segments and rewrites escapes before it sends a path; aiohttp is told to send
-a path as it is. Both therefore get URLs on which there is nothing left to rewrite, and two URLs
-that lead to the same place can be compared as text.
+a path as it is. So both get URLs in which there is nothing to rewrite, and two URLs that lead to
+the same place are the same text.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers that misbehave on loopback, and one way to drive both transports."""
+"""Servers on loopback that misbehave, and one way to drive both transports."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
 import gc
-import ipaddress
 import select
 import socket
 import ssl
@@ -16,17 +14,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from airflow_provider_promptlayer.api.http import Request, Response
 from airflow_provider_promptlayer.transport.settings import Settings
 
 KEY = "pl_geheim_0123456789"
-PATIENCE = 60.0
+GIVE_UP_SECONDS = 60.0
 """Seconds after which a test server gives up, whatever happens."""
+
+POLL = Request("GET", "/poll", "poll")
+START = Request("POST", "/start", "start", b"{}")
+BOTH = pytest.mark.parametrize("request_", [POLL, START], ids=["get", "post"])
 
 ENVIRONMENT = [
     *(f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")),
@@ -46,7 +48,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_unclosed() -> Iterator[None]:
-    """Have what these tests leave open warn here, and not in tests of something else."""
+    """Have what these tests leave open warn here, and not in other tests."""
     yield
     gc.collect()
 
@@ -63,7 +65,7 @@ class Received:
 
 
 @dataclass
-class CallFlow:
+class Exchange:
     """One request to a :class:`Server`, and the means to answer it badly."""
 
     request: Received
@@ -74,7 +76,7 @@ class CallFlow:
     def write(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def answer(self, status: int = 200, body: bytes = b"", *headers: str) -> None:
+    def answer(self, status: int = 200, body: bytes = b"whole", *headers: str) -> None:
         lines = [f"HTTP/1.1 {status} Word", *headers, f"Content-Length: {len(body)}", "", ""]
         self.write("\r\n".join(lines).encode("latin-1") + body)
 
@@ -96,12 +98,24 @@ class CallFlow:
         self.socket.close()
 
 
+Handler = Callable[[Exchange], object]
+
+
+def answer(exchange: Exchange) -> None:
+    """Answer, and close the connection without saying so."""
+    exchange.answer()
+
+
+def keep_alive(exchange: Exchange) -> bool:
+    """Answer, and keep the connection."""
+    exchange.answer()
+    return True
+
+
 class Server:
     """A server on raw sockets: each request goes to ``handle``, which returns whether to go on."""
 
-    def __init__(
-        self, handle: Callable[[CallFlow], object], tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, handle: Handler = answer, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Received] = []
         self.connections = 0
         self.hung_up = threading.Semaphore(0)
@@ -118,7 +132,7 @@ class Server:
     def stop(self) -> None:
         self._stopping.set()
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(GIVE_UP_SECONDS)
             assert not thread.is_alive()
         self._listener.close()
 
@@ -132,7 +146,7 @@ class Server:
                 thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(PATIENCE)
+        connection.settimeout(GIVE_UP_SECONDS)
         with ExitStack() as stack, suppress(OSError, _HungUpError):
             stack.callback(self.hung_up.release)  # the last thing to happen
             stack.enter_context(connection)
@@ -143,8 +157,8 @@ class Server:
             while True:
                 request = self._read(connection)
                 self.requests.append(request)
-                flow = CallFlow(request, connection, self._stopping, len(self.requests))
-                if not self._handle(flow):
+                number = len(self.requests)
+                if not self._handle(Exchange(request, connection, self._stopping, number)):
                     return
 
     def _read(self, connection: socket.socket) -> Received:
@@ -163,7 +177,7 @@ class Server:
         return Received(method, target, headers, body, head + b"\r\n\r\n" + body)
 
     def _receive(self, connection: socket.socket) -> bytes:
-        ends = time.monotonic() + PATIENCE
+        ends = time.monotonic() + GIVE_UP_SECONDS
         while not self._stopping.is_set() and time.monotonic() < ends:
             pending = isinstance(connection, ssl.SSLSocket) and connection.pending()
             if pending or select.select([connection], [], [], 0.01)[0]:
@@ -185,61 +199,79 @@ class Proxy(Server):
         self._refuse = refuse
         super().__init__(self._forward)
 
-    def _forward(self, flow: CallFlow) -> None:
+    def address(self, userinfo: str = "") -> str:
+        return f"http://{userinfo}127.0.0.1:{self.port}"
+
+    def _forward(self, exchange: Exchange) -> None:
         if self._refuse:
-            flow.answer(407, b"", "Proxy-Authenticate: Basic")
+            exchange.answer(407, b"", "Proxy-Authenticate: Basic")
             return
-        if flow.request.method == "CONNECT":
-            port = int(flow.request.target.rpartition(":")[2])
+        request = exchange.request
+        if request.method == "CONNECT":
+            port = int(request.target.rpartition(":")[2])
             first = b""
         else:
-            authority, _, path = flow.request.target.removeprefix("http://").partition("/")
+            authority, _, path = request.target.removeprefix("http://").partition("/")
             port = int(authority.rpartition(":")[2])
-            _, _, rest = flow.request.raw.partition(b"\r\n")
-            first = f"{flow.request.method} /{path} HTTP/1.1\r\n".encode() + rest
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as upstream:
+            _, _, rest = request.raw.partition(b"\r\n")
+            first = f"{request.method} /{path} HTTP/1.1\r\n".encode() + rest
+        with socket.create_connection(("127.0.0.1", port), timeout=GIVE_UP_SECONDS) as upstream:
             if first:
                 upstream.sendall(first)
             else:
-                flow.write(b"HTTP/1.1 200 Connected\r\n\r\n")
-            ends = time.monotonic() + PATIENCE
-            while not flow.stopping.is_set() and time.monotonic() < ends:
-                for source in select.select([flow.socket, upstream], [], [], 0.01)[0]:
+                exchange.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+            ends = time.monotonic() + GIVE_UP_SECONDS
+            while not exchange.stopping.is_set() and time.monotonic() < ends:
+                for source in select.select([exchange.socket, upstream], [], [], 0.01)[0]:
                     data = source.recv(65536)
                     if not data:
                         return
-                    (upstream if source is flow.socket else flow.socket).sendall(data)
+                    other = upstream if source is exchange.socket else exchange.socket
+                    other.sendall(data)
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
+def _servers() -> Iterator[ExitStack]:
+    with ExitStack() as servers:
+        yield servers
+
+
+@pytest.fixture
+def serve(_servers: ExitStack) -> Callable[..., Server]:
     """Start a :class:`Server` for the length of a test."""
-    with ExitStack() as servers:
 
-        def start(
-            handle: Callable[[CallFlow], object], tls: ssl.SSLContext | None = None
-        ) -> Server:
-            server = Server(handle, tls)
-            servers.callback(server.stop)
-            return server
+    def start(*args: Any) -> Server:
+        server = Server(*args)
+        _servers.callback(server.stop)
+        return server
 
-        yield start
+    return start
 
 
 @pytest.fixture
-def start_proxy() -> Iterator[Callable[..., Proxy]]:
+def start_proxy(_servers: ExitStack) -> Callable[..., Proxy]:
     """Start a :class:`Proxy` for the length of a test."""
-    with ExitStack() as servers:
 
-        def start(*, refuse: bool = False) -> Proxy:
-            proxy = Proxy(refuse)
-            servers.callback(proxy.stop)
-            return proxy
+    def start(**how: Any) -> Proxy:
+        proxy = Proxy(**how)
+        _servers.callback(proxy.stop)
+        return proxy
 
-        yield start
+    return start
 
 
-def settings_for(url: str, **changes: Any) -> Settings:
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    return serve()
+
+
+@pytest.fixture
+def tls_server(serve: Callable[..., Server], certificates: Certificates) -> Server:
+    return serve(answer, certificates.server)
+
+
+def settings_for(where: Server | str, **changes: Any) -> Settings:
+    url = where if isinstance(where, str) else where.url
     return Settings(**{"base_url": url, "api_key": KEY, "timeout": 10.0, **changes})
 
 
@@ -257,45 +289,47 @@ class Driver:
         **changes: Any,
     ) -> list[Response]:
         """Send ``requests`` one after the other through one transport."""
-        if isinstance(where, Server):
-            where = where.url
-        settings = settings_for(where, **changes) if isinstance(where, str) else where
-        if self.kind == "blocking":
-            return self._blocking(settings, requests, after_each)
-        return asyncio.run(self._async(settings, requests, after_each))
+        settings = where if isinstance(where, Settings) else settings_for(where, **changes)
+        send = self._blocking if self.kind == "blocking" else self._async
+        return send(settings, requests, after_each)
 
     def get(self, where: Server | Settings | str, path: str = "/x", **changes: Any) -> Response:
-        return self.send(where, Request("GET", path, "look"), **changes)[0]
+        return self.send(where, Request("GET", path, "poll"), **changes)[0]
 
-    def post(self, where: Server | Settings | str, body: bytes = b"{}", **changes: Any) -> Response:
-        return self.send(where, Request("POST", "/x", "start", body), **changes)[0]
-
+    @staticmethod
     def _blocking(
-        self, settings: Settings, requests: tuple[Request, ...], after_each: Callable[[], object]
+        settings: Settings, requests: tuple[Request, ...], after_each: Callable[[], object]
     ) -> list[Response]:
         from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
-        transport = BlockingTransport(settings)
+        transport, responses = BlockingTransport(settings), []
         try:
-            return [self._then(after_each, transport.send(request)) for request in requests]
+            for request in requests:
+                responses.append(transport.send(request))
+                after_each()
         finally:
             transport.close()
+        return responses
 
-    async def _async(
-        self, settings: Settings, requests: tuple[Request, ...], after_each: Callable[[], object]
+    @staticmethod
+    def _async(
+        settings: Settings, requests: tuple[Request, ...], after_each: Callable[[], object]
     ) -> list[Response]:
         from airflow_provider_promptlayer.transport.aio import AsyncTransport
 
-        transport = AsyncTransport(settings)
-        try:
-            return [self._then(after_each, await transport.send(request)) for request in requests]
-        finally:
-            await transport.close()
+        responses = []
 
-    @staticmethod
-    def _then(after_each: Callable[[], object], response: Response) -> Response:
-        after_each()
-        return response
+        async def main() -> None:
+            transport = AsyncTransport(settings)
+            try:
+                for request in requests:
+                    responses.append(await transport.send(request))
+                    after_each()
+            finally:
+                await transport.close()
+
+        asyncio.run(main())
+        return responses
 
 
 @pytest.fixture(params=["blocking", "async"])
@@ -306,7 +340,7 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 
 @dataclass(frozen=True)
 class Certificates:
-    """A CA, and a certificate for 127.0.0.1 that it has signed."""
+    """A CA, a certificate for 127.0.0.1 that it has signed, and another CA."""
 
     ca_file: str
     server: ssl.SSLContext
@@ -315,81 +349,14 @@ class Certificates:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    pytest.importorskip("cryptography")
     folder = tmp_path_factory.mktemp("certificates")
-    ca_file, chain_file = _issue(folder, "ours")
-    other_ca_file, _ = _issue(folder, "other")
+    ca, other = trustme.CA(), trustme.CA()
+    ca_file, other_ca_file = str(folder / "ours.pem"), str(folder / "other.pem")
+    ca.cert_pem.write_to_path(ca_file)
+    other.cert_pem.write_to_path(other_ca_file)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(chain_file)
-    return Certificates(str(ca_file), server, str(other_ca_file))
-
-
-def _issue(folder: Path, name: str) -> tuple[Path, Path]:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    now = datetime.datetime.now(datetime.UTC)
-    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Test CA {name}")])
-    ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
-
-    def certificate(job: x509.Name, public_key: Any) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(job)
-            .issuer_name(ca_name)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-        )
-
-    usage = dict.fromkeys(
-        [
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "encipher_only",
-            "decipher_only",
-        ],
-        False,
-    )
-    ca = (
-        certificate(ca_name, ca_key.public_key())
-        .add_extension(x509.BasicConstraints(True, 0), True)
-        .add_extension(
-            x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, **usage), True
-        )
-        .add_extension(ca_id, False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    leaf = (
-        certificate(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]), key.public_key()
-        )
-        .add_extension(x509.SubjectAlternativeName([address, x509.DNSName("localhost")]), False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_id), False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    ca_file, chain_file = folder / f"{name}-ca.pem", folder / f"{name}-chain.pem"
-    ca_file.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-    chain_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + leaf.public_bytes(serialization.Encoding.PEM)
-    )
-    return ca_file, chain_file
-
-
-def request_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "promptlayer-request"]
+    ca.issue_cert("127.0.0.1").configure_cert(server)
+    return Certificates(ca_file, server, other_ca_file)
 
 
 @pytest.fixture
@@ -397,9 +364,9 @@ def threads_end() -> Callable[[], None]:
     """Wait, within bounds, for the threads of given-up exchanges to end."""
 
     def wait() -> None:
-        ends = time.monotonic() + PATIENCE
-        for thread in request_threads():
-            thread.join(max(0.0, ends - time.monotonic()))
-        assert not request_threads()
+        for thread in threading.enumerate():
+            if thread.name == "promptlayer-request":
+                thread.join(GIVE_UP_SECONDS)
+                assert not thread.is_alive()
 
     return wait

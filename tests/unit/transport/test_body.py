@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A body comes in by chunks, and goes on without secrets and without copies."""
+"""A body arrives in chunks, and is returned without secrets and without copies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from unit.transport.conftest import KEY, settings_for
 
 from airflow_provider_promptlayer.api.http import Request
-from airflow_provider_promptlayer.transport.redaction import Body, Secrets
+from airflow_provider_promptlayer.transport.redaction import Body, Redactor
 from airflow_provider_promptlayer.transport.tls import proxy_for
 
 PROXY = "http://me:pass@proxy.invalid"
@@ -20,13 +20,13 @@ QUOTED = "bWU6cGFzcw=="  # me:pass, as a proxy is sent it
 PARTS = st.lists(st.sampled_from([KEY, KEY[:9], KEY[9:], QUOTED, QUOTED[:-1], "x", "é" * 40]))
 
 
-def secrets(key: str, proxy: str | None = None) -> Secrets:
+def secrets(key: str, proxy: str | None = None) -> Redactor:
     settings = settings_for("https://promptlayer.invalid", api_key=key, proxy=proxy)
-    return Secrets(settings, proxy_for(settings))
+    return Redactor(settings, proxy_for(settings))
 
 
 def body(key: str, proxy: str | None = None) -> Body:
-    return Body(Request("GET", "/x", "look"), secrets(key, proxy))
+    return Body(Request("GET", "/x", "poll"), secrets(key, proxy))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def body(key: str, proxy: str | None = None) -> Body:
         ("me:pass", "a pass is no secret, bWU6cGFzcw== is", "a pass is no secret, *** is"),
     ],
 )
-def test_a_proxys_credential_is_blotted_out(userinfo: str, text: str, redacted: str) -> None:
+def test_a_proxys_credential_is_redacted(userinfo: str, text: str, redacted: str) -> None:
     assert secrets(KEY, f"http://{userinfo}@proxy.invalid").redact(text) == redacted
 
 

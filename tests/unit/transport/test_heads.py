@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both transports take the same heads of answers, and refuse the same ones.
 
-Else a run that was started is known to the triggerer and lost by the worker, or the reverse.
+Otherwise the triggerer would know of a started run that the worker has lost, or the reverse.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from unit.transport.conftest import POLL, START, Exchange
 
-from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 
-START = Request("POST", "/start", "start", b"{}")
 LENGTH = b"Content-Length: 5"
 CHUNKED = b"Transfer-Encoding: chunked"
 CHUNKS = b"5\r\nwhole\r\n0\r\n\r\n"
@@ -85,32 +84,31 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_head_that_is_taken(driver: Any, serve: Any, name: str) -> None:
-    (response,) = driver.send(serve(lambda flow: flow.write(TAKEN[name])), START)
+    (response,) = driver.send(serve(lambda exchange: exchange.write(TAKEN[name])), START)
     assert (response.status, response.body) == (200, b"whole")
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_head_that_is_refused(driver: Any, serve: Any, name: str) -> None:
     with pytest.raises(PromptLayerUnreachableError) as caught:
-        driver.send(serve(lambda flow: flow.write(REFUSED[name])), START)
+        driver.send(serve(lambda exchange: exchange.write(REFUSED[name])), START)
     assert caught.value.arrived is True  # a start that may have started something
     assert len(str(caught.value)) < 300
 
 
 def test_all_headers_are_handed_on(driver: Any, serve: Any) -> None:
     sent = answer(b"Retry-After: 7", *many(150), b"X-Fold: a", b"\tb", b"X-Fold: c", LENGTH)
-    (response,) = driver.send(serve(lambda flow: flow.write(sent)), START)
+    (response,) = driver.send(serve(lambda exchange: exchange.write(sent)), START)
     assert response.headers["retry-after"] == "7"
     assert response.headers["x-149"] == "y"
     assert response.headers["x-fold"].split() == ["a", "b,", "c"]
 
 
 def test_interim_answers_do_not_spoil_a_kept_connection(driver: Any, serve: Any) -> None:
-    def handle(flow: Any) -> bool:
-        flow.write(interim(b"103 Early Hints", b"Link: </a>") + answer(LENGTH))
+    def handle(exchange: Exchange) -> bool:
+        exchange.write(interim(b"103 Early Hints", b"Link: </a>") + answer(LENGTH))
         return True
 
     server = serve(handle)
-    status = Request("GET", "/look", "look")
-    assert [response.body for response in driver.send(server, status, status)] == [b"whole"] * 2
+    assert [response.body for response in driver.send(server, POLL, POLL)] == [b"whole"] * 2
     assert server.connections == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever a server or a proxy quotes back, no error tells the API key or a proxy's password."""
+"""No error or log line tells the API key or a proxy's password, whatever a server quotes."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def connection(
             {"proxy": server.url.replace("://", f"://{PROXY_TOKEN}@")},
         ),
     }[request.param]
-    fields = {"host": host, "password": KEY, "extra": {"timeout": 0.5, **extra}}
-    # A start that did not arrive is sent again after pauses, which would tell nothing more.
+    fields = {"host": host, "password": KEY, "extra": {"timeout": 0.3, **extra}}
+    # Sending a start again, after a pause, would test nothing more.
     monkeypatch.setattr(retries, "SUBMITTING", replace(retries.SUBMITTING, attempts=1))
     monkeypatch.setenv("AIRFLOW_CONN_QUOTING", json.dumps({"conn_type": "promptlayer", **fields}))
 
@@ -96,7 +96,7 @@ def test_errors_and_logs_quote_no_secret(
 @pytest.mark.parametrize(
     ("status", "warned"), [(200, True), (202, False), (404, False)], ids=["ended", "running", "no"]
 )
-def test_outputs_that_held_the_key_are_told_of(
+def test_a_warning_names_outputs_that_held_the_key(
     call: Callable[..., Any],
     status: int,
     warned: bool,
@@ -107,7 +107,7 @@ def test_outputs_that_held_the_key_are_told_of(
 ) -> None:
     node = {"status": "SUCCESS" if status == 200 else "RUNNING", "is_output_node": True}
     sent = json.dumps({"Echo": {**node, "value": f"{KEY}, once more {KEY}"}})
-    server = serve(lambda flow: flow.answer(status, sent.encode()))
+    server = serve(lambda exchange: exchange.answer(status, sent.encode()))
     fields = {"conn_type": "promptlayer", "host": server.url, "password": KEY}
     monkeypatch.setenv("AIRFLOW_CONN_QUOTING", json.dumps(fields))
     if status == 404:

@@ -12,23 +12,17 @@ from typing import Any, Literal
 
 import pytest
 import requests
+from unit.transport.conftest import KEY, Exchange, keep_alive, settings_for
 
 from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.exceptions import PromptLayerUnreachableError
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport, PromptLayerSession
-from airflow_provider_promptlayer.transport.settings import Settings, read_connection
-
-KEY = "pl_geheim_0123456789"
-
-
-@pytest.fixture
-def server(serve: Any) -> Any:
-    return serve(lambda flow: flow.answer(200, b"whole"))
+from airflow_provider_promptlayer.transport.settings import read_connection
 
 
 @pytest.fixture
 def session(server: Any) -> Iterator[PromptLayerSession]:
-    with PromptLayerSession(Settings(f"{server.url}/prefix", KEY)) as session:
+    with PromptLayerSession(settings_for(f"{server.url}/prefix")) as session:
         yield session
 
 
@@ -80,7 +74,7 @@ def test_the_key_goes_to_promptlayer_however_its_url_is_written(host: str, url: 
 def test_the_key_does_not_go_to_another_host(
     serve: Any, server: Any, session: PromptLayerSession
 ) -> None:
-    elsewhere = serve(lambda flow: flow.answer())
+    elsewhere = serve()
     session.get(elsewhere.url + "/prefix/x", timeout=60)
     session.get(f"http://localhost:{server.port}/prefix/x", timeout=60)
     assert "x-api-key" not in elsewhere.requests[0].headers
@@ -88,53 +82,45 @@ def test_the_key_does_not_go_to_another_host(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_the_key_does_not_follow_a_redirect_elsewhere(serve: Any, status: int) -> None:
-    elsewhere = serve(lambda flow: flow.answer(200, b"else"))
-    server = serve(lambda flow: flow.answer(status, b"", f"Location: {elsewhere.url}/prefix/x"))
-    with PromptLayerSession(Settings(server.url, KEY)) as session:
-        assert session.get(f"{server.url}/x", timeout=60).content == b"else"
-    assert server.requests[0].headers["x-api-key"] == KEY
-    assert "x-api-key" not in elsewhere.requests[0].headers
-
-
 @pytest.mark.parametrize(
-    ("target", "is_within"), [("/prefix/y", True), ("/other", False), ("/prefix/../other", False)]
+    ("target", "is_within"),
+    [("/prefix/y", True), ("/other", False), ("/prefix/../other", False), ("elsewhere", False)],
 )
-def test_the_key_follows_a_redirect_within_promptlayer(
-    serve: Any, target: str, is_within: bool
+def test_the_key_follows_no_redirect_elsewhere(
+    serve: Any, status: int, target: str, is_within: bool
 ) -> None:
-    def handle(flow: Any) -> bool:
-        if flow.request.target == "/prefix/x":
-            flow.answer(302, b"", f"Location: {target}")
-        else:
-            flow.answer(200, b"whole")
+    def handle(exchange: Exchange) -> bool:
+        if exchange.request.target != "/prefix/x":
+            return keep_alive(exchange)
+        location = target.replace("elsewhere", f"{elsewhere.url}/prefix/y")
+        exchange.answer(status, b"", f"Location: {location}")
         return True
 
-    server = serve(handle)
-    with PromptLayerSession(Settings(f"{server.url}/prefix", KEY)) as session:
+    server, elsewhere = serve(handle), serve()
+    with PromptLayerSession(settings_for(f"{server.url}/prefix")) as session:
         assert session.get(f"{server.url}/prefix/x", timeout=60).content == b"whole"
-    first, second = server.requests
+    first, second = server.requests + elsewhere.requests
     assert first.headers["x-api-key"] == KEY
     assert second.headers.get("x-api-key") == (KEY if is_within else None)
 
 
 def test_an_interrupted_exchange_does_not_spoil_the_next(serve: Any) -> None:
-    # As when Airflow ends a task at its execution_timeout, or on SIGTERM, by raising in it.
+    """Airflow ends a task at its execution_timeout, or on SIGTERM, by raising in it."""
     arrived = threading.Event()
 
-    def handle(flow: Any) -> bool:
-        if flow.number == 1:
+    def handle(exchange: Exchange) -> bool:
+        if exchange.number == 1:
             arrived.set()
-            flow.hang()
+            exchange.hang()
             return False
-        flow.answer(200, b"whole")
+        exchange.answer()
         return True
 
     class Stop(BaseException):
         pass
 
     server = serve(handle)
-    transport = BlockingTransport(Settings(server.url, KEY, timeout=60.0))
+    transport = BlockingTransport(settings_for(server, timeout=60.0))
     outcome: Any = None
 
     def interrupt(*args: Any, **kwargs: Any) -> Any:
@@ -147,9 +133,9 @@ def test_an_interrupted_exchange_does_not_spoil_the_next(serve: Any) -> None:
             type("Queue", (), {"get": interrupt, "put": lambda self, item: None}),
         )
         with pytest.raises(Stop):
-            transport.send(Request("GET", "/x", "look"))
+            transport.send(Request("GET", "/x", "poll"))
     try:
-        outcome = transport.send(Request("GET", "/x", "look"))
+        outcome = transport.send(Request("GET", "/x", "poll"))
     finally:
         transport.close()
     assert outcome.body == b"whole"
@@ -177,15 +163,15 @@ def test_threads_that_share_a_transport_get_their_own_answers(
 ) -> None:
     all_there = threading.Barrier(4)
 
-    def handle(flow: Any) -> bool:
+    def handle(exchange: Exchange) -> bool:
         all_there.wait(10)  # no thread waits for another's answer
-        flow.answer(200, flow.request.target.encode())
+        exchange.answer(200, exchange.request.target.encode())
         return True
 
     server = serve(handle)
-    transport = BlockingTransport(Settings(server.url, KEY, timeout=10.0))
+    transport = BlockingTransport(settings_for(server))
     body = None if method == "GET" else b"{}"
-    requests_ = [Request(method, f"/{number}", "look", body) for number in range(4)]
+    requests_ = [Request(method, f"/{number}", "poll", body) for number in range(4)]
     try:
         for _ in range(3):
             answers = in_threads(*(partial(transport.send, request) for request in requests_))
@@ -199,35 +185,35 @@ def test_an_exchange_that_fails_does_not_touch_another_threads(serve: Any) -> No
     both_there = threading.Barrier(2)
     failed = threading.Event()
 
-    def handle(flow: Any) -> bool:
+    def handle(exchange: Exchange) -> bool:
         both_there.wait(10)
-        if flow.request.target == "/fails":
+        if exchange.request.target == "/fails":
             return False
         assert failed.wait(10)
-        flow.answer(200, b"whole")
+        exchange.answer()
         return True
 
     server = serve(handle)
-    transport = BlockingTransport(Settings(server.url, KEY, timeout=10.0))
+    transport = BlockingTransport(settings_for(server))
 
     def fail() -> None:
         with pytest.raises(PromptLayerUnreachableError):
-            transport.send(Request("GET", "/fails", "look"))
+            transport.send(Request("GET", "/fails", "poll"))
         transport.close()  # as a thread may do that has done with the hook
         failed.set()
 
-    _, answered = in_threads(fail, lambda: transport.send(Request("GET", "/x", "look")))
+    _, answered = in_threads(fail, lambda: transport.send(Request("GET", "/x", "poll")))
     transport.close()
     assert answered.body == b"whole"
 
 
 def test_a_transport_that_is_closed_meanwhile_keeps_no_connection(serve: Any) -> None:
-    def handle(flow: Any) -> bool:
+    def handle(exchange: Exchange) -> bool:
         transport.close()
-        flow.answer(200, b"whole")
+        exchange.answer()
         return True
 
     server = serve(handle)
-    transport = BlockingTransport(Settings(server.url, KEY, timeout=10.0))
-    assert transport.send(Request("GET", "/x", "look")).body == b"whole"
+    transport = BlockingTransport(settings_for(server))
+    assert transport.send(Request("GET", "/x", "poll")).body == b"whole"
     assert server.hung_up.acquire(timeout=10)

@@ -45,23 +45,18 @@ def with_extra(**extra: Any) -> Any:
     ("fields", "url"),
     [
         ({}, DEFAULT_BASE_URL),
-        ({"host": ""}, DEFAULT_BASE_URL),
         ({"host": "  "}, DEFAULT_BASE_URL),
         ({"schema": "http"}, DEFAULT_BASE_URL),
         ({"host": "pl.example.com"}, "https://pl.example.com"),
         ({"host": " pl.example.com \n"}, "https://pl.example.com"),
         ({"host": "pl.example.com/"}, "https://pl.example.com"),
-        ({"host": "localhost"}, "https://localhost"),
-        ({"host": "127.0.0.1"}, "https://127.0.0.1"),
         ({"host": "https://pl.example.com/"}, "https://pl.example.com"),
         ({"host": "HTTPS://PL.Example.COM"}, "https://pl.example.com"),
         ({"host": "http://pl.example.com"}, "http://pl.example.com"),
         ({"host": "pl.example.com/prefix/"}, "https://pl.example.com/prefix"),
-        ({"host": "https://pl.example.com/a//"}, "https://pl.example.com/a"),
         ({"host": "https://pl.example.com:8443/Api/v2"}, "https://pl.example.com:8443/Api/v2"),
         ({"host": "pl.example.com/a", "port": 8443}, "https://pl.example.com:8443/a"),
         ({"host": "pl.example.com:8443"}, "https://pl.example.com:8443"),
-        ({"host": "pl.example.com", "port": 8443}, "https://pl.example.com:8443"),
         ({"host": "pl.example.com", "port": "8443"}, "https://pl.example.com:8443"),
         ({"host": "pl.example.com:1", "port": 2}, "https://pl.example.com:1"),
         ({"host": "http://pl.example.com", "port": 80}, "http://pl.example.com"),
@@ -71,7 +66,6 @@ def with_extra(**extra: Any) -> Any:
         ({"host": "M\u00fcnchen.example"}, "https://xn--mnchen-3ya.example"),
         ({"host": "stra\u00dfe.example"}, "https://xn--strae-oqa.example"),
         ({"host": "pl.example.com/a/../b"}, "https://pl.example.com/b"),
-        ({"host": "pl.example.com/a/./b/."}, "https://pl.example.com/a/b"),
         ({"host": "pl.example.com/../../a/.."}, "https://pl.example.com"),
         ({"host": "pl.example.com/a/%2E%2e/b"}, "https://pl.example.com/b"),
         ({"host": "pl.example.com//a//b//"}, "https://pl.example.com/a//b"),
@@ -80,18 +74,14 @@ def with_extra(**extra: Any) -> Any:
         ({"host": "pl.example.com/a%2fb%c3%bc"}, "https://pl.example.com/a%2Fb%C3%BC"),
         ({"host": "pl.example.com/100%/%zz"}, "https://pl.example.com/100%25/%25zz"),
         ({"host": "pl.example.com/\u00fc [x]"}, "https://pl.example.com/%C3%BC%20%5Bx%5D"),
-        ({"host": "::1"}, "https://[::1]"),
         ({"host": "::1", "port": 8443}, "https://[::1]:8443"),
         ({"host": "2001:DB8::1"}, "https://[2001:db8::1]"),
-        ({"host": "[::1]"}, "https://[::1]"),
         ({"host": "[::1]:8443"}, "https://[::1]:8443"),
         ({"host": "http://[::1]:8443/x"}, "http://[::1]:8443/x"),
         ({"host": "pl.example.com", "schema": "http"}, "http://pl.example.com"),
         ({"host": "pl.example.com", "schema": "HTTP "}, "http://pl.example.com"),
         ({"host": "pl.example.com", "schema": "https"}, "https://pl.example.com"),
-        ({"host": "pl.example.com", "schema": ""}, "https://pl.example.com"),
         ({"host": "pl.example.com", "schema": "public"}, "https://pl.example.com"),
-        ({"host": "pl.example.com", "schema": "ftp"}, "https://pl.example.com"),
         ({"host": "https://pl.example.com", "schema": "http"}, "https://pl.example.com"),
         ({"host": "http://pl.example.com", "schema": "https"}, "http://pl.example.com"),
         ({"host": "pl.example.com:8443/v1:beta"}, "https://pl.example.com:8443/v1:beta"),
@@ -106,15 +96,12 @@ def test_the_base_url(fields: dict[str, Any], url: str) -> None:
     "fields",
     [
         {"host": "https://user:pw@pl.example.com"},
-        {"host": "https://user@pl.example.com"},
         {"host": "user:pw@pl.example.com"},
         {"host": "https://pl.example.com?key=1"},
-        {"host": "pl.example.com/?x"},
         {"host": "https://pl.example.com#top"},
         {"host": "ftp://pl.example.com"},
         {"host": "file:///etc/passwd"},
         {"host": "https://"},
-        {"host": "http:///path"},
         {"host": "//pl.example.com"},
         {"host": "/path"},
         {"host": "https://[::1"},
@@ -122,7 +109,6 @@ def test_the_base_url(fields: dict[str, Any], url: str) -> None:
         {"host": "https://pl.example.com:99999"},
         {"host": "pl.example.com", "port": "abc"},
         {"host": "pl.example.com", "port": 65536},
-        {"host": "pl.example.com", "port": 99999},
         {"host": "pl.example.com", "port": -1},
         {"host": "my host"},
         {"host": "https://pl example.com"},
@@ -160,24 +146,23 @@ def test_is_cleartext(url: str, cleartext: bool) -> None:
     assert Settings(url, KEY).is_cleartext is cleartext
 
 
-@pytest.mark.parametrize("password", [None, "", "  \n"], ids=["none", "empty", "blank"])
-def test_there_must_be_a_key(password: str | None) -> None:
-    with pytest.raises(PromptLayerConfigurationError, match="no API key"):
-        read_connection(connection(password=password))
-
-
-@pytest.mark.parametrize("password", [f"{KEY}\n", f"  {KEY}", f"\t{KEY}\r\n"])
-def test_blanks_around_the_key_are_dropped(password: str) -> None:
-    assert read_connection(connection(password=password)).api_key == KEY
+def test_blanks_around_the_key_are_dropped() -> None:
+    assert read_connection(connection(password=f"\t{KEY}\r\n")).api_key == KEY
 
 
 @pytest.mark.parametrize(
-    "password",
-    ["pl_a\nb", "pl_a\r\nX-Evil: 1", "pl_schlüssel", "pl_a\x00", "pl_\ud800", "pl_a\x7f"],
-    ids=["newline", "header", "umlaut", "nul", "surrogate", "del"],
+    ("password", "says"),
+    [
+        *((missing, "no API key") for missing in (None, "", "  \n")),
+        *(
+            (f"pl_{odd}", "paste it again")
+            for odd in ("\nb", "\r\nX: 1", "ü", "\0", "\ud800", "\x7f")
+        ),
+    ],
+    ids=ascii,
 )
-def test_a_key_that_no_header_can_carry(password: str) -> None:
-    with pytest.raises(PromptLayerConfigurationError, match="paste it again") as caught:
+def test_a_key_that_cannot_be_sent(password: str | None, says: str) -> None:
+    with pytest.raises(PromptLayerConfigurationError, match=says) as caught:
         read_connection(connection(password=password))
     assert "pl_" not in str(caught.value)
 
@@ -216,97 +201,45 @@ def test_an_extra_that_is_no_object(extra: str) -> None:
         read_connection(connection(extra=extra))
 
 
-@pytest.mark.parametrize(("value", "seconds"), [(5, 5.0), (0.5, 0.5), ("5", 5.0), (" 7.5 ", 7.5)])
-def test_timeout(value: Any, seconds: float) -> None:
-    assert read_connection(with_extra(timeout=value)).timeout == seconds
+PROXIES = ["http://p:3128", "https://p.example.com", "HTTP://p", "http://u:pw@p:1"]
+PROXIES += ["http://[::1]:3128", "http://prö.example.com:1", "http://my_proxy.local.:1"]
 
 
 @pytest.mark.parametrize(
-    "value",
-    [0, -1, "0", "abc", True, False, [], [5], {}, "nan", "inf", float("inf"), 10**400, "1e999"],
-    ids=lambda value: str(value)[:8],
-)
-def test_a_timeout_that_is_none(value: Any) -> None:
-    with pytest.raises(PromptLayerConfigurationError, match="'timeout' in the extra"):
-        read_connection(with_extra(timeout=value))
-
-
-@pytest.mark.parametrize(
-    ("value", "verify"),
+    ("name", "value", "read"),
     [
-        (True, True),
-        (False, False),
-        ("true", True),
-        ("True", True),
-        ("1", True),
-        ("yes", True),
-        ("on", True),
-        ("false", False),
-        (" False ", False),
-        ("0", False),
-        ("no", False),
-        ("off", False),
-        ("/etc/ca.pem", "/etc/ca.pem"),
-        (" ca.pem ", "ca.pem"),
+        *(("timeout", value, 5.0) for value in (5, 5.0, "5", " 5.0 ")),
+        *(("verify", value, True) for value in (True, "true", "True", "1", "yes", "on")),
+        *(("verify", value, False) for value in (False, "false", " False ", "0", "no", "off")),
+        *(("verify", value, "/etc/ca.pem") for value in ("/etc/ca.pem", " /etc/ca.pem ")),
+        *(("proxy", value, value) for value in PROXIES),
     ],
 )
-def test_verify(value: Any, verify: bool | str) -> None:
-    assert read_connection(with_extra(verify=value)).verify == verify
-    assert type(read_connection(with_extra(verify=value)).verify) is type(verify)
+def test_a_field_of_the_extra(name: str, value: Any, read: Any) -> None:
+    found = getattr(read_connection(with_extra(**{name: value})), name)
+    assert (found, type(found)) == (read, type(read))
 
 
-@pytest.mark.parametrize("value", [[], {}, 1.5, ["x"], 7])
-def test_a_verify_that_is_none(value: Any) -> None:
-    with pytest.raises(PromptLayerConfigurationError, match="'verify' in the extra"):
-        read_connection(with_extra(verify=value))
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "http://p:3128",
-        "https://p.example.com",
-        "HTTP://p",
-        "http://u:pw@p:1",
-        "http://[::1]:3128",
-        "http://prö.example.com:1",
-        "http://my_proxy.local.:1",
-    ],
-)
-def test_proxy(value: str) -> None:
-    assert read_connection(with_extra(proxy=value)).proxy == value
+NO_SECONDS: list[Any] = [0, -1, "0", "abc", True, False, [], [5], {}, "nan", "inf", float("inf")]
+NO_SECONDS += [10**400, "1e999"]
+NO_VERIFY: list[Any] = [[], {}, 1.5, ["x"], 7]
+NO_PROXIES: list[Any] = ["p:3128", "p", "socks5://u:geheim@p:1", "http://", "http://:1"]
+NO_PROXIES += ["http://p:99999", "http://p:0", "http://[::1", "http://p:x", "http://pro xy:1"]
+NO_PROXIES += ["http://pro..xy:1", "http://xn--ü:1", 5, {}, True, ["http://p"]]
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("name", "value"),
     [
-        "p:3128",
-        "p",
-        "socks5://p:1",
-        "http://",
-        "http://:1",
-        "http://p:99999",
-        "http://p:0",
-        5,
-        {},
-        True,
-        "http://[::1",
-        "http://p:x",
-        ["http://p"],
-        "http://pro xy:1",
-        "http://pro..xy:1",
-        "http://xn--\u00fc:1",
+        *(("timeout", value) for value in NO_SECONDS),
+        *(("verify", value) for value in NO_VERIFY),
+        *(("proxy", value) for value in NO_PROXIES),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:20],
 )
-def test_a_proxy_that_is_none(value: Any) -> None:
-    with pytest.raises(PromptLayerConfigurationError, match="'proxy' in the extra"):
-        read_connection(with_extra(proxy=value))
-
-
-def test_a_refused_proxy_does_not_show_its_password() -> None:
-    with pytest.raises(PromptLayerConfigurationError) as caught:
-        read_connection(with_extra(proxy="socks5://user:geheim@p:1"))
+def test_a_field_of_the_extra_that_cannot_be_used(name: str, value: Any) -> None:
+    with pytest.raises(PromptLayerConfigurationError, match=f"'{name}' in the extra") as caught:
+        read_connection(with_extra(**{name: value}))
     assert "geheim" not in str(caught.value)
 
 
