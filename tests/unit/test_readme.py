@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What README.md names and quotes, held against the code."""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+from pathlib import Path
+
+import pytest
+from support.connections import connect
+from support.modes import run_task
+
+from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerScorecardSensor
+from airflow_provider_promptlayer.testing import LocalPromptLayer, builtin_evaluations
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", README)
+    files = {link for link in links if not link.startswith(("#", "https://"))}
+    assert {link for link in files if not (ROOT / link).exists()} == set()
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert {link[1:] for link in links if link.startswith("#")} <= anchors
+
+
+def test_every_test_that_is_named_is_where_it_is_said_to_be() -> None:
+    in_files = re.findall(r"`(test_\w+|Test\w+)` in `([\w/]+\.py)`", README)
+    names = {*re.findall(r"`(test_\w+|Test\w+)`", README)} - {"test_connection"}  # of the hook
+    named = {*in_files, *((name, "tests") for name in names)}
+    assert len(named) > 50
+    for name, where in named:
+        files = [ROOT / where] if where.endswith(".py") else (ROOT / where).rglob("*.py")
+        definition = re.compile(rf"^ *(def|class) {name}\b", re.MULTILINE)
+        assert any(definition.search(file.read_text("utf-8")) for file in files), (name, where)
+
+
+def test_the_error_of_the_gate_is_quoted_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    (quoted,) = re.findall(
+        r"^```\n(Scorecard calculation .*?)```", README, re.DOTALL | re.MULTILINE
+    )
+    (table,), _ = builtin_evaluations()
+    sheet = table.sheets[1]
+    # A clock that leaps: the calculation has ended at the first poll.
+    with LocalPromptLayer(clock=count(0.0, 10.0).__next__) as server:
+        connect(server, monkeypatch)
+        where = {"table_id": table.id, "sheet_id": sheet.id}
+        where["calculation_id"] = server.start_calculation(table.id, sheet.id)
+        ending = run_task(
+            lambda: PromptLayerScorecardSensor(
+                task_id="gate", **where, min_score=0.8, deferrable=False
+            )
+        )
+    assert ending.message.replace(where["calculation_id"], "…") == " ".join(quoted.split())
