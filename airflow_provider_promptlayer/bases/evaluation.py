@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, choices
 from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations
-from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, FinalReport, Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
@@ -60,19 +59,23 @@ def _needed_score(min_score: Any, needs_score: bool, *, highest: float) -> float
     return check_min_score(NOTSET if is_left_out else min_score, highest=highest)
 
 
-class _Storage(list[str]):
-    """The warnings about values that had to be changed for XCom."""
+class _Result:
+    """The result of a task, in a form that Airflow can store.
 
-    def keep(self, values: dict[str, Any], job: RemoteJob[Any]) -> dict[str, Any]:
-        """Return the values of a job in a form that Airflow can store."""
-        stored = storable(values)
+    :param read: makes it from the last status of the job.
+    """
+
+    def __init__(self, read: Callable[[Any], dict[str, Any]]) -> None:
+        self._read = read
+        self.warnings: tuple[str, ...] = ()
+
+    def __call__(self, ending: Any, _: Any = None) -> dict[str, Any]:
+        stored = storable(self._read(ending))
         if stored.changes:
             changes = ", ".join(stored.changes)
-            line = f"What {job.name} left was changed so that Airflow can store it: {changes}."
-            if line not in self:
-                self.append(line)
-        kept: dict[str, Any] = stored.value
-        return kept
+            self.warnings = (f"The result was changed so that Airflow can store it: {changes}.",)
+        result: dict[str, Any] = stored.value
+        return result
 
 
 def table_kind(
@@ -94,8 +97,6 @@ def table_kind(
     :raises PromptLayerInvalidInputError: for an argument that is not what it should be.
     """
     selected = choices("statuses", statuses, list(CellStatus))
-    job = partial(SheetOperation, table_id, sheet_id)
-    warnings = _Storage()
 
     def selects(status: CellStatus) -> bool:
         if selected is None:
@@ -110,10 +111,9 @@ def table_kind(
             counts_stale = has_waited() and selects(CellStatus.STALE)
             raise_for_sheet(ending, fail_on, stale_count=counts_stale)
 
-    def result(ending: TableOperation | SheetOperations, _: Any) -> dict[str, Any]:
+    def counts(ending: TableOperation | SheetOperations) -> dict[str, Any]:
         if isinstance(ending, TableOperation):
-            counts = {name: getattr(ending, name) for name in NO_CELLS}
-            return warnings.keep(counts, job(ending.operation_id))
+            return {name: getattr(ending, name) for name in NO_CELLS}
         if not has_waited():
             return NO_CELLS
         return {
@@ -141,14 +141,15 @@ def table_kind(
             return False
         return ending.is_cancelled or ((takes_failed or ending.broke_off) and not takes_done)
 
+    result = _Result(counts)
     return JobKind(
         job_types=(SheetOperation, SheetCells),
         id_key=xcom.OPERATION_ID_KEY,
         trigger="PromptLayerTableOperationTrigger",
-        job_from_id=job,
+        job_from_id=partial(SheetOperation, table_id, sheet_id),
         raise_for_outcome=check,
         result=result,
-        storage_warnings=lambda: warnings,
+        storage_warnings=lambda: result.warnings,
         may_resubmit=may_resubmit,
         unsubmitted_job=SheetCells(table_id, sheet_id),
         unsubmitted_result=NO_CELLS,
@@ -175,24 +176,8 @@ def scorecard_kind(
     verdicts = check_fail_on_verdict(fail_on_verdict)
     needed = _needed_score(min_score, needs_score, highest=math.inf)
     job = partial(SheetCalculation, table_id, sheet_id)
-    warnings = _Storage()
-
-    def check(ending: ScorecardCalculation) -> None:
-        hook.raise_for_scorecard(
-            job(ending.calculation_id), ending, fail_on_verdict=verdicts, min_score=needed
-        )
-
-    def metadata(ending: ScorecardCalculation) -> dict[str, Any]:
-        found = {
-            xcom.SCORE_KEY: ending.score,
-            xcom.VERDICT_KEY: ending.verdict,
-            xcom.CRITERION_SUMMARIES_KEY: ending.criterion_summaries,
-            xcom.DRIFT_SUMMARY_KEY: ending.drift_summary,
-        }
-        return warnings.keep(found, job(ending.calculation_id))
-
-    def result(ending: ScorecardCalculation, _: Any) -> dict[str, Any]:
-        found = {
+    result = _Result(
+        lambda ending: {
             "calculation_id": ending.calculation_id,
             "status": ending.status,
             "score": ending.score,
@@ -200,7 +185,21 @@ def scorecard_kind(
             "criterion_summaries": ending.criterion_summaries,
             "drift_summary": ending.drift_summary,
         }
-        return warnings.keep(found, job(ending.calculation_id))
+    )
+
+    def check(ending: ScorecardCalculation) -> None:
+        hook.raise_for_scorecard(
+            job(ending.calculation_id), ending, fail_on_verdict=verdicts, min_score=needed
+        )
+
+    def metadata(ending: ScorecardCalculation) -> dict[str, Any]:
+        found = result(ending)
+        return {
+            xcom.SCORE_KEY: found["score"],
+            xcom.VERDICT_KEY: found["verdict"],
+            xcom.CRITERION_SUMMARIES_KEY: found["criterion_summaries"],
+            xcom.DRIFT_SUMMARY_KEY: found["drift_summary"],
+        }
 
     return JobKind(
         job_types=(SheetCalculation,),
@@ -210,7 +209,7 @@ def scorecard_kind(
         raise_for_outcome=check,
         result=result,
         metadata=metadata,
-        storage_warnings=lambda: warnings,
+        storage_warnings=lambda: result.warnings,
         # A verdict is an answer, and with an unknown status it may still be calculated.
         may_resubmit=lambda ending: (
             ending.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
@@ -236,7 +235,6 @@ def report_kind(
     """
     needed = _needed_score(min_score, needs_score, highest=MAX_SCORE)
     scores = dict[int, ReportScore]()  # an earlier try's report has another one
-    warnings = _Storage()
 
     def score(ending: Report) -> ReportScore:
         if ending.report_id not in scores:
@@ -246,12 +244,8 @@ def report_kind(
     def check(ending: Report) -> None:
         raise_for_report(ending, score(ending), fail_on=fail_on, min_score=needed)
 
-    def metadata(ending: Report) -> dict[str, Any]:
-        found = {xcom.SCORE_KEY: score(ending).overall_score}
-        return warnings.keep(found, FinalReport(ending.report_id))
-
-    def result(ending: Report, _: Any) -> dict[str, Any]:
-        found = {
+    result = _Result(
+        lambda ending: {
             "report_id": ending.report_id,
             "status": ending.status,
             "score": score(ending).overall_score,
@@ -260,8 +254,7 @@ def report_kind(
             "completed_count": ending.completed_count,
             "failed_count": ending.failed_count,
         }
-        return warnings.keep(found, FinalReport(ending.report_id))
-
+    )
     return JobKind(
         job_types=(FinalReport,),
         id_key=xcom.REPORT_ID_KEY,
@@ -269,6 +262,6 @@ def report_kind(
         job_from_id=FinalReport,
         raise_for_outcome=check,
         result=result,
-        metadata=metadata,
-        storage_warnings=lambda: warnings,
+        metadata=lambda ending: {xcom.SCORE_KEY: result(ending)["score"]},
+        storage_warnings=lambda: result.warnings,
     )

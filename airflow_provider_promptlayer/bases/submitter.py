@@ -311,26 +311,22 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
 
     def _cancel_superseded(self, record: SubmissionRecord) -> None:
         """Cancel the job that was started for other arguments before a clear, where that can be."""
-        external_id, kind = record.external_id, self.kind
+        kind, shown_id = self.kind, one_line(str(record.external_id), 80)
         if record.base_url != self.hook.settings.base_url:
             self.log.warning(
                 "What an earlier try started at %s is left to itself, as the connection leads to "
                 "%s now: %s.",
                 record.base_url,
                 self.hook.settings.base_url,
-                one_line(str(external_id), 80),
+                shown_id,
             )
             return
         try:
             job: RemoteJob[Any] = (
-                kind.job_types[0](**record.job) if record.job else kind.job_from_id(external_id)
+                kind.job_types[0](**record.job)
+                if record.job
+                else kind.job_from_id(record.external_id)
             )
-            if job.cancel() is None:
-                self.log.warning(
-                    "What an earlier try started for other arguments is left to itself: %s.",
-                    external_id,
-                )
-                return
             what_became = drive(
                 cancellation(job),
                 lambda call: self.hook.call_with_backoff(
@@ -340,11 +336,11 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
         except (PromptLayerError, TypeError) as error:
             self.log.warning(
                 "What an earlier try started for other arguments may go on: %s (%s)",
-                one_line(str(external_id), 80),
+                shown_id,
                 error,
             )
         else:
-            self.log.info("%s was started for other arguments. It %s.", job, what_became)
+            self.log.warning("%s was started for other arguments. It %s.", job, what_became)
 
     def _ask_a_person(
         self, state: RunState, what_is_there: str, how_to_look: str, *, is_in_backend: bool = False

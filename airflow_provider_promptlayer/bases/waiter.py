@@ -16,7 +16,8 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 
@@ -102,13 +103,13 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         )
         self.promptlayer_conn_id = promptlayer_conn_id
         self.deferrable = deferrable
-        # Each poll of a rescheduled task starts a process, which Airflow advises to do rarely.
-        is_rescheduled = self.reschedule and not deferrable
-        if is_rescheduled and self.starts_what_it_waits_for:
+        self._is_rescheduled = self.reschedule and not deferrable
+        if self._is_rescheduled and self.starts_what_it_waits_for:
             raise PromptLayerInvalidInputError(
                 "mode='reschedule' would start a run at each poll: use deferrable=True."
             )
-        self._keeps_interval = poke_interval is not None or is_rescheduled
+        # Each poll of a rescheduled task starts a process, which Airflow advises to do rarely.
+        self._keeps_interval = poke_interval is not None or self._is_rescheduled
         self.max_outage = seconds("max_outage", max_outage, zero=True)
         if self.max_outage == math.inf:  # Airflow 3 hands no such number on to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
@@ -165,7 +166,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
         :param ending: the job's last status.
         """
-        return self.kind.result(ending, lambda key, value: self._push(context, key, value))
+        return self.kind.result(ending, partial(self._push, context))
 
     def resume_state(self) -> dict[str, Any]:
         """Return what this task has to find again after a deferral, besides its wait, as JSON."""
@@ -221,16 +222,15 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 self._stay_at(state.base_url, job.name)
             read_event(event, external_id=job.id)
             self._is_over = True
-            # It has ended in time: a blip in fetching what it left is no time-out.
-            give_up_at = min(time.time() + self.max_outage, self._must_end_by(context))
-            poller = self._new_poller(
-                job,
-                state.began_at,
-                deadline=state.deadline,
+            # The job has ended in time: a blip in fetching what it left is no time-out.
+            now = time.time()
+            give_up_at = min(now + self.max_outage, self._must_end_by(context))
+            fetching = replace(
+                state,
                 grace=max(0.0, give_up_at - state.deadline),
-                outage_since=state.worker_outage(now=time.time()),
+                outage_since=state.worker_outage(now=now),
             )
-            return self._finish(context, self._poll_to_the_end(job, poller))
+            return self._finish(context, self._poll_until_ended(fetching))
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -243,7 +243,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 next_method, next_kwargs, context
             )
         with self._airflow_errors():
-            self._job = self.restore_job(context)
+            job = self._job = self.restore_job(context)
+            left = f"{job or 'The job'} {(job or self.kind.job_types[0]).abandoned_phrase}."
             reason = str((next_kwargs or {}).get("error", "unknown"))
             for line in (next_kwargs or {}).get("traceback") or []:
                 self.log.error("%s", line.rstrip())
@@ -251,46 +252,45 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             if "timeout" in reason.lower():
                 raise PromptLayerWaitTimeoutError(
                     f"The wait did not end within {in_words(self.timeout)}, and no triggerer ended "
-                    f"it. {self._left()}"
+                    f"it. {left}"
                 )
-            raise PromptLayerEventError(
-                f"The wait in the triggerer broke off ({reason}). {self._left()}"
-            )
+            raise PromptLayerEventError(f"The wait in the triggerer broke off ({reason}). {left}")
 
     def on_kill(self) -> None:
-        """Cancel what this task has started, where PromptLayer can; else say that it goes on.
+        """Cancel the job, if this task has submitted it and PromptLayer can cancel it.
 
-        Nothing more is started afterwards, as Airflow 3 lets the task go on until it is killed.
+        Nothing is submitted afterwards, as Airflow 3 lets the task go on until it is killed.
         """
         self.hook.stop_starting()
         job = self._job
         if job is None:
             return
         if self._is_over:
-            self.log.warning("The task is being stopped. %s has ended.", job)
-            return
-        if not self.cancels_on_kill:
-            self.log.warning("The task is being stopped. %s", self._left())
-            return
-        try:
-            what_became = drive(cancellation(job), self.hook.call_from_signal_handler)
-        except Exception:
-            self.log.exception("Could not cancel %s, which goes on at PromptLayer.", job.name)
+            what_became = "has ended"
+        elif not self.cancels_on_kill:
+            what_became = job.abandoned_phrase
         else:
-            self.log.warning("The task is being stopped. %s %s.", job, what_became)
+            try:
+                what_became = drive(cancellation(job), self.hook.call_from_signal_handler)
+            except Exception:
+                self.log.exception("Could not cancel %s, which goes on at PromptLayer.", job.name)
+                return
+        self.log.warning("The task is being stopped. %s %s.", job, what_became)
 
     def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
         """Wait for a job that is known now, and finish."""
-        began_at = self._wait_began_at(context)
-        if self.reschedule and not self.deferrable:
+        began_at, outage_since = time.time(), None
+        if self._is_rescheduled:
+            first = version_compat.first_reschedule_date(context, self.retries or 0)
+            if first is not None:
+                began_at = first.timestamp()
+                self.hook.connection_was_there = True
             self._outage_state = OutageState.of(context)
-        poller = self._new_poller(
-            job,
-            began_at,
-            deadline=min(began_at + self.timeout, self._must_end_by(context)),
-            outage_since=None if self._outage_state is None else self._outage_state.read(self.log),
-        )
-        return self._finish(context, self._poll_to_the_end(job, poller))
+            if self._outage_state is not None:
+                outage_since = self._outage_state.read(self.log)
+        deadline = min(began_at + self.timeout, self._must_end_by(context))
+        state = PollState(job, began_at, deadline, outage_since=outage_since)
+        return self._finish(context, self._poll_until_ended(state))
 
     def _state_without_notes(self, context: Context) -> dict[str, Any]:
         """Return the state of a wait whose own notes were not handed back to the task.
@@ -312,13 +312,24 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """Return when the wait has to be over, whatever its ``timeout``, since the epoch."""
         return math.inf
 
-    def _poll_to_the_end(self, job: RemoteJob[L], poller: Poller) -> L:
-        """Poll until the job has ended; or leave the worker, to come back later."""
-        return drive(
+    def _poll_until_ended(self, state: PollState[Any]) -> L:
+        """Go on with a wait until its job has ended; or leave the worker, to come back later."""
+        job = state.job
+        poller = Poller(
+            job.name,
+            self._schedule(),
+            began_at=state.began_at,
+            deadline=state.deadline,
+            grace=state.grace,
+            max_outage=self.max_outage,
+            outage_since=state.outage_since,
+        )
+        ending: L = drive(
             poll_until_ended(poller, job),
             self.poll,
             lambda decision: self._pause(job, poller, decision),
         )
+        return ending
 
     def _pause(self, job: RemoteJob[L], poller: Poller, decision: PollDecision) -> None:
         """Keep the worker until the next poll, or leave it until then."""
@@ -398,14 +409,6 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self._outage_state.write(poller.outage_since)
         return True
 
-    def _wait_began_at(self, context: Context) -> float:
-        if self.reschedule and not self.deferrable:
-            first = version_compat.first_reschedule_date(context, self.retries or 0)
-            if first is not None:
-                self.hook.connection_was_there = True
-                return first.timestamp()
-        return time.time()
-
     def _finish(self, context: Context, ending: L) -> Any:
         try:
             for key, value in self.kind.metadata(ending).items():
@@ -417,36 +420,12 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 for line in self.kind.storage_warnings():
                     self.log.warning("%s", line)
 
-    def _new_poller(
-        self,
-        job: RemoteJob[L],
-        began_at: float,
-        *,
-        deadline: float,
-        grace: float = 0.0,
-        outage_since: float | None = None,
-    ) -> Poller:
-        return Poller(
-            job.name,
-            self._schedule(),
-            began_at=began_at,
-            deadline=deadline,
-            grace=grace,
-            max_outage=self.max_outage,
-            outage_since=outage_since,
-        )
-
     def _schedule(self) -> PollSchedule:
         return PollSchedule(
             self.poke_interval if self._keeps_interval else None,
             self.exponential_backoff,
             self.max_wait.total_seconds() if self.max_wait is not None else None,
         )
-
-    def _left(self) -> str:
-        if (job := self._job) is None:
-            return f"The job {self.kind.job_types[0].abandoned_phrase}."
-        return f"{job} {job.abandoned_phrase}."
 
     def _push(self, context: Context, key: str, value: Any) -> None:
         if self.do_xcom_push:

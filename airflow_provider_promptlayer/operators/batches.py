@@ -537,11 +537,9 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerWaiter[BatchStatus]):
                 len(self.batch.at(Stage.PENDING)),
                 len(self.batch),
             )
-        poller = self._new_poller(
-            job, self._began_at, deadline=self._deadline, outage_since=outage_since
-        )
+        state = PollState(job, self._began_at, self._deadline, outage_since=outage_since)
         try:
-            self._poll_to_the_end(job, poller)
+            self._poll_until_ended(state)
         except PromptLayerOutageError:
             if until or not self.batch.count(*OVER):
                 raise
