@@ -37,11 +37,11 @@ def poll(**fields: Any) -> SheetOperations:
     return SheetCells(TABLE, SHEET).fetch_call().read(answer(200, body), NOW)
 
 
-def test_it_is_asked_for_once_and_cannot_be_cancelled() -> None:
+def test_the_request() -> None:
     job = SheetCells(TABLE, SHEET)
     request = job.fetch_call().request
     assert (request.method, request.path) == ("GET", PATH)
-    assert job.fetch_call().request == sheet_operations(TABLE, SHEET).request
+    assert request == sheet_operations(TABLE, SHEET).request
     assert (job.id, job.cancel()) == (SHEET, None)
 
 
@@ -91,9 +91,8 @@ def test_what_is_counted(
 
 def test_progress() -> None:
     assert poll().progress == "5 of 9 cells done"
-    assert poll(status_counts={"COMPLETED": 5, "FAILED": 1}).progress == (
-        "6 of 9 cells done, 1 failed"
-    )
+    failed = poll(status_counts={"COMPLETED": 5, "FAILED": 1})
+    assert failed.progress == "6 of 9 cells done, 1 failed"
     assert poll(total_cells=10**4000).progress == "5 of countless cells done"
 
 
@@ -106,14 +105,11 @@ def test_progress() -> None:
         ("active_operations", [..., None, {}, [1]]),
     ],
 )
-def test_an_answer_without_what_it_hangs_on(name: str, values: list[Any]) -> None:
+def test_an_answer_without_a_field_that_decides(name: str, values: list[Any]) -> None:
     for value in values:
         with pytest.raises(PromptLayerUnexpectedAnswerError, match=f"no .*{name}; it begins") as e:
             poll(**{name: value})
         assert e.value.retry_helps
-
-
-@pytest.mark.parametrize("value", [None, True, -1, 1.5, "1"])
-def test_a_count_that_is_none_is_no_zero(value: Any) -> None:
-    with pytest.raises(PromptLayerUnexpectedAnswerError, match="has no FAILED"):
-        poll(status_counts={"COMPLETED": 8, "FAILED": value})
+    for value in (None, True, -1, 1.5, "1"):  # no zero
+        with pytest.raises(PromptLayerUnexpectedAnswerError, match="has no FAILED"):
+            poll(status_counts={"COMPLETED": 8, "FAILED": value})
