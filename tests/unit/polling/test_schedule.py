@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often to look."""
+"""How long to pause between two polls."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ import pytest
 
 from airflow_provider_promptlayer.polling.schedule import PollSchedule
 
-# Pace against Airflow's own
-
-PACES = [
+CASES = [
     (poke_interval, max_wait, elapsed)
     for poke_interval in (0.2, 1.0, 1.7, 10.0, 60.0, 3600.0)
     for max_wait in (None, 0.0, 5.0, 300.0)
@@ -46,10 +44,10 @@ print("ANSWER" + json.dumps(found))
 """
 
 
-def test_the_pace_is_that_of_airflow(tmp_path: Path) -> None:
+def test_the_intervals_are_those_of_airflow(tmp_path: Path) -> None:
     # In a process of its own: importing Airflow configures the process that does it.
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ASK_AIRFLOW, json.dumps(PACES)],
+        [sys.executable, "-W", "ignore", "-c", ASK_AIRFLOW, json.dumps(CASES)],
         env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -57,43 +55,30 @@ def test_the_pace_is_that_of_airflow(tmp_path: Path) -> None:
         check=True,
     )
     answer = next(line for line in done.stdout.splitlines() if line.startswith("ANSWER"))
-    ours, theirs = [], []
-    for (poke_interval, max_wait, elapsed), (seed, steady, growing) in zip(
-        PACES, json.loads(answer.removeprefix("ANSWER")), strict=True
-    ):
-        case = (poke_interval, max_wait, elapsed)
-        theirs.append((case, steady, growing))
-        ours.append(
-            (
-                case,
-                PollSchedule(poke_interval, False, max_wait).interval(elapsed, seed=seed),
-                PollSchedule(poke_interval, True, max_wait).interval(elapsed, seed=seed),
-            )
-        )
-    assert ours == theirs
+    theirs = json.loads(answer.removeprefix("ANSWER"))
+    assert theirs == [
+        [
+            seed,
+            PollSchedule(poke_interval, False, max_wait).interval(elapsed, seed=seed),
+            PollSchedule(poke_interval, True, max_wait).interval(elapsed, seed=seed),
+        ]
+        for (poke_interval, max_wait, elapsed), (seed, *_) in zip(CASES, theirs, strict=True)
+    ]
 
 
-def polls(
-    schedule: PollSchedule, run: float, *, seed: str = "a", first: float = 0.0
-) -> list[float]:
-    """Return when a run of so many seconds is looked at; the last look sees that it has ended."""
-    times = [first]
+def polls(schedule: PollSchedule, run: float, *, seed: str = "a") -> list[float]:
+    """Return when a run of so many seconds is polled; the last poll sees that it has ended."""
+    times = [0.0]
     while times[-1] < run:
         times.append(times[-1] + schedule.interval(times[-1], seed=seed))
     return times
 
 
-@pytest.mark.parametrize("run", [1.0, 5.0, 20.0, 37.0])
-def test_the_end_of_a_short_run_is_noticed_within_two_seconds(run: float) -> None:
-    for seed in "abcdefgh":
-        assert polls(PollSchedule(), run, seed=seed)[-1] - run <= 2.0
-
-
-@pytest.mark.parametrize("run", [50.0, 333.0, 1000.0, 3600.0, 86_400.0])
-def test_the_end_of_a_long_run_is_noticed_a_twentieth_late_or_a_minute(run: float) -> None:
+@pytest.mark.parametrize("run", [1.0, 5.0, 20.0, 37.0, 50.0, 333.0, 1000.0, 3600.0, 86_400.0])
+def test_an_end_is_noticed_a_twentieth_late_or_two_seconds_or_a_minute(run: float) -> None:
     for seed in "abcdefgh":
         late = polls(PollSchedule(), run, seed=seed)[-1] - run
-        assert late <= min(run / 20, 60.0)
+        assert late <= min(max(2.0, run / 20), 60.0)
 
 
 def test_a_long_run_costs_few_requests() -> None:
@@ -112,10 +97,6 @@ def test_an_interval_that_was_set_is_kept_to_exactly() -> None:
     assert {PollSchedule(7.0).interval(t, seed="a") for t in (0.0, 1.0, 5000.0)} == {7.0}
 
 
-def test_waits_without_an_interval_spread_out() -> None:
-    assert len({PollSchedule().interval(1000.0, seed=str(seed)) for seed in range(20)}) > 10
-
-
 def test_exponential_backoff_alone_counts_from_airflows_own_interval() -> None:
     for elapsed in (0.0, 100.0, 5000.0):
         assert PollSchedule(None, True).interval(elapsed, seed="a") == PollSchedule(
@@ -128,13 +109,13 @@ def test_exponential_backoff_alone_counts_from_airflows_own_interval() -> None:
     [PollSchedule(10.0, True), PollSchedule(0.0, True), PollSchedule(), PollSchedule(3.0)],
 )
 @pytest.mark.parametrize("elapsed", [-5.0, 0.0, 1e3, 1e9, 1e300])
-def test_the_pace_is_finite_whenever_it_is_asked(schedule: PollSchedule, elapsed: float) -> None:
+def test_an_interval_is_finite_at_any_time(schedule: PollSchedule, elapsed: float) -> None:
     interval = schedule.interval(elapsed, seed="x")
     assert 1.0 <= interval < 1e9
 
 
-def test_waits_that_began_together_spread_out() -> None:
-    schedule = PollSchedule(60.0, True)
+@pytest.mark.parametrize("schedule", [PollSchedule(60.0, True), PollSchedule()])
+def test_waits_that_began_together_spread_out(schedule: PollSchedule) -> None:
     assert len({schedule.interval(1000.0, seed=str(seed)) for seed in range(20)}) > 10
     assert schedule.interval(1000.0, seed="a") == schedule.interval(1000.0, seed="a")
 
