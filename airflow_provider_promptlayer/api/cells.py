@@ -115,15 +115,7 @@ class SheetCells(Sheet, RemoteJob[SheetOperations]):
     Other tasks may have started it, so there is no :meth:`cancel`.
     """
 
-    @property
-    def id(self) -> str:
-        """The ``sheet_id``."""
-        return self.sheet_id
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return f"the calculation of sheet {self.sheet_id}"
+    noun = "the calculation of sheet"
 
     def fetch_call(self) -> Call[SheetOperations]:
         """Ask for the counts of the sheet's cells."""

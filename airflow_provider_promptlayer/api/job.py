@@ -9,12 +9,13 @@ process can make it anew from its fields.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.http import Call, Response
+from airflow_provider_promptlayer.api.text import one_line
 
 T = TypeVar("T")
 
@@ -93,8 +94,8 @@ class _SummaryReader:
         return self._summary
 
 
-IdParsers: TypeAlias = Mapping[str, Callable[[str, Any], Any]]
-"""Name of a field → its parser, from :mod:`.arguments`."""
+IdParsers: TypeAlias = dict[str, Callable[[str, Any], Any]]
+"""Name of a field → its parser, from :mod:`.arguments`; in the order of the fields."""
 
 
 class Identified:
@@ -116,18 +117,22 @@ class Identified:
 class RemoteJob(Identified, ABC, Generic[L]):
     """A job to wait for. Its fields are its ids, as numbers and text."""
 
+    noun: ClassVar[str]
+    """What messages call such a job, before its id."""
+
     abandoned_phrase: ClassVar[str] = "goes on at PromptLayer"
     """What becomes of the job when no task waits for it any more."""
 
     @property
-    @abstractmethod
     def id(self) -> int | str:
-        """The id that tells the job from others of its kind."""
+        """The id that tells the job from others of its kind: the last of its fields."""
+        found: int | str = getattr(self, next(reversed(self.id_parsers)))
+        return found
 
     @property
-    @abstractmethod
     def name(self) -> str:
         """What messages call the job: ``"workflow run 123"``."""
+        return f"{self.noun} {one_line(str(self.id), 80)}"
 
     @abstractmethod
     def fetch_call(self) -> Call[L]:

@@ -235,17 +235,8 @@ class FinalReport(RemoteJob[Report]):
     report_id: int
 
     id_parsers: ClassVar[IdParsers] = {"report_id": positive}
-    abandoned_phrase: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
-
-    @property
-    def id(self) -> int:
-        """The ``report_id``."""
-        return self.report_id
-
-    @property
-    def name(self) -> str:
-        """What messages call the report."""
-        return f"report {self.report_id}"
+    noun = "report"
+    abandoned_phrase = "goes on at PromptLayer, which cannot cancel it"
 
     def fetch_call(self) -> Call[Report]:
         """Ask for the status, and for the counts of the cells."""

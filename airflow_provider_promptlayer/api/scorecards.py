@@ -226,16 +226,7 @@ class SheetCalculation(Sheet, RemoteJob[ScorecardCalculation]):
     calculation_id: str
 
     id_parsers: ClassVar[IdParsers] = {**Sheet.id_parsers, "calculation_id": uuid}
-
-    @property
-    def id(self) -> str:
-        """The ``calculation_id``."""
-        return self.calculation_id
-
-    @property
-    def name(self) -> str:
-        """What messages call the calculation."""
-        return f"scorecard calculation {self.calculation_id}"
+    noun = "scorecard calculation"
 
     def fetch_call(self) -> Call[ScorecardCalculation]:
         """Ask for the status, the score and the verdict."""

@@ -256,16 +256,7 @@ class SheetOperation(Sheet, RemoteJob[TableOperation]):
     operation_id: str
 
     id_parsers: ClassVar[IdParsers] = {**Sheet.id_parsers, "operation_id": opaque_text}
-
-    @property
-    def id(self) -> str:
-        """The ``operation_id``."""
-        return self.operation_id
-
-    @property
-    def name(self) -> str:
-        """What messages call the operation."""
-        return f"table operation {one_line(self.operation_id, 80)}"
+    noun = "table operation"
 
     def fetch_call(self) -> Call[TableOperation]:
         """Ask for the counts of the operation's cells."""

@@ -289,17 +289,8 @@ class WorkflowRun(RemoteJob[WorkflowResults]):
     workflow_version_execution_id: int
 
     id_parsers: ClassVar[IdParsers] = {"workflow_version_execution_id": positive}
-    abandoned_phrase: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
-
-    @property
-    def id(self) -> int:
-        """The run's ``workflow_version_execution_id``."""
-        return self.workflow_version_execution_id
-
-    @property
-    def name(self) -> str:
-        """What messages call the run."""
-        return f"workflow run {self.workflow_version_execution_id}"
+    noun = "workflow run"
+    abandoned_phrase = "goes on at PromptLayer, which cannot cancel it"
 
     def fetch_call(self) -> Call[WorkflowResults]:
         """Ask for the outputs of all nodes."""

@@ -16,7 +16,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final
 
 from airflow_provider_promptlayer.api.errors import (
@@ -67,6 +67,7 @@ class PollDecision:
             (log.warning if self.is_trouble else log.info)("%s", self.note)
 
 
+@dataclass(slots=True, eq=False)
 class Poller:
     """The state of one wait.
 
@@ -85,52 +86,21 @@ class Poller:
     :param jitter: returns numbers from 0 to 1.
     """
 
-    __slots__ = (
-        "_failures",
-        "_jitter",
-        "_last",
-        "_unusable",
-        "backoff",
-        "began_at",
-        "deadline",
-        "doubts_connection",
-        "grace",
-        "job",
-        "max_outage",
-        "outage_since",
-        "schedule",
-        "throttle",
-    )
-
-    def __init__(
-        self,
-        job: str,
-        schedule: PollSchedule,
-        *,
-        began_at: float,
-        deadline: float = math.inf,
-        grace: float = 0.0,
-        max_outage: float = DEFAULT_MAX_OUTAGE,
-        outage_since: float | None = None,
-        doubts_connection: bool = False,
-        backoff: RetryPolicy | None = None,
-        throttle: Throttle | None = None,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self.job = job
-        self.schedule = schedule
-        self.began_at = began_at
-        self.deadline = deadline
-        self.grace = grace
-        self.max_outage = max_outage
-        self.outage_since = outage_since
-        self.doubts_connection = doubts_connection
-        self.backoff = backoff or retries.POLLING
-        self.throttle = throttle or Throttle()
-        self._jitter = jitter
-        self._failures = 0
-        self._unusable = 0
-        self._last = "nothing yet"
+    job: str
+    schedule: PollSchedule
+    _: KW_ONLY
+    began_at: float
+    deadline: float = math.inf
+    grace: float = 0.0
+    max_outage: float = DEFAULT_MAX_OUTAGE
+    outage_since: float | None = None
+    doubts_connection: bool = False
+    backoff: RetryPolicy = retries.POLLING
+    throttle: Throttle = field(default_factory=Throttle)
+    jitter: Callable[[], float] = random.random
+    _failures: int = field(default=0, init=False)
+    _unusable: int = field(default=0, init=False)
+    _last: str = field(default="nothing yet", init=False)
 
     @classmethod
     def of_call(cls, about: str, policy: RetryPolicy, *, doubts_connection: bool = False) -> Poller:
@@ -258,7 +228,7 @@ class Poller:
                 f"{moment(self.outage_since)}, longer than max_outage "
                 f"({in_words(self.max_outage)}). It may well go on. Last trouble: {error}"
             ) from None
-        backoff = self.backoff.pause(self._failures, error, jitter=self._jitter)
+        backoff = self.backoff.pause(self._failures, error, jitter=self.jitter)
         until_outage = self.outage_since + self.max_outage - now
         if isinstance(error, PromptLayerRateLimitError):
             self.throttle.hold_for(min(backoff, until_outage), now=now)

@@ -80,7 +80,7 @@ GOOD = WaitEvent(7, Outcome.ENDED, "done").payload()
         *(None, "ended", [], {}, True),
         *(GOOD | {"version": version} for version in (VERSION + 1, None, str(VERSION))),
         *(GOOD | {"id": job} for job in (8, "7", None)),
-        *(GOOD | {"outcome": word} for word in ("success", "ENDED", None, ["ended"], {})),
+        *(GOOD | {"outcome": word} for word in ("success", "ENDED", None, ["ended"])),
         *({key: GOOD[key] for key in GOOD if key != gone} for gone in ("version", "id", "outcome")),
     ],
     ids=repr,
