@@ -98,16 +98,6 @@ class SheetOperations:
         )
 
 
-def sheet_operations(table_id: str, sheet_id: str) -> Call[SheetOperations]:
-    """``GET …/operations``: the counts of a sheet's cells, and the operations under way on it.
-
-    A finished operation is not listed.
-
-    :raises PromptLayerInvalidInputError: for an id that is no UUID.
-    """
-    return SheetCells(table_id, sheet_id).fetch_call()
-
-
 @dataclass(frozen=True)
 class SheetCells(Sheet, RemoteJob[SheetOperations]):
     """All that calculates cells of a sheet, to be waited for until no cell is pending.
@@ -118,7 +108,7 @@ class SheetCells(Sheet, RemoteJob[SheetOperations]):
     noun = "the calculation of sheet"
 
     def fetch_call(self) -> Call[SheetOperations]:
-        """Ask for the counts of the sheet's cells."""
+        """``GET …/operations``: ask for the counts; a finished operation is not listed."""
         return object_call(
             self.request("GET", "operations", f"list the operations of sheet {self.sheet_id}"),
             lambda answer: SheetOperations(

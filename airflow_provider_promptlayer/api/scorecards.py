@@ -188,16 +188,6 @@ def recalculate_scorecard(
     )
 
 
-def scorecard_calculation(
-    table_id: str, sheet_id: str, calculation_id: str
-) -> Call[ScorecardCalculation]:
-    """``GET …/scorecard/calculations/{calculation_id}``: poll a calculation.
-
-    :raises PromptLayerInvalidInputError: for an id that is no UUID.
-    """
-    return SheetCalculation(table_id, sheet_id, calculation_id).fetch_call()
-
-
 def cancel_scorecard(
     table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
 ) -> Call[CancelledScorecard]:
@@ -229,7 +219,7 @@ class SheetCalculation(Sheet, RemoteJob[ScorecardCalculation]):
     noun = "scorecard calculation"
 
     def fetch_call(self) -> Call[ScorecardCalculation]:
-        """Ask for the status, the score and the verdict."""
+        """``GET …/scorecard/calculations/{calculation_id}``: ask for the score and the verdict."""
         return object_call(
             self.request(
                 "GET",

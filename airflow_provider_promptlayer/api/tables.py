@@ -229,26 +229,6 @@ def recalculate_cells(
     )
 
 
-def table_operation(table_id: str, sheet_id: str, operation_id: str) -> Call[TableOperation]:
-    """``GET …/operations/{operation_id}``: poll an operation.
-
-    :raises PromptLayerInvalidInputError: for an id that is none.
-    """
-    return SheetOperation(table_id, sheet_id, operation_id).fetch_call()
-
-
-def cancel_table_operation(
-    table_id: str, sheet_id: str, operation_id: str
-) -> Call[CancelledOperation]:
-    """``DELETE …/operations/{operation_id}``: cancel an operation; a repeat does no harm.
-
-    200 is also the answer where the operation was not active any more.
-
-    :raises PromptLayerInvalidInputError: for an id that is none.
-    """
-    return SheetOperation(table_id, sheet_id, operation_id).cancel_call()
-
-
 @dataclass(frozen=True)
 class SheetOperation(Sheet, RemoteJob[TableOperation]):
     """A recalculation of a sheet's cells, as a job to wait for."""
@@ -259,14 +239,17 @@ class SheetOperation(Sheet, RemoteJob[TableOperation]):
     noun = "table operation"
 
     def fetch_call(self) -> Call[TableOperation]:
-        """Ask for the counts of the operation's cells."""
+        """``GET …/operations/{operation_id}``: ask for the counts of the operation's cells."""
         return object_call(
             self._own_request("GET", "poll"),
             lambda answer: read_operation(answer.object("operation")),
         )
 
     def cancel_call(self) -> Call[CancelledOperation]:
-        """Ask to cancel the operation."""
+        """``DELETE …/operations/{operation_id}``: cancel the operation; a repeat does no harm.
+
+        200 is also the answer where the operation was not active any more.
+        """
         return object_call(
             self._own_request("DELETE", "cancel"),
             lambda answer: CancelledOperation(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be asked of tables, scorecards and reports.
 
-Arguments and results are those of the functions of :mod:`..api.tables`, :mod:`..api.scorecards`
-and :mod:`..api.reports`, which say what they mean. What starts something is sent again only when
-it certainly did not arrive.
+Arguments and results are those of :mod:`..api.tables`, :mod:`..api.scorecards` and
+:mod:`..api.reports`, which say what they mean. A start is sent again only when it certainly did not
+arrive.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, opaque_text, positive, uuid
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, positive
 from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.text import one_line
@@ -111,33 +111,37 @@ class EvaluationMethods(PromptLayerConnectionHook):
         self, table_id: str, sheet_id: str, operation_id: str
     ) -> tables.TableOperation:
         """Poll an operation once. Does not wait, and does not raise for how it ended."""
-        return self.call(tables.table_operation(table_id, sheet_id, operation_id))
+        return self.call(tables.SheetOperation(table_id, sheet_id, operation_id).fetch_call())
 
     async def aget_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str
     ) -> tables.TableOperation:
         """Do what :meth:`get_table_operation` does, without blocking the event loop."""
-        return await self.acall(tables.table_operation(table_id, sheet_id, operation_id))
+        return await self.acall(
+            tables.SheetOperation(table_id, sheet_id, operation_id).fetch_call()
+        )
 
     def get_sheet_operations(self, table_id: str, sheet_id: str) -> cells.SheetOperations:
         """Return the operations under way on a sheet, and the counts of its cells."""
-        return self.call(cells.sheet_operations(table_id, sheet_id))
+        return self.call(cells.SheetCells(table_id, sheet_id).fetch_call())
 
     async def aget_sheet_operations(self, table_id: str, sheet_id: str) -> cells.SheetOperations:
         """Do what :meth:`get_sheet_operations` does, without blocking the event loop."""
-        return await self.acall(cells.sheet_operations(table_id, sheet_id))
+        return await self.acall(cells.SheetCells(table_id, sheet_id).fetch_call())
 
     def cancel_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str
     ) -> tables.CancelledOperation:
         """Cancel an operation; harmless where it has ended."""
-        return self.call(tables.cancel_table_operation(table_id, sheet_id, operation_id))
+        return self.call(tables.SheetOperation(table_id, sheet_id, operation_id).cancel_call())
 
     async def acancel_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str
     ) -> tables.CancelledOperation:
         """Do what :meth:`cancel_table_operation` does, without blocking the event loop."""
-        return await self.acall(tables.cancel_table_operation(table_id, sheet_id, operation_id))
+        return await self.acall(
+            tables.SheetOperation(table_id, sheet_id, operation_id).cancel_call()
+        )
 
     def wait_for_table_operation(
         self,
@@ -162,7 +166,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
-        job = _operation(table_id, sheet_id, operation_id)
+        job = tables.SheetOperation(table_id, sheet_id, operation_id)
         check_fail_on_cells(fail_on)
         ending = self._wait_for(job, timeout, poke_interval, max_outage)
         raise_for_operation(ending, fail_on)
@@ -180,7 +184,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         fail_on: FailOnCells = "any_cell",
     ) -> tables.TableOperation:
         """Do what :meth:`wait_for_table_operation` does, without blocking the event loop."""
-        job = _operation(table_id, sheet_id, operation_id)
+        job = tables.SheetOperation(table_id, sheet_id, operation_id)
         check_fail_on_cells(fail_on)
         ending = await self._await_for(job, timeout, poke_interval, max_outage)
         raise_for_operation(ending, fail_on)
@@ -230,14 +234,16 @@ class EvaluationMethods(PromptLayerConnectionHook):
         self, table_id: str, sheet_id: str, calculation_id: str
     ) -> scorecards.ScorecardCalculation:
         """Poll a calculation once. Does not wait, and does not raise for how it ended."""
-        return self.call(scorecards.scorecard_calculation(table_id, sheet_id, calculation_id))
+        return self.call(
+            scorecards.SheetCalculation(table_id, sheet_id, calculation_id).fetch_call()
+        )
 
     async def aget_scorecard_calculation(
         self, table_id: str, sheet_id: str, calculation_id: str
     ) -> scorecards.ScorecardCalculation:
         """Do what :meth:`get_scorecard_calculation` does, without blocking the event loop."""
         return await self.acall(
-            scorecards.scorecard_calculation(table_id, sheet_id, calculation_id)
+            scorecards.SheetCalculation(table_id, sheet_id, calculation_id).fetch_call()
         )
 
     def get_scorecard_rows(
@@ -357,7 +363,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
-        job = _calculation(table_id, sheet_id, calculation_id)
+        job = scorecards.SheetCalculation(table_id, sheet_id, calculation_id)
         gate = _gate(fail_on_verdict, min_score)
         ending = self._wait_for(job, timeout, poke_interval, max_outage)
         self.raise_for_scorecard(job, ending, **gate)
@@ -376,7 +382,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         min_score: float | NotSet = NOTSET,
     ) -> scorecards.ScorecardCalculation:
         """Do what :meth:`wait_for_scorecard` does, without blocking the event loop."""
-        job = _calculation(table_id, sheet_id, calculation_id)
+        job = scorecards.SheetCalculation(table_id, sheet_id, calculation_id)
         gate = _gate(fail_on_verdict, min_score)
         ending = await self._await_for(job, timeout, poke_interval, max_outage)
         deadline = time.time() + retries.EXPLAINING_SECONDS
@@ -585,22 +591,6 @@ class EvaluationMethods(PromptLayerConnectionHook):
     def _report_started(self, report_id: int) -> int:
         self.log.info("PromptLayer started report %s.", report_id)
         return report_id
-
-
-def _operation(table_id: str, sheet_id: str, operation_id: str) -> tables.SheetOperation:
-    return tables.SheetOperation(
-        uuid("table_id", table_id),
-        uuid("sheet_id", sheet_id),
-        opaque_text("operation_id", operation_id),
-    )
-
-
-def _calculation(table_id: str, sheet_id: str, calculation_id: str) -> scorecards.SheetCalculation:
-    return scorecards.SheetCalculation(
-        uuid("table_id", table_id),
-        uuid("sheet_id", sheet_id),
-        uuid("calculation_id", calculation_id),
-    )
 
 
 def _gate(fail_on_verdict: Any, min_score: Any) -> dict[str, Any]:

@@ -34,11 +34,11 @@ CALLS: list[Call[Any]] = [
     workflow_results(42, return_all_outputs=False),
     workflow_count(),
     tables.recalculate_cells(TABLE, SHEET),
-    tables.table_operation(TABLE, SHEET, "op"),
-    tables.cancel_table_operation(TABLE, SHEET, "op"),
-    cells.sheet_operations(TABLE, SHEET),
+    tables.SheetOperation(TABLE, SHEET, "op").fetch_call(),
+    tables.SheetOperation(TABLE, SHEET, "op").cancel_call(),
+    cells.SheetCells(TABLE, SHEET).fetch_call(),
     scorecards.recalculate_scorecard(TABLE, SHEET),
-    scorecards.scorecard_calculation(TABLE, SHEET, OTHER),
+    scorecards.SheetCalculation(TABLE, SHEET, OTHER).fetch_call(),
     scorecards.cancel_scorecard(TABLE, SHEET),
     scorecards.scorecard(TABLE, SHEET),
     scorecards.scorecard_rows(TABLE, SHEET),
@@ -189,7 +189,7 @@ def test_deeper_than_anything_is_read(body: bytes) -> None:
 
 
 RUN, POLL = run_workflow("Digest"), workflow_results(42)
-CALCULATION = scorecards.scorecard_calculation(TABLE, SHEET, OTHER)
+CALCULATION = scorecards.SheetCalculation(TABLE, SHEET, OTHER).fetch_call()
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ import pytest
 from unit.api.answers import OTHER, SHEET, TABLE, body_of
 
 from airflow_provider_promptlayer.api.arguments import execution_id, seconds
-from airflow_provider_promptlayer.api.cells import sheet_operations
+from airflow_provider_promptlayer.api.cells import SheetCells
+from airflow_provider_promptlayer.api.scorecards import recalculate_scorecard, scorecard
 from airflow_provider_promptlayer.api.tables import (
-    cancel_table_operation,
+    SheetOperation,
     recalculate_cells,
-    table_operation,
 )
 from airflow_provider_promptlayer.api.workflows import WorkflowRun, run_workflow, workflow_results
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
@@ -327,9 +327,10 @@ def test_a_list_that_is_none(arguments: dict[str, Any], named: str) -> None:
 def test_ids_that_are_no_uuids(bad: Any) -> None:
     calls: list[Callable[[Any, Any], object]] = [
         recalculate_cells,
-        lambda table, sheet: table_operation(table, sheet, "op"),
-        lambda table, sheet: cancel_table_operation(table, sheet, "op"),
-        sheet_operations,
+        recalculate_scorecard,
+        scorecard,
+        SheetCells,
+        lambda table, sheet: SheetOperation(table, sheet, "op"),
     ]
     for call in calls:
         with pytest.raises(PromptLayerInvalidInputError, match="table_id must be a UUID"):
@@ -341,7 +342,7 @@ def test_ids_that_are_no_uuids(bad: Any) -> None:
 @pytest.mark.parametrize("bad", ["", " ", "..", None, -5, True, 1.5, "\ud800"])
 def test_an_operation_id_that_is_none(bad: Any) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match="operation_id must be an id as text"):
-        table_operation(TABLE, SHEET, bad)
+        SheetOperation(TABLE, SHEET, bad)
 
 
 def test_times_may_be_durations_of_pendulum() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from unit.api.answers import NOW, SHEET, TABLE, answer
 
-from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations, sheet_operations
+from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations
 from airflow_provider_promptlayer.exceptions import PromptLayerUnexpectedAnswerError
 
 PATH = f"/api/public/v2/tables/{TABLE}/sheets/{SHEET}/operations"
@@ -41,7 +41,6 @@ def test_the_request() -> None:
     job = SheetCells(TABLE, SHEET)
     request = job.fetch_call().request
     assert (request.method, request.path) == ("GET", PATH)
-    assert request == sheet_operations(TABLE, SHEET).request
     assert (job.id, job.cancel()) == (SHEET, None)
 
 

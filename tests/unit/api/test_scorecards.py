@@ -14,10 +14,10 @@ from airflow_provider_promptlayer.api.scorecards import (
     Scorecard,
     ScorecardCalculation,
     ScorecardRow,
+    SheetCalculation,
     cancel_scorecard,
     recalculate_scorecard,
     scorecard,
-    scorecard_calculation,
     scorecard_row,
     scorecard_rows,
 )
@@ -47,7 +47,7 @@ def poll(outer: dict[str, Any] | None = None, /, **fields: Any) -> ScorecardCalc
         **(outer or {}),
         "calculation": calculation,
     }
-    return scorecard_calculation(TABLE, SHEET, OTHER).read(answer(200, body), NOW)
+    return SheetCalculation(TABLE, SHEET, OTHER).fetch_call().read(answer(200, body), NOW)
 
 
 def test_a_start() -> None:
@@ -89,13 +89,13 @@ def test_a_sheet_without_a_scorecard() -> None:
 
 
 def test_a_poll() -> None:
-    call = scorecard_calculation(TABLE, SHEET, OTHER)
+    call = SheetCalculation(TABLE, SHEET, OTHER).fetch_call()
     assert (call.request.method, call.request.path) == ("GET", f"{PATH}/calculations/{OTHER}")
     calculation = poll()
     assert calculation.is_complete
     assert calculation.progress == "completed, verdict pass, score 0.9"
     with pytest.raises(PromptLayerInvalidInputError, match="calculation_id must be a UUID"):
-        scorecard_calculation(TABLE, SHEET, "latest")
+        SheetCalculation(TABLE, SHEET, "latest").fetch_call()
 
 
 @pytest.mark.parametrize(

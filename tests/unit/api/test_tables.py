@@ -13,10 +13,9 @@ from airflow_provider_promptlayer.api.tables import (
     ConfirmationNeeded,
     NothingToDo,
     QueuedOperation,
+    SheetOperation,
     TableOperation,
-    cancel_table_operation,
     recalculate_cells,
-    table_operation,
     unconfirmed,
 )
 from airflow_provider_promptlayer.exceptions import (
@@ -42,7 +41,7 @@ def poll(**fields: Any) -> TableOperation:
     operation = {**OPERATION, **fields}
     operation = {name: value for name, value in operation.items() if value is not ...}
     body = {"success": True, "operation": operation}
-    return table_operation(TABLE, SHEET, "op-1").read(answer(200, body), NOW)
+    return SheetOperation(TABLE, SHEET, "op-1").fetch_call().read(answer(200, body), NOW)
 
 
 # Starting
@@ -116,10 +115,10 @@ def test_a_404_does_not_blame_the_name() -> None:
 
 
 def test_a_poll() -> None:
-    call = table_operation(TABLE, SHEET, "a/b?c")
+    call = SheetOperation(TABLE, SHEET, "a/b?c").fetch_call()
     assert (call.request.method, call.request.path) == ("GET", f"{PATH}/a%2Fb%3Fc")
     assert call.request.body is None
-    assert table_operation(TABLE, SHEET, 5).request.path == f"{PATH}/5"  # type: ignore[arg-type]
+    assert SheetOperation(TABLE, SHEET, 5).fetch_call().request.path == f"{PATH}/5"  # type: ignore[arg-type]
     operation = poll()
     assert not operation.is_complete
     assert operation.progress == "37 of 120 cells done, 2 failed"
@@ -163,7 +162,7 @@ def test_strange_counts_of_statuses_are_left_out() -> None:
 
 
 def test_cancelling() -> None:
-    call = cancel_table_operation(TABLE, SHEET, "op-1")
+    call = SheetOperation(TABLE, SHEET, "op-1").cancel_call()
     assert (call.request.method, call.request.path) == ("DELETE", f"{PATH}/op-1")
     body = {"success": True, "message": "done", "cancelled_cell_count": 3}
     assert call.read(answer(200, body), NOW) == CancelledOperation(3, "done")

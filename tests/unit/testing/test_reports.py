@@ -21,8 +21,8 @@ from unit.testing.evaluations import (
 
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.reports import report, report_score, run_report
-from airflow_provider_promptlayer.api.scorecards import recalculate_scorecard, scorecard_calculation
-from airflow_provider_promptlayer.api.tables import recalculate_cells, table_operation
+from airflow_provider_promptlayer.api.scorecards import SheetCalculation, recalculate_scorecard
+from airflow_provider_promptlayer.api.tables import SheetOperation, recalculate_cells
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
     PromptLayerInvalidInputError,
@@ -143,8 +143,8 @@ def test_starts_without_http(client, clock):
     calculation_id = server.start_calculation(*HERE)
     report_id = server.start_report(7, "theirs")
     clock.now += 60
-    assert ask(client, table_operation(*THERE, operation_id)).is_complete
-    assert ask(client, scorecard_calculation(*HERE, calculation_id)).is_complete
+    assert ask(client, SheetOperation(*THERE, operation_id).fetch_call()).is_complete
+    assert ask(client, SheetCalculation(*HERE, calculation_id).fetch_call()).is_complete
     assert ask(client, report(report_id)).name == "theirs"
     assert not server.operations[operation_id].was_posted
     assert not server.calculations[calculation_id].was_posted
@@ -168,8 +168,8 @@ def test_the_built_in_ones_pass_and_fail(serve, clock):
         operation_id = started(client, *where)
         calculation_id = ask(client, recalculate_scorecard(*where))
         clock.now += 10
-        cells = ask(client, table_operation(*where, operation_id))
-        card = ask(client, scorecard_calculation(*where, calculation_id))
+        cells = ask(client, SheetOperation(*where, operation_id).fetch_call())
+        card = ask(client, SheetCalculation(*where, calculation_id).fetch_call())
         assert (cells.failed_count == 0) is (card.verdict == "pass") is passes
     assert pipeline.id is not None
     run = ask(client, run_report(pipeline.id, "n"))

@@ -17,10 +17,10 @@ from unit.testing.evaluations import (
 )
 
 from airflow_provider_promptlayer.api.scorecards import (
+    SheetCalculation,
     cancel_scorecard,
     recalculate_scorecard,
     scorecard,
-    scorecard_calculation,
     scorecard_row,
     scorecard_rows,
 )
@@ -43,7 +43,7 @@ def test_from_queued_to_its_verdict(client, clock):
     calculation_id = calculated(client)
     seen = []
     for _ in range(4):
-        status = ask(client, scorecard_calculation(*HERE, calculation_id))
+        status = ask(client, SheetCalculation(*HERE, calculation_id).fetch_call())
         seen.append((status.progress, status.is_complete))
         clock.now += 1.0
     assert seen == [
@@ -98,7 +98,7 @@ def test_some_rows_and_steps(client, clock):
     reply = client.post(f"{PATH}/recalculate", selection)
     calculation_id = reply.json["calculation_id"]
     clock.now += 10
-    status = ask(client, scorecard_calculation(*HERE, calculation_id))
+    status = ask(client, SheetCalculation(*HERE, calculation_id).fetch_call())
     assert list(status.criterion_summaries) == [CARD.criteria[1].id]
     page = ask(client, scorecard_rows(*HERE))
     assert (page.calculation_id, page.next_cursor) == (calculation_id, None)
@@ -123,7 +123,7 @@ def test_cancel_ends_all_that_are_active(client, clock):
     cancelled = ask(client, cancel_scorecard(*HERE))
     assert (cancelled.cancelled_count, cancelled.calculation_id) == (2, ids[1])
     clock.now += 60
-    found = [ask(client, scorecard_calculation(*HERE, each)).status for each in ids]
+    found = [ask(client, SheetCalculation(*HERE, each).fetch_call()).status for each in ids]
     assert found == ["cancelled"] * 2
     assert ask(client, cancel_scorecard(*HERE)).calculation_id is None
 
@@ -140,7 +140,7 @@ def test_an_unknown_one_is_404(client):
     assert_not_found(
         client,
         recalculate_scorecard(NOWHERE, NOWHERE),
-        scorecard_calculation(*HERE, NOWHERE),
+        SheetCalculation(*HERE, NOWHERE).fetch_call(),
         scorecard(TABLE.id, NOWHERE),
         scorecard_row(*HERE, 0),
         scorecard_rows(*HERE, calculation_id=NOWHERE),

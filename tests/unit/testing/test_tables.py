@@ -23,13 +23,12 @@ from unit.testing.evaluations import (
     started,
 )
 
-from airflow_provider_promptlayer.api.cells import sheet_operations
+from airflow_provider_promptlayer.api.cells import SheetCells
 from airflow_provider_promptlayer.api.tables import (
     ConfirmationNeeded,
     NothingToDo,
-    cancel_table_operation,
+    SheetOperation,
     recalculate_cells,
-    table_operation,
 )
 from airflow_provider_promptlayer.exceptions import PromptLayerRefusedError
 from airflow_provider_promptlayer.testing import Column, Reply, Sheet, Table
@@ -47,7 +46,7 @@ class TestOperations:
         operation_id = started(client)
         seen = []
         for _ in range(5):
-            status = ask(client, table_operation(*HERE, operation_id))
+            status = ask(client, SheetOperation(*HERE, operation_id).fetch_call())
             seen.append((status.progress, status.is_complete, status.status))
             clock.now += 1.0
         assert seen == [
@@ -84,15 +83,15 @@ class TestOperations:
         assert reply.json["cell_count"] == cells
 
     def test_active_ones_are_listed(self, client, clock):
-        assert ask(client, sheet_operations(*HERE)).active_operations == ()
+        assert ask(client, SheetCells(*HERE).fetch_call()).active_operations == ()
         operation_id = started(client)
         clock.now += 1.5
-        state = ask(client, sheet_operations(*HERE))
+        state = ask(client, SheetCells(*HERE).fetch_call())
         assert (state.total_cells, state.pending_count) == (8, 3)
         assert state.status_counts == {"COMPLETED": 5, "QUEUED": 2, "RUNNING": 1}
         assert [each.operation_id for each in state.active_operations] == [operation_id]
         clock.now += 60
-        assert ask(client, sheet_operations(*HERE)).active_operations == ()
+        assert ask(client, SheetCells(*HERE).fetch_call()).active_operations == ()
 
     def test_a_large_one_is_confirmed_once_and_for_the_same_cells(self, client):
         def needed(**selection):
@@ -117,24 +116,24 @@ class TestOperations:
             created = client.post(OPERATIONS, {"row_ids": [row], "statuses": []}).json
             (execution_id,) = created["execution_ids"]
             assert execution_id != created["operation_id"]
-            found = ask(client, table_operation(*HERE, execution_id))
+            found = ask(client, SheetOperation(*HERE, execution_id).fetch_call())
             assert found.operation_id == created["operation_id"]
-        assert_not_found(client, table_operation(*THERE, execution_id))
+        assert_not_found(client, SheetOperation(*THERE, execution_id).fetch_call())
 
     def test_the_status_lags_behind_the_counts(self, client, clock):
         operation_id = started(client, *THERE, row_ids=[0])
-        status = ask(client, table_operation(*THERE, operation_id))
+        status = ask(client, SheetOperation(*THERE, operation_id).fetch_call())
         assert (status.status, status.is_complete) == ("running", True)
         clock.now += 3
-        assert ask(client, table_operation(*THERE, operation_id)).status == "completed"
+        assert ask(client, SheetOperation(*THERE, operation_id).fetch_call()).status == "completed"
 
     def test_a_cancelled_one_keeps_its_cells(self, client, clock):
         operation_id = started(client)
         clock.now += 1.5
-        cancel = cancel_table_operation(*HERE, operation_id)
+        cancel = SheetOperation(*HERE, operation_id).cancel_call()
         assert ask(client, cancel).cancelled_cell_count == 3
         clock.now += 60
-        status = ask(client, table_operation(*HERE, operation_id))
+        status = ask(client, SheetOperation(*HERE, operation_id).fetch_call())
         assert (status.status, status.is_complete) == ("cancelled", True)
         assert status.progress == "1 of 4 cells done, cancelled"
         assert ask(client, cancel).cancelled_cell_count == 0
@@ -154,7 +153,7 @@ class TestOperations:
         client = serve(tables=[table])
         operation_id = started(client, *where)
         clock.now += 1e9
-        found = ask(client, table_operation(*where, operation_id))
+        found = ask(client, SheetOperation(*where, operation_id).fetch_call())
         assert (found.status, found.pending_count) == (status, pending)
 
     def test_an_unknown_one_is_404(self, client):
@@ -163,10 +162,10 @@ class TestOperations:
             recalculate_cells(NOWHERE, SHEET.id),
             recalculate_cells(TABLE.id, NOWHERE),
             recalculate_cells(*HERE, column_ids=[NOWHERE]),
-            table_operation(*HERE, "nope/../?"),
-            table_operation(*THERE, started(client)),
-            sheet_operations(NOWHERE, NOWHERE),
-            cancel_table_operation(NOWHERE, NOWHERE, "x"),
+            SheetOperation(*HERE, "nope/../?").fetch_call(),
+            SheetOperation(*THERE, started(client)).fetch_call(),
+            SheetCells(NOWHERE, NOWHERE).fetch_call(),
+            SheetOperation(NOWHERE, NOWHERE, "x").cancel_call(),
         )
 
     def test_text_cannot_be_recalculated(self, client):
