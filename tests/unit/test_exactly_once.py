@@ -14,12 +14,18 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import (
-    BaseOperator,
-)
-from support.kinds import OUTPUTS, Serve, new_server
+from airflow.providers.common.compat.sdk import BaseOperator
+from support.kinds import OUTPUTS, SHEETS, Serve, new_server
 from support.modes import FakeTaskInstance, Store
-from support.starts import RUN_WORKFLOW, Start, every_evaluation, every_start
+from support.starts import (
+    RUN_REPORT,
+    RUN_SCORECARD,
+    RUN_TABLE,
+    RUN_WORKFLOW,
+    Start,
+    every_evaluation,
+    every_start,
+)
 
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
@@ -54,6 +60,50 @@ def test_without_waiting(start: Start, server: LocalPromptLayer) -> None:
 @every_start
 def test_do_xcom_push_false_pushes_nothing(start: Start, server: LocalPromptLayer) -> None:
     assert start.run(do_xcom_push=False).xcoms == {}
+
+
+BAD_INPUT: list[tuple[Start, dict[str, Any], str]] = [
+    (RUN_WORKFLOW, {"workflow_id_or_name": "Digst"}, "404"),
+    (RUN_WORKFLOW, {"workflow_id_or_name": " "}, "empty"),
+    (RUN_WORKFLOW, {"workflow_id_or_name": None}, "name or a number"),
+    (RUN_WORKFLOW, {"workflow_label_name": "staging"}, "404"),
+    (RUN_WORKFLOW, {"workflow_label_name": "a", "workflow_version_number": 1}, "exclude each"),
+    (RUN_WORKFLOW, {"input_variables": "None"}, "or one as JSON, not 'None'"),
+    (RUN_WORKFLOW, {"input_variables": {"t": object()}}, "cannot be sent as JSON"),
+    (RUN_WORKFLOW, {"metadata": {"m": {}}}, "metadata['m'] must be a string"),
+    (RUN_WORKFLOW, {"nodes": 3}, "nodes must be a list"),
+    (RUN_TABLE, {"table_id": "Support answers"}, "table_id must be a UUID"),
+    (RUN_TABLE, {"table_id": SHEETS["good"].id}, "Check table_id, sheet_id"),
+    (RUN_TABLE, {"row_ids": "None"}, "row_ids must be a list"),
+    (RUN_TABLE, {"column_ids": [SHEETS["good"].columns[0].id]}, "Text columns cannot be recalc"),
+    (RUN_TABLE, {"statuses": ["OLD"]}, "'OLD' is none of them"),
+    (RUN_SCORECARD, {"row_indices": [-1]}, "row_indices[0] must be a row number"),
+    (RUN_SCORECARD, {"row_indices": [99]}, "Check that the sheet has a scorecard"),
+    (RUN_SCORECARD, {"step_ids": ["polite"]}, "step_ids[0] must be a UUID"),
+    (RUN_SCORECARD, {"fail_on_verdict": ["bad"]}, "fail_on_verdict must be one of"),
+    (RUN_SCORECARD, {"fail_on_verdict": None}, "fail_on_verdict must be a list"),
+    (RUN_SCORECARD, {"min_score": "high"}, "min_score must be a number"),
+    (RUN_REPORT, {"report_id": 4711}, "Check report_id"),
+    (RUN_REPORT, {"name": " "}, "name must be a text"),
+    (RUN_REPORT, {"dataset_id": "x"}, "dataset_id must be a positive integer"),
+    (RUN_REPORT, {"refresh_dataset": True}, "Dataset refresh is not allowed"),
+    (RUN_REPORT, {"min_score": 100.5}, "min_score must be a number from 0 to 100"),
+]
+
+
+@pytest.mark.parametrize(
+    ("start", "wrong", "says"),
+    BAD_INPUT,
+    ids=lambda value: "" if isinstance(value, Start) else str(value).partition(" object at")[0],
+)
+def test_bad_input_starts_nothing(
+    start: Start, wrong: dict[str, Any], says: str, server: LocalPromptLayer
+) -> None:
+    ending = start.run(**wrong)
+    assert ending.kind == "failed for good"
+    assert says in ending.message
+    assert "\n" not in ending.message
+    assert start.started(server) == {}
 
 
 class TestStart:

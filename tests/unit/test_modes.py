@@ -163,20 +163,6 @@ def test_bad_id_is_refused_before_anything_is_sent(mode: str, server: LocalPromp
 
 
 @every_mode
-def test_digits_in_a_string_are_an_id(mode: str, server: LocalPromptLayer) -> None:
-    run_id = server.start_execution("Good")
-    assert wait(mode, f" {run_id} ").value == run_id
-
-
-@every_mode
-def test_unknown_run_fails_at_once(mode: str, server: LocalPromptLayer) -> None:
-    ending = wait(mode, 4711)
-    assert ending.kind == "failed for good"
-    assert "404" in ending.message
-    assert server.count() == 1
-
-
-@every_mode
 def test_refused_key_says_so(
     mode: str, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,36 +188,6 @@ class TestStart:
     ) -> None:
         assert start(**arguments).value == outputs, server.requests
 
-    @pytest.mark.parametrize(
-        ("wrong", "says"),
-        [
-            ({"workflow_id_or_name": "Digst"}, "404"),
-            ({"workflow_id_or_name": " "}, "empty"),
-            ({"workflow_id_or_name": ".."}, "numeric id"),
-            ({"workflow_id_or_name": None}, "name or a number"),
-            ({"workflow_label_name": "prod", "workflow_version_number": 1}, "exclude each other"),
-            ({"workflow_label_name": "staging"}, "404"),
-            ({"workflow_version_number": "one"}, "workflow_version_number must be a positive"),
-            ({"input_variables": "topic"}, "input_variables must be a mapping"),
-            ({"input_variables": "None"}, "or one as JSON, not 'None'"),
-            ({"input_variables": "[1]"}, "input_variables must be a mapping"),
-            ({"input_variables": {"t": object()}}, "cannot be sent as JSON"),
-            ({"input_variables": {"t": float("nan")}}, "cannot be sent as JSON"),
-            ({"nodes": 3}, "nodes must be a list"),
-            ({"metadata": "m"}, "metadata must be a mapping"),
-            ({"metadata": {"m": {}}}, "metadata['m'] must be a string"),
-        ],
-        ids=lambda value: str(value).partition(" object at")[0],
-    )
-    def test_bad_input_starts_nothing(
-        self, wrong: dict[str, Any], says: str, server: LocalPromptLayer
-    ) -> None:
-        ending = start(**wrong)
-        assert ending.kind == "failed for good"
-        assert says in ending.message
-        assert "\n" not in ending.message
-        assert not server.executions
-
     @pytest.mark.parametrize("text", ['{"topic": "tea", "n": null}', "{'topic': 'tea', 'n': None}"])
     def test_mappings_may_come_as_a_template_renders_them(
         self, server: LocalPromptLayer, text: str

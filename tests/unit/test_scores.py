@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 import pytest
 from support.kinds import Fate, Serve, sheet
 from support.modes import Ending, Store
-from support.starts import RUN_REPORT, RUN_SCORECARD, Start
+from support.starts import RUN_REPORT, RUN_SCORECARD
 
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.testing import (
-    Criterion,
     LocalPromptLayer,
     Reply,
     Scorecard,
@@ -34,38 +32,6 @@ def judge(fate: Fate = "good", store: Store | None = None, **arguments: Any) -> 
 
 def report(store: Store | None = None, **arguments: Any) -> Ending:
     return RUN_REPORT.run(store, **arguments)
-
-
-SCORECARD_REFUSALS = [
-    ({"row_indices": [-1]}, "row_indices[0] must be a row number"),
-    ({"step_ids": ["polite"]}, "step_ids[0] must be a UUID"),
-    ({"fail_on_verdict": "bad"}, "fail_on_verdict must be"),
-    ({"fail_on_verdict": ["fail", "bad"]}, "fail_on_verdict must be one of"),
-    ({"min_score": "high"}, "min_score must be a number"),
-    ({"row_indices": [99]}, "Check that the sheet has a scorecard"),
-]
-REPORT_REFUSALS = [
-    ({"report_id": "x"}, "report_id must be a positive integer"),
-    ({"name": " "}, "name must be a text"),
-    ({"min_score": 100.5}, "min_score must be a number from 0 to 100"),
-    ({"min_score": None}, "min_score must be a number, not None"),
-    ({"dataset_id": "x"}, "dataset_id must be a positive integer"),
-    ({"report_id": 4711}, "Check report_id"),
-    ({"refresh_dataset": True}, "Dataset refresh is not allowed"),
-]
-
-
-@pytest.mark.parametrize(
-    ("start", "refusals"),
-    [(RUN_SCORECARD, SCORECARD_REFUSALS), (RUN_REPORT, REPORT_REFUSALS)],
-    ids=["scorecard", "report"],
-)
-def test_bad_input(start: Start, refusals: Any, server: LocalPromptLayer) -> None:
-    for wrong, says in refusals:
-        ending = start.run(**wrong)
-        assert ending.kind == "failed for good", wrong
-        assert says in ending.message
-    assert start.started(server) == {}
 
 
 class TestGate:
@@ -96,13 +62,9 @@ class TestGate:
         [
             ("bad", {"soft_fail": True}, "skipped"),
             ("bad", {"fail_on_verdict": ()}, "success"),
-            ("bad", {"fail_on_verdict": None}, "failed for good"),  # an XCom that is missing
             ("bad", {"fail_on_verdict": ["error"]}, "success"),
             ("bad", {"fail_on_verdict": (), "min_score": 0.4}, "success"),
             ("bad", {"fail_on_verdict": (), "min_score": "0.41"}, "failed for good"),
-            ("bad", {"fail_on_verdict": (), "min_score": None}, "failed for good"),
-            ("good", {"fail_on_verdict": "pass"}, "failed for good"),
-            ("good", {"min_score": 0.9}, "success"),
         ],
         ids=str,
     )
@@ -196,29 +158,10 @@ class TestGate:
         judge("bad", store, number=3, max_tries=3)
         assert len(server.calculations) == 2
 
-    def test_a_sheet_without_scorecard(self, serve: Serve) -> None:
-        serve(with_card(None))
-        ending = judge()
-        assert ending.kind == "failed for good"
-        assert "Scorecard is not configured" in ending.message
-        assert "set one up" in ending.message
-
-    def test_foreign_text_cannot_forge_lines(self, serve: Serve) -> None:
-        nasty = "a\n[2026-01-01] INFO - all good \x1b[31m\u202e{{ 1 }}" + "x" * 5000
-        card = Scorecard(
-            nasty,
-            [Criterion(nasty, verdict="fail", error_summary=nasty)],
-            [ScoredRow("fail", 0.0, error_summary=nasty, reasons={nasty: nasty})],
-            verdict="fail",
-            error_summary=nasty,
-            drift_summary={nasty: "\x00", "n": math.pi},
-        )
+    def test_names_that_airflow_cannot_store_are_changed(self, serve: Serve) -> None:
+        card = Scorecard("Q", drift_summary={"\x00": "\x00"})
         serve(with_card(card))
-        ending = judge()
-        assert ending.kind == "failed for good"
-        assert ending.message.isprintable()
-        assert len(ending.message) < 4000
-        assert "\x00" not in json.dumps(ending.xcoms["promptlayer_drift_summary"])
+        assert "\x00" not in json.dumps(judge().xcoms["promptlayer_drift_summary"])
 
 
 class TestManyRows:
@@ -277,18 +220,3 @@ class TestReport:
         assert ending.kind == "failed for good", ending
         assert server.count("POST", "/reports") == 1
         assert "it ended as 'EXPLODED'" in ending.message
-
-    def test_a_401_may_be_about_the_data_and_not_the_key(self, server: LocalPromptLayer) -> None:
-        """So no retry asks again, and the message sends no reader to look for another key."""
-        said = {"success": False, "message": "No requests found for the given criteria"}
-        server.script(Reply.of_json(said, 401), method="POST", times=None)
-        ending = report(Store())
-        assert ending.kind == "failed for good", ending
-        assert "No requests found for the given criteria. Check the dataset" in ending.message
-        assert "key" not in ending.message
-        assert server.count("POST") == 1
-
-    def test_a_report_that_a_run_has_made_cannot_be_run(self, server: LocalPromptLayer) -> None:
-        ending = report(report_id=server.start_report(1, "r"))
-        assert ending.kind == "failed for good"
-        assert "Only an evaluation pipeline can be run" in ending.message
