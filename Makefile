@@ -27,7 +27,7 @@ help: ## list the targets
 demo: venv ## run an example DAG in a real Airflow against a local PromptLayer, and show what came out
 	@exec $(BIN)/python -m dev.demo
 
-ui: venv ## the same, and stay up for a look at Airflow's web UI
+ui: venv ## the same, and keep Airflow's web UI up, for a browser
 	@exec $(BIN)/python -m dev.demo --ui
 
 # Live tests wait more than they compute: the unit tests take the time that is left over.
@@ -75,7 +75,7 @@ live: live-$(LIVE) ## tests in a real Airflow; LIVE=2.11.2 for another version; 
 
 live-next: live-$(NEXT) ## tests in a real Airflow 3.4.0b2
 
-wheel: venv tools ## build a wheel, install it into an empty environment and look at it from there
+wheel: venv tools ## build a wheel, install it into an empty environment and check it there
 	@$(BIN)/python dev/check_wheel.py $(NEWEST)
 
 clean: ## remove what make has made

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waiting costs, measured: `make bench`. Ratios on one machine in one run, never a test."""
+"""Measure what waiting costs: `make bench`. Ratios on one machine in one run, never a test."""

@@ -28,7 +28,7 @@ class Benchmark:
     """One module's ``measure()``.
 
     :param name: that of the module, and of the benchmark for ``--only``.
-    :param title: what is said while it runs.
+    :param title: printed while it runs.
     :param needs_server: whether it is handed the address of the server that answers polls.
     """
 
@@ -37,15 +37,15 @@ class Benchmark:
     needs_server: bool = False
 
     def measure(self) -> list[Figure]:
-        """Return the figures; one that says why, if there are none."""
+        """Return the figures; if there are none, a figure that says why."""
         try:
-            # Only now, so that one which cannot be imported does not take the others along.
+            # Here, so that a module which cannot be imported does not keep the others from running.
             measure: Callable[..., Any] = import_module(f"benchmarks.{self.name}").measure
             if not self.needs_server:
                 return read(measure())
             with running_server() as address:
                 return read(measure(address))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others are wanted
+        except Exception as error:  # noqa: BLE001 - the other benchmarks run all the same
             return [Figure(self.title, failure=f"{type(error).__name__}: {error}")]
 
 

@@ -17,7 +17,7 @@ class Measure(Protocol):
     """The ``measure`` of such a benchmark."""
 
     def __call__(self, *, quick: bool, say: Callable[[str], None]) -> Sequence[Mapping[str, Any]]:
-        """Return the figures; tell ``say`` what goes on."""
+        """Return the figures; report progress to ``say``."""
 
 
 def run(prog: str, description: str | None, measure: Measure) -> int:

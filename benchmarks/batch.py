@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What many runs cost a real Airflow: as one batch, and as one mapped task for each.
+"""What many runs cost a real Airflow: as one batch, and as a mapped task for each.
 
     python -m benchmarks.batch [--quick]
 
-Both start the same runs of the same workflow on a local PromptLayer outside of what is measured,
-wait without a worker, and return the outputs. What is counted is what :mod:`.live` counts.
+Both start the same runs of the same workflow on a local PromptLayer, whose own CPU time is not
+counted, wait without a worker, and return the outputs. :mod:`.live` says what is counted.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def measure(*, quick: bool = False, say: Callable[[str], None] = _say_nothing) -
     """Start an Airflow, let it run a workflow many times in both ways, and compare.
 
     :param quick: few runs, to see whether the benchmark itself works.
-    :param say: is told what goes on.
+    :param say: called with each line of progress.
     :raises StackError: if Airflow does not do what it should.
     """
     size = QUICK if quick else FULL

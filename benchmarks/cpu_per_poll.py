@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU seconds of the polling process for each poll: the trigger, and what else could poll.
+"""CPU seconds of the polling process for each poll: of the trigger, and of other ways to poll.
 
 All contenders send the same GET, with the same headers, to the same server over TLS, 100 of them
 ten times a second each in one event loop; the bare socket sends one request after another. They
@@ -93,7 +93,7 @@ def rounds(address: dict[str, Any], count: int) -> dict[str, Any]:
     :returns: ``microseconds`` (contender → one number a round) and ``failures`` (contender → why
         there are none).
     """
-    # What Airflow logs at each poll would be written somewhere, by anything but the contender.
+    # Else the figure would include the writing of what Airflow logs at each poll.
     logging.disable(logging.WARNING)
     return asyncio.run(_rounds(Address(**address), count))
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark finds: figures, each a median of several rounds with its spread.
+"""Figures, each the median of several rounds with its spread.
 
-A figure is compared round by round with what it is measured against, so that whatever slowed a
-round down slowed both.
+A figure is compared with its counterpart round by round, so that a load that slowed a round down
+slowed both.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Figure:
     :param reached: whether a goal was reached that is more than one limit; None where ``goal``
         says it all, or where there is none.
     :param wanted: that goal in words.
-    :param note: what a reader has to know to read the number.
+    :param note: how to read the number.
     :param failure: why there is no number.
     :param details: more numbers, for JSON alone.
     """

@@ -2,7 +2,7 @@
 """What a DAG file pays for importing this provider: CPU milliseconds in a fresh interpreter.
 
 Airflow imports DAG files again and again, each time in a new process that has Airflow itself
-already. CPU time and not wall time, which on a busy machine tells more of the others.
+already. CPU time and not wall time, which on a busy machine depends on the other processes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HEAVY: Final = (
     "airflow_provider_promptlayer.transport.blocking",
     "airflow_provider_promptlayer.triggers",
 )
-"""What no DAG file needs; that Airflow itself has imported some of it is not counted."""
+"""Modules that no DAG file needs; those that Airflow itself has imported are not counted."""
 
 _ROUNDS = 7
 _AIRFLOW = "airflow.sdk:DAG"

@@ -3,13 +3,13 @@
 
     python -m benchmarks.live [--quick]
 
-Against `HttpSensor` with a response check, over TLS, on a local PromptLayer outside of what is
-measured. Worker starts are not sampled: Airflow's API server writes an event for each process that
-reports itself at work on a task, and one when that reports its end. CPU seconds are the kernel's,
-of all processes of all of Airflow's components, less what Airflow uses when it has nothing to do.
+Compared with `HttpSensor` with a response check, over TLS, on a local PromptLayer whose own CPU
+time is not counted. Worker starts are not sampled: Airflow's API server writes an event when a
+process reports that it is at work on a task, and another when it reports the end. CPU seconds are the
+kernel's, of all processes of all of Airflow's components, less those that an idle Airflow uses.
 
-Where the CPU cannot keep up, as two processors cannot with 200 waits every 30 s, `HttpSensor` looks
-more rarely than it is told to, and so costs less than it would: starts per wait tell how rarely.
+If the CPU cannot keep up, as two processors cannot with 200 waits every 30 s, `HttpSensor` polls
+less often than its interval, and so costs less than it should: starts per wait tell how much.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def measure(*, quick: bool = False, say: Callable[[str], None] = _say_nothing) -
     """Start an Airflow, let it wait in all ways, and compare.
 
     :param quick: few waits and short runs, to see whether the benchmark itself works.
-    :param say: is told what goes on.
+    :param say: called with each line of progress.
     :raises StackError: if Airflow does not do what it should.
     """
     size = QUICK if quick else FULL
@@ -157,7 +157,7 @@ class _Bench:
             if name in work:
                 ours = work[name]
                 note = (
-                    f"one wait of {self._size.one_seconds:.0f} s, every 10 s a look;"
+                    f"one wait of {self._size.one_seconds:.0f} s, polled every 10 s;"
                     " HttpSensor in reschedule mode, in poke mode "
                 )
                 figures += [

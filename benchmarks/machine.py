@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the figures were measured on: they mean nothing without it."""
+"""The machine and the versions on which the figures were measured."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thousands of waits in one event loop: whether looks are on time, what they take, what blocks.
+"""Thousands of waits in one event loop: how late polls are, what they cost, what blocks the loop.
 
-Each wait looks every 10 s. They begin as they do when a triggerer comes back after an hour: all
-are overdue, and are started one by one with a breath in between, as Airflow's
-``TriggerRunner.create_triggers`` does.
-When each look arrives is noted by the server; a look is late by what the gap since the one before
-has over 10 s, which includes the time that an answer takes.
+Each wait polls every 10 s. They begin as they do when a triggerer comes back after an hour: all
+are overdue, and start one by one, with a turn of the event loop in between, as in Airflow's
+``TriggerRunner.create_triggers``.
+The server notes when each poll arrives. A poll is late by the time by which the gap since the one
+before exceeds 10 s, which includes the time that an answer takes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZES: Final = (1_000, 5_000, 10_000)
 INTERVAL: Final = 10.0
 _ROUNDS = 3
 _ROUND_SECONDS = 10.0
-_SETTLED_AFTER = 12.0  # seconds, by when all have looked once
+_SETTLED_AFTER = 12.0  # seconds, by when all have polled once
 _TRACED_WAITS = 1_000
 _HEARTBEAT = 0.005
 _HOUR = 3600.0
@@ -57,15 +57,15 @@ def measure(address: Address) -> list[Figure]:
 
 
 def _figures(size: int, found: dict[str, Any]) -> list[Figure]:
-    late, polls = found["late"], median(found["looks_per_second"])
+    late, polls = found["late"], median(found["polls_per_second"])
     blocked, steady = found["blocked"], found["blocked_steady"]
     return [
         Figure(
-            f"{size:,} waits: a look is late, 99th percentile",
+            f"{size:,} waits: a poll is late, 99th percentile",
             "s",
             Samples.of(late["p99"]),
             goal=Goal(1.0, "ours"),
-            note=f"half of them {late['p50']:.3f} s, the worst of {late['looks']:,} "
+            note=f"half of them {late['p50']:.3f} s, the worst of {late['polls']:,} "
             f"{late['max']:.3f} s",
             details=late,
         ),
@@ -73,8 +73,8 @@ def _figures(size: int, found: dict[str, Any]) -> list[Figure]:
             f"{size:,} waits: share of one core",
             "%",
             Samples.of([100 * share for share in found["cpu_shares"]]),
-            note=f"{polls:.0f} looks/s, {1e6 * median(found['cpu_shares']) / polls:.0f} µs each",
-            details={"looks_per_second": found["looks_per_second"]},
+            note=f"{polls:.0f} polls/s, {1e6 * median(found['cpu_shares']) / polls:.0f} µs each",
+            details={"polls_per_second": found["polls_per_second"]},
         ),
         Figure(
             f"{size:,} waits: resident memory for each",
@@ -92,7 +92,7 @@ def _figures(size: int, found: dict[str, Any]) -> list[Figure]:
             goal=Goal(50.0, "ours"),
             note=(
                 f"CPU of ours in it {1e3 * blocked['cpu']:.0f} ms, garbage collection "
-                f"{1e3 * blocked['gc']:.0f} ms of that, the rest was other processes' turn; "
+                f"{1e3 * blocked['gc']:.0f} ms of that, the rest of other processes; "
                 f"{1e3 * steady['seconds']:.0f} ms once all are under way. A full collection takes "
                 f"{1e3 * found['collection_before']:.0f} ms without a wait, "
                 f"{1e3 * found['collection_after']:.0f} ms with all"
@@ -121,8 +121,8 @@ def _traced(address: Address) -> Figure:
 
 
 def run(address: dict[str, Any], size: int, rounds: int, traced: bool = False) -> dict[str, Any]:
-    """Wait for ``size`` runs in this process, for so many looks at each; return what was seen."""
-    logging.disable(logging.INFO)  # one line for each wait's first look
+    """Wait for ``size`` runs in this process, for so many polls of each; return the results."""
+    logging.disable(logging.INFO)  # one line for each wait's first poll
     return asyncio.run(_run(Address(**address), size, rounds, traced))
 
 
@@ -163,7 +163,7 @@ async def _run(address: Address, size: int, rounds: int, traced: bool) -> dict[s
     return {
         "late": _lateness(arrivals, rounds),
         "cpu_shares": [(b.cpu - a.cpu) / (b.at - a.at) for a, b in pairwise(usage)],
-        "looks_per_second": [(b.polls - a.polls) / (b.at - a.at) for a, b in pairwise(usage)],
+        "polls_per_second": [(b.polls - a.polls) / (b.at - a.at) for a, b in pairwise(usage)],
         "bytes_per_wait": used / size,
         "connections": connections,
         "seconds_to_create": created - start,
@@ -194,7 +194,7 @@ async def _start(size: int) -> list[asyncio.Task[None]]:
     overdue = time.time() - _HOUR
     tasks = []
     for number in range(1, size + 1):
-        # The two breaths that create_triggers takes for each.
+        # The two turns of the event loop that create_triggers takes for each.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(_wait_for(number, overdue)))
@@ -216,7 +216,7 @@ async def _wait_for(number: int, next_poll_at: float | None) -> None:
 
 
 def _lateness(arrivals: dict[str, list[float]], rounds: int) -> dict[str, Any]:
-    """Return how late looks were, by round: the first, second … gap of each wait."""
+    """Return how late polls were, by round: the first, second … gap of each wait."""
     by_round: list[list[float]] = [[] for _ in range(rounds)]
     for times in arrivals.values():
         for late, (first, second) in zip(by_round, pairwise(times), strict=False):
@@ -226,7 +226,7 @@ def _lateness(arrivals: dict[str, list[float]], rounds: int) -> dict[str, Any]:
         "p99": [quantiles(polls, n=100)[98] for polls in by_round if len(polls) > 1],
         "p50": median(every),
         "max": max(every),
-        "looks": len(every),
+        "polls": len(every),
     }
 
 
@@ -271,7 +271,7 @@ class _Collections:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A time in which the loop did not come round, by the wall clock.
+    """A time in which the loop was blocked, by the wall clock.
 
     :param cpu: CPU seconds of this process in it.
     :param gc: of these, the garbage collector's.
@@ -287,7 +287,7 @@ class _Stretch:
 
 @dataclass
 class _Pulse:
-    """A task that wants to run every few milliseconds, and notes for how long it could not."""
+    """A task that is due every few milliseconds, and notes for how long it could not run."""
 
     collections: _Collections
     longest: _Stretch = field(default_factory=_Stretch)
@@ -313,7 +313,7 @@ def _full_collection() -> float:
 def _task_state() -> int:
     if tracemalloc.is_tracing():
         gc.collect()
-        # Connections are few, whatever the number of waits, and large: see below.
+        # Connections are few, however many waits there are, and large.
         buffers = tracemalloc.Filter(inclusive=False, filename_pattern="*/asyncio/sslproto.py")
         snapshot = tracemalloc.take_snapshot().filter_traces([buffers])
         return sum(trace.size for trace in snapshot.traces)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How soon the end of a run is noticed, and with how many requests; on a simulated clock.
 
-The library's own decision is asked what follows from each look, for thousands of runs of made-up
-length. Compared with looking every 10 s, or every 60 s, from the start of the run.
+The provider's own poll schedule is applied to thousands of runs of random length, and compared with
+polling every 10 s, or every 60 s, from the start of the run.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _ROUNDS = 7
 _RUNS = 1000
 _UNDER_WAY = WorkflowResults(1, is_complete=False)
 
-Looks = Callable[[int], Iterator[float]]
-"""The seconds after the start at which the run of that number is looked at."""
+PollTimes = Callable[[int], Iterator[float]]
+"""The seconds after the start at which the run of that number is polled."""
 
 
 def measure() -> list[Figure]:
@@ -49,12 +49,12 @@ class _Durations:
 @dataclass(frozen=True)
 class _Mode:
     name: str
-    polls: Looks
+    polls: PollTimes
 
 
 @dataclass(frozen=True)
 class _Round:
-    """What came of the runs of one round."""
+    """The results of one round."""
 
     lateness: list[float]
     requests: list[int]
@@ -86,7 +86,7 @@ def _figure(durations: _Durations, mode: _Mode, interval: float) -> Figure:
     )
 
 
-def _round(durations: _Durations, polls: Looks, seed: int) -> _Round:
+def _round(durations: _Durations, polls: PollTimes, seed: int) -> _Round:
     draw = random.Random(seed)  # noqa: S311 - the same runs for all
     found = _Round([], [])
     for number in range(1, _RUNS + 1):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read into figures what benchmarks return that use plain numbers and dictionaries."""
+"""Make figures of the numbers and dictionaries that some benchmarks return."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PromptLayer that answers every poll alike: over TLS, kept alive, in a process of its own.
+"""A PromptLayer that gives every poll the same answer: over TLS, kept alive, in its own process.
 
-Far less than :class:`LocalPromptLayer`, so that a thousand polls a second leave most of a core to
-what is measured. It serves all contenders: the same bytes, but for the status.
+It does far less than :class:`LocalPromptLayer`, so that a thousand polls a second leave most of a
+core to the code that is measured. All contenders get the same bytes, but for the status.
 
 - ``/workflow-version-execution-results?…``: 202 with a run that goes on.
-- ``/missing?…``: the same body with 404, for what polls until something exists.
+- ``/missing?…``: the same body with 404, for a contender that polls until a page exists.
 - ``/-/count``: how many polls there were. ``/-/arrivals``: when, for each run, in seconds of the
   monotonic clock, which all processes of a machine share. ``/-/forget``: begin anew.
 
-Run as ``python -m benchmarks.server``: says where it is in one line of JSON, and ends with its
+Run as ``python -m benchmarks.server``: prints its address in one line of JSON, and ends with its
 standard input.
 """
 
@@ -56,7 +56,7 @@ _RUN = {
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server is, for the processes that ask it."""
+    """Where the server is, for the processes that send it requests."""
 
     port: int
     ca_file: str

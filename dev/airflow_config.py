@@ -30,7 +30,7 @@ def airflow_environment(
     # Airflow 2's SequentialExecutor starts `airflow` by name. Not resolve(): in a virtual
     # environment the interpreter is a link to one that has no Airflow.
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
-    # Workers talk to the API server over the loopback, never through somebody's proxy.
+    # Workers reach the API server over the loopback, never through a proxy.
     for name in ("no_proxy", "NO_PROXY"):
         env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
     # macOS kills a forked child that touches the system's proxy or Objective-C libraries.

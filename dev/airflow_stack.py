@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a real Airflow, whatever version this interpreter has, in a home of its own.
+"""Run a real Airflow, of the version that this interpreter has, in a home of its own.
 
     with AirflowStack(Path("example_dags")) as stack:
         run_id = stack.trigger_dag("my_dag", conf={"workflow": "hello"})
@@ -39,7 +39,7 @@ POLL_SECONDS = 0.2
 
 
 class StackError(RuntimeError):
-    """Airflow did not do what was waited for; the message holds the end of the logs."""
+    """A wait took too long, a call failed or a component ended; the message has the last lines."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -89,7 +89,7 @@ class AirflowStack:
         self._token: str | None = None
         self._old_sigterm: Any = None
 
-    # --- life and death ---------------------------------------------------------------------
+    # --- start and end ----------------------------------------------------------------------
 
     def __enter__(self) -> AirflowStack:
         self._take_sigterm()
@@ -110,7 +110,7 @@ class AirflowStack:
         self.components.close()
         if self._old_sigterm is not None:
             signal.signal(signal.SIGTERM, self._old_sigterm)
-        # Someone who interrupts does not want logs; someone who meets an error does.
+        # The logs are kept for an error, not for an interruption.
         if self._temporary_home and not isinstance(error, Exception):
             shutil.rmtree(self.home, ignore_errors=True)
 
@@ -128,7 +128,7 @@ class AirflowStack:
         if not AIRFLOW_3 and self._has_server:
             # What simple_auth_manager_all_admins is to Airflow 3.
             (self.home / "webserver_config.py").write_text("AUTH_ROLE_PUBLIC = 'Admin'\n")
-        # All at once: they spend their first seconds importing, and do not need each other for it.
+        # All at once: they spend their first seconds on imports, and need nothing of each other.
         if AIRFLOW_3:
             self._start_component(
                 "api-server", "api-server", "--host", "127.0.0.1", "--port", str(self._port)
@@ -274,7 +274,7 @@ class AirflowStack:
     # --- watching ---------------------------------------------------------------------------
 
     def wait_for(self, predicate: Callable[[], T], timeout: float, what: str) -> T:
-        """Poll until `predicate` returns something true, and return that."""
+        """Poll until `predicate` returns a true value, and return that."""
         deadline = time.monotonic() + timeout
         while True:
             self.check_alive()
@@ -286,7 +286,7 @@ class AirflowStack:
             time.sleep(POLL_SECONDS)
 
     def check_alive(self) -> None:
-        """Raise StackError when a component has ended that nobody ended through this class."""
+        """Raise StackError if a component has ended that was not ended through this class."""
         for component in self.components.dead():
             raise StackError(
                 f"{component.name} ended with exit code {component.popen.returncode}\n"

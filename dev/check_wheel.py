@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the wheel and use it as a stranger would: an empty environment, far from this checkout.
+"""Build the wheel and use it as a user would: in an empty environment, away from this checkout.
 
 pip resolves the wheel's own dependencies here, held to the tested versions by the pins, so a
 dependency that is missing from pyproject.toml shows up. The extra `testing` is installed last, to

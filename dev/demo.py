@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run an example DAG in a real Airflow and show what came out and what it cost.
+"""Run an example DAG in a real Airflow, and show its XComs and what it cost.
 
 By default against a local PromptLayer. With PROMPTLAYER_API_KEY and WORKFLOW (and perhaps
 INPUT_VARIABLES, a JSON object) in the environment, against PromptLayer itself, where it starts
@@ -49,7 +49,7 @@ class Service:
 def main() -> int:
     """Return the exit code: 0, 1 for a failure, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m dev.demo", description=__doc__)
-    parser.add_argument("--ui", action="store_true", help="stay up for a look at the web UI")
+    parser.add_argument("--ui", action="store_true", help="keep the web UI up until Ctrl-C")
     parser.add_argument("--dag", default="promptlayer_run_and_use_output")
     parser.add_argument("--task", default="write_article", help="whose outputs to show")
     options = parser.parse_args()
@@ -105,7 +105,7 @@ def _demo(service: Service, dag_id: str, task_id: str, *, ui: bool) -> None:
             _run(stack, service, dag_id, task_id)
             if ui:
                 _stay_up(stack)
-    except Exception as error:  # noqa: BLE001 - whatever it was, one line and where the rest is
+    except Exception as error:  # noqa: BLE001 - for any error, one line and where the rest is
         (stack.home / "demo-error.txt").write_text(traceback.format_exc())
         reason = str(error) if isinstance(error, (StackError, DemoError)) else repr(error)
         raise DemoError(f"{reason.splitlines()[0]}; logs are kept in {stack.home}") from None
@@ -130,7 +130,7 @@ def _run(stack: AirflowStack, service: Service, dag_id: str, task_id: str) -> No
     _say(f"Running the DAG {dag_id}; each line is a change of a task's state")
     run_id = stack.trigger_dag(dag_id, conf=service.conf)
     watch = Watch(stack, dag_id, run_id, _show_change)
-    state = stack.wait_for(watch.look, RUN_SECONDS, f"the run of {dag_id} to end")
+    state = stack.wait_for(watch.sample, RUN_SECONDS, f"the run of {dag_id} to end")
     if state != "success":
         raise DemoError(_why_failed(stack, dag_id, run_id))
     _say(f"XComs of {task_id}")
@@ -139,7 +139,7 @@ def _run(stack: AirflowStack, service: Service, dag_id: str, task_id: str) -> No
 
 
 def _stay_up(stack: AirflowStack) -> None:
-    # The normal way to end this, so no failure.
+    # Ctrl-C is the normal way to end this, so it is no failure.
     with contextlib.suppress(KeyboardInterrupt):
         _say(f"{stack.url} stays up until Ctrl-C")
         while True:
@@ -175,16 +175,16 @@ def _show_occupancy(seen: Occupancy) -> None:
             for task, seconds in seen.seconds.items()
         ]
     )
-    if not seen.deferred_looks:
+    if not seen.deferred_samples:
         _say("No moment was seen in which nothing but a deferred task was left to wait for")
         return
-    looks = seen.deferred_looks
+    samples = seen.deferred_samples
     _say("While a task was deferred and nothing else was due")
-    workers = f"in {seen.deferred_with_worker} of {looks} looks at the processes"
+    workers = f"in {seen.deferred_with_worker} of {samples} samples of the processes"
     _table(
         [
             ["a worker ran a task", workers if seen.peak_workers else "cannot be seen here"],
-            ["a pool slot was taken", f"in {seen.deferred_with_slot} of {looks} looks"],
+            ["a pool slot was taken", f"in {seen.deferred_with_slot} of {samples} samples"],
         ]
     )
 
@@ -206,7 +206,7 @@ def _short(value: Any) -> str:
 
 
 def _port() -> int:
-    """Return the usual port when nobody has it, else 0 for any."""
+    """Return the usual port if it is free, else 0 for any."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -2,8 +2,8 @@
 """Make `.venv/airflow-VERSION` from its pins, and this package installed for editing.
 
 Needs nothing but Python's own library and pip. The stamp is written last and holds a digest of
-what the environment was made from: an interrupted or outdated one is made anew, and an
-environment that is right costs milliseconds however often and from however many shells this runs.
+what the environment was made from: an interrupted or outdated environment is made anew, and
+an up-to-date one costs milliseconds, however often and from however many shells this runs.
 Run as a script: `python dev/make_venv.py VERSION [--tools] [--bench]`.
 """
 
@@ -25,7 +25,7 @@ REQUIREMENTS = ROOT / "dev" / "requirements"
 
 
 def main() -> int:
-    """Return the exit code; say one line when there is something to do."""
+    """Return the exit code; print a line for each step that is needed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("airflow_version")
     parser.add_argument("--tools", action="store_true", help="also the linters and type checker")

@@ -4,7 +4,7 @@
 Only columns that 2.11 and 3 share, and two tables that 3.4 has changed.
 
 Importing Airflow's models would tie the reader to one AIRFLOW_HOME for the life of the process,
-and the REST API of Airflow 2 is not the one of Airflow 3.
+and the REST API of Airflow 2 differs from that of Airflow 3.
 """
 
 from __future__ import annotations

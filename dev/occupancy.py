@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Watch a DAG run: what state each task is in, and what of Airflow's workers it occupies.
+"""Watch a DAG run: the state of each task, and how much of Airflow's workers it occupies.
 
-Nothing here is derived from what Airflow says about deferral. Slots are summed from the metadata
-database, and processes are counted among those that the operating system says the scheduler has.
+This does not rely on what Airflow says about deferral. Slots are summed from the metadata
+database, and processes are counted among those of the scheduler, by the operating system.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ def busy_workers(stack: AirflowStack) -> int:
 
 @dataclass
 class Occupancy:
-    """What was seen, look by look."""
+    """The sum of all samples."""
 
     seconds: dict[str, dict[str, float]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(float))
     )
     """Task → state → seconds."""
     peak_workers: int = 0
-    deferred_looks: int = 0
+    deferred_samples: int = 0
     """How often nothing but deferred tasks was seen twice in a row."""
     deferred_with_worker: int = 0
     deferred_with_slot: int = 0
 
 
 class Watch:
-    """One run under observation; `look()` as often as the answers should be exact."""
+    """One run under observation; the more often `sample()` is called, the more exact the result."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Watch:
         self._states: dict[str, str] = {}
         self.seen = Occupancy()
 
-    def look(self) -> str | None:
+    def sample(self) -> str | None:
         """Take one sample; return the run's state when that is final."""
         now = time.monotonic()
         for task, state in self._states.items():
@@ -76,13 +76,13 @@ class Watch:
         states = self._task_states()
         slots, workers = self._stack.db.occupied_slots(), busy_workers(self._stack)
         self.seen.peak_workers = max(self.seen.peak_workers, workers)
-        # Before and after: between two looks at different things, the world may have changed.
+        # Before and after, as the states may change while slots and processes are counted.
         if (
             _only_deferred(self._states)
             and _only_deferred(states)
             and states == self._task_states()
         ):
-            self.seen.deferred_looks += 1
+            self.seen.deferred_samples += 1
             self.seen.deferred_with_worker += workers > 0
             self.seen.deferred_with_slot += slots > 0
 

@@ -108,7 +108,7 @@ class PostgresServer:
         password_file.unlink()
         self._components = Components({"PATH": os.defpath, "LC_ALL": "C"}, self.folder, self.folder)
         for attempt in range(1, START_ATTEMPTS + 1):
-            # Somebody else may take the port in the moment before it is used.
+            # Another process may take the port in the moment before it is used.
             self._port = _free_port()
             settings = {**_SETTINGS, "port": str(self._port)}
             postgres = self._components.start(
@@ -186,8 +186,8 @@ def install() -> None:
         find_programs()
     print("installing PostgreSQL … ", end="", flush=True)
     start = time.monotonic()
-    # The version's own package, but without a cluster for the whole machine: it would start to
-    # listen on port 5432, and nobody would ever stop it.
+    # The version's own package, but without a cluster for the whole machine: that would
+    # listen on port 5432 for ever.
     _apt("update", "-qq")
     _apt("install", "-y", "-qq", "--no-install-recommends", "postgresql-common")
     config = Path("/etc/postgresql-common/createcluster.d/no-main-cluster.conf")
@@ -217,7 +217,7 @@ def _apt(*arguments: str) -> None:
 
 
 def _unprivileged_user() -> str | None:
-    """Return whom to run as, None for whoever we are."""
+    """Return the user to run as, None for the present one."""
     if os.geteuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}

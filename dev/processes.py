@@ -16,8 +16,8 @@ from pathlib import Path
 
 from dev.watchdog import members, signal_session
 
-# Schedulers and triggerers of Airflow 3 take one to ten seconds for a clean end, which matters to
-# nobody when the whole installation goes away.
+# Schedulers and triggerers of Airflow 3 take one to ten seconds for a clean end, which is not worth
+# waiting for when the whole installation is thrown away.
 CLOSE_SECONDS = 4.0
 
 
@@ -85,7 +85,7 @@ class Components:
         return component
 
     def dead(self) -> list[Component]:
-        """Return those that ended although nobody asked them to."""
+        """Return those that ended without being ended through this class."""
         return [one for one in self.running() if one.popen.poll() is not None]
 
     def kill(self, name: str) -> None:
@@ -100,8 +100,8 @@ class Components:
     ) -> None:
         """SIGTERM to all of them at once, and SIGKILL to what is left after `grace` seconds.
 
-        Only the leader of each session is told: it tells its children in its own order, and an
-        Airflow 3 triggerer whose children were signalled too waits ten seconds for them.
+        Only the leader of each session gets the signal: it ends its children in its own order, and
+        an Airflow 3 triggerer whose children were signalled too waits ten seconds for them.
         """
         stopping = [self._running.pop(name) for name in names]
         for component in stopping:
@@ -111,7 +111,7 @@ class Components:
         for component in stopping:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 component.popen.wait(max(0.0, deadline - time.monotonic()))
-            # The leader is gone or stuck; whoever is left of its session has had its warning.
+            # The leader is gone or stuck; the rest of its session has had time to end.
             while members(component.pid):
                 signal_session(component.pid, signal.SIGKILL)
                 time.sleep(0.05)

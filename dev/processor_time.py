@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU seconds of whole sessions, their ended children included, by the kernel's own books.
+"""CPU seconds of whole sessions, ended children included, as the kernel counts them.
 
-The kernel adds the time of a process that has ended to its parent when that takes note of the end.
-So what the living members have used themselves, and what has been added to them, is all that the
-session ever used. Linux only: elsewhere psutil knows nothing of what was added.
+When a parent waits for a process that has ended, the kernel adds the time of that process to its
+parent. So the living members' own time, and what was added to it, is all the session ever used.
+Linux only: elsewhere psutil does not have the time that was added.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import psutil
 def seconds_used(sessions: Collection[int]) -> float:
     """Return the CPU seconds, user and system, that these sessions have used so far.
 
-    :raises RuntimeError: if the system does not keep such books.
+    :raises RuntimeError: if the system does not count that.
     """
     if not psutil.LINUX:
         raise RuntimeError("only Linux tells how much CPU time the ended children have used")

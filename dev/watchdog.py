@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""End the sessions named on standard input when its writer is gone, however it went.
+"""End the sessions named on standard input when its writer is gone, for whatever reason.
 
 A SIGKILL cannot be caught, so the process that started Airflow cannot promise to stop it. The end
 of this process's standard input says that it is dead, on Linux and macOS alike.
@@ -37,7 +37,7 @@ def signal_session(session: int, number: signal.Signals) -> None:
 
 
 def main() -> None:
-    """Keep the list until standard input ends, then end what is on it."""
+    """Keep the list until standard input ends, then end the sessions on it."""
     # A Ctrl-C or a SIGTERM meant for the writer must not end its last safeguard.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

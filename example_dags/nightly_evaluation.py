@@ -58,7 +58,7 @@ with DAG(
         if verdict is None:
             print("The nightly evaluation has no verdict: the log of the failed task says why.")
         else:
-            # As they are: PromptLayer leaves open what they look like.
+            # Unchanged: PromptLayer does not document their shape.
             print(f"The nightly evaluation scored {score} ({verdict}). Criteria: {criteria}")
 
     recalculate >> gate >> alert()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wait for a run that something else started, then fetch two of its nodes.
+"""Wait for a run that was started elsewhere, then fetch two of its nodes.
 
 Trigger it with ``{"workflow_version_execution_id": 123}``, the id that PromptLayer gave when the
 run was started: by an application, by another DAG, by hand.

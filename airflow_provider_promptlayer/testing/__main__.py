@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m airflow_provider_promptlayer.testing``: a local PromptLayer until it is interrupted.
 
-What a script needs to know is printed, and written to ``--ready-file``, once the server listens.
+Once the server listens, its URL and API key are printed, and written to ``--ready-file``.
 SIGINT and SIGTERM end it with exit code 0.
 """
 

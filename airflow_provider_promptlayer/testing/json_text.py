@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON values as text, however hostile: nested deeper than Python's own encoder goes.
 
-Whatever the service can send can be sent here: NaN and the infinities, lone surrogates (as
+The local server can send all that PromptLayer can: NaN and the infinities, lone surrogates (as
 escapes), integers of thousands of digits, any depth.
 """
 

@@ -17,7 +17,7 @@ COMMON = {
     "schedule": None,
     "start_date": datetime(2026, 1, 1),
     "catchup": False,
-    # What limits the tasks is the executor, the same for both.
+    # So that the executor is what limits the tasks, the same for both.
     "max_active_tasks": 1000,
 }
 

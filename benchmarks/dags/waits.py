@@ -2,7 +2,7 @@
 """DAGs that do nothing but wait for runs that exist already, each in another usual way.
 
 `bench_one_…` waits for `conf["run"]`. `bench_many_…` maps its wait over `conf["runs"]`. All of them
-ask the same question by the same GET, and believe the same answer: HTTP status 200.
+send the same GET, and take HTTP status 200 for the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMMON = {
     "schedule": None,
     "start_date": datetime(2026, 1, 1),
     "catchup": False,
-    # What limits the waits is the executor, the same for everybody.
+    # So that the executor is what limits the waits, the same for all.
     "max_active_tasks": 1000,
 }
 RESULTS = (

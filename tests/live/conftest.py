@@ -38,7 +38,7 @@ DAG_SOURCES = {"examples": HERE.parent.parent / "example_dags", "live": HERE / "
 STARTED_EARLY = {"test_crashes.py": "live_crashes"}
 """Test module → its DAG, which spends minutes in waiting and in which no other test can interfere.
 
-A run of it begins as soon as Airflow is up, and is looked at after all other tests.
+A run of it begins as soon as Airflow is up, and is checked after all other tests.
 """
 
 

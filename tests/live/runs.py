@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DAG runs of the live tests, and what is seen of them."""
+"""DAG runs of the live tests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Run:
 def held(promptlayer: LocalPromptLayer, workflow: str) -> tuple[int, Script]:
     """Start a run of a workflow that ends at once; it seems to go on until the script is removed.
 
-    How long a slow machine needs until all of its waits have begun, no duration can say.
+    No fixed duration is long enough for a slow machine to begin all of its waits.
     """
     run_id = promptlayer.start_execution(workflow)
     return run_id, promptlayer.script(Reply(202, "{}"), execution_id=run_id, times=None)
@@ -67,7 +67,7 @@ def finish(
 ) -> dict[str, Run]:
     """Run these DAGs with these conf at the same time, and return once all have ended.
 
-    :param meanwhile: called after each look at the runs.
+    :param meanwhile: called after each poll of the runs.
     """
     runs = begin(stack, dags)
     watch(stack, [*runs.values()], seconds, lambda: meanwhile(runs))
@@ -80,10 +80,10 @@ def watch(
     seconds: float = SECONDS,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> None:
-    """Look at these runs until all have ended."""
+    """Poll these runs until all have ended."""
 
     def all_ended() -> bool:
-        ends = [run.poll() for run in runs]  # looks at each, ended or not
+        ends = [run.poll() for run in runs]  # polls each, ended or not
         meanwhile()
         return all(ends)
 

@@ -77,10 +77,10 @@ def test_few_at_a_time(ended: Run) -> None:
     assert ended.starts_of("few_at_a_time") == [1] * 6
 
 
-@pytest.mark.skipif(not REMEMBERS, reason="there is no place for notes before Airflow 3.3")
+@pytest.mark.skipif(not REMEMBERS, reason="there is no task state before Airflow 3.3")
 @pytest.mark.parametrize(("moment", "starts"), [("before", 0), ("after", 1)])
 def test_killed_between_two_starts(ended: Run, moment: str, starts: int) -> None:
-    """The next try goes on where the last one died; what nobody can know fails alone."""
+    """The next try goes on where the last one died; only an input with an uncertain start fails."""
     task = f"killed_{moment}"
     assert ended.state(task) == "success"
     assert ended.starts_of(task) == [1] * 7 + [starts] + [1] * 12

@@ -37,7 +37,7 @@ def ended(
 
 
 def test_killed_before_the_id_was_noted(ended: tuple[dict[str, str], Counter[str]]) -> None:
-    """Nobody can tell whether the start arrived, so none is sent again; before 3.3 nobody knows."""
+    """It is uncertain whether the start arrived, so it is not sent again; before 3.3 it is."""
     states, starts = ended
     assert (states["sent"], starts["sent"]) == (("failed", 1) if REMEMBERS else ("success", 2))
 

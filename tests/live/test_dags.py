@@ -13,7 +13,7 @@ from airflow_provider_promptlayer.testing import LocalPromptLayer
 from airflow_provider_promptlayer.version_compat import ON_KILL_IS_AMBIGUOUS
 from dev.airflow_stack import AirflowStack
 
-TRIGGERS_ARE_TOLD = hasattr(BaseTrigger, "on_kill")
+TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
 ENDLESS_TASKS = ("cells", "scorecard")
 
 
@@ -250,11 +250,11 @@ def endless(stack: AirflowStack, promptlayer: LocalPromptLayer) -> tuple[Run, li
         promptlayer.calculations[run.xcoms("scorecard")["promptlayer_calculation_id"]],
     ]
     assert cancellations(promptlayer, started) == [False, False]
-    # Airflow forgets a trigger without a word that no triggerer has taken over yet.
+    # Airflow drops a trigger that no triggerer has taken over yet, without calling on_kill.
     stack.wait_for(
         lambda: all(polls(promptlayer, one) >= 2 for one in started),
         SECONDS,
-        "the triggerer to look",
+        "the triggerer to poll",
     )
     return run, started
 
@@ -288,8 +288,8 @@ def end_all(run: Run) -> None:
 
 
 @pytest.mark.skipif(
-    not (TRIGGERS_ARE_TOLD and ON_KILL_IS_AMBIGUOUS),
-    reason="Airflow 3.3 tells a trigger, and keeps the state of a task that is cleared",
+    not (TRIGGERS_HAVE_ON_KILL and ON_KILL_IS_AMBIGUOUS),
+    reason="Airflow 3.3 calls on_kill of a trigger, and keeps the state of a task that is cleared",
 )
 def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it_cancels(
     stack: AirflowStack, promptlayer: LocalPromptLayer
@@ -297,13 +297,14 @@ def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it
     run, started = endless(stack, promptlayer)
 
     clear(run)
-    for task in ENDLESS_TASKS:  # the trigger of the first try is told, as of a task that was ended
+    for task in ENDLESS_TASKS:
+        # Airflow calls on_kill of the first trigger, as for a task that was ended.
         stack.wait_for(
             lambda task=task: (  # type: ignore[misc]
                 "not cancelling it" in stack.task_log(run.dag_id, run.run_id, task, try_number=1)
             ),
             SECONDS,
-            "the trigger to be told",
+            "on_kill of the trigger",
         )
         stack.wait_for(
             lambda task=task: "Going back to" in run.log(task),  # type: ignore[misc]
@@ -316,7 +317,7 @@ def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it
             polls(promptlayer, one) >= many + 3 for one, many in zip(started, before, strict=True)
         ),
         SECONDS,
-        "the triggerer to look again",
+        "the triggerer to poll again",
     )
     assert set(run.final.values()) == {"deferred"}
     assert cancellations(promptlayer, started) == [False, False]
@@ -332,7 +333,7 @@ def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it
 
 
 @pytest.mark.skipif(
-    not TRIGGERS_ARE_TOLD or ON_KILL_IS_AMBIGUOUS,
+    not TRIGGERS_HAVE_ON_KILL or ON_KILL_IS_AMBIGUOUS,
     reason="Airflow 3.4 and later drop the state of a task that is cleared",
 )
 def test_clearing_a_deferred_task_cancels_what_it_has_started_and_starts_another(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from live.runs import SECONDS, Run
-from live.test_dags import TRIGGERS_ARE_TOLD
+from live.test_dags import TRIGGERS_HAVE_ON_KILL
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 from dev.airflow_stack import AirflowStack
@@ -14,7 +14,7 @@ DAG_ID = "live_many_operations"
 MANY = 30
 
 pytestmark = pytest.mark.skipif(
-    not TRIGGERS_ARE_TOLD, reason="Airflow 3.3 and later tell a trigger"
+    not TRIGGERS_HAVE_ON_KILL, reason="Airflow 3.3 and later call on_kill of a trigger"
 )
 
 
@@ -40,7 +40,7 @@ def test_ending_a_dag_run_cancels_all_of_its_operations(
         SECONDS,
         "all to be deferred",
     )
-    stack.wait_for(  # else Airflow forgets a trigger without a word
+    stack.wait_for(  # else Airflow drops a trigger without calling on_kill
         lambda: all("starting" in run.log("cells", index) for index in range(MANY)),
         SECONDS,
         "the triggerer to take over all of them",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the live tests rely on: the harness ends everything it started, and reports what died."""
+"""The harness of the live tests: it ends all that it started, and reports what died."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ print(components.start("stubborn", [sys.executable, "-c", {STUBBORN!r}]).pid, fl
 time.sleep(600)
 """
 
-# A program with a child that uses one CPU second and ends; the program may take note of that.
+# A program with a child that uses one CPU second and ends; the program may wait for it.
 PARENT = """
 import os, sys, time
 if not (child := os.fork()):
@@ -91,7 +91,7 @@ def test_the_watchdog_ends_what_a_killed_owner_leaves(tmp_path: Path) -> None:
     wait_until(lambda: not members(session))
 
 
-@pytest.mark.skipif(not psutil.LINUX, reason="no such books are kept")
+@pytest.mark.skipif(not psutil.LINUX, reason="other systems do not count it")
 @pytest.mark.parametrize("notice", ["reap", "leave"])
 def test_the_cpu_time_of_ended_children_is_counted(components: Components, notice: str) -> None:
     parents = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests that take an Airflow apart while it works: on PostgreSQL, as in production."""
+"""Tests that crash and restart parts of a real Airflow: on PostgreSQL, as in production."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever is in this folder is a live test."""
+    """Mark every test of this folder as a live test."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)

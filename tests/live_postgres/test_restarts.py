@@ -2,7 +2,7 @@
 """Crashes and restarts while tasks wait: no wait is lost, and no run is started twice.
 
 The runs at the local PromptLayer go on for as long as the test wants: its clock is set forward.
-What Airflow knows is read from its metadata database, what was asked for from the server.
+Task states are read from Airflow's metadata database, requests from the server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dev.watchdog import signal_session
 DAG_ID = "live_waits"
 HELD_SECONDS = 1e6
 SECONDS = 900.0
-"""For each thing that is waited for: many times what it takes."""
+"""The deadline of each wait: many times what it takes."""
 
 Task = tuple[str, int]
 
@@ -278,7 +278,7 @@ def test_fifty_waits_outlive_a_killed_triggerer(
     stack.wait_for(
         lambda: all(batch.polls()[task] > before[task] for task in lost),
         SECONDS,
-        "a look at each of the runs whose triggerer died",
+        "a poll of each run whose triggerer died",
     )
     assert batch.are_all("deferred")
 
@@ -333,7 +333,7 @@ def test_waits_outlive_a_rolling_restart_of_the_triggerers(
 def test_a_triggerer_that_was_held_up_cancels_nothing(
     stack: AirflowStack, promptlayer: LocalPromptLayer, clock: Clock, two_triggerers: Triggerers
 ) -> None:
-    """It finds that another one has its triggers, and tells them that a user has ended the task."""
+    """Airflow up to 3.3 then calls on_kill of its triggers, as if a user had ended the tasks."""
     dag = "live_held_operation"
     stack.wait_for_dag(dag)
     run_id = stack.trigger_dag(dag)
@@ -349,7 +349,7 @@ def test_a_triggerer_that_was_held_up_cancels_nothing(
     def polls() -> int:
         return sum("/operations/" in request.raw_path for request in promptlayer.requests)
 
-    stack.wait_for(lambda: owner() and polls() > 2, SECONDS, "looks from a triggerer")
+    stack.wait_for(lambda: owner() and polls() > 2, SECONDS, "polls from a triggerer")
     name = next(name for name, job in two_triggerers.jobs.items() if job == owner())
     held_up = stack.component(name)
 
@@ -367,7 +367,7 @@ def test_a_triggerer_that_was_held_up_cancels_nothing(
     cancelled = "by user action" if ON_KILL_IS_AMBIGUOUS else "reassigned to another triggerer"
     stack.wait_for(lambda: log_says(cancelled), SECONDS, "the cancellation of the trigger")
     after = polls()
-    stack.wait_for(lambda: polls() > after + 2, SECONDS, "looks from the other triggerer")
+    stack.wait_for(lambda: polls() > after + 2, SECONDS, "polls from the other triggerer")
 
     (operation,) = promptlayer.operations.values()
     assert operation.cancelled_at is None

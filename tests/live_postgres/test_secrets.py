@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API key and a proxy's password are in nothing that a live run writes, at debug level.
+"""A live run writes neither the API key nor a proxy's password anywhere, at debug level.
 
-Errors are provoked by a server that quotes the request's headers in all it says. Looked through
-are the logs of all components and tasks, every row of the metadata database (in the end, and the
-rows of waiting tasks while they wait), and the command lines of all processes.
+The server provokes errors, and quotes the request's headers in all of its answers. The tests search
+the logs of all components and tasks, every row of the metadata database (at the end; the rows of
+waiting tasks also while they wait), and the command lines of all processes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROXY_USER = "proxy-user"
 
 @dataclass
 class Account:
-    """One connection and its two secrets, told from all others wherever they turn up."""
+    """One connection and its two secrets, which no other connection has."""
 
     conn_id: str
     host: str
@@ -69,8 +69,8 @@ class Traces:
         self.waiting: dict[str, str] = {}
         self.command_lines: dict[str, str] = {}
 
-    def look_at_the_present(self, stack: AirflowStack) -> None:
-        """Collect what may be gone soon."""
+    def collect_present_state(self, stack: AirflowStack) -> None:
+        """Collect the rows and command lines that may be gone soon."""
         for table in ("trigger", "task_instance"):
             for row in _dump(stack, table):
                 self.waiting.setdefault(f"{table} {len(self.waiting)}: {row[:60]}", row)
@@ -103,7 +103,7 @@ def _dump(stack: AirflowStack, table: str) -> list[str]:
 def _text(value: Any) -> str:
     if isinstance(value, (bytes, memoryview)):
         return bytes(value).decode(errors="replace")
-    # Unescaped, as far as JSON goes: what is looked for is plain ASCII.
+    # JSON without escapes, as the secrets are plain ASCII.
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
@@ -116,12 +116,12 @@ def server() -> Iterator[QuotingServer]:
 @pytest.fixture(scope="module")
 def accounts(server: QuotingServer) -> dict[str, Account]:
     """Three in the environment and one in the database."""
-    cleartext, nobody = "http://promptlayer.invalid", "http://127.0.0.1:1"
+    cleartext, no_server = "http://promptlayer.invalid", "http://127.0.0.1:1"
     return {
         "direct": Account("direct", server.url),
         "proxied": Account("proxied", cleartext, server.url),
         "tunnelled": Account("tunnelled", "https://promptlayer.invalid", server.url),
-        "refused": Account("refused", cleartext, nobody),
+        "refused": Account("refused", cleartext, no_server),
         "row": Account("row", cleartext, server.url),
     }
 
@@ -149,16 +149,16 @@ def traces(
         stack.api("POST", "/api/v2/connections", row)
         numbers = {name: number for number, name in enumerate(TROUBLES, start=1)}
         in_worker = ["500", "status-line", "no-answer"]
-        short = {"starts": ["401"], "looks": [], "waits": [LATER + numbers["401"]]}
+        short = {"starts": ["401"], "polls": [], "waits": [LATER + numbers["401"]]}
         runs = {
             "direct": {
                 "starts": list(TROUBLES),
-                "looks": [numbers[name] for name in in_worker],
+                "polls": [numbers[name] for name in in_worker],
                 "waits": [LATER + number for name, number in numbers.items() if name != "fine"],
             },
             "proxied": short,
-            "tunnelled": {"starts": ["fine"], "looks": [1], "waits": []},
-            "refused": {"starts": ["fine"], "looks": [1], "waits": []},
+            "tunnelled": {"starts": ["fine"], "polls": [1], "waits": []},
+            "refused": {"starts": ["fine"], "polls": [1], "waits": []},
             "row": short,
         }
         started = [
@@ -166,7 +166,7 @@ def traces(
         ]
 
         def all_ended() -> bool:
-            found.look_at_the_present(stack)
+            found.collect_present_state(stack)
             ends = [stack.db.dag_run_state(DAG_ID, run) for run in started]
             return all(end in ("success", "failed") for end in ends)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Definitions of evaluations: tables with scorecards, legacy reports, and how each of them ends.
 
-A definition that exists is valid: an argument that is not raises ``ValueError`` with one line that
+A definition that exists is valid: an invalid argument raises ``ValueError`` with one line that
 names the definition. Ids that are not given are derived from the names, so that the same
 definitions always have the same ids.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong with a request, which requests it happens to, and how it is delivered.
+"""Faults that a request can meet, which requests meet them, and how they are delivered.
 
 No public interface: import names from :mod:`airflow_provider_promptlayer.testing`.
 """

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong with one request.
+"""The faults that a request can meet, as values.
 
-A fault is a value that says what the client will meet. ``LocalPromptLayer.script`` says which
-requests meet it; ``delivery`` makes it happen.
+``LocalPromptLayer.script`` says which requests meet a fault; ``delivery`` makes it happen.
 
 The *true answer* is what the server would have answered without the fault. A POST or DELETE that
 is not acted on (see ``LocalPromptLayer.script``) has none; ``503 {"success": false, …}`` takes its

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What surrounds every endpoint: the key, the faults and the record of requests.
 
-Each request is read, looked up in the fault rules, answered by its endpoint (unless a fault keeps
-a POST or DELETE from being acted on), recorded, and only then answered to the client: a client
+Each request is read, matched against the fault rules, answered by its endpoint (unless a fault
+keeps a POST or DELETE from taking effect), and recorded. Only then is the answer sent, so a client
 that has its answer finds its request counted.
 """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An aiohttp server in a thread with an event loop of its own.
 
-An error at the start is raised where the server was started; a stop leaves no thread, task or
-socket behind. aiohttp's server does the rest.
+An error at the start is raised in the thread that starts the server. A stop leaves no thread, task
+or socket behind.
 """
 
 from __future__ import annotations

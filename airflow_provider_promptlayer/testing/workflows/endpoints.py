@@ -89,7 +89,7 @@ class WorkflowEndpoints:
 
     @property
     def routes(self) -> list[web.RouteDef]:
-        """The endpoints. A name is one segment, whatever it holds: ``a/b`` comes as ``a%2Fb``."""
+        """The endpoints. A name is always one segment of the path: ``a/b`` comes as ``a%2Fb``."""
         workflow = "/workflows/{workflow:[^/]+}"
         return [
             web.post(f"{workflow}/run", self.run),

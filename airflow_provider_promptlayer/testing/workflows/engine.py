@@ -3,7 +3,7 @@
 
 No node ever runs. Its value, and when it has it, follow from the definition and the inputs, so
 both are planned once when an execution starts; its state is then computed from the plan and the
-seconds elapsed. There is no timer and no task, and executions cost nothing between two requests.
+seconds elapsed. There is no timer and no task, so executions cost nothing between two requests.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "both": {"start_from_trigger": True, "end_from_trigger": True},
 }
 
-# Before Airflow 3.3, start_from_trigger warns; here it is told to every version alike.
+# Before Airflow 3.3, start_from_trigger warns; here every version gets it.
 warnings.filterwarnings("ignore", message=".*start_from_trigger=True, which needs Airflow 3.3")
 
 

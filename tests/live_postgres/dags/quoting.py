@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that can go wrong in asking, as mapped tasks: in the worker and in the triggerer."""
+"""Every fault of a start and of a poll, as mapped tasks: in the worker and in the triggerer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with DAG(
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_tasks=100,
-    params={"connection": "", "starts": [], "looks": [], "waits": []},
+    params={"connection": "", "starts": [], "polls": [], "waits": []},
 ):
 
     @task
@@ -27,7 +27,7 @@ with DAG(
 
     @task
     def polls(params: dict) -> list[int]:
-        return params["looks"]
+        return params["polls"]
 
     @task
     def waits(params: dict) -> list[int]:
@@ -37,7 +37,7 @@ with DAG(
         task_id="start", wait_for_completion=False, **CONNECTION
     ).expand(workflow_id_or_name=starts())
     PromptLayerWorkflowSensor.partial(
-        task_id="look", deferrable=False, timeout=1, poke_interval=1, **CONNECTION
+        task_id="poll", deferrable=False, timeout=1, poke_interval=1, **CONNECTION
     ).expand(workflow_version_execution_id=polls())
     # Long enough an outage for the triggerer to warn of it first.
     PromptLayerWorkflowSensor.partial(
