@@ -5,8 +5,8 @@
 
 Compared with `HttpSensor` with a response check, over TLS, on a local PromptLayer whose own CPU
 time is not counted. Worker starts are not sampled: Airflow's API server writes an event when a
-process reports that it is at work on a task, and another when it reports the end. CPU seconds are the
-kernel's, of all processes of all of Airflow's components, less those that an idle Airflow uses.
+process reports that it is at work on a task, and another when it reports the end. CPU seconds are
+the kernel's, of all processes of all of Airflow's components, less those that an idle Airflow uses.
 
 If the CPU cannot keep up, as two processors cannot with 200 waits every 30 s, `HttpSensor` polls
 less often than its interval, and so costs less than it should: starts per wait tell how much.
