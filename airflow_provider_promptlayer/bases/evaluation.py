@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluations as kinds of job: what their sensors and operators share.
+"""Evaluations as kinds of job: for each, what its sensor and its operator share.
 
 :mod:`.outcomes.evaluations` says what an outcome means. A gate that fails is an answer and no
 accident, so it never uses up the task's retries: trying until it passes is not what a gate is for.
@@ -8,11 +8,11 @@ accident, so it never uses up the task's retries: trying until it passes is not 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_promptlayer.api.arguments import NOTSET, choices
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, choices
 from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, FinalReport, Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import (
@@ -22,9 +22,11 @@ from airflow_provider_promptlayer.api.scorecards import (
 )
 from airflow_provider_promptlayer.api.tables import CellStatus, SheetOperation, TableOperation
 from airflow_provider_promptlayer.bases.kind import JobKind
-from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.outcomes.evaluations import (
+    DEFAULT_FAIL_ON_VERDICT,
     FailOnCells,
+    check_fail_on_cells,
     check_fail_on_verdict,
     check_min_score,
     raise_for_operation,
@@ -34,7 +36,10 @@ from airflow_provider_promptlayer.outcomes.evaluations import (
 from airflow_provider_promptlayer.xcom import outputs as xcom
 from airflow_provider_promptlayer.xcom.storable import storable
 
-NO_CELLS: Final = {
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import XComArg
+
+_NO_CELLS: Final = {
     "operation_id": None,
     "status": "nothing to do",
     "cell_count": 0,
@@ -44,25 +49,237 @@ NO_CELLS: Final = {
 """The result of a task that had no cell to calculate."""
 
 
-def min_score_field(min_score: Any) -> tuple[Any, bool]:
-    """Return a ``min_score`` as a template field, and whether a score is needed.
+class TableTask(PromptLayerWaiter[Any]):
+    """Base of the tasks that wait for a recalculation of a sheet's cells.
 
-    None stands in the field where the argument was left out: Airflow shows and stores template
-    fields as JSON. So a None that a template or an XCom without a value gives has to be told apart,
-    and is refused when the task runs.
+    :param table_id: the table, a UUID.
+    :param sheet_id: the sheet, a UUID.
+    :param fail_on: which failed cells make a failure, see :data:`.FailOnCells`.
+    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
     """
-    return (None, False) if min_score is NOTSET else (min_score, True)
+
+    statuses: Any = None
+    """Which cells an operator calculates, see :func:`.recalculate_cells`."""
+
+    def __init__(
+        self,
+        *,
+        table_id: str | XComArg,
+        sheet_id: str | XComArg,
+        fail_on: FailOnCells = "any_cell",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_fail_on_cells(fail_on)
+        self.table_id: Any = table_id
+        self.sheet_id: Any = sheet_id
+        self.fail_on: FailOnCells = fail_on
+
+    def new_kind(self) -> JobKind[Any]:
+        """Return recalculations of the sheet's cells.
+
+        Where no cell of the selection is left to start, the task waits for whatever calculates
+        cells of the sheet, and the counts of the sheet decide.
+        """
+        selected = choices("statuses", self.statuses, list(CellStatus))
+
+        def selects(status: CellStatus) -> bool:
+            if selected is None:
+                return status is CellStatus.STALE
+            return not selected or status in selected
+
+        def check(ending: TableOperation | SheetOperations) -> None:
+            if isinstance(ending, TableOperation):
+                raise_for_operation(ending, self.fail_on)
+            else:
+                # A sheet that was idle from the start has stale cells only outside the selection.
+                counts_stale = self.has_waited and selects(CellStatus.STALE)
+                raise_for_sheet(ending, self.fail_on, stale_count=counts_stale)
+
+        def counts(ending: TableOperation | SheetOperations) -> dict[str, Any]:
+            if isinstance(ending, TableOperation):
+                return {name: getattr(ending, name) for name in _NO_CELLS}
+            if not self.has_waited:
+                return _NO_CELLS
+            return {
+                **_NO_CELLS,
+                "cell_count": ending.total_cells,
+                "completed_count": ending.completed_count,
+                "failed_count": ending.failed_count,
+            }
+
+        def may_resubmit(ending: TableOperation | SheetOperations) -> bool:
+            """Return whether another operation calculates what is left, and nothing that is done.
+
+            That is so where the operation was cancelled or broke off, for failed cells if
+            ``statuses`` has them and not those that succeeded, and for stale cells that another
+            operation has left. It is not so where the retry would ignore failed cells that
+            ``fail_on`` counts.
+            """
+            takes_failed, takes_done = selects(CellStatus.FAILED), selects(CellStatus.COMPLETED)
+            if isinstance(ending, SheetOperations):
+                if takes_done:
+                    return False
+                if ending.failed_count:
+                    return takes_failed
+                return ending.stale_count > 0 and selects(CellStatus.STALE)
+            if ending.failed_count and self.fail_on == "any_cell" and not takes_failed:
+                return False
+            return ending.is_cancelled or ((takes_failed or ending.broke_off) and not takes_done)
+
+        result = _Result(counts)
+        return JobKind(
+            job_types=(SheetOperation, SheetCells),
+            id_key=xcom.OPERATION_ID_KEY,
+            trigger="PromptLayerTableOperationTrigger",
+            job_from_id=partial(SheetOperation, self.table_id, self.sheet_id),
+            raise_for_outcome=check,
+            result=result,
+            storage_warnings=lambda: result.warnings,
+            may_resubmit=may_resubmit,
+            unsubmitted_job=SheetCells(self.table_id, self.sheet_id),
+            unsubmitted_result=_NO_CELLS,
+        )
 
 
-def _needed_score(min_score: Any, needs_score: bool, *, highest: float) -> float | None:
-    is_left_out = min_score is None and not needs_score
-    return check_min_score(NOTSET if is_left_out else min_score, highest=highest)
+class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
+    """Base of the tasks that wait for a scorecard, and gate on it.
+
+    :param table_id: the table, a UUID.
+    :param sheet_id: the sheet, a UUID.
+    :param fail_on_verdict: the verdicts that fail the task; ``()`` for none.
+    :param min_score: the score that is needed, on the scorecard's own scale; left out for none.
+    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
+    """
+
+    def __init__(
+        self,
+        *,
+        table_id: str | XComArg,
+        sheet_id: str | XComArg,
+        fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
+        min_score: float | str | XComArg | NotSet = NOTSET,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.table_id: Any = table_id
+        self.sheet_id: Any = sheet_id
+        self.fail_on_verdict: Any = fail_on_verdict
+        self.min_score, self._needs_score = _score_field(min_score)
+
+    def new_kind(self) -> JobKind[ScorecardCalculation]:
+        """Return calculations of the sheet's scorecard, with the gate."""
+        fail_on_verdict = check_fail_on_verdict(self.fail_on_verdict)
+        min_score = _needed_score(self.min_score, self._needs_score, highest=math.inf)
+        job = partial(SheetCalculation, self.table_id, self.sheet_id)
+        result = _Result(
+            lambda ending: {
+                "calculation_id": ending.calculation_id,
+                "status": ending.status,
+                "score": ending.score,
+                "verdict": ending.verdict,
+                "criterion_summaries": ending.criterion_summaries,
+                "drift_summary": ending.drift_summary,
+            }
+        )
+
+        def check(ending: ScorecardCalculation) -> None:
+            self.hook.raise_for_scorecard(
+                job(ending.calculation_id),
+                ending,
+                fail_on_verdict=fail_on_verdict,
+                min_score=min_score,
+            )
+
+        def metadata(ending: ScorecardCalculation) -> dict[str, Any]:
+            found = result(ending)
+            return {
+                xcom.SCORE_KEY: found["score"],
+                xcom.VERDICT_KEY: found["verdict"],
+                xcom.CRITERION_SUMMARIES_KEY: found["criterion_summaries"],
+                xcom.DRIFT_SUMMARY_KEY: found["drift_summary"],
+            }
+
+        return JobKind(
+            job_types=(SheetCalculation,),
+            id_key=xcom.CALCULATION_ID_KEY,
+            trigger="PromptLayerScorecardTrigger",
+            job_from_id=job,
+            raise_for_outcome=check,
+            result=result,
+            metadata=metadata,
+            storage_warnings=lambda: result.warnings,
+            # A verdict is an answer, and with an unknown status it may still be calculated.
+            may_resubmit=lambda ending: (
+                ending.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
+            ),
+        )
+
+
+class ReportTask(PromptLayerWaiter[Report]):
+    """Base of the tasks that wait for a report of a legacy evaluation pipeline, and gate on it.
+
+    :param report_id: for an operator the pipeline, for a sensor a report that a run has made.
+    :param fail_on: which failed cells make a failure, see :data:`.FailOnCells`.
+    :param min_score: the score that is needed, from 0 to 100; left out for none.
+    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
+    """
+
+    def __init__(
+        self,
+        *,
+        report_id: int | str | XComArg,
+        fail_on: FailOnCells = "all_cells",
+        min_score: float | str | XComArg | NotSet = NOTSET,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_fail_on_cells(fail_on)
+        self.report_id: Any = report_id
+        self.fail_on: FailOnCells = fail_on
+        self.min_score, self._needs_score = _score_field(min_score)
+
+    def new_kind(self) -> JobKind[Report]:
+        """Return reports, with the gate."""
+        min_score = _needed_score(self.min_score, self._needs_score, highest=MAX_SCORE)
+        scores = dict[int, ReportScore]()  # an earlier try's report has another one
+
+        def score(ending: Report) -> ReportScore:
+            if ending.report_id not in scores:
+                found = self.hook.score_of_report(ending, max_outage=self.max_outage)
+                scores[ending.report_id] = found
+            return scores[ending.report_id]
+
+        def check(ending: Report) -> None:
+            raise_for_report(ending, score(ending), fail_on=self.fail_on, min_score=min_score)
+
+        result = _Result(
+            lambda ending: {
+                "report_id": ending.report_id,
+                "status": ending.status,
+                "score": score(ending).overall_score,
+                "score_type": score(ending).score_type,
+                "details": score(ending).details,
+                "completed_count": ending.completed_count,
+                "failed_count": ending.failed_count,
+            }
+        )
+        return JobKind(
+            job_types=(FinalReport,),
+            id_key=xcom.REPORT_ID_KEY,
+            trigger="PromptLayerReportTrigger",
+            job_from_id=FinalReport,
+            raise_for_outcome=check,
+            result=result,
+            metadata=lambda ending: {xcom.SCORE_KEY: result(ending)["score"]},
+            storage_warnings=lambda: result.warnings,
+        )
 
 
 class _Result:
     """The result of a task, in a form that Airflow can store.
 
-    :param read: makes it from the last status of the job.
+    :param read: makes the result from the last status of the job.
     """
 
     def __init__(self, read: Callable[[Any], dict[str, Any]]) -> None:
@@ -78,190 +295,15 @@ class _Result:
         return result
 
 
-def table_kind(
-    *,
-    table_id: Any,
-    sheet_id: Any,
-    fail_on: FailOnCells,
-    statuses: Any = None,
-    has_waited: Callable[[], bool] = lambda: True,
-) -> JobKind[Any]:
-    """Return the recalculations of a sheet's cells as a kind of job.
+def _score_field(min_score: Any) -> tuple[Any, bool]:
+    """Return a ``min_score`` as a template field, and whether a score is needed.
 
-    Where no cell of the selection is left to start, the task waits for whatever calculates cells of
-    the sheet, and the counts of the sheet decide.
-
-    :param fail_on: which failed cells make a failure, see :data:`.FailOnCells`.
-    :param statuses: which cells are to be calculated, see :func:`.recalculate_cells`.
-    :param has_waited: whether cells of the sheet were, or may have been, calculated meanwhile.
-    :raises PromptLayerInvalidInputError: for an argument that is not what it should be.
+    The field is None where the argument was left out, because Airflow shows and stores template
+    fields as JSON. The flag tells that from the None of a template or an XCom without a value.
     """
-    selected = choices("statuses", statuses, list(CellStatus))
-
-    def selects(status: CellStatus) -> bool:
-        if selected is None:
-            return status is CellStatus.STALE
-        return not selected or status in selected
-
-    def check(ending: TableOperation | SheetOperations) -> None:
-        if isinstance(ending, TableOperation):
-            raise_for_operation(ending, fail_on)
-        else:
-            # A sheet that was idle from the start has stale cells outside of the selection alone.
-            counts_stale = has_waited() and selects(CellStatus.STALE)
-            raise_for_sheet(ending, fail_on, stale_count=counts_stale)
-
-    def counts(ending: TableOperation | SheetOperations) -> dict[str, Any]:
-        if isinstance(ending, TableOperation):
-            return {name: getattr(ending, name) for name in NO_CELLS}
-        if not has_waited():
-            return NO_CELLS
-        return {
-            **NO_CELLS,
-            "cell_count": ending.total_cells,
-            "completed_count": ending.completed_count,
-            "failed_count": ending.failed_count,
-        }
-
-    def may_resubmit(ending: TableOperation | SheetOperations) -> bool:
-        """Return whether another operation calculates what is left, and nothing that is done.
-
-        That is so where the operation was cancelled or broke off, for failed cells if ``statuses``
-        has them and not those that succeeded, and for stale cells that another operation has left.
-        It is not so where the retry would ignore failed cells that ``fail_on`` counts.
-        """
-        takes_failed, takes_done = selects(CellStatus.FAILED), selects(CellStatus.COMPLETED)
-        if isinstance(ending, SheetOperations):
-            if takes_done:
-                return False
-            if ending.failed_count:
-                return takes_failed
-            return ending.stale_count > 0 and selects(CellStatus.STALE)
-        if ending.failed_count and fail_on == "any_cell" and not takes_failed:
-            return False
-        return ending.is_cancelled or ((takes_failed or ending.broke_off) and not takes_done)
-
-    result = _Result(counts)
-    return JobKind(
-        job_types=(SheetOperation, SheetCells),
-        id_key=xcom.OPERATION_ID_KEY,
-        trigger="PromptLayerTableOperationTrigger",
-        job_from_id=partial(SheetOperation, table_id, sheet_id),
-        raise_for_outcome=check,
-        result=result,
-        storage_warnings=lambda: result.warnings,
-        may_resubmit=may_resubmit,
-        unsubmitted_job=SheetCells(table_id, sheet_id),
-        unsubmitted_result=NO_CELLS,
-    )
+    return (None, False) if min_score is NOTSET else (min_score, True)
 
 
-def scorecard_kind(
-    hook: PromptLayerHook,
-    *,
-    table_id: Any,
-    sheet_id: Any,
-    fail_on_verdict: Any,
-    min_score: Any,
-    needs_score: bool,
-) -> JobKind[ScorecardCalculation]:
-    """Return the calculations of a sheet's scorecard as a kind of job, with their gate.
-
-    :param hook: fetches what explains a gate that does not pass.
-    :param fail_on_verdict: the verdicts that fail the task; ``()`` for none.
-    :param min_score: the score that is needed, on the scorecard's own scale, see
-        :func:`min_score_field`.
-    :raises PromptLayerInvalidInputError: for an argument that is not what it should be.
-    """
-    verdicts = check_fail_on_verdict(fail_on_verdict)
-    needed = _needed_score(min_score, needs_score, highest=math.inf)
-    job = partial(SheetCalculation, table_id, sheet_id)
-    result = _Result(
-        lambda ending: {
-            "calculation_id": ending.calculation_id,
-            "status": ending.status,
-            "score": ending.score,
-            "verdict": ending.verdict,
-            "criterion_summaries": ending.criterion_summaries,
-            "drift_summary": ending.drift_summary,
-        }
-    )
-
-    def check(ending: ScorecardCalculation) -> None:
-        hook.raise_for_scorecard(
-            job(ending.calculation_id), ending, fail_on_verdict=verdicts, min_score=needed
-        )
-
-    def metadata(ending: ScorecardCalculation) -> dict[str, Any]:
-        found = result(ending)
-        return {
-            xcom.SCORE_KEY: found["score"],
-            xcom.VERDICT_KEY: found["verdict"],
-            xcom.CRITERION_SUMMARIES_KEY: found["criterion_summaries"],
-            xcom.DRIFT_SUMMARY_KEY: found["drift_summary"],
-        }
-
-    return JobKind(
-        job_types=(SheetCalculation,),
-        id_key=xcom.CALCULATION_ID_KEY,
-        trigger="PromptLayerScorecardTrigger",
-        job_from_id=job,
-        raise_for_outcome=check,
-        result=result,
-        metadata=metadata,
-        storage_warnings=lambda: result.warnings,
-        # A verdict is an answer, and with an unknown status it may still be calculated.
-        may_resubmit=lambda ending: (
-            ending.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
-        ),
-    )
-
-
-def report_kind(
-    hook: PromptLayerHook,
-    *,
-    fail_on: FailOnCells,
-    min_score: Any,
-    needs_score: bool,
-    max_outage: float,
-) -> JobKind[Report]:
-    """Return the reports of legacy evaluation pipelines as a kind of job, with their gate.
-
-    :param hook: fetches the score of a report that has ended, which its status does not have.
-    :param fail_on: which failed cells make a failure, see :data:`.FailOnCells`.
-    :param min_score: the score that is needed, from 0 to 100, see :func:`min_score_field`.
-    :param max_outage: seconds for which PromptLayer may be out of reach.
-    :raises PromptLayerInvalidInputError: if ``min_score`` is no score.
-    """
-    needed = _needed_score(min_score, needs_score, highest=MAX_SCORE)
-    scores = dict[int, ReportScore]()  # an earlier try's report has another one
-
-    def score(ending: Report) -> ReportScore:
-        if ending.report_id not in scores:
-            scores[ending.report_id] = hook.score_of_report(ending, max_outage=max_outage)
-        return scores[ending.report_id]
-
-    def check(ending: Report) -> None:
-        raise_for_report(ending, score(ending), fail_on=fail_on, min_score=needed)
-
-    result = _Result(
-        lambda ending: {
-            "report_id": ending.report_id,
-            "status": ending.status,
-            "score": score(ending).overall_score,
-            "score_type": score(ending).score_type,
-            "details": score(ending).details,
-            "completed_count": ending.completed_count,
-            "failed_count": ending.failed_count,
-        }
-    )
-    return JobKind(
-        job_types=(FinalReport,),
-        id_key=xcom.REPORT_ID_KEY,
-        trigger="PromptLayerReportTrigger",
-        job_from_id=FinalReport,
-        raise_for_outcome=check,
-        result=result,
-        metadata=lambda ending: {xcom.SCORE_KEY: result(ending)["score"]},
-        storage_warnings=lambda: result.warnings,
-    )
+def _needed_score(min_score: Any, needs_score: bool, *, highest: float) -> float | None:
+    is_left_out = min_score is None and not needs_score
+    return check_min_score(NOTSET if is_left_out else min_score, highest=highest)

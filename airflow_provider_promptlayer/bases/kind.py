@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A kind of job as a value: what the base classes are handed, in place of methods to override.
 
-A function for each kind, such as :func:`.workflow_kind`, makes the value from the arguments of a
-task. The sensor and the operator of that kind both call it, once their arguments are rendered, so
-that both parse, judge and push alike.
+One method for each kind, such as ``ScorecardTask.new_kind``, makes the value from the rendered
+arguments of a task. A sensor and an operator share it, so that both parse, judge and push alike.
 """
 
 from __future__ import annotations

@@ -1,21 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workflow runs as a kind of job, for the sensor and the operators that wait for one."""
+"""Workflow runs as a kind of job: what the sensor and the operators share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from airflow_provider_promptlayer.api.arguments import texts
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
 from airflow_provider_promptlayer.bases.kind import JobKind, Push
+from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.outcomes.workflows import (
     FailOn,
     PromptLayerRunFailedError,
+    check_fail_on,
     raise_for_outcome,
 )
 from airflow_provider_promptlayer.xcom import outputs as xcom
+
+
+class WorkflowTask(PromptLayerWaiter[WorkflowResults]):
+    """Base of the tasks that wait for a workflow run.
+
+    :param fail_on: which outcome counts as a failure, see :data:`.FailOn`.
+    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
+    """
+
+    def __init__(self, *, fail_on: FailOn = "no_output", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_fail_on(fail_on)
+        self.fail_on: FailOn = fail_on
+
+    def new_kind(self) -> JobKind[WorkflowResults]:
+        """Return workflow runs; the result of the task is the run's id."""
+
+        def check(results: WorkflowResults) -> None:
+            try:
+                raise_for_outcome(results, "any_node" if self.fail_on == "never" else self.fail_on)
+            except PromptLayerRunFailedError as error:
+                if self.fail_on != "never":
+                    raise
+                self.log.warning("%s It counts as a success, as fail_on is 'never'.", error)
+
+        return JobKind(
+            job_types=(WorkflowRun,),
+            id_key=xcom.EXECUTION_ID_KEY,
+            trigger="PromptLayerWorkflowTrigger",
+            job_from_id=WorkflowRun,
+            raise_for_outcome=check,
+            result=lambda results, _: results.workflow_version_execution_id,
+            may_resubmit=lambda _: True,
+        )
 
 
 class RunOutputs:
@@ -76,42 +111,3 @@ class RunOutputs:
                 name,
                 "has no XCom of its own, because Airflow cannot keep one under that name" + where,
             )
-
-
-def workflow_kind(
-    log: Any, *, fail_on: FailOn, outputs: RunOutputs | None = None
-) -> JobKind[WorkflowResults]:
-    """Return workflow runs as a kind of job.
-
-    :param log: is told of a failure that ``fail_on`` lets pass.
-    :param fail_on: which outcome counts as a failure.
-    :param outputs: pushes what the run has left; None for a task that returns the run's id.
-    """
-
-    def check(results: WorkflowResults) -> None:
-        try:
-            raise_for_outcome(results, "any_node" if fail_on == "never" else fail_on)
-        except PromptLayerRunFailedError as error:
-            if fail_on != "never":
-                raise
-            log.warning("%s It counts as a success, as fail_on is 'never'.", error)
-        if outputs is not None:
-            outputs.check(results)
-
-    kind = JobKind(
-        job_types=(WorkflowRun,),
-        id_key=xcom.EXECUTION_ID_KEY,
-        trigger="PromptLayerWorkflowTrigger",
-        job_from_id=WorkflowRun,
-        raise_for_outcome=check,
-        result=lambda results, _: results.workflow_version_execution_id,
-        may_resubmit=lambda _: True,
-    )
-    if outputs is None:
-        return kind
-    return replace(
-        kind,
-        result=outputs.push,
-        metadata=outputs.statuses,
-        storage_warnings=outputs.warnings,
-    )

@@ -7,29 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.reports import Report, run_report
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, recalculate_scorecard
 from airflow_provider_promptlayer.api.tables import NothingToDo, recalculate_cells
-from airflow_provider_promptlayer.bases.evaluation import (
-    min_score_field,
-    report_kind,
-    scorecard_kind,
-    table_kind,
-)
-from airflow_provider_promptlayer.bases.kind import JobKind, Submission
+from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
+from airflow_provider_promptlayer.bases.kind import Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
-from airflow_provider_promptlayer.outcomes.evaluations import (
-    DEFAULT_FAIL_ON_VERDICT,
-    FailOnCells,
-    check_fail_on_cells,
-)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
 
-class PromptLayerRunTableOperator(PromptLayerSubmitter[Any]):
+class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
     """Recalculate the cells of a sheet, and wait for them.
 
     Where no cell of the selection is left to start, the counts of the whole sheet decide. While
@@ -71,34 +60,17 @@ class PromptLayerRunTableOperator(PromptLayerSubmitter[Any]):
     def __init__(
         self,
         *,
-        table_id: str | XComArg,
-        sheet_id: str | XComArg,
         column_ids: Sequence[str] | str | XComArg | None = None,
         row_ids: Sequence[int] | str | XComArg | None = None,
         statuses: Sequence[str] | str | XComArg | None = None,
         confirm_large: bool = False,
-        fail_on: FailOnCells = "any_cell",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_fail_on_cells(fail_on)
-        self.table_id: Any = table_id
-        self.sheet_id: Any = sheet_id
         self.column_ids: Any = column_ids
         self.row_ids: Any = row_ids
         self.statuses: Any = statuses
         self.confirm_large = confirm_large
-        self.fail_on: FailOnCells = fail_on
-
-    def new_kind(self) -> JobKind[Any]:
-        """Return recalculations of the sheet's cells."""
-        return table_kind(
-            table_id=self.table_id,
-            sheet_id=self.sheet_id,
-            fail_on=self.fail_on,
-            statuses=self.statuses,
-            has_waited=lambda: self.has_waited,
-        )
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the start of a recalculation."""
@@ -127,7 +99,7 @@ class PromptLayerRunTableOperator(PromptLayerSubmitter[Any]):
         return Submission(call.request, send, lambda _: "look at the sheet in PromptLayer")
 
 
-class PromptLayerRunScorecardOperator(PromptLayerSubmitter[ScorecardCalculation]):
+class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[ScorecardCalculation]):
     """Recalculate the scorecard of a sheet, wait for it, and gate on the verdict and the score.
 
     Pushed to XCom, also where the gate fails: ``promptlayer_score``, ``promptlayer_verdict``,
@@ -167,32 +139,13 @@ class PromptLayerRunScorecardOperator(PromptLayerSubmitter[ScorecardCalculation]
     def __init__(
         self,
         *,
-        table_id: str | XComArg,
-        sheet_id: str | XComArg,
         row_indices: Sequence[int] | str | XComArg | None = None,
         step_ids: Sequence[str] | str | XComArg | None = None,
-        fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
-        min_score: float | str | XComArg | NotSet = NOTSET,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.table_id: Any = table_id
-        self.sheet_id: Any = sheet_id
         self.row_indices: Any = row_indices
         self.step_ids: Any = step_ids
-        self.fail_on_verdict: Any = fail_on_verdict
-        self.min_score, self._needs_score = min_score_field(min_score)
-
-    def new_kind(self) -> JobKind[ScorecardCalculation]:
-        """Return calculations of the sheet's scorecard, with the gate."""
-        return scorecard_kind(
-            self.hook,
-            table_id=self.table_id,
-            sheet_id=self.sheet_id,
-            fail_on_verdict=self.fail_on_verdict,
-            min_score=self.min_score,
-            needs_score=self._needs_score,
-        )
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the start of a calculation."""
@@ -206,7 +159,7 @@ class PromptLayerRunScorecardOperator(PromptLayerSubmitter[ScorecardCalculation]
         )
 
 
-class PromptLayerRunReportOperator(PromptLayerSubmitter[Report]):
+class PromptLayerRunReportOperator(ReportTask, PromptLayerSubmitter[Report]):
     """Run a legacy evaluation pipeline, wait for its report, and gate on the score.
 
     Pushed to XCom: ``promptlayer_report_id``, the id of the report that the run makes, as soon as
@@ -240,32 +193,15 @@ class PromptLayerRunReportOperator(PromptLayerSubmitter[Report]):
     def __init__(
         self,
         *,
-        report_id: int | str | XComArg,
         name: str | XComArg,
         dataset_id: int | str | XComArg | None = None,
         refresh_dataset: bool | None = None,
-        fail_on: FailOnCells = "all_cells",
-        min_score: float | str | XComArg | NotSet = NOTSET,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_fail_on_cells(fail_on)
-        self.report_id: Any = report_id
         self.name: Any = name
         self.dataset_id: Any = dataset_id
         self.refresh_dataset = refresh_dataset
-        self.fail_on: FailOnCells = fail_on
-        self.min_score, self._needs_score = min_score_field(min_score)
-
-    def new_kind(self) -> JobKind[Report]:
-        """Return reports, with the gate."""
-        return report_kind(
-            self.hook,
-            fail_on=self.fail_on,
-            min_score=self.min_score,
-            needs_score=self._needs_score,
-            max_outage=self.max_outage,
-        )
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the run of the pipeline. Its name may tell the time, and asks for nothing else."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer.api.arguments import mapping
@@ -13,21 +14,18 @@ from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, run_workflow
 from airflow_provider_promptlayer.bases.kind import JobKind, Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
-from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
-from airflow_provider_promptlayer.bases.workflow import RunOutputs, workflow_kind
-from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on
+from airflow_provider_promptlayer.bases.workflow import RunOutputs, WorkflowTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
 
-class _PushesOutputs(PromptLayerWaiter[WorkflowResults]):
+class _PushesOutputs(WorkflowTask):
     """What the two operators share: the arguments that say which outputs go to XCom."""
 
     def __init__(
         self,
         *,
-        fail_on: FailOn = "no_output",
         nodes: Sequence[str] | XComArg | None = None,
         return_all_outputs: bool = True,
         push_node_xcoms: bool = True,
@@ -39,20 +37,30 @@ class _PushesOutputs(PromptLayerWaiter[WorkflowResults]):
                 "multiple_outputs is not taken: every node has an XCom with push_node_xcoms=True."
             )
         super().__init__(**kwargs)
-        check_fail_on(fail_on)
-        self.fail_on: FailOn = fail_on
         self.nodes: Any = nodes  # rendered before it is used, as all template fields
         self.return_all_outputs = return_all_outputs
         self.push_node_xcoms = push_node_xcoms
 
     def new_kind(self) -> JobKind[WorkflowResults]:
         """Return workflow runs, whose outputs are pushed."""
+        kind = super().new_kind()
         outputs = RunOutputs(
             nodes=self.nodes,
             return_all_outputs=self.return_all_outputs,
             push_node_xcoms=self.push_node_xcoms,
         )
-        return workflow_kind(self.log, fail_on=self.fail_on, outputs=outputs)
+
+        def check(results: WorkflowResults) -> None:
+            kind.raise_for_outcome(results)
+            outputs.check(results)
+
+        return replace(
+            kind,
+            raise_for_outcome=check,
+            result=outputs.push,
+            metadata=outputs.statuses,
+            storage_warnings=outputs.warnings,
+        )
 
 
 class PromptLayerWorkflowResultsOperator(_PushesOutputs):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerTransientError,
@@ -23,21 +22,10 @@ from airflow_provider_promptlayer.api.reports import Report
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.bases.deferral import airflow_timeout
-from airflow_provider_promptlayer.bases.evaluation import (
-    min_score_field,
-    report_kind,
-    scorecard_kind,
-    table_kind,
-)
+from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
 from airflow_provider_promptlayer.bases.kind import JobKind
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
-from airflow_provider_promptlayer.bases.workflow import workflow_kind
-from airflow_provider_promptlayer.outcomes.evaluations import (
-    DEFAULT_FAIL_ON_VERDICT,
-    FailOnCells,
-    check_fail_on_cells,
-)
-from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on
+from airflow_provider_promptlayer.bases.workflow import WorkflowTask
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
 from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.sensors.trigger_templates import for_triggerer
@@ -72,7 +60,7 @@ class _Sensor(PromptLayerWaiter[L]):
             return PokeReturnValue(is_done=status.is_complete, xcom_value=job.id)
 
 
-class PromptLayerTableOperationSensor(_Sensor[Any]):
+class PromptLayerTableOperationSensor(_Sensor[Any], TableTask):
     """Wait until a recalculation of a sheet's cells has ended, and fail if it ended badly.
 
     :param table_id: the table, a UUID. Templated.
@@ -93,28 +81,12 @@ class PromptLayerTableOperationSensor(_Sensor[Any]):
 
     id_field = "operation_id"
 
-    def __init__(
-        self,
-        *,
-        table_id: str | XComArg,
-        sheet_id: str | XComArg,
-        operation_id: str | XComArg,
-        fail_on: FailOnCells = "any_cell",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, operation_id: str | XComArg, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_fail_on_cells(fail_on)
-        self.table_id: Any = table_id
-        self.sheet_id: Any = sheet_id
         self.operation_id: Any = operation_id
-        self.fail_on: FailOnCells = fail_on
-
-    def new_kind(self) -> JobKind[Any]:
-        """Return recalculations of the sheet's cells."""
-        return table_kind(table_id=self.table_id, sheet_id=self.sheet_id, fail_on=self.fail_on)
 
 
-class PromptLayerScorecardSensor(_Sensor[ScorecardCalculation]):
+class PromptLayerScorecardSensor(_Sensor[ScorecardCalculation], ScorecardTask):
     """Wait until a scorecard has been calculated, and fail if it does not pass the gate.
 
     :param table_id: the table, a UUID. Templated.
@@ -139,36 +111,12 @@ class PromptLayerScorecardSensor(_Sensor[ScorecardCalculation]):
 
     id_field = "calculation_id"
 
-    def __init__(
-        self,
-        *,
-        table_id: str | XComArg,
-        sheet_id: str | XComArg,
-        calculation_id: str | XComArg,
-        fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
-        min_score: float | str | XComArg | NotSet = NOTSET,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, calculation_id: str | XComArg, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.table_id: Any = table_id
-        self.sheet_id: Any = sheet_id
         self.calculation_id: Any = calculation_id
-        self.fail_on_verdict: Any = fail_on_verdict
-        self.min_score, self._needs_score = min_score_field(min_score)
-
-    def new_kind(self) -> JobKind[ScorecardCalculation]:
-        """Return calculations of the sheet's scorecard, with the gate."""
-        return scorecard_kind(
-            self.hook,
-            table_id=self.table_id,
-            sheet_id=self.sheet_id,
-            fail_on_verdict=self.fail_on_verdict,
-            min_score=self.min_score,
-            needs_score=self._needs_score,
-        )
 
 
-class PromptLayerReportSensor(_Sensor[Report]):
+class PromptLayerReportSensor(_Sensor[Report], ReportTask):
     """Wait until a report that a run has made is complete, and fail if it does not pass.
 
     :param report_id: the report that a run has made, not the pipeline. Templated.
@@ -184,36 +132,12 @@ class PromptLayerReportSensor(_Sensor[Report]):
 
     id_field = "report_id"
 
-    def __init__(
-        self,
-        *,
-        report_id: int | str | XComArg,
-        fail_on: FailOnCells = "all_cells",
-        min_score: float | str | XComArg | NotSet = NOTSET,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        check_fail_on_cells(fail_on)
-        self.report_id: Any = report_id
-        self.fail_on: FailOnCells = fail_on
-        self.min_score, self._needs_score = min_score_field(min_score)
-
-    def new_kind(self) -> JobKind[Report]:
-        """Return reports, with the gate."""
-        return report_kind(
-            self.hook,
-            fail_on=self.fail_on,
-            min_score=self.min_score,
-            needs_score=self._needs_score,
-            max_outage=self.max_outage,
-        )
-
 
 _RENDERED_THERE: Final = ("workflow_version_execution_id", "promptlayer_conn_id")
 """The templated arguments of the trigger; a subclass may have template fields besides."""
 
 
-class PromptLayerWorkflowSensor(_Sensor[WorkflowResults]):
+class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
     """Wait until a workflow run has ended, and fail if it ended badly.
 
     Polls once in the worker, then waits in the triggerer; with ``deferrable=False`` in the worker
@@ -266,14 +190,11 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults]):
         self,
         *,
         workflow_version_execution_id: int | str | XComArg,
-        fail_on: FailOn = "no_output",
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_fail_on(fail_on)
-        self.fail_on: FailOn = fail_on
         self.workflow_version_execution_id = workflow_version_execution_id
         if (start_from_trigger or end_from_trigger) and not self.deferrable:
             raise PromptLayerInvalidInputError(
@@ -358,7 +279,7 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults]):
     def new_kind(self) -> JobKind[WorkflowResults]:
         """Return workflow runs, which may end the task in the triggerer."""
         ends = {"end_from_trigger": self._ends_there(), "fail_on": self.fail_on}
-        return replace(workflow_kind(self.log, fail_on=self.fail_on), trigger_arguments=ends)
+        return replace(super().new_kind(), trigger_arguments=ends)
 
     def _ends_there(self) -> bool:
         # The triggerer judges by fail_on: of a subclass that judges by more, a worker has to.

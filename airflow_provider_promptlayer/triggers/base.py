@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wait in the triggerer.
 
-Only ever sends GETs, so it may run twice at once without harm, as Airflow allows triggers to.
-Carries the id of the connection and never the key.
+A trigger polls with GETs alone, so it may run twice at once without harm, as Airflow allows. What
+Airflow stores of it has the id of the connection and never the key.
 """
 
 from __future__ import annotations
@@ -44,13 +44,11 @@ from airflow_provider_promptlayer.triggers.on_kill import (
 class PromptLayerTrigger(BaseTrigger):
     """Wait in the triggerer until a job has ended.
 
-    Fires one small event: the id, the outcome and a line for people, and none of the outputs. All
-    times are wall-clock seconds since the epoch, so that they mean the same in the process that
-    takes over after a restart.
+    Fires one small event: the id, the outcome and a line for people, and none of the outputs.
 
-    :param state: the wait so far, or what :meth:`.PollState.payload` returned of it. A job that is
-        the task's own is cancelled, where PromptLayer can, when a user ends the task, or clears it
-        and the next try does not go back to the job.
+    :param state: the wait so far, or what :meth:`.PollState.payload` returned of it. A job that the
+        task has submitted is cancelled, where PromptLayer can, when a user ends the task, or clears
+        it and the next try does not go back to the job.
     :param promptlayer_conn_id: id of the Airflow connection.
     :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
     :param exponential_backoff: as for Airflow's sensors.
@@ -63,7 +61,7 @@ class PromptLayerTrigger(BaseTrigger):
     """
 
     job_types: ClassVar[tuple[type[RemoteJob[Any]], ...]]
-    """What kinds of jobs this waits for."""
+    """The classes of job that this trigger may wait for."""
 
     def __init__(
         self,
@@ -89,16 +87,16 @@ class PromptLayerTrigger(BaseTrigger):
             except PromptLayerEventError as error:
                 raise TypeError(str(error)) from None
         self._state = state
-        self._hook: PromptLayerHook | None = None  # of the wait, once it has begun
+        self._hook: PromptLayerHook | None = None  # once the wait has begun
         self._polled_at: float | None = None
         self._is_over = False
         self._ending: DetachedWork | None = None
 
     @property
     def state(self) -> PollState[Any]:
-        """The wait so far: what was handed over, or a wait that begins now.
+        """The wait so far: the one that a worker has deferred, or one that begins now.
 
-        :raises PromptLayerInvalidInputError: if neither is possible.
+        :raises PromptLayerInvalidInputError: if there is neither.
         """
         if self._state is None:
             self._state = self._new_state()
@@ -142,9 +140,10 @@ class PromptLayerTrigger(BaseTrigger):
         yield event
 
     async def on_kill(self) -> None:
-        """Cancel the job, or say that it goes on, when nothing waits for it here any more.
+        """Cancel the job, or log that it goes on, as this trigger no longer waits for it.
 
-        For Airflow 3.3 and later. The work goes on if this is cancelled; see :mod:`.on_kill`.
+        Airflow 3.3 and later call this. The work goes on when this coroutine is cancelled, see
+        :mod:`.on_kill`.
         """
         if self._is_over:
             return
@@ -180,17 +179,17 @@ class PromptLayerTrigger(BaseTrigger):
         return self.state.submitted_by_this_task and job.cancel() is not None
 
     async def _is_waited_for_elsewhere(self, job: RemoteJob[Any]) -> bool:
-        """Return whether another triggerer or try waits for the job now, and say so.
+        """Return whether another triggerer or try waits for the job now, and log that.
 
-        Where Airflow cannot be asked, one does: an evaluation that goes on is paid for once, while
-        one that is cancelled under a task that waits for it fails a task that no user has touched,
-        and its retry pays for another.
+        Where Airflow cannot be asked, the answer is yes. An evaluation that goes on is paid for
+        once. One that is cancelled while a task waits for it fails a task that no user has ended,
+        and the retry pays for another evaluation.
         """
         if self.task_instance is None or not version_compat.ON_KILL_IS_AMBIGUOUS:
             return False
         try:
             state = await state_of(self.task_instance)
-        except Exception as error:  # noqa: BLE001  # whatever it is, nothing is known
+        except Exception as error:  # noqa: BLE001  # whatever it is, the answer is unknown
             self.log.error(
                 "Could not ask Airflow for %s whether another triggerer or try waits for %s "
                 "(%s), which is not cancelled: if the task was ended, cancel it in PromptLayer.",
@@ -210,14 +209,14 @@ class PromptLayerTrigger(BaseTrigger):
         return False
 
     async def _cancel(self, job: RemoteJob[Any]) -> str:
-        """Cancel the job unless it has ended; return what became of it.
+        """Cancel the job unless it has ended; return what became of the job.
 
-        :raises PromptLayerError: if PromptLayer did not confirm it.
+        :raises PromptLayerError: if PromptLayer did not confirm the cancellation.
         """
         policy = retries.CANCELLING_IN_TRIGGERER
         hook = self._hook or self._new_hook()
         await self._read_connection(hook, Poller.of_call(job.name, policy, doubts_connection=True))
-        if job.cancel_precondition() is None:  # else that tells whether it has ended
+        if job.cancel_precondition() is None:  # else its answer tells whether the job has ended
             with suppress(PromptLayerError):
                 if (await hook.acall(job.status_call())).is_complete:
                     return "had ended and was not cancelled"
@@ -227,7 +226,7 @@ class PromptLayerTrigger(BaseTrigger):
         )
 
     def _left(self, job: RemoteJob[Any]) -> str:
-        """Return what is known of a job that nothing can or may cancel, for people."""
+        """Return lines for people about a job that cannot or must not be cancelled."""
         when = (
             "when the task was deferred"
             if self._polled_at is None
@@ -264,7 +263,7 @@ class PromptLayerTrigger(BaseTrigger):
             now=time.time(),
             after_trouble=self.state.fetch_outage_since is not None,
         )
-        # By this machine's clock, for the runs of a batch, which have pollers of their own.
+        # By this machine's clock, for the pollers of a batch's runs.
         self._state = replace(self.state, began_at=poller.began_at, deadline=poller.deadline)
         await asyncio.sleep(pause)
         await self._read_connection(hook, poller)
