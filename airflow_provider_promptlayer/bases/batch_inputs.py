@@ -3,25 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from airflow_provider_promptlayer.api.arguments import canonical, items, mapping
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.workflows import StartedRun, run_workflow
 from airflow_provider_promptlayer.outcomes.batches import needed
-from airflow_provider_promptlayer.submission.batch import fingerprint
+from airflow_provider_promptlayer.submission.batch import Batch, fingerprint
+from airflow_provider_promptlayer.submission.batch_input import Stage
+
+_RUNS_NAMED: Final = 20
 
 
 class BatchInputs:
     """A list of inputs for one workflow.
 
-    :param inputs: the list as it was rendered.
+    :param inputs: the list as it was rendered; parsed when it is first needed.
     :param workflow_id_or_name: name or numeric id of the workflow.
     :param metadata: what is sent with all of them, as it was rendered.
     :param origin: metadata that is added where it is not given.
+    :param log: is told where the list differs from what earlier tries had.
     :param others: the other arguments of :func:`.run_workflow`.
     """
 
@@ -32,26 +36,23 @@ class BatchInputs:
         *,
         metadata: Any,
         origin: Mapping[str, str],
+        log: Any,
         **others: Any,
     ) -> None:
         self._rendered = inputs
         self._workflow = workflow_id_or_name
         self._metadata = metadata
         self._origin = origin
+        self._log = log
         self._others = others
 
-    @cached_property
+    @property
     def fingerprints(self) -> list[str]:
-        """What tells each input, for this workflow, from others; empty for one of :attr:`unfit`.
+        """What tells each input, for this workflow, from others; empty for one that is unfit.
 
         :raises PromptLayerInvalidInputError: if the inputs are no list of mappings.
         """
         return self._fingerprints_and_unfit[0]
-
-    @cached_property
-    def unfit(self) -> dict[int, str]:
-        """The places of the inputs that cannot be sent, and why."""
-        return self._fingerprints_and_unfit[1]
 
     def check(self, min_success_rate: float) -> None:
         """Refuse what cannot be sent.
@@ -60,7 +61,8 @@ class BatchInputs:
             argument cannot be.
         """
         run_workflow(self._workflow, **self._arguments({}, {}))
-        total, unfit = len(self.fingerprints), self.unfit
+        fingerprints, unfit = self._fingerprints_and_unfit
+        total = len(fingerprints)
         if total - len(unfit) < needed(total, min_success_rate):
             raise PromptLayerInvalidInputError(
                 f"{len(unfit)} of {total} inputs cannot be sent, so nothing was started: "
@@ -75,6 +77,52 @@ class BatchInputs:
         first = {"airflow_batch_index": str(index)}
         return run_workflow(self._workflow, **self._arguments(self._inputs[place], first))
 
+    def match(self, batch: Batch) -> None:
+        """Refuse the unfit inputs of a batch that has this list; log what else it has."""
+        if batch.going:
+            self._log.info("Going back to %s runs of an earlier try.", len(batch.going))
+            known = [batch.inputs[index] for index in batch.order]
+            others = [
+                place
+                for place, (each, now) in enumerate(zip(known, self.fingerprints, strict=True))
+                if each.stage is Stage.RUNNING and each.fingerprint != now
+            ]
+            if others:
+                self._log.warning(
+                    "%s of them were started for another input than there is now, the first for "
+                    "inputs[%s]. A retry keeps them; clear the task to start anew.",
+                    len(others),
+                    others[0],
+                )
+        self._refuse_unfit(batch)
+        self._log_dropped(batch)
+
+    def arrange(self, batch: Batch) -> None:
+        """Have a batch take over the list, or keep its own where there is none any more."""
+        dropped = batch.dropped
+        try:
+            batch.arrange(self.fingerprints)
+        except PromptLayerInvalidInputError as error:  # such as an XCom that was deleted
+            self._log.warning("%s The order of the inputs before the deferral is kept.", error)
+            return
+        self._refuse_unfit(batch)
+        if batch.dropped != dropped:
+            self._log_dropped(batch)
+
+    def _refuse_unfit(self, batch: Batch) -> None:
+        for place, problem in self._fingerprints_and_unfit[1].items():
+            if batch.inputs[batch.order[place]].stage is Stage.PENDING:
+                batch.refused(batch.order[place], problem)
+
+    def _log_dropped(self, batch: Batch) -> None:
+        if dropped := batch.dropped:
+            self._log.warning(
+                "%s runs were started for inputs that are not in the list any more, and are left "
+                "to themselves: %s.",
+                len(dropped),
+                first_of(dropped),
+            )
+
     def _arguments(self, variables: dict[str, Any], first: dict[str, str]) -> dict[str, Any]:
         metadata = {**first, **self._origin, **mapping("metadata", self._metadata)}
         return {**self._others, "metadata": metadata, "input_variables": variables}
@@ -85,12 +133,13 @@ class BatchInputs:
         if found is None:
             raise PromptLayerInvalidInputError("inputs must be a list of mappings, not None.")
         return [
-            {} if each is None else mapping(f"inputs[{index}]", each)
-            for index, each in enumerate(found)
+            {} if each is None else mapping(f"inputs[{place}]", each)
+            for place, each in enumerate(found)
         ]
 
     @cached_property
     def _fingerprints_and_unfit(self) -> tuple[list[str], dict[int, str]]:
+        """The fingerprints; and why the inputs at some places cannot be sent."""
         fingerprints, unfit = [], {}
         version = self._others["workflow_label_name"], self._others["workflow_version_number"]
         of = [None if one is None else str(one) for one in (self._workflow, *version)]
@@ -102,3 +151,10 @@ class BatchInputs:
                 fingerprints.append("")
                 unfit[place] = str(error)
         return fingerprints, unfit
+
+
+def first_of(run_ids: Sequence[int]) -> str:
+    """Return the first of many runs, for a message."""
+    named = ", ".join(map(str, run_ids[:_RUNS_NAMED]))
+    more = len(run_ids) - _RUNS_NAMED
+    return named + (f" and {more} more" if more > 0 else "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runs of a batch have left: outputs, or what is wrong with them."""
+"""What the runs of a batch have left: whether they have ended, and their outputs or problems."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from airflow_provider_promptlayer.outcomes.workflows import (
 )
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.retries import RetryPolicy
-from airflow_provider_promptlayer.submission.batch import Batch
+from airflow_provider_promptlayer.submission.batch import Batch, BatchStatus
 from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
-MANY_TROUBLES: Final = 3
-"""How many runs that could not be asked about end a round of requests: the rest is no better."""
+_MANY_TROUBLES: Final = 3
+"""After requests about so many runs have failed, those about the others would fail as well."""
 
-_FINDINGS_NAMED: Final = 20
+_WARNINGS: Final = 20
 
 
 class BatchResults:
-    """The results of a batch, as far as they were fetched.
+    """The results of a batch, as far as this visit of a worker has fetched them.
 
-    :param hook: asks PromptLayer.
-    :param batch: is told which runs have succeeded or failed.
-    :param fail_on: which ending of a run counts as a failure.
+    :param hook: sends the requests.
+    :param batch: is told which runs have ended, succeeded or failed.
+    :param fail_on: which outcome of a run counts as a failure.
     :param nodes: whose outputs are kept.
     :param return_all_outputs: False keeps the bare main outputs.
     :param max_outage: seconds for which PromptLayer may be out of reach.
@@ -54,11 +54,12 @@ class BatchResults:
         return_all_outputs: bool,
         max_outage: float,
     ) -> None:
-        self.outputs: dict[int, Any] = {}  # of the inputs that succeeded
-        self.failures: dict[int, str] = {}  # of the inputs whose run is no success
-        self.contradicted: set[int] = set()  # whose run was said to have ended, and goes on
-        self.findings: list[str] = []
-        self.size = 0
+        self.contradicted: set[int] = set()  # inputs whose run was said to have ended, and goes on
+        self.is_doubtful = False  # whether the outage that was met may be of one run alone
+        self._outputs: dict[int, Any] = {}  # of the inputs that succeeded
+        self._failures: dict[int, str] = {}  # of the inputs whose run counts as a failure
+        self._warnings: list[str] = []
+        self._size = 0
         self._hook = hook
         self._batch = batch
         self._fail_on: FailOn = fail_on
@@ -68,55 +69,102 @@ class BatchResults:
 
     @property
     def in_order(self) -> list[Any]:
-        """The outputs in the order of the inputs; None for an input without."""
-        return [self.outputs.get(index) for index in self._batch.order]
+        """The output for each input of the list; None for an input without."""
+        return [self._outputs.get(index) for index in self._batch.order]
 
     @property
     def errors(self) -> list[str | None]:
-        """What went wrong with each input, in their order; None where nothing did."""
-        return [
-            self.failures.get(index, self._batch.inputs[index].problem)
-            for index in self._batch.order
-        ]
+        """What went wrong with each input of the list; None where nothing did."""
+        inputs = self._batch.inputs
+        return [self._failures.get(index, inputs[index].problem) for index in self._batch.order]
 
-    def fetch(self, *, is_doubtful: bool) -> None:
-        """Fetch what each run that has ended has left, once.
+    def warnings(self) -> list[str]:
+        """Return what to log of the values in XCom."""
+        hint = xcom.size_hint(self._size)
+        return [*self._warnings, *([hint] if hint else [])]
 
-        :param is_doubtful: whether an outage was met that may be of one run alone.
-        :raises PromptLayerOutageError: if none can be asked about.
+    def poll(self, max_running: int) -> BatchStatus:
+        """Poll the runs, one after the other, until it is known whether to wait on.
+
+        A run about which a request fails counts as running. The answer to a request about another
+        run tells that PromptLayer can be reached.
+
+        :param max_running: how many runs may be left.
+        :raises PromptLayerTransientError: if no request was answered.
+        """
+        batch, hook = self._batch, self._hook
+        running, answers, troubles = 0, 0, list[PromptLayerTransientError]()
+        for index in batch.at(Stage.RUNNING):
+            run = batch.run(index)
+            try:
+                is_contradicted = index in self.contradicted
+                status = hook.call(run.fetch_call() if is_contradicted else run.status_call())
+            except PromptLayerTransientError as error:
+                troubles.append(error)
+                running += 1
+            except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError):
+                batch.ended(index)  # fetching its results tells why
+            else:
+                answers += 1
+                if status.is_complete:
+                    batch.ended(index)
+                else:
+                    running += 1
+            if (answers and running > max_running) or len(troubles) == _MANY_TROUBLES:
+                break
+        if troubles and not answers:
+            raise troubles[-1]
+        return batch.status(max_running)
+
+    def fetch(self) -> None:
+        """Fetch the results of each run that has ended, once.
+
+        :raises PromptLayerOutageError: if no request was answered.
         """
         unread, answers = dict[int, PromptLayerOutageError](), 0
-        everybody = retries.POLLING.within(self._max_outage)
         one_alone = retries.FETCHING_ONE_OF_MANY.within(self._max_outage)
         for index in self._unfetched():
+            # Whether this is an outage of one run alone, the requests about the others soon tell.
+            policy = (
+                one_alone
+                if unread or self.is_doubtful
+                else retries.POLLING.within(self._max_outage)
+            )
             try:
-                # Whether one run alone cannot be read, the next ones tell soon.
-                answers += self._fetch(index, one_alone if unread or is_doubtful else everybody)
+                answers += self._fetch(index, policy)
             except PromptLayerOutageError as error:
                 unread[index] = error
-                if self.outputs:  # what was read can be read again, unless it is an outage of all
-                    good = self._batch.run(next(iter(self.outputs)))
+                if self._outputs:  # a run that was read can be read again, unless all are out
+                    good = self._batch.run(next(iter(self._outputs)))
                     self._hook.call_with_backoff(
                         good.status_call(), about=good.name, policy=one_alone
                     )
                     answers += 1
-                elif len(unread) == MANY_TROUBLES and not answers:
+                elif len(unread) == _MANY_TROUBLES and not answers:
                     raise
         if unread and not answers:
             raise next(iter(unread.values()))
-        for index, trouble in unread.items():
-            self._note_unread(index, str(trouble))
+        for index, outage in unread.items():
+            self._note_unread(index, str(outage))
 
-    def judge_ended(self) -> None:
-        """Fetch what tells which of the runs that have ended are a success, as far as it can be."""
+    def fetch_ended(self) -> None:
+        """Fetch the results of the runs that have ended, until a request fails.
+
+        Whatever is not fetched is left to the next visit of a worker.
+        """
         for index in self._batch.at(Stage.ENDED):
             try:
                 self._fetch(index, retries.FETCHING_ONE_OF_MANY.within(self._max_outage))
             except PromptLayerOutageError:
-                return  # the next visit tells
+                return
 
-    def fetch_late(self) -> None:
-        """Fetch what can be had soon, of a batch whose time is up."""
+    def fetch_late(self, time_given: str) -> None:
+        """Fetch what can be had soon, of a batch whose time is up; the other inputs have failed.
+
+        :param time_given: how long the batch had, in words.
+        """
+        batch = self._batch
+        batch.end_all()  # fetching their results tells which of them have not
         policy = retries.FETCHING_LATE.within(self._max_outage)
         began, rounds = time.time(), 1
         unread = self._fetch_each_once(self._unfetched())
@@ -128,17 +176,23 @@ class BatchResults:
             unread = self._fetch_each_once(unread)
             rounds += 1
         for index in unread:
-            name = self._batch.run(index).name
+            name = batch.run(index).name
             self._note_unread(index, f"PromptLayer could not be asked about {name} in time.")
+        for index in batch.at(Stage.RUNNING):
+            self._failures[index] = (
+                f"{batch.run(index)} did not end within {time_given}. It goes on at PromptLayer."
+            )
+        for index in batch.at(Stage.PENDING):
+            self._failures[index] = f"No run was started within {time_given}."
 
     def _fetch_each_once(self, indexes: Iterable[int]) -> list[int]:
-        """Return those that PromptLayer could not be asked about, those that were not tried first.
+        """Return those whose results could not be fetched, those that were not tried first.
 
-        A few in a row are enough to know that the others cannot be either.
+        A few failures in a row tell that the other requests would fail as well.
         """
         untried, unread, in_a_row = [], [], 0
         for index in indexes:
-            if in_a_row == MANY_TROUBLES:
+            if in_a_row == _MANY_TROUBLES:
                 untried.append(index)
                 continue
             try:
@@ -150,16 +204,13 @@ class BatchResults:
         return untried + unread
 
     def _unfetched(self) -> list[int]:
-        return [
-            index
-            for index in self._batch.at(*OVER)
-            if index not in self.outputs and index not in self.failures
-        ]
+        known = {*self._outputs, *self._failures}
+        return [index for index in self._batch.at(*OVER) if index not in known]
 
     def _fetch(self, index: int, policy: RetryPolicy | None) -> bool:
-        """Fetch the results of one run, and judge them; return False if PromptLayer has none.
+        """Fetch and judge the results of one run; return False if PromptLayer has none.
 
-        :param policy: None does not ask again.
+        :param policy: None sends the request once.
         """
         batch, run = self._batch, self._batch.run(index)
         try:
@@ -170,18 +221,16 @@ class BatchResults:
             )
             if not results.is_complete:
                 batch.goes_on(index)
-                self.contradicted.add(index)  # else the next poll says so again, at once
+                self.contradicted.add(index)  # its status would say again that it has ended
                 return True
             raise_for_outcome(results, self._fail_on)
-            self.outputs[index] = self._output(results)
+            self._outputs[index] = self._output(results)
             batch.succeeded(index)
         except PromptLayerRunFailedError as error:
             self._note_failure(index, error, retry_helps=True)
-        except PromptLayerNotFoundError as error:
-            self._note_failure(index, error, retry_helps=False, is_gone=True)
-            return False
-        except PromptLayerAnswerTooLargeError as error:
-            self._note_failure(index, error, retry_helps=False)
+        except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
+            is_gone = isinstance(error, PromptLayerNotFoundError)
+            self._note_failure(index, error, retry_helps=False, is_gone=is_gone)
             return False
         except PromptLayerInvalidInputError as error:
             self._note_failure(index, error, retry_helps=False)
@@ -194,20 +243,20 @@ class BatchResults:
             place = self._batch.places[index]
             self._hook.log.info("Input %s is started anew: %s", place, error)
         else:
-            self.failures[index] = str(error)
+            self._failures[index] = str(error)
 
     def _note_unread(self, index: int, problem: str) -> None:
-        self.failures[index] = problem
+        self._failures[index] = problem
         self._batch.inputs[index].retry_helps = True
 
     def _output(self, results: WorkflowResults) -> Any:
-        """Return what is handed on of a run, in a form that Airflow can store."""
-        findings = xcom.StorageWarnings(results)
-        outputs = xcom.storable_outputs(xcom.select(results, self._nodes), results.nodes, findings)
+        """Return what the task returns of a run, in a form that Airflow can store."""
+        warnings = xcom.StorageWarnings(results)
+        outputs = xcom.storable_outputs(xcom.select(results, self._nodes), results.nodes, warnings)
         output = outputs.by_stored_name if self._returns_all else outputs.final(results)
-        self.size += outputs.size
-        self.findings += [
+        self._size += outputs.size
+        self._warnings += [
             f"Workflow run {results.workflow_version_execution_id}: {line}"
-            for line in findings.lines()[: _FINDINGS_NAMED - len(self.findings)]
+            for line in warnings.lines()[: _WARNINGS - len(self._warnings)]
         ]
         return output

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a task records what it starts: the record goes out, or nothing is started."""
+"""How a task records what it starts in Airflow's task state."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from airflow_provider_promptlayer.polling.loop import drive, retried
 from airflow_provider_promptlayer.polling.poller import PollDecision
 
 
-def write_with_retries(
-    write: Callable[[], None], log: Any, is_stopping: Callable[[], bool]
+def write_or_log(
+    write: Callable[[], None], log: Any, is_stopping: Callable[[], bool], failure: str
 ) -> None:
-    """Write a record without which a later try has to ask a person; again if that fails.
+    """Write what a later try has to know; repeat that while it fails.
 
     :param write: may be called more than once.
-    :param is_stopping: whether there is no time any more.
-    :raises Exception: what the last attempt raised.
+    :param is_stopping: whether the task is being stopped, so that there is no time for retries.
+    :param failure: what to log with the error of the last attempt. The task goes on: the job runs,
+        and failing now would lose it.
     """
     policy = replace(retries.WRITING_TASK_STATE, retries=lambda _error: not is_stopping())
     is_first = True
@@ -34,7 +35,10 @@ def write_with_retries(
         time.sleep(decision.sleep)
 
     says = "Could not write the task's state ({error}); trying again for {give_up_after}."
-    drive(retried(policy, write, says=says), lambda write: write(), pause)
+    try:
+        drive(retried(policy, write, says=says), lambda write: write(), pause)
+    except Exception:
+        log.exception("%s", failure)
 
 
 def store_trouble(error: Exception) -> PromptLayerTransientError:

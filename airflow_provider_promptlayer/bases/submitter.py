@@ -31,7 +31,7 @@ from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.bases.kind import Submission
-from airflow_provider_promptlayer.bases.recording import store_trouble, write_with_retries
+from airflow_provider_promptlayer.bases.recording import store_trouble, write_or_log
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import drive
@@ -407,11 +407,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             )
 
     def _write(self, write: Callable[[], None], failure: str) -> None:
-        """Write to the task's state; the log alone tells of a failure."""
-        try:
-            write_with_retries(write, self.log, lambda: self.hook.is_stopping)
-        except Exception:
-            self.log.exception("%s", failure)
+        write_or_log(write, self.log, lambda: self.hook.is_stopping, failure)
 
 
 def reattach_or_durable(reattach: bool | None, durable: bool | None) -> bool:

@@ -44,6 +44,32 @@ class WaitUntil:
     max_running: int
 
 
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """What a poll of the runs of a batch has found.
+
+    :param unfinished: how many started runs are not known to have ended.
+    :param until: how many of these may be left.
+    :param ended: how many runs are known to have ended.
+    :param total: how many runs the batch will have in the end.
+    """
+
+    unfinished: int
+    until: int
+    ended: int
+    total: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether few enough are left."""
+        return self.unfinished <= self.until
+
+    @property
+    def progress(self) -> str:
+        """How many have ended, of the whole batch."""
+        return f"{self.ended} of {self.total} runs seen to have ended"
+
+
 class Batch:
     """The state of a batch.
 
@@ -227,11 +253,13 @@ class Batch:
             self.refused(index, problem)
             self.inputs[index].retry_helps = True
 
-    @property
-    def ended_of_total(self) -> tuple[int, int]:
-        """How many runs are known to have ended, and how many there will be."""
-        none = self.count(Stage.REFUSED, Stage.UNCERTAIN)
-        return self.count(*OVER), len(self) - none
+    def status(self, until: int = 0) -> BatchStatus:
+        """Return how far the batch is.
+
+        :param until: how many of the started runs may be left.
+        """
+        total = len(self) - self.count(Stage.REFUSED, Stage.UNCERTAIN)
+        return BatchStatus(self.count(Stage.RUNNING), until, self.count(*OVER), total)
 
     @property
     def attainable(self) -> int:
@@ -240,7 +268,7 @@ class Batch:
         return self.count(Stage.SUCCEEDED) + helped
 
     @property
-    def not_to_be_doubled(self) -> int:
+    def unrepeatable(self) -> int:
         """How many inputs have or may have a run that a retry without notes would double."""
         has_run = (Stage.STARTING, Stage.RUNNING, Stage.ENDED, Stage.SUCCEEDED, Stage.UNCERTAIN)
         failed = [self.inputs[index] for index in self.at(Stage.FAILED)]
@@ -297,32 +325,6 @@ def fingerprint(body: bytes) -> str:
     :param body: the input as JSON.
     """
     return hashlib.sha1(body, usedforsecurity=False).hexdigest()[:12]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchStatus:
-    """What a poll of the runs of a batch has found.
-
-    :param unfinished: how many started runs are not known to have ended.
-    :param until: how many of these may be left.
-    :param ended: how many runs are known to have ended.
-    :param total: how many runs the batch will have in the end.
-    """
-
-    unfinished: int
-    until: int
-    ended: int
-    total: int
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether few enough are left."""
-        return self.unfinished <= self.until
-
-    @property
-    def progress(self) -> str:
-        """How many have ended, of the whole batch."""
-        return f"{self.ended} of {self.total} runs seen to have ended"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_provider_promptlayer.bases.batch_starts import BatchStarts
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
 from airflow_provider_promptlayer.submission.batch_input import Note
@@ -144,7 +145,7 @@ def dying_around_the_start(index: int, *, after: bool) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PromptLayerHook, "start_run", run_it)
         # A process that is killed cleans nothing up.
-        patch.setattr(PromptLayerRunWorkflowBatchOperator, "_keep", lambda *_: None)
+        patch.setattr(BatchStarts, "note", lambda _: None)
         yield
 
 

@@ -1,0 +1,475 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a task starts many runs, each once, and waits for all of them: the base of the operator.
+
+The task is a loop over :meth:`.Batch.plan`: start what may be started, wait for some runs, fetch
+the results of those that have ended. A worker does all of it but most of the waiting; each visit of
+a worker begins with the state of the batch that the visit before has left.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from airflow_provider_promptlayer.api.arguments import texts
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerEventError,
+    PromptLayerInvalidInputError,
+    PromptLayerOutageError,
+    PromptLayerTransientError,
+    PromptLayerWaitTimeoutError,
+)
+from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.times import in_words
+from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs, first_of
+from airflow_provider_promptlayer.bases.batch_results import BatchResults
+from airflow_provider_promptlayer.bases.batch_starts import BatchStarts
+from airflow_provider_promptlayer.bases.kind import JobKind
+from airflow_provider_promptlayer.bases.submitter import (
+    ahead_of_execution_timeout,
+    reattach_or_durable,
+)
+from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.outcomes.batches import (
+    PromptLayerBatchFailedError,
+    needed,
+    raise_for_batch,
+    shortfall,
+)
+from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on
+from airflow_provider_promptlayer.polling.event import read_event
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
+from airflow_provider_promptlayer.polling.state import PollState
+from airflow_provider_promptlayer.submission.batch import (
+    Batch,
+    BatchStatus,
+    Start,
+    WaitUntil,
+    WorkflowRuns,
+)
+from airflow_provider_promptlayer.submission.batch_input import OVER, Input, Stage, how_to_find
+from airflow_provider_promptlayer.submission.batch_persisted import batch_payload, read_batch
+from airflow_provider_promptlayer.submission.task_state import BatchState
+from airflow_provider_promptlayer.xcom import outputs as xcom
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, XComArg
+    from airflow.triggers.base import BaseTrigger
+
+_ABOUT: Final = "the batch of workflow runs"
+"""What was started at a PromptLayer, for messages."""
+
+
+@dataclass
+class _Visit:
+    """What a worker knows while it works on a batch, until it leaves the wait to the triggerer."""
+
+    batch: Batch
+    starts: BatchStarts
+    results: BatchResults
+    began_at: float
+    deadline: float
+
+
+class PromptLayerBatchSubmitter(PromptLayerWaiter[BatchStatus]):
+    """Base of a task that starts a run for each of many inputs.
+
+    A subclass says what the inputs are: :meth:`new_inputs`.
+
+    :param max_active_runs: how many runs may go on at a time; None for any number.
+    :param min_success_rate: the share of the inputs that has to succeed, from 0 to 1.
+    :param reattach: go back to the runs of an earlier try (Airflow 3.3 and later); the default is
+        True.
+    :param durable: Airflow's own name for ``reattach``.
+    :param nodes: return the outputs of these nodes alone.
+    :param return_all_outputs: False returns the bare main outputs.
+    :param fail_on: which outcome of a run counts as a failure.
+    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
+    """
+
+    starts_what_it_waits_for = True
+
+    def __init__(
+        self,
+        *,
+        max_active_runs: int | None = None,
+        min_success_rate: float = 1.0,
+        reattach: bool | None = None,
+        durable: bool | None = None,
+        nodes: Sequence[str] | XComArg | None = None,
+        return_all_outputs: bool = True,
+        fail_on: FailOn = "no_output",
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("multiple_outputs"):
+            raise PromptLayerInvalidInputError("multiple_outputs is not taken: a list is returned.")
+        super().__init__(**kwargs)
+        check_fail_on(fail_on)
+        _check_limits(max_active_runs, min_success_rate)
+        self.max_active_runs = max_active_runs
+        self.min_success_rate = min_success_rate
+        self.reattach = reattach_or_durable(reattach, durable)
+        self.nodes: Any = nodes  # rendered before it is used, as all template fields
+        self.return_all_outputs = return_all_outputs
+        self.fail_on: FailOn = fail_on
+        self._task_state: BatchState | None = None
+        self._visit: _Visit | None = None  # once the batch is known
+
+    @abstractmethod
+    def new_inputs(self, context: Context) -> BatchInputs:
+        """Return the inputs, made from this task's rendered arguments; nothing is parsed yet."""
+
+    def new_kind(self) -> JobKind[BatchStatus]:
+        """Return batches of workflow runs."""
+
+        def check(_: BatchStatus) -> None:
+            self._now.starts.note_reported()  # the errors have just been pushed
+            raise_for_batch(self._now.results.errors, self.min_success_rate)
+
+        return JobKind(
+            job_types=(WorkflowRuns,),
+            id_key=xcom.EXECUTION_IDS_KEY,
+            trigger="PromptLayerWorkflowBatchTrigger",
+            job_from_id=WorkflowRuns,
+            raise_for_outcome=check,
+            result=lambda *_: self._now.results.in_order,
+            metadata=lambda _: {
+                xcom.EXECUTION_IDS_KEY: self._now.batch.run_ids,
+                xcom.ERRORS_KEY: self._now.results.errors,
+            },
+            storage_warnings=lambda: self._now.results.warnings(),
+        )
+
+    # --- the steps of a task ------------------------------------------------------------------
+
+    def get_job(self, context: Context) -> WorkflowRuns:
+        """Check the arguments and find the runs of earlier tries; nothing is sent yet.
+
+        :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
+        """
+        inputs = self.new_inputs(context)
+        inputs.check(self.min_success_rate)
+        texts("nodes", self.nodes)
+        state = self._task_state = self._open_task_state(context)
+        base_url = self.hook.settings.base_url
+        batch = (
+            Batch([Input(text) for text in inputs.fingerprints])
+            if state is None
+            else state.open(inputs.fingerprints, base_url)
+        )
+        self._stay_at(base_url, _ABOUT)
+        now = time.time()
+        self._begin(batch, inputs, now, min(now + self.timeout, self._must_end_by(context)))
+        inputs.match(batch)
+        if batch.going:
+            self._keep(context)
+        if state is not None and state.left_elsewhere:
+            self.log.warning(
+                "Runs that an earlier try started at another PromptLayer are left to themselves: "
+                "%s.",
+                first_of(state.left_elsewhere),
+            )
+        return WorkflowRuns(batch.going)
+
+    def restore_job(self, context: Context) -> WorkflowRuns | None:
+        """Return the runs whose ids were pushed before the task left the worker."""
+        pushed = xcom.pull_own(context, xcom.EXECUTION_IDS_KEY)
+        ids = [each for each in pushed or () if each is not None]
+        return WorkflowRuns(ids) if ids else None
+
+    def execute_complete(
+        self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
+    ) -> Any:
+        """Go on after the triggerer has fired; raises what :meth:`execute` raises.
+
+        :param event: the trigger's event.
+        :param waiting: the state of the wait and the batch, as this task kept it when it deferred.
+        """
+        with self._airflow_errors():
+            # Without notes it is unknown which of the runs the trigger has waited for.
+            is_any = waiting is None and isinstance(event, dict)
+            if waiting is None:
+                waiting = self._state_without_notes(context)
+            state = PollState.read(waiting, *self.kind.job_types)
+            self._job = job = state.job
+            batch, inputs = read_batch(waiting.get("batch")), self.new_inputs(context)
+            if state.base_url is not None:
+                self._stay_at(state.base_url, _ABOUT)
+            if self._task_state is not None:
+                self._task_state.resume(state.base_url or self.hook.settings.base_url)
+            visit = self._begin(batch, inputs, state.began_at, state.deadline)
+            inputs.arrange(batch)
+            try:
+                read_event(event, external_id=str(event.get("id")) if is_any else job.id)
+            except PromptLayerOutageError:
+                if _until(job) or batch.count(Stage.RUNNING, *OVER) < 2:
+                    raise
+                visit.results.is_doubtful = True  # fetching the results tells
+            except PromptLayerWaitTimeoutError:
+                return self._finish_late(context)
+            if _until(job) == 0:
+                batch.end_all()  # if a run has not, fetching its results tells
+            return self._to_the_end(context, outage_since=state.worker_outage(now=time.time()))
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Come back from the triggerer."""
+        self._task_state = self._open_task_state(context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """Start no more, and say which runs go on."""
+        self.hook.stop_starting()
+        if self._visit is None:
+            return
+        batch = self._visit.batch
+        if batch.going:
+            self.log.warning(
+                "The task is being stopped. These workflow runs go on at PromptLayer, which cannot "
+                "cancel them: %s.",
+                ", ".join(map(str, batch.going)),
+            )
+        for index in batch.at(Stage.STARTING):
+            self.log.warning(
+                "Input %s: %s",
+                batch.places[index],
+                how_to_find(index, "the task is being stopped while its start is being sent."),
+            )
+
+    def may_retry(self, error: Exception) -> bool:
+        """Return whether a retry can help, and cannot double a run that is no failure."""
+        batch = None if self._visit is None else self._visit.batch
+        if self._task_state is None and (self._resumed if batch is None else batch.unrepeatable):
+            return False
+        if batch is not None and isinstance(error, PromptLayerBatchFailedError):
+            return batch.attainable >= self._needed
+        return super().may_retry(error)
+
+    # --- what the base asks for ---------------------------------------------------------------
+
+    def poll(self, job: RemoteJob[BatchStatus]) -> BatchStatus:
+        """Poll the runs, one after the other, until it is known whether to wait on."""
+        return self._now.results.poll(_until(job))
+
+    def trigger(self, **how: Any) -> BaseTrigger:
+        """Return the trigger that waits for the runs that still go on."""
+        status = self._now.batch.status()
+        return super().trigger(ended=status.ended, total=status.total, **how)
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return the state of the batch, as JSON."""
+        return {"batch": batch_payload(self._now.batch)}
+
+    @property
+    def reattaches_after_clear(self) -> bool:
+        """Whether a later try finds the runs of this one."""
+        return self._task_state is not None
+
+    @property
+    def _is_contradicted(self) -> bool:
+        return bool(self._now.results.contradicted)  # it also comes back to start other inputs
+
+    def _must_end_by(self, context: Context) -> float:
+        # A retry without notes would start the runs again.
+        return math.inf if self._task_state else ahead_of_execution_timeout(self, context)
+
+    def _go_on(self, context: Context, job: RemoteJob[BatchStatus]) -> Any:  # noqa: ARG002
+        return self._to_the_end(context)
+
+    def _defer(
+        self, job: RemoteJob[BatchStatus], poller: Poller, decision: PollDecision
+    ) -> NoReturn:
+        # The runs that have ended meanwhile are not polled again.
+        super()._defer(WorkflowRuns(self._now.batch.going, _until(job)), poller, decision)
+
+    def _state_without_notes(self, context: Context) -> dict[str, Any]:
+        # See the base. Inputs without a run may have been left or refused: which, is unknown.
+        pushed = xcom.pull_own(context, xcom.EXECUTION_IDS_KEY)
+        texts_now = self.new_inputs(context).fingerprints if pushed else []
+        if not pushed or None in pushed or len(texts_now) != len(pushed):
+            raise PromptLayerEventError("The task was resumed without the state of its wait.")
+        runs = zip(texts_now, pushed, strict=True)
+        batch = Batch([Input(text, Stage.RUNNING, run_id) for text, run_id in runs])
+        return {**super()._state_without_notes(context), "batch": batch_payload(batch)}
+
+    def _finish(self, context: Context, ending: BatchStatus) -> Any:
+        results = self._now.results
+        try:
+            value = super()._finish(context, ending)
+        except PromptLayerBatchFailedError:
+            self._push(context, xcom.RETURN_VALUE_KEY, results.in_order)
+            raise
+        if missing := shortfall(results.errors):
+            self.log.warning("%s", missing)
+        self._now.starts.note_delivered()
+        return value
+
+    # --- one visit of a worker ----------------------------------------------------------------
+
+    @property
+    def _now(self) -> _Visit:
+        if self._visit is None:
+            raise PromptLayerEventError("The task was resumed without the state of its wait.")
+        return self._visit
+
+    def _begin(self, batch: Batch, inputs: BatchInputs, began_at: float, deadline: float) -> _Visit:
+        results = BatchResults(
+            self.hook,
+            batch,
+            fail_on=self.fail_on,
+            nodes=self.nodes,
+            return_all_outputs=self.return_all_outputs,
+            max_outage=self.max_outage,
+        )
+        starts = BatchStarts(self.hook, batch, inputs, self._task_state)
+        self._visit = _Visit(batch, starts, results, began_at, deadline)
+        return self._visit
+
+    def _open_task_state(self, context: Context) -> BatchState | None:
+        state = BatchState.of(context) if self.reattach else None
+        if state is None and self.reattach and self.retries:
+            self.log.info(
+                "This Airflow cannot remember the runs across tries (3.3 and later can): a retry "
+                "after a crash starts all of them again."
+            )
+        return state
+
+    def _to_the_end(self, context: Context, outage_since: float | None = None) -> Any:
+        """Start, wait and fetch until each input has come to its end, or the time is up."""
+        batch, results = self._now.batch, self._now.results
+        may_start = True
+        try:
+            while True:
+                self._stop_if_out_of_reach()
+                step = batch.plan(self.max_active_runs, may_start=may_start)
+                if isinstance(step, Start):
+                    may_start = self._start_some(context)
+                    continue
+                may_start = True
+                if isinstance(step, WaitUntil):
+                    self._wait_for_some(step.max_running, outage_since)
+                    outage_since = None
+                    continue
+                results.fetch()
+                if not batch.count(Stage.RUNNING, Stage.PENDING):
+                    return self._finish(context, batch.status())
+        except PromptLayerWaitTimeoutError:
+            return self._finish_late(context)
+
+    def _finish_late(self, context: Context) -> Any:
+        """Push the results of the runs that have ended, of a batch whose time is up.
+
+        :raises PromptLayerWaitTimeoutError: if they are too few.
+        """
+        visit = self._now
+        time_given = in_words(visit.deadline - visit.began_at)
+        visit.results.fetch_late(time_given)
+        try:
+            return self._finish(context, visit.batch.status())
+        except PromptLayerBatchFailedError as error:
+            raise PromptLayerWaitTimeoutError(
+                f"The batch did not end within {time_given}. {error}"
+            ) from error
+
+    @property
+    def _needed(self) -> int:
+        """How many inputs have to succeed."""
+        return needed(len(self._now.batch), self.min_success_rate)
+
+    def _stop_if_out_of_reach(self) -> None:
+        """Start nothing more if ``min_success_rate`` cannot be reached, and say so."""
+        batch = self._now.batch
+        if not batch.count(Stage.PENDING):
+            return
+        if batch.spare(self._needed) < batch.count(Stage.ENDED):
+            self._now.results.fetch_ended()
+        if batch.spare(self._needed) < 0:
+            self.log.warning(
+                "min_success_rate=%g cannot be reached any more, so the %s inputs that are left "
+                "are not started. %s runs go on.",
+                self.min_success_rate,
+                batch.count(Stage.PENDING),
+                batch.count(Stage.RUNNING),
+            )
+            batch.withhold("not started, as min_success_rate could not be reached any more.")
+
+    def _wait_for_some(self, max_running: int, outage_since: float | None) -> None:
+        visit, batch = self._now, self._now.batch
+        job = self._job = WorkflowRuns(batch.going, max_running)
+        if left := batch.count(Stage.PENDING):
+            self.log.info(
+                "%s runs go on; %s of %s inputs are left to start.",
+                len(batch.going),
+                left,
+                len(batch),
+            )
+        state = PollState(job, visit.began_at, visit.deadline, outage_since=outage_since)
+        try:
+            self._poll_until_ended(state)
+        except PromptLayerOutageError:
+            if max_running or not batch.count(*OVER):
+                raise
+            visit.results.is_doubtful = True
+            batch.end_all()  # the outage may be of one run alone: fetching the results tells
+
+    def _start_some(self, context: Context) -> bool:
+        """Start what may be started now; return False if that met trouble that may pass.
+
+        :raises PromptLayerError: if it cannot pass, or no run goes on that could be waited for.
+        """
+        visit, batch = self._now, self._now.batch
+        try:
+            self.hook.warm_up()
+            while isinstance(step := batch.plan(self.max_active_runs), Start):
+                if time.time() >= visit.deadline:
+                    raise PromptLayerWaitTimeoutError(
+                        f"{batch.count(Stage.PENDING)} of {len(batch)} inputs were not started "
+                        f"within {in_words(self.timeout)}."
+                    )
+                visit.starts.start(step.index)
+                self._stop_if_out_of_reach()
+        except PromptLayerError as error:
+            going = batch.count(Stage.RUNNING)
+            if going and isinstance(error, PromptLayerTransientError):
+                self.log.warning("%s Waiting for some of the %s runs that go on.", error, going)
+                return False
+            if going:
+                error.args = (
+                    f"{error} {going} runs that were started go on at PromptLayer: "
+                    f"see {xcom.EXECUTION_IDS_KEY}.",
+                )
+            raise
+        finally:
+            self._keep(context)
+        return True
+
+    def _keep(self, context: Context) -> None:
+        """Keep the ids where they can be found, after each round of starts, however it ended."""
+        self._now.starts.note()
+        try:
+            self._push(context, xcom.EXECUTION_IDS_KEY, self._now.batch.run_ids)
+        except Exception:
+            self.log.exception("Could not push the ids of the runs to XCom.")
+
+
+def _until(job: RemoteJob[BatchStatus]) -> int:
+    return job.until if isinstance(job, WorkflowRuns) else 0
+
+
+def _check_limits(max_active_runs: Any, min_success_rate: Any) -> None:
+    is_count = isinstance(max_active_runs, int) and not isinstance(max_active_runs, bool)
+    if max_active_runs is not None and not (is_count and max_active_runs >= 1):
+        raise PromptLayerInvalidInputError(
+            f"max_active_runs must be a positive integer or None, not {max_active_runs!r}."
+        )
+    is_number = isinstance(min_success_rate, int | float) and not isinstance(min_success_rate, bool)
+    if not (is_number and 0 <= min_success_rate <= 1):
+        raise PromptLayerInvalidInputError(
+            f"min_success_rate must be a number from 0 to 1, not {min_success_rate!r}."
+        )

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the runs of a batch are started, each once, and noted for later tries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerRefusedError,
+    PromptLayerStartUncertainError,
+)
+from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
+from airflow_provider_promptlayer.bases.recording import store_trouble, write_or_log
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.submission.batch import Batch
+from airflow_provider_promptlayer.submission.task_state import BatchState
+
+_ABOUT_THE_INPUT: Final = frozenset({400, 413, 422})
+"""The statuses of refusals that another input may not meet."""
+
+
+class BatchStarts:
+    """Starts the inputs of a batch.
+
+    :param hook: sends the starts.
+    :param batch: is told what became of each.
+    :param inputs: as they are rendered now.
+    :param state: notes each step for later tries; None where Airflow keeps no task state.
+    """
+
+    def __init__(
+        self, hook: PromptLayerHook, batch: Batch, inputs: BatchInputs, state: BatchState | None
+    ) -> None:
+        self._hook = hook
+        self._batch = batch
+        self._inputs = inputs
+        self._state = state
+
+    def start(self, index: int) -> None:
+        """Start one input; note that its start is sent, when all is ready to send it.
+
+        :raises PromptLayerError: if other inputs would meet the same error.
+        """
+        batch = self._batch
+        call = self._inputs.call(batch.places[index], index)
+        batch.starting(index)
+        self._note_start(index)
+        try:
+            batch.started(index, self._hook.start_run(call))
+            return
+        except PromptLayerStartUncertainError as error:
+            batch.uncertain(index, str(error))
+        except PromptLayerError as error:
+            if isinstance(error, PromptLayerRefusedError) and error.status in _ABOUT_THE_INPUT:
+                batch.refused(index, str(error))
+            else:
+                batch.not_started(index)  # certainly
+                raise
+        problem = batch.inputs[index].problem
+        self._hook.log.warning("Input %s: %s", batch.places[index], problem)
+
+    def note(self) -> None:
+        """Note the runs for later tries."""
+        self._write(lambda state: state.write(self._batch), "Could not note the runs.")
+
+    def note_reported(self) -> None:
+        """Note that the task's errors tell of the starts of which no answer is known.
+
+        A clear after that says that a person has looked for their runs.
+        """
+        if new := self._batch.report_uncertain():
+            self._write(
+                lambda state: state.write(self._batch, *new),
+                "Could not note what a person is asked; the next try asks again.",
+            )
+
+    def note_delivered(self) -> None:
+        """Note that the results were pushed, so that a clear after this starts all anew."""
+        self._write(
+            lambda state: state.deliver(self._batch),
+            "Could not note for later tries that the results were pushed.",
+        )
+
+    def _note_start(self, index: int) -> None:
+        if self._state is None:
+            return
+        try:
+            self._state.write(self._batch, index)
+        except Exception as error:
+            self._batch.not_started(index)
+            raise store_trouble(error) from error
+        finally:
+            self._state.mark(index)  # what becomes of the start goes along with the next note
+
+    def _write(self, write: Callable[[BatchState], None], failure: str) -> None:
+        if (state := self._state) is not None:
+            hook = self._hook
+            write_or_log(lambda: write(state), hook.log, lambda: hook.is_stopping, failure)
