@@ -176,6 +176,14 @@ def choices(name: str, value: Any, known: Collection[str]) -> list[str] | None:
     return found and [words[item.strip().casefold()] for item in found]
 
 
+def one_of(name: str, value: Any, known: Collection[str]) -> str:
+    """Return ``value`` if it is one of the words in ``known``."""
+    if value not in known:
+        words = ", ".join(repr(str(word)) for word in known)
+        raise PromptLayerInvalidInputError(f"{name} must be one of {words}, not {_given(value)}.")
+    return str(value)
+
+
 def texts(name: str, value: Any) -> list[str] | None:
     """Return a list of texts, given as such, as JSON, or as one text alone; None stays None."""
     if isinstance(value, str):

@@ -24,7 +24,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.api.json_reader import loads
-from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, one_line, shown
+from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, excerpt, listed, one_line, shown
 from airflow_provider_promptlayer.api.times import in_words, seconds_until
 
 MAX_BODY_BYTES: Final = 128 * 1024 * 1024
@@ -288,18 +288,16 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
 
 
 def _field_errors(details: list[Any]) -> str:
-    named = []
-    for entry in details[:_FIELD_ERRORS_NAMED]:
-        if not isinstance(entry, dict):
-            named.append(shown(entry)[:MESSAGE_LIMIT])
-            continue
-        location = entry.get("loc")
-        path = ".".join(shown(part) for part in location) if isinstance(location, list) else ""
-        message = shown(entry.get("msg", ""))[:MESSAGE_LIMIT]
-        named.append(f"{path}: {message}" if path else message)
-    if (more := len(details) - len(named)) > 0:
-        named.append(f"and {more} more")
-    return one_line("; ".join(named))
+    return one_line(listed(map(_field_error, details), len(details), _FIELD_ERRORS_NAMED))
+
+
+def _field_error(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return shown(entry)[:MESSAGE_LIMIT]
+    location = entry.get("loc")
+    path = ".".join(shown(part) for part in location) if isinstance(location, list) else ""
+    message = shown(entry.get("msg", ""))[:MESSAGE_LIMIT]
+    return f"{path}: {message}" if path else message
 
 
 def _said(reason: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a row or a criterion was judged as it was, wherever PromptLayer says so.
+"""Why a row or a criterion has its verdict, as far as PromptLayer says so.
 
 The description leaves the shape of criterion summaries and of step results open, and the sources
 differ: a mapping by the id of the step or a list, an explanation as text or as an object. Only
@@ -38,7 +38,7 @@ def reason(result: Mapping[str, Any]) -> str | None:
 
 
 def error_of(result: Mapping[str, Any]) -> Any:
-    """Return what kept a step from being judged, or None."""
+    """Return why a step could not be calculated, or None."""
     return result.get("error_message") or result.get("error") or None
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from airflow_provider_promptlayer.api.arguments import (
     encode,
     list_of,
+    one_of,
     positive,
     row_number,
     uuid,
@@ -122,7 +123,7 @@ class Scorecard:
 
 @dataclass(frozen=True, slots=True)
 class ScorecardRow:
-    """How one row was judged.
+    """The score and the verdict of one row.
 
     :param row_index: zero-based.
     :param error_summary: text or an object, or None.
@@ -166,7 +167,7 @@ class CancelledScorecard:
 def recalculate_scorecard(
     table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
 ) -> Call[str]:
-    """``POST …/scorecard/recalculate``: judge the rows of a sheet anew; returns the calculation_id.
+    """``POST …/scorecard/recalculate``: score a sheet anew; returns the ``calculation_id``.
 
     A repeat does harm: the description does not say that it joins a calculation which is under
     way, so it is a second one, with its own id, and the language models that judge are billed
@@ -311,7 +312,7 @@ def scorecard_rows(
         "calculation_id": None
         if calculation_id is None
         else uuid("calculation_id", calculation_id),
-        "verdict": None if verdict is None else check_verdict("verdict", verdict),
+        "verdict": None if verdict is None else one_of("verdict", verdict, list(Verdict)),
         "cursor": first,
     }
     given = urlencode({name: value for name, value in query.items() if value is not None})
@@ -345,20 +346,6 @@ def scorecard_row(
         path += f"?calculation_id={uuid('calculation_id', calculation_id)}"
     sheet = Sheet(table_id, sheet_id)
     return object_call(sheet.request("GET", path, f"read scorecard row {row}"), _row)
-
-
-def check_verdict(name: str, verdict: Any) -> str:
-    """Return a verdict that was given as argument ``name``.
-
-    :raises PromptLayerInvalidInputError: listing those that there are.
-    """
-    known = [each.value for each in Verdict]
-    if verdict not in known:
-        raise PromptLayerInvalidInputError(
-            f"{name} must be one of {', '.join(map(repr, known))}, "
-            f"not {one_line(repr(verdict), 80)}."
-        )
-    return str(verdict)
 
 
 def show_score(score: float) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import reprlib
 import unicodedata
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 MESSAGE_LIMIT = 500
@@ -40,6 +42,14 @@ def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
     if len(text) <= limit and len(line) <= limit:
         return line
     return line[: limit - 1].rstrip() + "…"
+
+
+def listed(phrases: Iterable[str], total: int, most: int, separator: str = "; ") -> str:
+    """Return the first ``most`` of ``total`` phrases, and how many more there are."""
+    first = list(islice(phrases, most))
+    more = total - len(first)
+    last = f"{separator.rstrip(', ')} and {more} more" if more > 0 else ""
+    return separator.join(first) + last
 
 
 def shown(value: Any) -> str:

@@ -34,7 +34,7 @@ from airflow_provider_promptlayer.api.http import (
 )
 from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.submit import submit_call
-from airflow_provider_promptlayer.api.text import one_line, shown
+from airflow_provider_promptlayer.api.text import listed, one_line, shown
 
 
 class NodeStatus(StrEnum):
@@ -130,9 +130,8 @@ class WorkflowResults:
         running = [name for name, node in self.nodes.items() if node.status == NodeStatus.RUNNING]
         if not running:
             return line
-        named = ", ".join(one_line(name, 80) for name in running[:_NODES_NAMED])
-        more = len(running) - _NODES_NAMED
-        return f"{line}, running: {named}" + (f" and {more} more" if more > 0 else "")
+        named = listed((one_line(name, 80) for name in running), len(running), _NODES_NAMED, ", ")
+        return f"{line}, running: {named}"
 
 
 @dataclass(frozen=True, slots=True)

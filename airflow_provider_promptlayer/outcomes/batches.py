@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a batch of runs is judged."""
+"""Whether a batch of runs is a success: whether enough of its runs have succeeded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import PromptLayerOutcomeError
-from airflow_provider_promptlayer.api.text import PROBLEM_LIMIT, one_line
+from airflow_provider_promptlayer.api.text import PROBLEM_LIMIT, listed, one_line
 
 _INPUTS_NAMED: Final = 5
 """How many inputs a message names."""
@@ -53,12 +53,8 @@ def shortfall(errors: Sequence[str | None]) -> str | None:
 
 def _named(errors: Sequence[str | None]) -> str:
     failed = [(index, error) for index, error in enumerate(errors) if error is not None]
-    named = "; ".join(
-        f"input {index}: {one_line(error, PROBLEM_LIMIT)}"
-        for index, error in failed[:_INPUTS_NAMED]
-    )
-    more = len(failed) - _INPUTS_NAMED
-    return named + (f"; and {more} more" if more > 0 else "")
+    named = (f"input {index}: {one_line(error, PROBLEM_LIMIT)}" for index, error in failed)
+    return listed(named, len(failed), _INPUTS_NAMED)
 
 
 class PromptLayerBatchFailedError(PromptLayerOutcomeError):

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from airflow_provider_promptlayer.api.arguments import NOTSET, items, score
+from airflow_provider_promptlayer.api.arguments import NOTSET, items, one_of, score
 from airflow_provider_promptlayer.api.cells import SheetOperations
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
@@ -26,11 +26,10 @@ from airflow_provider_promptlayer.api.scorecards import (
     ScorecardCalculation,
     ScorecardRow,
     Verdict,
-    check_verdict,
     show_score,
 )
 from airflow_provider_promptlayer.api.tables import TableOperation, show_count
-from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, one_line
+from airflow_provider_promptlayer.api.text import MESSAGE_LIMIT, listed, one_line
 
 
 class PromptLayerEvaluationFailedError(PromptLayerOutcomeError):
@@ -102,13 +101,9 @@ class Criterion:
 def check_fail_on_cells(fail_on: str) -> None:
     """Refuse an unknown ``fail_on``.
 
-    :raises PromptLayerInvalidInputError: listing those that there are.
+    :raises PromptLayerInvalidInputError: listing the known ones.
     """
-    if fail_on not in get_args(FailOnCells):
-        known = ", ".join(map(repr, get_args(FailOnCells)))
-        raise PromptLayerInvalidInputError(
-            f"fail_on must be one of {known}, not {one_line(repr(fail_on), 80)}."
-        )
+    one_of("fail_on", fail_on, get_args(FailOnCells))
 
 
 def check_fail_on_verdict(fail_on_verdict: Any) -> tuple[str, ...]:
@@ -121,10 +116,11 @@ def check_fail_on_verdict(fail_on_verdict: Any) -> tuple[str, ...]:
         raise PromptLayerInvalidInputError(
             "fail_on_verdict must be a list of verdicts, not None: () is for none."
         )
-    if isinstance(fail_on_verdict, str) and fail_on_verdict in [each.value for each in Verdict]:
-        fail_on_verdict = [fail_on_verdict]
+    known = list(Verdict)
+    if isinstance(fail_on_verdict, str) and fail_on_verdict in known:
+        return (str(fail_on_verdict),)
     found = items("fail_on_verdict", fail_on_verdict) or []
-    return tuple(check_verdict("fail_on_verdict", verdict) for verdict in found)
+    return tuple(one_of("fail_on_verdict", verdict, known) for verdict in found)
 
 
 def check_min_score(min_score: Any, *, highest: float = MAX_SCORE) -> float | None:
@@ -219,11 +215,11 @@ def scorecard_problems(
     """
     if calculation.status != CalculationStatus.COMPLETED:
         status = one_line(calculation.status, 40)
-        known = calculation.status in [each.value for each in CalculationStatus]
+        known = calculation.status in list(CalculationStatus)
         return (f"the calculation {'has the status' if known else 'ended as'} {status!r}",)
     problems = []
     verdict = calculation.verdict
-    if fail_on_verdict and verdict not in [each.value for each in Verdict]:
+    if fail_on_verdict and verdict not in list(Verdict):
         given = (
             "no verdict" if verdict is None else f"the unknown verdict {one_line(verdict, 40)!r}"
         )
@@ -264,10 +260,11 @@ def raise_for_scorecard(
     blamed = {*DEFAULT_FAIL_ON_VERDICT, *fail_on_verdict}
     failing = [one for one in criteria(calculation, titles) if one.fails(blamed)]
     if failing:
-        text += f" Failing criteria: {_listed(map(_name_criterion, failing), len(failing))}."
+        named = listed(map(_name_criterion, failing), len(failing), _CRITERIA_NAMED)
+        text += f" Failing criteria: {named}."
     if rows:
-        named = [_name_row(row, titles, blamed) for row in rows[:ROWS_NAMED]]
-        text += f" Worst rows: {'; '.join(named)}."
+        worst = (_name_row(row, titles, blamed) for row in rows[:ROWS_NAMED])
+        text += f" Worst rows: {'; '.join(worst)}."
     if trouble:
         text += f" There is more to know, but: {_phrase(trouble)}."
     raise PromptLayerEvaluationFailedError(
@@ -308,7 +305,7 @@ def raise_for_report(
             f"{one_line(name, 80)!r} {'none' if one is None else show_score(one)}"
             for name, one in columns.items()
         )
-        text += f" Scores of columns: {_listed(named, len(columns))}."
+        text += f" Scores of columns: {listed(named, len(columns), _CRITERIA_NAMED)}."
     raise PromptLayerEvaluationFailedError(text, outcome=report, score=overall)
 
 
@@ -431,12 +428,6 @@ def _details(verdict: str | None, found: float | None) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _listed(named: Iterable[str], total: int) -> str:
-    first = [phrase for phrase, _ in zip(named, range(_CRITERIA_NAMED), strict=False)]
-    more = total - len(first)
-    return "; ".join(first) + (f"; and {more} more" if more > 0 else "")
-
-
 def _badness(row: ScorecardRow) -> tuple[int, float, int]:
-    # A row without a score could not be judged, which is worse than any score.
+    # A row without a score could not be scored, which is worse than any score.
     return severity(row.verdict), float("-inf") if row.score is None else row.score, row.row_index

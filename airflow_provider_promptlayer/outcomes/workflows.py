@@ -1,27 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ending of a run means: the one place that calls it a success or a failure.
+"""Whether a workflow run that has ended is a success. No other module decides it.
 
-A finished run is not a successful one. Nodes on a branch that was not taken are skipped, and a
-workflow may have several output nodes on different branches, so a run has succeeded when at
-least one output node has.
+Nodes on a branch that was not taken are skipped, and a workflow may have several output nodes on
+different branches, so a run has succeeded when at least one output node has.
 """
 
 from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-from airflow_provider_promptlayer.api.errors import (
-    PromptLayerInvalidInputError,
-    PromptLayerOutcomeError,
-)
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.arguments import one_of
+from airflow_provider_promptlayer.api.errors import PromptLayerOutcomeError
+from airflow_provider_promptlayer.api.text import listed, one_line
 from airflow_provider_promptlayer.api.workflows import NodeResult, NodeStatus, WorkflowResults
 
 
 class PromptLayerRunFailedError(PromptLayerOutcomeError):
     """The run has ended, and its outcome counts as a failure. Polling it again never helps.
 
-    :param results: what the run left behind; ``results.nodes`` has each node's error.
+    :param results: of the run; ``results.nodes`` has each node's error.
     """
 
     def __init__(self, message: str, *, results: WorkflowResults) -> None:
@@ -42,12 +39,9 @@ _NODES_NAMED: Final = 10
 def check_fail_on(fail_on: str) -> None:
     """Refuse an unknown ``fail_on``.
 
-    :raises PromptLayerInvalidInputError: listing those that there are.
+    :raises PromptLayerInvalidInputError: listing the known ones.
     """
-    if fail_on not in get_args(FailOn):
-        raise PromptLayerInvalidInputError(
-            f"fail_on must be one of {', '.join(map(repr, get_args(FailOn)))}, not {fail_on!r}."
-        )
+    one_of("fail_on", fail_on, get_args(FailOn))
 
 
 def raise_for_outcome(results: WorkflowResults, fail_on: FailOn) -> None:
@@ -65,43 +59,26 @@ def raise_for_outcome(results: WorkflowResults, fail_on: FailOn) -> None:
     failed = {name: node for name, node in results.nodes.items() if node.failed}
     if has_output and not (failed and fail_on == "any_node"):
         return
-    problem = (
-        f"{len(failed)} of its nodes failed"
-        if has_output
-        else f"no output node succeeded{_skipped(results)}"
-    )
-    raise PromptLayerRunFailedError(
-        f"Workflow run {results.workflow_version_execution_id} has failed: {problem}."
-        + (f" PromptLayer says: {results.message}" if results.message else "")
-        + _name(failed),
-        results=results,
-    )
-
-
-def _skipped(results: WorkflowResults) -> str:
-    skipped = [
-        f"{one_line(name, 80)!r}"
-        for name, node in results.nodes.items()
-        if node.is_output_node and node.status == NodeStatus.SKIPPED
-    ]
-    more = len(skipped) - _NODES_NAMED
-    return (
-        f" (skipped: {', '.join(skipped[:_NODES_NAMED])}"
-        + (f" and {more} more" if more > 0 else "")
-        + ")"
-        if skipped
-        else ""
-    )
-
-
-def _name(failed: dict[str, NodeResult]) -> str:
-    lines = [
-        f" {one_line(name, 80)!r} ({one_line(node.status, 40)}): {_why(node)}"
-        for name, node in list(failed.items())[:_NODES_NAMED]
-    ]
-    if (more := len(failed) - len(lines)) > 0:
-        lines.append(f" and {more} more")
-    return ";".join(lines)
+    text = f"Workflow run {results.workflow_version_execution_id} has failed: "
+    if has_output:
+        text += f"{len(failed)} of its nodes failed."
+    else:
+        skipped = [
+            f"{one_line(name, 80)!r}"
+            for name, node in results.nodes.items()
+            if node.is_output_node and node.status == NodeStatus.SKIPPED
+        ]
+        named = listed(skipped, len(skipped), _NODES_NAMED, ", ")
+        text += f"no output node succeeded{f' (skipped: {named})' if skipped else ''}."
+    if results.message:
+        text += f" PromptLayer says: {results.message}"
+    if failed:
+        reasons = (
+            f"{one_line(name, 80)!r} ({one_line(node.status, 40)}): {_why(node)}"
+            for name, node in failed.items()
+        )
+        text += f" {listed(reasons, len(failed), _NODES_NAMED)}"
+    raise PromptLayerRunFailedError(text, results=results)
 
 
 def _why(node: NodeResult) -> str:
