@@ -53,7 +53,7 @@ class PromptLayerUnknownConnectionError(PromptLayerConfigurationError):
 
 
 class PromptLayerInvalidInputError(PromptLayerError, ValueError):
-    """An argument cannot be used, mostly known before anything is sent. Trying again is no help."""
+    """An argument cannot be used, mostly before a request is sent. Trying again does not help."""
 
 
 class PromptLayerRefusedError(PromptLayerError):
@@ -69,7 +69,7 @@ class PromptLayerNotFoundError(PromptLayerRefusedError):
 
 
 class PromptLayerTransientError(PromptLayerError):
-    """A blip: trying again later can help. Says nothing about the run that is waited for.
+    """A blip: trying again later can help. It says nothing about the job that is waited for.
 
     :param retry_after: seconds that the answer asked to wait, or None.
     """
@@ -103,7 +103,7 @@ class PromptLayerAnswerTooLargeError(PromptLayerError):
 
 
 class PromptLayerUnreachableError(PromptLayerTransientError):
-    """There was no whole answer: refused, reset, DNS, TLS, time-out. Trying again can help.
+    """No whole answer arrived: refused, reset, DNS, TLS, time-out. Trying again can help.
 
     :param arrived: False where PromptLayer certainly never saw the request (no connection was
         made), True where it may have.
@@ -138,7 +138,7 @@ class PromptLayerConfirmationNeededError(PromptLayerError):
 class PromptLayerOutcomeError(PromptLayerError):
     """A job has ended, and its outcome counts as a failure. Polling it again never helps.
 
-    :param outcome: what was judged: the last status of the job.
+    :param outcome: the last status of the job; of a batch, what went wrong with each input.
     """
 
     def __init__(self, message: str, *, outcome: Any) -> None:
@@ -147,7 +147,7 @@ class PromptLayerOutcomeError(PromptLayerError):
 
 
 class PromptLayerWaitTimeoutError(PromptLayerError, TimeoutError):
-    """The run did not end within the time that was given. The run itself goes on.
+    """The job did not end within the time that was given. The job itself goes on.
 
     Waiting again, with more time, can help.
     """
@@ -163,7 +163,7 @@ class PromptLayerEventError(PromptLayerError):
 
 
 class PromptLayerOutageError(PromptLayerError):
-    """PromptLayer could not be asked for longer than was allowed. The run may well go on.
+    """PromptLayer could not be asked for longer than ``max_outage``. The job may well go on.
 
     Trying again later can help.
     """
