@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _AHEAD_OF_EXECUTION_TIMEOUT = 60.0
-"""Seconds that a task needs to come back from the triggerer and to hand on its outputs."""
+"""How long a task needs to come back from the triggerer and to push its outputs."""
 
 
 class PromptLayerSubmitter(PromptLayerWaiter[L]):
@@ -133,9 +133,9 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
-        """Cancel the job; while its start is being sent, say how to look for it.
+        """Cancel the job; while its start is being sent, log how to find the job.
 
-        Airflow does not wait for the answer to the start, so no log says what came of it.
+        Airflow does not wait for the answer to the start, so no log would have the job's id.
         """
         sent = self._sent
         super().on_kill()
@@ -189,7 +189,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
         self.cancels_on_kill = type(self).cancels_on_kill
         if self._task_state is not None:
             # Before the start, so that a crash in the middle of it cannot pass for no start. With
-            # nothing left to do in between: a crash there has a person look for a job in vain.
+            # nothing left to do in between: after a crash there, a person has to look for a job.
             try:
                 self._task_state.write(SubmissionPhase.INTENT, self.hook.settings.base_url)
             except Exception as error:
@@ -426,9 +426,10 @@ def reattach_or_durable(reattach: bool | None, durable: bool | None) -> bool:
 
 
 def ahead_of_execution_timeout(operator: PromptLayerWaiter[Any], context: Context) -> float:
-    """Return when a wait is to end so that ``execution_timeout`` does not end it, since the epoch.
+    """Return when a wait has to end, so that ``execution_timeout`` does not end the task before.
 
-    Infinite where there is none, or where it does not count while the task is deferred.
+    In seconds since the epoch; infinite where there is no ``execution_timeout``, or where it does
+    not count while the task is deferred.
     """
     counts = version_compat.EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED or not operator.deferrable
     if operator.execution_timeout is None or not counts:

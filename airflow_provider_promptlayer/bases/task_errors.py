@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a task raises: one of this provider's errors and, at once, one of Airflow's.
+"""The errors that a task raises: each is one of this provider's and one of Airflow's as well.
 
 Airflow decides by its own classes what comes next: a retry, a failure for good, a skip. Failure
-callbacks and retry policies want to know what has happened: a failed run, an outage, a start of
-unknown end. So what is raised is both, and has the attributes of the error that it stands for.
+callbacks and retry policies want to know what has happened: a failed run, an outage, a start that
+may have arrived. So a task raises an error that is of both classes, and has the attributes of ours.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ DECISIONS: Final = (
     AirflowSkipException,
     version_compat.RescheduleException,
 )
-"""The errors that say what Airflow is to do, which the others leave open."""
+"""The errors that tell Airflow what to do; others leave that to ``may_retry``."""
 
 
 def airflow_error(
     error: PromptLayerError, *, may_retry: bool, skips: Sequence[str]
 ) -> AirflowException:
-    """Return what a task raises for an error.
+    """Return the error that a task raises in place of one of this provider's.
 
     :param may_retry: whether a retry of the task can help, and cannot do harm.
-    :param skips: the options of the task that ask to skip it instead.
+    :param skips: the options of the task that ask Airflow to skip it instead.
     """
     if skips:
         message = f"{error} Skipping, as {skips[0]} is set."
@@ -51,15 +51,15 @@ def task_error(
 ) -> AirflowException:
     """Return an error of the class of ``error`` and of ``airflow_class``.
 
-    :param airflow_class: says what Airflow is to do: fail, fail for good, time out or skip.
-    :param error: what has happened; its attributes are those of what is returned.
-    :param message: the line for people.
+    :param airflow_class: tells Airflow what to do: fail, fail for good, time out or skip.
+    :param error: its attributes are copied.
+    :param message: a line for people.
     """
     return _rebuild(airflow_class, type(error), (message,), error.__dict__)
 
 
 _classes: dict[tuple[type, type], type[AirflowException]] = {}
-"""Each pair of classes → the one class that is both."""
+"""Each pair of classes → the class that is derived from both."""
 
 
 def _both(

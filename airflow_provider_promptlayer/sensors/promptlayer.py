@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 
 class _Sensor(PromptLayerWaiter[L]):
-    """What a sensor has and an operator has not: its job is given, and it can be poked by hand."""
+    """What all sensors share: they are given the id of the job, and can be poked by hand."""
 
     id_field: ClassVar[str]
-    """The argument that has the job's id."""
+    """The name of the argument that has the job's id."""
 
     def get_job(self, context: Context) -> RemoteJob[L]:  # noqa: ARG002
         """Return the job whose id was given.
 
-        :raises PromptLayerInvalidInputError: if one of the ids is none.
+        :raises PromptLayerInvalidInputError: if it cannot be an id.
         """
         return self.kind.job_from_id(getattr(self, self.id_field))
 
@@ -222,8 +222,8 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
         """
         if kwargs.get("start_from_trigger"):
             raise PromptLayerInvalidInputError(
-                "A mapped task cannot start in the triggerer: Airflow sends it to a worker "
-                "without a word. Leave start_from_trigger out; end_from_trigger works."
+                "A mapped task cannot start in the triggerer: Airflow would silently send it to a "
+                "worker. Leave start_from_trigger out; end_from_trigger works."
             )
         return super().partial(**kwargs)
 
@@ -282,7 +282,7 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
         return replace(super().new_kind(), trigger_arguments=ends)
 
     def _ends_there(self) -> bool:
-        # The triggerer judges by fail_on: of a subclass that judges by more, a worker has to.
+        # The triggerer judges by fail_on alone; a subclass that judges by more needs a worker.
         judges_alike = type(self).raise_for_outcome is PromptLayerWaiter.raise_for_outcome
         return self.end_from_trigger and judges_alike
 

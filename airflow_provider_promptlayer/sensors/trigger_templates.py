@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which arguments the triggerer can render, for a task that starts there.
+"""Which templates the triggerer can render, for a task that starts there.
 
-Airflow 3.3 renders the arguments of such a task in the triggerer. Its supervisor knows few of the
-questions that a template may ask, and one that it does not know is never answered: the task hangs
-until its time-out, and nothing but the triggerer's own log says why (seen on 3.3.2 with
+Airflow 3.3 renders the arguments of such a task in the triggerer, whose supervisor answers few of
+the requests that a template may send. A request that it does not know is never answered: the task
+hangs until its time-out, and only the triggerer's own log says why (seen on 3.3.2 with
 ``GetXComSequenceSlice``, ``GetPrevSuccessfulDagRun``, ``GetTaskStateStore``,
-``GetTaskBreadcrumbs``). Nor does the triggerer know what a DAG file defines. So a template may use
-what was seen to work there, and anything else is refused when the DAG is parsed.
+``GetTaskBreadcrumbs``). Nor does the triggerer know the macros and filters of a DAG file. So a
+template may use what was seen to work there, and anything else is refused when the DAG is parsed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _PULL: Final = (
 
 
 def for_triggerer(name: str, value: Any) -> Any:
-    """Return what the triggerer renders to what a worker would make of ``value``.
+    """Return a template, or a plain value, that the triggerer renders as a worker would ``value``.
 
     :param name: the argument, for messages.
     :raises PromptLayerInvalidInputError: if the triggerer cannot; says what to write instead.
@@ -68,7 +68,7 @@ def for_triggerer(name: str, value: Any) -> Any:
 
 
 def _pull(name: str, value: XComArg) -> str:
-    """Return a template for a task's output: a trigger is not handed the output itself."""
+    """Return a template for a task's output, because Airflow gives a trigger no outputs."""
     plain = version_compat.plain_xcom(value)
     if plain is None:
         raise _refused(name, "is computed from outputs: pass the .output of a task as it is")

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``on_kill`` of the triggers stands on: detached work, and questions about a task's state.
+"""How a trigger gets its work done in ``on_kill``, and asks Airflow for a task's state.
 
 Airflow gives ``on_kill`` much less than its 30 s. Until the trigger has ended, the triggerer
-cancels it again every second, and each cancel strikes whatever the trigger awaits by then:
-``on_kill``, or the line of the log that Airflow writes before it calls ``on_kill``, which is then
-never called. And the first question that a triggerer asks Airflow takes many seconds: the process
-that answers it imports Airflow's whole API first, and does nothing else meanwhile. (In Airflow
-3.3.2, ``update_triggers``, ``run_trigger`` and ``client`` of ``jobs/triggerer_job_runner.py``.)
+cancels it again every second, and each cancellation interrupts what the trigger awaits by then:
+``on_kill``, or the log line that Airflow writes before it calls ``on_kill``, which is then never
+called. And the first question that a triggerer asks Airflow takes many seconds, because the process
+that answers imports Airflow's whole API first, and does nothing else meanwhile. (In Airflow 3.3.2,
+``update_triggers``, ``run_trigger`` and ``client`` of ``jobs/triggerer_job_runner.py``.)
 
-So the work is done in a task of its own, which no cancel of the trigger reaches, and the first
-question is asked when a wait begins.
+So the work runs in an asyncio task of its own, which no cancellation of the trigger reaches, and
+the first question is asked when a wait begins.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import adrive, retried
 
 _ON_KILL_SECONDS: Final = 28.0
-"""Seconds for which a trigger waits for its detached work: Airflow ends ``on_kill`` after 30 s."""
+"""How long a trigger waits for its detached work: Airflow ends ``on_kill`` after 30 s."""
 
 _GATHER_SECONDS: Final = 0.1
-"""Seconds in which to gather the questions of triggers that are cancelled at the same time."""
+"""How long to gather the questions of triggers that are cancelled at the same time."""
 
 _running: Final[set[asyncio.Task[None]]] = set()
-"""The event loop itself keeps no strong references to its tasks."""
+"""The detached tasks: the event loop itself keeps no strong references to them."""
 
 
 class DetachedWork:
-    """Work that goes on if the trigger which waits for it is cancelled again, or has ended.
+    """Work that goes on when the trigger that waits for it is cancelled again, or has ended.
 
     It ends with the triggerer's event loop at the latest.
 
-    :param work: raises nothing.
+    :param work: must not raise.
     """
 
     __slots__ = ("_task", "_wait_until")
@@ -52,7 +52,7 @@ class DetachedWork:
         self._wait_until = asyncio.get_running_loop().time() + _ON_KILL_SECONDS
 
     async def wait(self) -> None:
-        """Wait until it is done, or Airflow is about to end ``on_kill``, whoever cancels this."""
+        """Wait for the work, however often cancelled, until Airflow is about to end ``on_kill``."""
         now = asyncio.get_running_loop().time
         while not self._task.done() and (left := self._wait_until - now()) > 0:
             with suppress(asyncio.CancelledError):
@@ -60,10 +60,10 @@ class DetachedWork:
 
 
 def is_user_action(cancel: BaseException | None) -> bool:
-    """Return whether the triggerer cancels a wait that is not wanted there any more.
+    """Return whether the triggerer has cancelled a wait because the task no longer waits there.
 
-    The cancel's message says so, or that of the cancel before it: asgiref, by which Airflow reads
-    a connection, raises another one without the message. Airflow calls no ``on_kill`` then.
+    The error's message says so, or that of the error before it: asgiref, by which Airflow reads a
+    connection, raises another one without the message. Airflow calls no ``on_kill`` then.
     """
     while isinstance(cancel, asyncio.CancelledError):
         if cancel.args[:1] == (version_compat.USER_ACTION,):
@@ -73,10 +73,10 @@ def is_user_action(cancel: BaseException | None) -> bool:
 
 
 async def state_of(ti: Any) -> str | None:
-    """Return the state of a task instance; :data:`.GONE` if there is no such one.
+    """Return the state of a task instance; :data:`.GONE` if Airflow has no such instance.
 
     :param ti: the trigger's ``task_instance``.
-    :raises Exception: whatever Airflow's last answer was, or TimeoutError.
+    :raises Exception: Airflow's last error, or TimeoutError.
     """
     policy, now = retries.ASKING_AIRFLOW, asyncio.get_running_loop().time
     give_up_at = now() + policy.give_up_after
@@ -88,7 +88,7 @@ async def state_of(ti: Any) -> str | None:
 
 
 def warm_up(ti: Any) -> None:
-    """Let this process's first question to Airflow be asked now, in the background."""
+    """Ask this process's first question to Airflow now, in the background."""
     questions = _questions()
     if not questions.are_warm:
         questions.are_warm = True
@@ -108,7 +108,7 @@ class _Questions:
         self._asking: asyncio.Task[None] | None = None
 
     async def ask(self, ti: Any) -> str | None:
-        """Return the state, as of now or later: no question that is under way is joined."""
+        """Return the state as of now or later: a question that is under way is not joined."""
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((ti, answer))
         if self._asking is None:
@@ -116,10 +116,10 @@ class _Questions:
         return await answer
 
     async def warm_up(self, ti: Any) -> None:
-        """Ask, whatever the answer; if there is none, the next wait's beginning asks again."""
+        """Ask, and ignore the answer; without one, the next wait asks again when it begins."""
         try:
             await self.ask(ti)
-        except Exception:  # noqa: BLE001  # nothing hangs on it
+        except Exception:  # noqa: BLE001  # the answer is not needed
             self.are_warm = False
 
     async def _ask_all(self) -> None:
@@ -137,10 +137,10 @@ class _Questions:
 
 
 async def _ask_about(asked: list[tuple[Any, asyncio.Future[str | None]]]) -> None:
-    """Ask about instances of one task, and hand on the answer."""
+    """Ask about instances of one task, and give each trigger that waits its answer."""
     try:
         states = await asyncio.to_thread(version_compat.states_of, [ti for ti, _ in asked])
-    except Exception as error:  # noqa: BLE001  # whoever asks decides
+    except Exception as error:  # noqa: BLE001  # the triggers that wait for the answer handle it
         for _, answer in asked:
             if not answer.done():
                 answer.set_exception(error)

@@ -27,7 +27,7 @@ from airflow_provider_promptlayer.triggers.batches import PromptLayerWorkflowBat
 class PromptLayerTableOperationTrigger(PromptLayerTrigger):
     """Wait in the triggerer until a recalculation of a sheet's cells has ended.
 
-    Or, for a task that had nothing to start, until no cell of the sheet is being calculated.
+    Where a task had nothing to start: until no cell of the sheet is being calculated.
     """
 
     job_types = (SheetOperation, SheetCells)
@@ -50,7 +50,7 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
 
     :param workflow_version_execution_id: the run, for a wait without ``state``: one that begins
         when the trigger runs, and has no deadline of its own.
-    :param end_from_trigger: end the task here if the run is a success; all else goes to a worker.
+    :param end_from_trigger: end the task here if the run is a success; else a worker ends it.
     :param fail_on: what counts as a success, see :data:`.FailOn`.
     :param kwargs: how to wait, see :class:`.PromptLayerTrigger`.
     """
@@ -84,14 +84,14 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
         return PollState(run, time.time(), math.inf)
 
     async def ended(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> TriggerEvent:
-        """Return the event for a run that has ended: the end of the task, if that is sure."""
+        """Return the event for a run that has ended, which ends the task if the run succeeded."""
         if self.end_from_trigger and await self._is_success(hook, job):
             self.log.info("%s has ended well. The task ends here, without a worker.", job)
             return TaskSuccessEvent()
         return await super().ended(hook, job)
 
     async def _is_success(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> bool:
-        """Return whether the run is a success for certain; where not, a worker finds out."""
+        """Return whether the run is certainly a success; if not, a worker finds out."""
         try:
             results = await hook.acall(unless_large(job.fetch_call()))
             if results is None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A wait that is in the triggerer from the start, with no worker before it.
+"""A wait that begins in the triggerer, with no worker before it.
 
-What the trigger is made from was written when the DAG was parsed, so it cannot hold a point in
-time. Airflow's own time-out of the deferral can: it is set once for each try, kept in the
-database, and handed to every triggerer that takes the wait over. The beginning of the wait is
-counted back from there.
+The trigger's arguments were written when the DAG was parsed, so they cannot hold a point in time.
+Airflow's own time-out of the deferral can: Airflow sets it once for each try, keeps it in the
+database, and hands it to every triggerer that takes the wait over. The beginning of the wait is
+computed from that time-out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflo
 
 
 class PromptLayerStartFromTrigger(PromptLayerWorkflowTrigger):
-    """Wait for a workflow run on behalf of a task that no worker has seen.
+    """Wait for a workflow run of a task that no worker has run so far.
 
     Airflow renders ``workflow_version_execution_id`` and ``promptlayer_conn_id`` before it runs.
 
