@@ -8,7 +8,6 @@ a worker begins with the state of the batch that the visit before has left.
 
 from __future__ import annotations
 
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -30,11 +29,7 @@ from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs, first_o
 from airflow_provider_promptlayer.bases.batch_results import BatchResults
 from airflow_provider_promptlayer.bases.batch_starts import BatchStarts
 from airflow_provider_promptlayer.bases.kind import JobKind
-from airflow_provider_promptlayer.bases.submitter import (
-    ahead_of_execution_timeout,
-    reattach_or_durable,
-)
-from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.bases.reattacher import PromptLayerReattacher
 from airflow_provider_promptlayer.outcomes.batches import (
     PromptLayerBatchFailedError,
     needed,
@@ -76,31 +71,27 @@ class _Visit:
     deadline: float
 
 
-class PromptLayerBatchSubmitter(PromptLayerWaiter[BatchStatus]):
+class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
     """Base of a task that starts a run for each of many inputs.
 
     A subclass says what the inputs are: :meth:`new_inputs`.
 
     :param max_active_runs: how many runs may go on at a time; None for any number.
     :param min_success_rate: the share of the inputs that has to succeed, from 0 to 1.
-    :param reattach: go back to the runs of an earlier try (Airflow 3.3 and later); the default is
-        True.
-    :param durable: Airflow's own name for ``reattach``.
     :param nodes: return the outputs of these nodes alone.
     :param return_all_outputs: False returns the bare main outputs.
     :param fail_on: which outcome of a run counts as a failure.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
+    :param kwargs: how to wait, see :class:`.PromptLayerReattacher`.
     """
 
-    starts_what_it_waits_for = True
+    state_type = BatchState
+    started = "the runs"
 
     def __init__(
         self,
         *,
         max_active_runs: int | None = None,
         min_success_rate: float = 1.0,
-        reattach: bool | None = None,
-        durable: bool | None = None,
         nodes: Sequence[str] | XComArg | None = None,
         return_all_outputs: bool = True,
         fail_on: FailOn = "no_output",
@@ -113,7 +104,6 @@ class PromptLayerBatchSubmitter(PromptLayerWaiter[BatchStatus]):
         _check_limits(max_active_runs, min_success_rate)
         self.max_active_runs = max_active_runs
         self.min_success_rate = min_success_rate
-        self.reattach = reattach_or_durable(reattach, durable)
         self.nodes: Any = nodes  # rendered before it is used, as all template fields
         self.return_all_outputs = return_all_outputs
         self.fail_on: FailOn = fail_on
@@ -155,7 +145,8 @@ class PromptLayerBatchSubmitter(PromptLayerWaiter[BatchStatus]):
         inputs = self.new_inputs(context)
         inputs.check(self.min_success_rate)
         texts("nodes", self.nodes)
-        state = self._task_state = self._open_task_state(context)
+        self._open_task_state(context)
+        state = self._task_state
         base_url = self.hook.settings.base_url
         batch = (
             Batch([Input(text) for text in inputs.fingerprints])
@@ -216,13 +207,6 @@ class PromptLayerBatchSubmitter(PromptLayerWaiter[BatchStatus]):
                 batch.end_all()  # if a run has not, fetching its results tells
             return self._to_the_end(context, outage_since=state.worker_outage(now=time.time()))
 
-    def resume_execution(
-        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
-    ) -> Any:
-        """Come back from the triggerer."""
-        self._task_state = self._open_task_state(context)
-        return super().resume_execution(next_method, next_kwargs, context)
-
     def on_kill(self) -> None:
         """Start no more, and say which runs go on."""
         self.hook.stop_starting()
@@ -267,17 +251,8 @@ class PromptLayerBatchSubmitter(PromptLayerWaiter[BatchStatus]):
         return {"batch": batch_payload(self._now.batch)}
 
     @property
-    def reattaches_after_clear(self) -> bool:
-        """Whether a later try finds the runs of this one."""
-        return self._task_state is not None
-
-    @property
     def _is_contradicted(self) -> bool:
         return bool(self._now.results.contradicted)  # it also comes back to start other inputs
-
-    def _must_end_by(self, context: Context) -> float:
-        # A retry without notes would start the runs again.
-        return math.inf if self._task_state else ahead_of_execution_timeout(self, context)
 
     def _go_on(self, context: Context, job: RemoteJob[BatchStatus]) -> Any:  # noqa: ARG002
         return self._to_the_end(context)
@@ -330,15 +305,6 @@ class PromptLayerBatchSubmitter(PromptLayerWaiter[BatchStatus]):
         starts = BatchStarts(self.hook, batch, inputs, self._task_state)
         self._visit = _Visit(batch, starts, results, began_at, deadline)
         return self._visit
-
-    def _open_task_state(self, context: Context) -> BatchState | None:
-        state = BatchState.of(context) if self.reattach else None
-        if state is None and self.reattach and self.retries:
-            self.log.info(
-                "This Airflow cannot remember the runs across tries (3.3 and later can): a retry "
-                "after a crash starts all of them again."
-            )
-        return state
 
     def _to_the_end(self, context: Context, outage_since: float | None = None) -> Any:
         """Start, wait and fetch until each input has come to its end, or the time is up."""

@@ -8,15 +8,11 @@ error is retried only where that cannot start a second job; see :mod:`.submissio
 
 from __future__ import annotations
 
-import datetime
-import math
-import time
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
     PromptLayerError,
@@ -31,8 +27,8 @@ from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.bases.kind import Submission
+from airflow_provider_promptlayer.bases.reattacher import PromptLayerReattacher
 from airflow_provider_promptlayer.bases.recording import store_trouble, write_or_log
-from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import drive
 from airflow_provider_promptlayer.submission.reattach import (
@@ -50,36 +46,22 @@ from airflow_provider_promptlayer.xcom import outputs as xcom
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-_AHEAD_OF_EXECUTION_TIMEOUT = 60.0
-"""How long a task needs to come back from the triggerer and to push its outputs."""
 
-
-class PromptLayerSubmitter(PromptLayerWaiter[L]):
+class PromptLayerSubmitter(PromptLayerReattacher[L]):
     """Base of every task that submits a job and waits for it.
 
     A subclass also says what it submits: :meth:`new_submission`.
 
     :param wait_for_completion: False returns the id as soon as there is one.
-    :param reattach: go back to the job of an earlier try (Airflow 3.3 and later); True if left out.
-    :param durable: Airflow's own name for ``reattach``.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`. ``mode="reschedule"`` is
-        refused without ``deferrable``: each poll would be another start.
+    :param kwargs: how to wait, see :class:`.PromptLayerReattacher`.
     """
 
-    starts_what_it_waits_for = True
+    state_type = RunState
     cancels_on_kill = True  # unless PromptLayer says that there is nothing to do
 
-    def __init__(
-        self,
-        *,
-        wait_for_completion: bool = True,
-        reattach: bool | None = None,
-        durable: bool | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, wait_for_completion: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
-        self.reattach = reattach_or_durable(reattach, durable)
         self._submission: Submission | None = None
         self._task_state: RunState | None = None
         self._superseded: SubmissionRecord | None = None  # of the job that an earlier try started
@@ -98,7 +80,7 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
 
         :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
         """
-        self._task_state = self._open_task_state(context)
+        self._open_task_state(context)
         kind = self.kind  # refuses arguments before anything is started
         self._job = job = self._of_earlier_try(context) or self._start(context)
         if job is None:
@@ -125,13 +107,6 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             return self.kind.unsubmitted_job
         return self.kind.job_from_id(external_id)
 
-    def resume_execution(
-        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
-    ) -> Any:
-        """Come back from the triggerer."""
-        self._task_state = self._open_task_state(context)
-        return super().resume_execution(next_method, next_kwargs, context)
-
     def on_kill(self) -> None:
         """Cancel the job; while its start is being sent, log how to find the job.
 
@@ -152,18 +127,6 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
             return True
         nothing_started = not self.cancels_on_kill or (self._job is None and not self._resumed)
         return (nothing_started or self._task_state is not None) and super().may_retry(error)
-
-    @property
-    def reattaches_after_clear(self) -> bool:
-        """Whether a later try finds the job of this one."""
-        return self._task_state is not None
-
-    def _must_end_by(self, context: Context) -> float:
-        # execution_timeout fails the task from outside, and the retry would start another job:
-        # where it counts on through the wait and there is no record, end the wait before it.
-        if self._task_state is not None:
-            return math.inf
-        return ahead_of_execution_timeout(self, context)
 
     # Not in execute: Airflow 2 takes a call of the base's for one from outside of the task.
     def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
@@ -359,15 +322,6 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
 
     # --- the record ---------------------------------------------------------------------------
 
-    def _open_task_state(self, context: Context) -> RunState | None:
-        state = RunState.of(context) if self.reattach else None
-        if state is None and self.reattach and self.retries:
-            self.log.info(
-                "This Airflow cannot remember the run across tries (3.3 and later can): a retry "
-                "after a crash starts another run."
-            )
-        return state
-
     def _record(
         self, phase: SubmissionPhase, job: RemoteJob[L], input_fingerprint: str | None = None
     ) -> None:
@@ -408,33 +362,3 @@ class PromptLayerSubmitter(PromptLayerWaiter[L]):
 
     def _write(self, write: Callable[[], None], failure: str) -> None:
         write_or_log(write, self.log, lambda: self.hook.is_stopping, failure)
-
-
-def reattach_or_durable(reattach: bool | None, durable: bool | None) -> bool:
-    """Return the value of an option that has two names, True if neither is given.
-
-    :raises PromptLayerInvalidInputError: if they contradict each other.
-    """
-    if reattach is None:
-        return True if durable is None else durable
-    if durable not in (None, reattach):
-        raise PromptLayerInvalidInputError(
-            f"durable={durable} contradicts reattach={reattach}: they are two names of one option, "
-            "so give one of them."
-        )
-    return reattach
-
-
-def ahead_of_execution_timeout(operator: PromptLayerWaiter[Any], context: Context) -> float:
-    """Return when a wait has to end, so that ``execution_timeout`` does not end the task before.
-
-    In seconds since the epoch; infinite where there is no ``execution_timeout``, or where it does
-    not count while the task is deferred.
-    """
-    counts = version_compat.EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED or not operator.deferrable
-    if operator.execution_timeout is None or not counts:
-        return math.inf
-    began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
-    allowed = operator.execution_timeout.total_seconds()
-    ahead = min(_AHEAD_OF_EXECUTION_TIMEOUT, allowed / 4)
-    return (time.time() if began is None else began.timestamp()) + allowed - ahead

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a task remembers across tries what it has started: the base of what starts jobs."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.job import L
+from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_promptlayer.submission.task_state import BatchState, RunState
+
+_AHEAD_OF_EXECUTION_TIMEOUT = 60.0
+"""How long a task needs to come back from the triggerer and to push its outputs, in seconds."""
+
+
+class PromptLayerReattacher(PromptLayerWaiter[L]):
+    """Base of every task that starts what it waits for, and goes back to that in a later try.
+
+    :param reattach: go back to what an earlier try has started (Airflow 3.3 and later); True if
+        left out.
+    :param durable: Airflow's own name for ``reattach``.
+    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`. ``mode="reschedule"`` is
+        refused without ``deferrable``: each poll would be another start.
+    :raises PromptLayerInvalidInputError: if ``reattach`` and ``durable`` contradict each other.
+    """
+
+    starts_what_it_waits_for = True
+
+    state_type: ClassVar[type[RunState] | type[BatchState]]
+    """What the task remembers."""
+
+    started: ClassVar[str] = "the run"
+    """How messages call what the task starts."""
+
+    def __init__(
+        self, *, reattach: bool | None = None, durable: bool | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if None not in (reattach, durable) and reattach != durable:
+            raise PromptLayerInvalidInputError(
+                f"durable={durable} contradicts reattach={reattach}: they are two names of one "
+                "option, so give one of them."
+            )
+        self.reattach = False not in (reattach, durable)
+        self._task_state: Any = None  # once opened; None where Airflow keeps none
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Come back from the triggerer."""
+        self._open_task_state(context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    @property
+    def reattaches_after_clear(self) -> bool:
+        """Whether a later try finds what this one has started."""
+        return self._task_state is not None
+
+    def _open_task_state(self, context: Context) -> None:
+        self._task_state = self.state_type.of(context) if self.reattach else None
+        if self._task_state is None and self.reattach and self.retries:
+            self.log.info(
+                "This Airflow cannot remember %s across tries (3.3 and later can): a retry after a "
+                "crash starts %s again.",
+                self.started,
+                self.started,
+            )
+
+    def _must_end_by(self, context: Context) -> float:
+        # execution_timeout fails the task from outside, and the retry would start another job:
+        # where it counts on through the wait and there is no record, end the wait before it.
+        counts = version_compat.EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED or not self.deferrable
+        if self._task_state is not None or self.execution_timeout is None or not counts:
+            return math.inf
+        began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
+        allowed = self.execution_timeout.total_seconds()
+        ahead = min(_AHEAD_OF_EXECUTION_TIMEOUT, allowed / 4)
+        return (time.time() if began is None else began.timestamp()) + allowed - ahead
