@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -69,16 +68,11 @@ class PostgresServer:
         try:
             self._start()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         if self._components is not None:
             # SIGINT is its "fast" shutdown; after SIGTERM it would wait for its clients.
             running = [one.name for one in self._components.running()]

@@ -13,7 +13,6 @@ import re
 import socketserver
 import threading
 from collections import Counter
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
@@ -86,12 +85,7 @@ class QuotingServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._closing.set()
         self._server.shutdown()
         self._thread.join()
