@@ -13,12 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from benchmarks.child import ROOT
 from benchmarks.figures import Figure
 from benchmarks.machine import machine
-from benchmarks.plain import read
 from benchmarks.report import machine_line, payload, table
 from benchmarks.server import running_server
 
@@ -40,11 +38,11 @@ class Benchmark:
         """Return the figures; if there are none, a figure that says why."""
         try:
             # Here, so that a module which cannot be imported does not keep the others from running.
-            measure: Callable[..., Any] = import_module(f"benchmarks.{self.name}").measure
+            measure: Callable[..., list[Figure]] = import_module(f"benchmarks.{self.name}").measure
             if not self.needs_server:
-                return read(measure())
+                return measure()
             with running_server() as address:
-                return read(measure(address))
+                return measure(address)
         except Exception as error:  # noqa: BLE001 - the other benchmarks run all the same
             return [Figure(self.title, failure=f"{type(error).__name__}: {error}")]
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark of a real Airflow as a command of its own: progress on stderr, figures on stdout."""
+"""What the benchmarks of a real Airflow share: how CPU time is counted, and a command for each.
+
+The command prints progress on stderr, and figures on stdout.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,56 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from dev.airflow_stack import StackError, Terminated
+from airflow_provider_promptlayer.testing import LocalPromptLayer
+from benchmarks.figures import Figure
+from dev.airflow_stack import AirflowStack, StackError, Terminated
+from dev.occupancy import busy_workers
+from dev.processor_time import seconds_used
+
+Say = Callable[[str], None]
+
+
+def say_nothing(_: str) -> None:
+    """Report no progress."""
+
+
+class Bench:
+    """An Airflow whose CPU time is counted.
+
+    :param say: called with each line of progress.
+    """
+
+    def __init__(self, stack: AirflowStack, promptlayer: LocalPromptLayer, say: Say) -> None:
+        self._stack = stack
+        self._promptlayer = promptlayer
+        self._say = say
+
+    def become_idle(self) -> None:
+        """Wait until no worker runs a task."""
+        self._stack.wait_for(lambda: busy_workers(self._stack) == 0, 60, "the workers to end")
+
+    def cpu(self) -> float:
+        """Return the CPU seconds that all of Airflow has used so far."""
+        return seconds_used([one.pid for one in self._stack.components.running()])
+
+    def idle_rate(self, seconds: float) -> float:
+        """Return the CPU seconds per second that Airflow uses when it has nothing to do."""
+        self.become_idle()
+        before, start = self.cpu(), time.monotonic()
+        over = start + seconds
+        self._stack.wait_for(lambda: time.monotonic() > over, seconds + 10, "time to pass")
+        rate = (self.cpu() - before) / (time.monotonic() - start)
+        self._say(f"idle: {rate:.3f} CPU seconds per second")
+        return rate
 
 
 class Measure(Protocol):
     """The ``measure`` of such a benchmark."""
 
-    def __call__(self, *, quick: bool, say: Callable[[str], None]) -> Sequence[Mapping[str, Any]]:
+    def __call__(self, *, quick: bool, say: Say) -> Sequence[Figure]:
         """Return the figures; report progress to ``say``."""
 
 
@@ -32,7 +75,7 @@ def run(prog: str, description: str | None, measure: Measure) -> int:
 
     try:
         for figure in measure(quick=options.quick, say=say):
-            print(json.dumps(figure), flush=True)
+            print(json.dumps(figure.payload()), flush=True)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -11,34 +11,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
-from benchmarks.alone import run
+from benchmarks.alone import Bench, Say, run, say_nothing
+from benchmarks.figures import Figure
 from dev.airflow_stack import AirflowStack, StackError
-from dev.occupancy import busy_workers
-from dev.processor_time import seconds_used
 
 DAGS = Path(__file__).parent / "batch_dags"
 PARALLELISM = 8
 RUN_TIMEOUT = 1_200.0
 AGAINST = "mapped run operators"
-
-
-class Figure(TypedDict):
-    """One line of the table. `ratio` is ours / against."""
-
-    name: str
-    unit: str
-    ours: float
-    against: float
-    against_name: str
-    ratio: float
-    goal: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -66,11 +50,7 @@ class Work:
     """How long the DAG run took."""
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
-def measure(*, quick: bool = False, say: Callable[[str], None] = _say_nothing) -> list[Figure]:
+def measure(*, quick: bool = False, say: Say = say_nothing) -> list[Figure]:
     """Start an Airflow, let it run a workflow many times in both ways, and compare.
 
     :param quick: few runs, to see whether the benchmark itself works.
@@ -86,11 +66,11 @@ def measure(*, quick: bool = False, say: Callable[[str], None] = _say_nothing) -
         }
         with AirflowStack(DAGS, env=env) as stack:
             bench = _Bench(stack, promptlayer, size, say)
-            idle = bench.idle_rate()
+            idle = bench.idle_rate(size.idle_seconds)
             batch, mapped = bench.work("bench_batch", idle), bench.work("bench_mapped", idle)
     note = f"runs of {size.run_seconds:.0f} s; at most {PARALLELISM} workers at a time"
     return [
-        _figure(f"{name}, {size.runs} runs", unit, ours, against, note)
+        Figure.once(f"{name}, {size.runs} runs", unit, ours, AGAINST, against, note=note)
         for name, unit, ours, against in (
             ("workers started", "", batch.starts, mapped.starts),
             ("CPU seconds of the whole Airflow", "s", batch.cpu, mapped.cpu),
@@ -99,60 +79,29 @@ def measure(*, quick: bool = False, say: Callable[[str], None] = _say_nothing) -
     ]
 
 
-def _figure(name: str, unit: str, ours: float, against: float, note: str) -> Figure:
-    return Figure(
-        name=name,
-        unit=unit,
-        ours=ours,
-        against=against,
-        against_name=AGAINST,
-        ratio=ours / against if against else float("nan"),
-        goal="",
-        note=note,
-    )
-
-
-class _Bench:
+class _Bench(Bench):
     def __init__(
-        self,
-        stack: AirflowStack,
-        promptlayer: LocalPromptLayer,
-        size: Size,
-        say: Callable[[str], None],
+        self, stack: AirflowStack, promptlayer: LocalPromptLayer, size: Size, say: Say
     ) -> None:
-        self._stack = stack
-        self._promptlayer = promptlayer
+        super().__init__(stack, promptlayer, say)
         self._size = size
-        self._say = say
         stack.wait_for_dag("bench_mapped")
-
-    def idle_rate(self) -> float:
-        """Return the CPU seconds per second that Airflow uses when it has nothing to do."""
-        self._become_idle()
-        before, start = self._cpu(), time.monotonic()
-        over = start + self._size.idle_seconds
-        self._stack.wait_for(
-            lambda: time.monotonic() > over, self._size.idle_seconds + 10, "time to pass"
-        )
-        rate = (self._cpu() - before) / (time.monotonic() - start)
-        self._say(f"idle: {rate:.3f} CPU seconds per second")
-        return rate
 
     def work(self, dag_id: str, idle: float) -> Work:
         """Return what a run of the DAG takes.
 
-        :param idle: what :meth:`idle_rate` returned.
+        :param idle: what :meth:`Bench.idle_rate` returned.
         """
-        self._become_idle()
+        self.become_idle()
         posts = self._promptlayer.count("POST")
-        before, start = self._cpu(), time.monotonic()
+        before, start = self.cpu(), time.monotonic()
         run_id = self._stack.trigger_dag(dag_id, conf={"runs": self._size.runs})
         state = self._stack.wait_for_dag_run(dag_id, run_id, RUN_TIMEOUT)
         seconds = time.monotonic() - start
         if state != "success":
             raise StackError(f"the run of {dag_id} ended as {state}")
-        self._become_idle()
-        cpu = self._cpu() - before - idle * (time.monotonic() - start)
+        self.become_idle()
+        cpu = self.cpu() - before - idle * (time.monotonic() - start)
         if (started := self._promptlayer.count("POST") - posts) != self._size.runs:
             raise StackError(f"{dag_id} started {started} runs and not {self._size.runs}")
         events = self._stack.db.task_events(dag_id, run_id, "run")
@@ -160,12 +109,6 @@ class _Bench:
         work = Work(starts, cpu, seconds)
         self._say(f"{dag_id}: {work}")
         return work
-
-    def _become_idle(self) -> None:
-        self._stack.wait_for(lambda: busy_workers(self._stack) == 0, 60, "the workers to end")
-
-    def _cpu(self) -> float:
-        return seconds_used([one.pid for one in self._stack.components.running()])
 
 
 if __name__ == "__main__":

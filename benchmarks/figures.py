@@ -95,6 +95,25 @@ class Figure:
     failure: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def once(
+        cls,
+        name: str,
+        unit: str,
+        ours: float,
+        against: str,
+        theirs: float,
+        *,
+        at_most: float | None = None,
+        note: str = "",
+    ) -> Figure:
+        """Return a figure that was measured once.
+
+        :param at_most: the goal of ``ours``, if there is one.
+        """
+        goal = None if at_most is None else Goal(at_most, "ours")
+        return cls(name, unit, Samples.of([ours]), against, Samples.of([theirs]), goal, note=note)
+
     @property
     def ratio(self) -> Samples | None:
         """``ours`` by ``theirs``, round by round; None where there is nothing to divide by."""

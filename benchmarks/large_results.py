@@ -24,11 +24,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.figures import Figure
+from benchmarks.report import table
+
 SIZE: Final = 50_000_000
 """Bytes of each answer, about."""
 
 READERS: Final = ("hook", "trigger")
-GOALS: Final = {"trigger": {"block": "≤ 50", "memory": "≤ 3"}, "hook": {}}
+GOALS: Final[dict[str, dict[str, float]]] = {"trigger": {"block": 50, "memory": 3}, "hook": {}}
 
 _HEARTBEAT_SECONDS: Final = 0.001
 _IDLE_SECONDS: Final = 0.5
@@ -84,14 +87,14 @@ def _nodes(values: list[Any]) -> bytes:
     return json.dumps(nodes, ensure_ascii=False).encode()
 
 
-def measure() -> dict[str, dict[str, Any]]:
+def measure() -> list[Figure]:
     """Return three figures for each shape and reader, ours against those of a bare json.loads.
 
     How long the loop was blocked at most; the largest resident memory beyond what the process had
     before, the body included, divided by the body's size; and the time from the request to the
     results, against that of parsing a body that is there already.
     """
-    figures: dict[str, dict[str, Any]] = {}
+    figures = []
     context = multiprocessing.get_context("spawn")
     for shape in SHAPES:
         with context.Pool(1) as process:
@@ -100,41 +103,41 @@ def measure() -> dict[str, dict[str, Any]]:
             for reader in READERS:
                 with context.Pool(1) as process:
                     ours = process.apply(_read, (connection, reader))
-                figures.update(_figures(f"{shape}, {reader}", ours, plain, GOALS[reader]))
+                figures += _figures(f"50 MB, {shape}, {reader}", ours, plain, GOALS[reader])
     return figures
 
 
 def _figures(
-    name: str, ours: dict[str, float], plain: dict[str, float], goals: dict[str, str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield (
-        f"{name}: longest block",
-        {
-            "ours": ours["block"],
-            "against": plain["seconds"] * 1000,
-            "unit": "ms",
-            "goal": goals.get("block"),
-            "note": f"{ours['idle_block']:.0f} ms while the loop has nothing to do",
-        },
-    )
-    yield (
-        f"{name}: memory over size",
-        {
-            "ours": ours["memory"],
-            "against": plain["memory"],
-            "unit": "",
-            "goal": goals.get("memory"),
-        },
-    )
-    yield (
-        f"{name}: time",
-        {
-            "ours": ours["seconds"],
-            "against": plain["seconds"],
-            "unit": "s",
-            "note": "with TLS, HTTP and the server's own work in ours",
-        },
-    )
+    name: str, ours: dict[str, float], plain: dict[str, float], goals: dict[str, float]
+) -> list[Figure]:
+    against = "json.loads alone"
+    return [
+        Figure.once(
+            f"{name}: longest block",
+            "ms",
+            ours["block"],
+            against,
+            plain["seconds"] * 1000,
+            at_most=goals.get("block"),
+            note=f"{ours['idle_block']:.0f} ms while the loop has nothing to do",
+        ),
+        Figure.once(
+            f"{name}: memory over size",
+            "",
+            ours["memory"],
+            against,
+            plain["memory"],
+            at_most=goals.get("memory"),
+        ),
+        Figure.once(
+            f"{name}: time",
+            "s",
+            ours["seconds"],
+            against,
+            plain["seconds"],
+            note="with TLS, HTTP and the server's own work in ours",
+        ),
+    ]
 
 
 @contextmanager
@@ -251,6 +254,4 @@ def _resident_peak() -> float:
 
 
 if __name__ == "__main__":
-    for name, figure in measure().items():
-        numbers = f"{figure['ours']:8.2f} {figure['unit']:2}  json.loads {figure['against']:8.2f}"
-        print(f"{name:60} {numbers}  {figure.get('goal') or ''}")
+    print(table(measure()))

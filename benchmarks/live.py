@@ -17,17 +17,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypedDict
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
-from benchmarks.alone import run
+from benchmarks.alone import Bench, Say, run, say_nothing
+from benchmarks.figures import Figure
 from dev.airflow_stack import AirflowStack, StackError
-from dev.occupancy import busy_workers
-from dev.processor_time import seconds_used
 
 DAGS = Path(__file__).parent / "dags"
 OUR_OPTIONS = {
@@ -36,23 +33,11 @@ OUR_OPTIONS = {
     "promptlayer_start_and_end": "start_from_trigger and end_from_trigger",
 }
 GOALS = {"promptlayer": 2, "promptlayer_end": 1, "promptlayer_start_and_end": 0}
+AGAINST = "HttpSensor"
 PARALLELISM = 8
 RUN_TIMEOUT = 600.0
 # A contender that would take the benchmark beyond this is left out: seconds.
 BUDGET = 1500.0
-
-
-class Figure(TypedDict):
-    """One line of the table. `ratio` is ours / against."""
-
-    name: str
-    unit: str
-    ours: float
-    against: float
-    ratio: float
-    goal: str
-    """At most so many of ours, or empty."""
-    note: str
 
 
 @dataclass(frozen=True)
@@ -84,11 +69,7 @@ class Work:
     """How long the DAG run took."""
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
-def measure(*, quick: bool = False, say: Callable[[str], None] = _say_nothing) -> list[Figure]:
+def measure(*, quick: bool = False, say: Say = say_nothing) -> list[Figure]:
     """Start an Airflow, let it wait in all ways, and compare.
 
     :param quick: few waits and short runs, to see whether the benchmark itself works.
@@ -121,18 +102,12 @@ def _environment(promptlayer: LocalPromptLayer) -> dict[str, str]:
     }
 
 
-class _Bench:
+class _Bench(Bench):
     def __init__(
-        self,
-        stack: AirflowStack,
-        promptlayer: LocalPromptLayer,
-        size: Size,
-        say: Callable[[str], None],
+        self, stack: AirflowStack, promptlayer: LocalPromptLayer, size: Size, say: Say
     ) -> None:
-        self._stack = stack
-        self._promptlayer = promptlayer
+        super().__init__(stack, promptlayer, say)
         self._size = size
-        self._say = say
         self._start = time.monotonic()
         stack.wait_for_dag("bench_many_http_reschedule")
         self._dags = stack.db.dag_ids()
@@ -161,18 +136,20 @@ class _Bench:
                     " HttpSensor in reschedule mode, in poke mode "
                 )
                 figures += [
-                    _figure(
+                    Figure.once(
                         f"workers started per wait, {options}",
                         "",
                         ours.starts,
+                        AGAINST,
                         reschedule.starts,
-                        goal=str(GOALS[name]),
+                        at_most=GOALS[name],
                         note=f"{note}{poke.starts:g}",
                     ),
-                    _figure(
+                    Figure.once(
                         f"seconds that a wait holds a worker, {options}",
                         "s",
                         ours.held,
+                        AGAINST,
                         reschedule.held,
                         note=f"{note}{poke.held:.1f}",
                     ),
@@ -183,8 +160,7 @@ class _Bench:
 
     def cpu_figures(self) -> list[Figure]:
         """CPU seconds of a DAG run, with as many waits as the machine keeps up with, and more."""
-        self._become_idle()
-        idle = self._idle_rate()
+        idle = self.idle_rate(self._size.idle_seconds)
         return [
             figure
             for count in (self._size.few, self._size.many)
@@ -205,10 +181,11 @@ class _Bench:
                 continue
             ours = self._mapped(name, count, idle)
             figures.append(
-                _figure(
+                Figure.once(
                     f"CPU seconds of {count} mapped waits, {options}, every 30 s",
                     "s",
                     ours.cpu,
+                    AGAINST,
                     against.cpu,
                     note=f"runs of {self._size.many_seconds:.0f} s; HttpSensor in reschedule mode,"
                     f" at most every 30 s; worker starts per wait {ours.starts:.2f}, its"
@@ -220,26 +197,16 @@ class _Bench:
             )
         return figures
 
-    def _idle_rate(self) -> float:
-        before, start = self._cpu(), time.monotonic()
-        deadline = start + self._size.idle_seconds
-        self._stack.wait_for(
-            lambda: time.monotonic() > deadline, self._size.idle_seconds + 10, "time to pass"
-        )
-        rate = (self._cpu() - before) / (time.monotonic() - start)
-        self._say(f"idle: {rate:.3f} CPU seconds per second")
-        return rate
-
     def _mapped(self, name: str, count: int, idle: float) -> Work:
         dag_id = f"bench_many_{name}"
-        self._become_idle()
-        before, start = self._cpu(), time.monotonic()
+        self.become_idle()
+        before, start = self.cpu(), time.monotonic()
         runs = [self._promptlayer.start_execution("many") for _ in range(count)]
         run_id = self._stack.trigger_dag(dag_id, conf={"runs": runs})
         self._wait_for(dag_id, run_id)
         seconds = time.monotonic() - start
-        self._become_idle()
-        cpu = self._cpu() - before - idle * (time.monotonic() - start)
+        self.become_idle()
+        cpu = self.cpu() - before - idle * (time.monotonic() - start)
         work = self._work(dag_id, run_id, cpu=cpu, seconds=seconds)
         self._say(f"{count} waits, {name}: {work}")
         return work
@@ -250,12 +217,6 @@ class _Bench:
         state = self._stack.wait_for_dag_run(dag_id, run_id, RUN_TIMEOUT)
         if state != "success":
             raise StackError(f"the run of {dag_id} ended as {state}")
-
-    def _become_idle(self) -> None:
-        self._stack.wait_for(lambda: busy_workers(self._stack) == 0, 60, "the workers to end")
-
-    def _cpu(self) -> float:
-        return seconds_used([one.pid for one in self._stack.components.running()])
 
     def _work(self, dag_id: str, run_id: str, cpu: float = 0.0, seconds: float = 0.0) -> Work:
         starts, held = 0, 0.0
@@ -269,20 +230,6 @@ class _Bench:
             elif index in at_work_since:
                 held += (when - at_work_since.pop(index)).total_seconds()
         return Work(starts / waits, held / waits, cpu, seconds)
-
-
-def _figure(
-    name: str, unit: str, ours: float, against: float, *, goal: str = "", note: str
-) -> Figure:
-    return Figure(
-        name=name,
-        unit=unit,
-        ours=ours,
-        against=against,
-        ratio=ours / against if against else float("nan"),
-        goal=goal,
-        note=note,
-    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import pytest
 
 from benchmarks import __main__ as frame
 from benchmarks.figures import Figure, Goal, Samples
-from benchmarks.plain import read
 from benchmarks.report import table
 
 OURS, THEIRS = Samples.of([1, 2, 9]), Samples.of([2, 8, 9])
@@ -36,27 +35,17 @@ def test_the_median_decides_whether_a_goal_is_reached(goal, reached):
     assert Figure("f", ours=OURS, theirs=THEIRS, goal=goal).is_reached is reached
 
 
-def test_figures_by_name_are_those_of_large_results():
-    numbers = {"ours": 21.0, "against": 197.0, "unit": "ms", "goal": "≤ 50", "note": "idle"}
-    (figure,) = read({"few strings: longest block": numbers})
-    assert figure.name == "50 MB, few strings: longest block"
-    assert figure.is_reached
-    assert figure.against == "json.loads alone"
-
-
 def test_there_is_no_ratio_to_nothing():
     figure = Figure("f", ours=OURS, theirs=Samples.of([0, 0, 0]))
     assert figure.ratio is None
     assert "f" in table([figure])
 
 
-def test_plain_values_are_read():
-    plain = {"name": "starts", "ours": 2.0, "against": 4.0, "goal": "1", "note": "so it is"}
-    (figure,) = read([plain])
+def test_a_figure_may_be_measured_once():
+    figure = Figure.once("starts", "", 2.0, "HttpSensor", 4.0, at_most=1, note="read so")
     assert figure.ratio == Samples.of([0.5])
     assert figure.is_reached is False
-    with pytest.raises(TypeError):
-        read([3])
+    assert "read so" in table([figure])
 
 
 def test_what_cannot_be_measured_is_said_and_the_rest_is_there(monkeypatch, capsys, tmp_path):
