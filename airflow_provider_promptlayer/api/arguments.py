@@ -26,6 +26,7 @@ T = TypeVar("T")
 _DIGITS: Final = re.compile(r"0*[0-9]{1,19}")
 """A 64-bit number; Python refuses to convert thousands of digits."""
 
+_IN_BRACKETS: Final = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 MAX_ID: Final = 2**63 - 1
@@ -185,12 +186,13 @@ def one_of(name: str, value: Any, known: Collection[str]) -> str:
 
 
 def texts(name: str, value: Any) -> list[str] | None:
-    """Return a list of texts, given as such, as JSON, or as one text alone; None stays None."""
-    if isinstance(value, str):
-        decoded = _json(value)
-        found: Any = decoded if isinstance(decoded, list) and decoded else [value]
-    else:
-        found = items(name, value)
+    """Return a list of texts, given as such, as JSON, or as one text alone; None stays None.
+
+    A text in square brackets has to be JSON: a template may have rendered a list in Python's form,
+    which must not pass for one text.
+    """
+    is_one = isinstance(value, str) and not _IN_BRACKETS.fullmatch(value)
+    found = [value] if is_one else items(name, value)
     for item in found or ():
         if not isinstance(item, str):
             raise PromptLayerInvalidInputError(

@@ -129,6 +129,14 @@ class TestXComs:
         for name in STATUSES:
             assert repr(name) in ending.message
 
+    def test_nodes_in_pythons_form_are_refused_before_a_run_is_started(
+        self, server: LocalPromptLayer
+    ) -> None:
+        ending = start(nodes="['Answer']")  # as a template renders a list
+        assert ending.kind == "failed for good"
+        assert "tojson" in ending.message
+        assert server.count("POST") == 0
+
     def test_the_id_is_pushed_before_anything_else_can_fail(self, server: LocalPromptLayer) -> None:
         class Leaving(FakeTaskInstance):
             def xcom_push(self, key: str, value: Any) -> None:
