@@ -8,7 +8,8 @@ may have arrived. So a task raises an error that is of both classes, and has the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import (
@@ -21,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
 
-DECISIONS: Final = (
+_DECISIONS: Final = (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -30,20 +31,34 @@ DECISIONS: Final = (
 """The errors that tell Airflow what to do; others leave that to ``may_retry``."""
 
 
-def airflow_error(
-    error: PromptLayerError, *, may_retry: bool, skips: Sequence[str]
-) -> AirflowException:
-    """Return the error that a task raises in place of one of this provider's.
+@contextmanager
+def airflow_errors(may_retry: Callable[[Exception], bool], skips: Sequence[str]) -> Iterator[None]:
+    """Turn this provider's errors into those by which Airflow decides what comes next.
 
-    :param may_retry: whether a retry of the task can help, and cannot do harm.
-    :param skips: the options of the task that ask Airflow to skip it instead.
+    :param may_retry: returns whether a retry of the task can help, and cannot do harm.
+    :param skips: the options of the task that ask Airflow to skip it instead of a failure.
     """
-    if skips:
-        message = f"{error} Skipping, as {skips[0]} is set."
-        return task_error(AirflowSkipException, error, message)
-    if isinstance(error, PromptLayerWaitTimeoutError):
-        return task_error(AirflowSensorTimeout, error, str(error))
-    return task_error(AirflowException if may_retry else AirflowFailException, error, str(error))
+    try:
+        yield
+    except PromptLayerError as error:
+        if isinstance(error, AirflowException):
+            raise  # from within, and already both
+        message = str(error)
+        if skips:
+            airflow_class: type[AirflowException] = AirflowSkipException
+            message += f" Skipping, as {skips[0]} is set."
+        elif isinstance(error, PromptLayerWaitTimeoutError):
+            airflow_class = AirflowSensorTimeout
+        else:
+            airflow_class = AirflowException if may_retry(error) else AirflowFailException
+        raise task_error(airflow_class, error, message) from error
+    except _DECISIONS:
+        raise
+    except Exception as error:
+        # Also one of Airflow that says no more, as an XCom backend may raise.
+        if may_retry(error):
+            raise
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
 
 
 def task_error(

@@ -21,11 +21,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    BaseSensorOperator,
-)
+from airflow.providers.common.compat.sdk import BaseSensorOperator
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import seconds
@@ -42,7 +38,7 @@ from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases import deferral
 from airflow_provider_promptlayer.bases.kind import JobKind
-from airflow_provider_promptlayer.bases.task_errors import DECISIONS, airflow_error
+from airflow_provider_promptlayer.bases.task_errors import airflow_errors
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.event import read_event
 from airflow_provider_promptlayer.polling.loop import drive, poll_until_ended
@@ -433,20 +429,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
     @contextmanager
     def _airflow_errors(self) -> Iterator[None]:
-        """Turn this provider's errors into those by which Airflow decides what comes next."""
+        """Raise errors as those of Airflow, and close the connections when the worker is left."""
+        skips = [name for name in ("soft_fail", "never_fail") if getattr(self, name)]
         try:
-            yield
-        except PromptLayerError as error:
-            if isinstance(error, AirflowException):
-                raise  # from within, and already both
-            skips = [name for name in ("soft_fail", "never_fail") if getattr(self, name)]
-            raise airflow_error(error, may_retry=self.may_retry(error), skips=skips) from error
-        except DECISIONS:
-            raise
-        except Exception as error:
-            # Also one of Airflow that says no more, as an XCom backend may raise.
-            if self.may_retry(error):
-                raise
-            raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+            with airflow_errors(self.may_retry, skips):
+                yield
         finally:
             self.hook.close()

@@ -74,7 +74,8 @@ class RunOutputs:
 
         :raises PromptLayerInvalidInputError: naming them.
         """
-        xcom.select(results, self._nodes)
+        if self._nodes is not None:
+            xcom.select(results, self._nodes)
 
     def statuses(self, results: WorkflowResults) -> Mapping[str, Any]:
         """Return the status of each node, to be pushed under its key."""
