@@ -179,7 +179,7 @@ async def _read_beside_a_heartbeat(reader: str) -> dict[str, float]:
     hook = PromptLayerHook("large_results")
     run = WorkflowRun(_RUN_ID)
     call: Call[Any] = run.fetch_call() if reader == "hook" else summarized(run.status_call())
-    async with hook.async_transport():
+    async with hook.sender():
         with _peak() as peak:
             heartbeat = _Heartbeat()
             beating = asyncio.create_task(heartbeat.beat())

@@ -181,7 +181,7 @@ async def _warm() -> AsyncIterator[None]:
     from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 
     hook = PromptLayerHook()
-    async with hook.async_transport():
+    async with hook.sender():
         await hook.aget_workflow_results(1, return_all_outputs=False)
         task = asyncio.create_task(_wait_for(1, None))
         await asyncio.sleep(3.0)

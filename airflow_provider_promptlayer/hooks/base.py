@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every method of the hook stands on: sending, starting and waiting.
+"""How the hook's methods send: each is written once, as a loop, and run by two drivers.
 
-All of it is there twice, blocking and as an ``a…`` coroutine. Both build the same request and
-read the answer with the same function; only the transport differs. aiohttp and requests are
-imported on first use, because DAG files import this module on every parse.
+The blocking driver sends over requests, that of the ``a…`` twins over aiohttp. Both are imported on
+first use, because DAG files import this module on every parse.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from functools import wraps
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from airflow_provider_promptlayer.api.arguments import seconds
 from airflow_provider_promptlayer.api.errors import (
@@ -31,7 +30,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.api.http import Call, Origin, Request, Response
-from airflow_provider_promptlayer.api.job import L, RemoteJob
+from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import workflow_count
 from airflow_provider_promptlayer.hooks.connection import PromptLayerConnection
@@ -41,7 +40,6 @@ from airflow_provider_promptlayer.polling.loop import (
     adrive,
     ask_with_backoff,
     drive,
-    poll_until_ended,
     retried,
 )
 from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
@@ -55,14 +53,40 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Send: TypeAlias = Callable[[Call[Any]], Awaitable[Any]]
-"""Sends a call, and returns what its answer means."""
+P = ParamSpec("P")
+H = TypeVar("H", bound="PromptLayerConnectionHook")
 
 _aio: ModuleType | None = None
 """The asynchronous transport, once it is imported."""
 
 _opening = threading.RLock()
-"""Held while a hook makes its transport. One for all: that takes no time."""
+"""Held while a hook makes its transport. One lock for all hooks, as that takes no time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait(Generic[T]):
+    """A loop that polls, and the poller that has its deadline."""
+
+    poller: Poller
+    loop: Loop[T]
+
+
+def twins(
+    flow: Callable[Concatenate[H, P], Loop[T] | Wait[T]],
+) -> tuple[Callable[Concatenate[H, P], T], Callable[Concatenate[H, P], Coroutine[Any, Any, T]]]:
+    """Return two methods that run what ``flow`` returns: a blocking one, and its ``a…`` twin."""
+
+    @wraps(flow)
+    def method(hook: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return hook._run(flow(hook, *args, **kwargs))
+
+    @wraps(flow)
+    async def twin(hook: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await hook._arun(flow(hook, *args, **kwargs))
+
+    name = flow.__name__.removeprefix("_")
+    method.__name__, twin.__name__ = name, f"a{name}"
+    return method, twin
 
 
 class PromptLayerConnectionHook(PromptLayerConnection):
@@ -77,9 +101,9 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         self.is_stopping = False
 
     def test_connection(self) -> tuple[bool, str]:
-        """Make the cheapest authenticated call, and say who is wrong if it fails.
+        """Make the cheapest authenticated call, for the *Test* button of the connection form.
 
-        :returns: whether it worked, and a line for people.
+        :returns: whether it worked, and a line that says what is wrong if it did not.
         """
         try:
             count = self.call(workflow_count())
@@ -106,26 +130,23 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         if (transport := self._transport) is not None:
             transport.close()
 
-    def async_transport(self) -> AbstractAsyncContextManager[AsyncTransport]:
-        """Hold the event loop's connection pool open, so that the calls within share it."""
-        return _Lent(self)
-
-    def sender(self, poller: Poller) -> AbstractAsyncContextManager[Send]:
-        """Hold the connection pool open for one wait, and return what sends its calls.
+    def sender(self, poller: Poller | None = None) -> Sender:
+        """Hold the event loop's pool of connections open for one wait, and send its calls over it.
 
         :param poller: says until when the wait needs an answer, and is told of the throttle.
         """
-        poller.throttle = self.throttle
-        return _Sender(self, poller)
+        if poller is not None:
+            poller.throttle = self.throttle
+        return Sender(self, poller)
 
     # --- sending ------------------------------------------------------------------------------
 
     def call(self, call: Call[T]) -> T:
         """Send a request of :mod:`..api` and return what its answer means.
 
-        If the key is refused, the connection is read again, as somebody may have changed it; and
-        from time to time where none answers. Several threads may share the hook: each is told
-        of the key that its own request had.
+        If the key is refused, or no server is reached, the connection may have changed: it is read
+        again (for the latter once a minute at most), and the request is sent again if it has.
+        Several threads may share the hook.
         """
         transport = self._blocking_transport()
         try:
@@ -135,38 +156,16 @@ class PromptLayerConnectionHook(PromptLayerConnection):
                 raise
         return self._call_once(call, self._blocking_transport())
 
-    async def acall(
-        self,
-        call: Call[T],
-        over: AsyncTransport | None = None,
-        *,
-        deadline: float = math.inf,
-    ) -> T:
-        """Do what :meth:`call` does, without blocking the event loop.
-
-        Several coroutines may share the hook: each is told of the key that its own request had.
-
-        :param over: what :meth:`async_transport` lends, where the caller holds it.
-        :param deadline: when the caller stops waiting, in seconds since the epoch. The call takes
-            no longer after it than the connection's ``timeout``, however many others queue.
-        """
-        if over is None:
-            async with self.async_transport() as transport:
-                return await self.acall(call, transport, deadline=deadline)
-        try:
-            return await self._acall_once(call, over, deadline)
-        except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
-            if not await self._ahas_changed(error, over.settings):
-                raise
-        async with self.async_transport() as transport:
-            return await self._acall_once(call, transport, deadline)
+    async def acall(self, call: Call[T]) -> T:
+        """Do what :meth:`call` does, without blocking the event loop."""
+        async with self.sender() as send:
+            return await send(call)
 
     def call_from_signal_handler(self, call: Call[T]) -> T:
-        """Do what :meth:`call` does, on a connection of its own and with the key at hand.
+        """Do what :meth:`call` does, over a new connection and with the key that is known.
 
-        For a signal handler, which may have interrupted another call. It may also have interrupted
-        Airflow while it asked its supervisor, so the Airflow connection must not be read there.
-        Trouble that may pass is ridden out for a few seconds.
+        For a signal handler, which may have interrupted another call, or Airflow while it asked its
+        supervisor: so the Airflow connection must not be read. Retries for a few seconds.
 
         :param call: one that may be sent again without harm.
         """
@@ -174,13 +173,13 @@ class PromptLayerConnectionHook(PromptLayerConnection):
 
         settings = self._settings
         if settings is None:
-            raise PromptLayerConfigurationError("The Airflow connection was not read so far.")
+            raise PromptLayerConfigurationError("The Airflow connection has not been read yet.")
 
         def send(call: Call[T]) -> T:
             transport = BlockingTransport(settings)
             try:
-                response = self._attributed(transport.send(call.request), settings)
-                return call.read(response, time.time())
+                response = transport.send(call.request)
+                return call.read(self._received(call.request, response, settings), time.time())
             finally:
                 transport.close()
 
@@ -190,9 +189,9 @@ class PromptLayerConnectionHook(PromptLayerConnection):
     def call_with_backoff(
         self, call: Call[T], *, about: str, policy: RetryPolicy, deadline: float = math.inf
     ) -> T:
-        """Do what :meth:`call` does, riding out trouble as a wait does.
+        """Do what :meth:`call` does, and retry as a wait does.
 
-        :param about: what is asked about, for messages.
+        :param about: the job or its part, for messages.
         :param policy: for how long PromptLayer may be out of reach.
         :param deadline: when to send no more, in seconds since the epoch.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for longer.
@@ -210,79 +209,36 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         answer: T = await adrive(loop, self.acall, self._log_decision)
         return answer
 
-    # --- starting -----------------------------------------------------------------------------
+    # --- running loops ------------------------------------------------------------------------
 
-    def start(self, call: Call[T]) -> T:
-        """Do what :meth:`call` does for a request that starts a job.
+    def _run(self, flow: Loop[T] | Wait[T]) -> T:
+        loop = flow.loop if isinstance(flow, Wait) else flow
+        return drive(loop, self.call, self._pause)
+
+    async def _arun(self, flow: Loop[T] | Wait[T]) -> T:
+        loop, poller = (flow.loop, flow.poller) if isinstance(flow, Wait) else (flow, None)
+        async with self.sender(poller) as send:
+            return await adrive(loop, send, self._log_decision)
+
+    def _submit(self, call: Call[T]) -> Loop[T]:
+        """Send a request that starts a job; return what its answer means.
 
         It is sent again, a few times and with growing pauses, only when it certainly started
         nothing, see :mod:`.api.submit`. Not after :meth:`stop_starting`.
         """
-
-        def pause(decision: PollDecision) -> None:
-            self._before_resend(decision)
-            time.sleep(decision.sleep)
-
-        started: T = drive(_submission(call), self.call, pause)
-        return started
-
-    async def astart(self, call: Call[T]) -> T:
-        """Do what :meth:`start` does, without blocking the event loop."""
-        started: T = await adrive(_submission(call), self.acall, self._before_resend)
-        return started
-
-    def stop_starting(self) -> None:
-        """Let nothing more be started through this hook, whose task is being stopped.
-
-        Airflow 2 interrupts such a task; Airflow 3 lets it go on until it is killed, seconds later.
-        """
-        self.is_stopping = True
-
-    def _before_resend(self, decision: PollDecision) -> None:
-        if self.is_stopping:
-            raise self._stopping()
-        self._log_decision(decision)
-
-    def _refuse_if_stopping(self, call: Call[Any]) -> None:
-        """Raise instead of sending a start for a task that is being stopped.
-
-        Asked before each single send: a call may send a second time, with another key.
-        """
-        if call.starts and self.is_stopping:
-            raise self._stopping()
-
-    @staticmethod
-    def _stopping() -> PromptLayerTransientError:
-        return PromptLayerTransientError("The task is being stopped, so nothing more is started.")
-
-    # --- waiting ------------------------------------------------------------------------------
-
-    def _wait_for(
-        self, job: RemoteJob[L], timeout: float, poke_interval: float | None, max_outage: float
-    ) -> L:
-        poller = self._new_poller(job, timeout, poke_interval, max_outage)
-        return drive(poll_until_ended(poller, job.fetch_call()), self.call, self._pause)
-
-    async def _await_for(
-        self,
-        job: RemoteJob[L],
-        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
-        poke_interval: float | None,
-        max_outage: float,
-    ) -> L:
-        poller = self._new_poller(job, timeout, poke_interval, max_outage)
-        async with self.sender(poller) as send:  # reads the connection, which the throttle needs
-            return await adrive(
-                poll_until_ended(poller, job.fetch_call()), send, self._log_decision
-            )
+        return retried(
+            retries.SUBMITTING,
+            call,
+            says="{error}. Nothing was started; trying again in {sleep}.",
+        )
 
     def _new_poller(
-        self, job: RemoteJob[L], timeout: float, poke_interval: float | None, max_outage: float
+        self, job: RemoteJob[Any], timeout: float, poke_interval: float | None, max_outage: float
     ) -> Poller:
         """Return the poller of a wait that begins now.
 
-        :raises PromptLayerInvalidInputError: for a time that is negative or NaN; 0 is taken for
-            ``max_outage`` alone, as a ``poke_interval`` of 0 would poll without a pause.
+        :raises PromptLayerInvalidInputError: for a time that is negative or NaN. Only
+            ``max_outage`` may be 0: a ``poke_interval`` of 0 would poll without a pause.
         """
         now = time.time()
         return Poller(
@@ -303,6 +259,23 @@ class PromptLayerConnectionHook(PromptLayerConnection):
     def _log_decision(self, decision: PollDecision) -> None:
         decision.log_to(self.log)
 
+    def stop_starting(self) -> None:
+        """Let nothing more be started through this hook, whose task is being stopped.
+
+        Airflow 2 interrupts such a task; Airflow 3 lets it go on until it is killed, seconds later.
+        """
+        self.is_stopping = True
+
+    def _refuse_if_stopping(self, call: Call[Any]) -> None:
+        """Raise instead of sending a start for a task that is being stopped.
+
+        Before each single send: a call may send a second time, with another key.
+        """
+        if call.starts and self.is_stopping:
+            raise PromptLayerTransientError(
+                "The task is being stopped, so nothing more is started."
+            )
+
     # --- one request --------------------------------------------------------------------------
 
     def _blocking_transport(self) -> BlockingTransport:
@@ -321,34 +294,15 @@ class PromptLayerConnectionHook(PromptLayerConnection):
     def _call_once(self, call: Call[T], over: BlockingTransport) -> T:
         self._refuse_if_stopping(call)
         try:
-            response = self._attributed(over.send(call.request), over.settings)
+            response = over.send(call.request)
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
-        self._say_redacted(call.request, response)
-        return call.read(response, time.time())
+        return call.read(self._received(call.request, response, over.settings), time.time())
 
-    async def _acall_once(self, call: Call[T], over: AsyncTransport, deadline: float) -> T:
-        wanted_for = None if deadline == math.inf else max(0.0, deadline - time.time())
-        self._refuse_if_stopping(call)
-        try:
-            response = await over.send(call.request, wanted_for=wanted_for)
-            response = self._attributed(response, over.settings)
-        except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
-            raise call.unanswered(error) from None
-        self._say_redacted(call.request, response)
-        if response.is_slow_to_parse:
-            return await asyncio.to_thread(call.read, response, time.time())
-        return call.read(response, time.time())
+    def _received(self, request: Request, response: Response, settings: Settings) -> Response:
+        """Return an answer with the name of its sender, for errors, and warn of redacted outputs.
 
-    def _attributed(self, response: Response, settings: Settings) -> Response:
-        """Return an answer with who has sent it, which its errors name."""
-        connection = f"Airflow connection {one_line(repr(self.promptlayer_conn_id), 80)}"
-        return replace(response, origin=Origin(settings.base_url, connection))
-
-    def _say_redacted(self, request: Request, response: Response) -> None:
-        """Tell of outputs that are not as PromptLayer sent them.
-
-        Not of refusals, nor of a run that goes on (202): nothing of these is handed on.
+        Nothing is handed on of a refusal or of a run that goes on (202), so those need no warning.
         """
         if response.redactions and response.is_success and response.status != 202:
             self.log.warning(
@@ -357,68 +311,69 @@ class PromptLayerConnectionHook(PromptLayerConnection):
                 response.redactions,
                 request.purpose,
             )
+        connection = f"Airflow connection {one_line(repr(self.promptlayer_conn_id), 80)}"
+        return replace(response, origin=Origin(settings.base_url, connection))
 
 
-def _submission(call: Call[T]) -> Loop[T]:
-    return retried(
-        retries.SUBMITTING,
-        call,
-        says="{error}. Nothing was started; trying again in {sleep}.",
-    )
+class Sender:
+    """Sends the calls of one wait, one at a time: ``async with`` it.
 
+    Holds the pool of connections that all waits of an event loop share, and takes another one when
+    the Airflow connection has changed. No generator and no closure, as thousands of waits hold one
+    each.
+    """
 
-class _Lent:
-    """The pool of a hook's connection, lent. No generator, as thousands of waits hold one each."""
+    __slots__ = ("_hook", "_poller", "_shared", "_transport")
 
-    __slots__ = ("_hook", "_shared")
-
-    def __init__(self, hook: PromptLayerConnectionHook) -> None:
+    def __init__(self, hook: PromptLayerConnectionHook, poller: Poller | None) -> None:
         self._hook = hook
+        self._poller = poller
 
-    async def __aenter__(self) -> AsyncTransport:
+    async def __aenter__(self) -> Sender:
         global _aio
         if _aio is None:  # aiohttp takes tenths of a second to import: not on the event loop
             _aio = await asyncio.to_thread(
                 import_module, "airflow_provider_promptlayer.transport.aio"
             )
-        self._shared = _aio.SharedTransport(await self._hook.aget_settings())
-        transport: AsyncTransport = await self._shared.__aenter__()
-        return transport
+        shared = _aio.SharedTransport(await self._hook.aget_settings())
+        self._transport: AsyncTransport = await shared.__aenter__()
+        self._shared = shared
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._shared.__aexit__()
 
+    async def __call__(self, call: Call[T]) -> T:
+        """Do what :meth:`.PromptLayerConnectionHook.call` does, without blocking the event loop.
 
-class _Sender:
-    """Sends the calls of one wait, over another pool once the connection has changed.
+        A poller's deadline bounds the call: it takes no longer after it than the connection's
+        ``timeout``, however many other calls queue.
+        """
+        hook, used = self._hook, self._transport.settings
+        if used is not hook.settings and used != hook.settings:
+            await self._change_pool()
+        try:
+            return await self._send(call)
+        except (PromptLayerAuthError, PromptLayerUnreachableError) as error:
+            if not await hook._ahas_changed(error, self._transport.settings):
+                raise
+        await self._change_pool()
+        return await self._send(call)
 
-    An object with slots and no closure: there is one for each of thousands of waits.
-    """
-
-    __slots__ = ("_hook", "_lent", "_poller", "_transport")
-
-    def __init__(self, hook: PromptLayerConnectionHook, poller: Poller) -> None:
-        self._hook = hook
-        self._poller = poller
-
-    async def __aenter__(self) -> _Sender:
-        lent = _Lent(self._hook)
-        self._transport = await lent.__aenter__()
-        self._lent = lent
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._lent.__aexit__()
-
-    def __call__(self, call: Call[T]) -> Awaitable[T]:
-        """Send a call, and return what its answer means."""
-        used, now = self._transport.settings, self._hook.settings
-        if used is now or used == now:
-            return self._hook.acall(call, self._transport, deadline=self._poller.last_deadline)
-        return self._send_over_another(call)
-
-    async def _send_over_another(self, call: Call[T]) -> T:
-        before = self._lent
+    async def _change_pool(self) -> None:
+        before = self._shared
         await self.__aenter__()
         await before.__aexit__()
-        return await self._hook.acall(call, self._transport, deadline=self._poller.last_deadline)
+
+    async def _send(self, call: Call[T]) -> T:
+        hook, transport, poller = self._hook, self._transport, self._poller
+        wanted_for = None if poller is None else max(0.0, poller.last_deadline - time.time())
+        hook._refuse_if_stopping(call)
+        try:
+            response = await transport.send(call.request, wanted_for=wanted_for)
+        except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
+            raise call.unanswered(error) from None
+        response = hook._received(call.request, response, transport.settings)
+        if response.is_slow_to_parse:
+            return await asyncio.to_thread(call.read, response, time.time())
+        return call.read(response, time.time())

@@ -34,14 +34,14 @@ _throttles: WeakKeyDictionary[Settings, Throttle] = WeakKeyDictionary()
 """Connection → the throttle of all waits in this process that use it."""
 
 _reading = threading.RLock()
-"""Held while a thread has Airflow read a connection: 3.0 and 3.1 mix up what two threads ask."""
+"""Held while Airflow reads a connection: 3.0 and 3.1 mix up the questions of two threads."""
 
 _READ_AGAIN_SECONDS = 60.0
-"""How often at most the connection is read again where PromptLayer is not reached through it."""
+"""Seconds between two reads of a connection through which no server is reached."""
 
 
 class PromptLayerConnection(BaseHook):
-    """Read an Airflow connection, again where it may have changed, and check where it leads.
+    """Read an Airflow connection, again when it may have changed, and check where it leads.
 
     :param promptlayer_conn_id: id of an Airflow connection of type ``promptlayer``.
     """
@@ -57,8 +57,9 @@ class PromptLayerConnection(BaseHook):
         self._settings: Settings | None = None
         self._read_at = 0.0  # by the monotonic clock
         self.connection_was_there = False  # when an earlier process of the same wait read it
-        self._place: tuple[str, str] | None = None  # a base URL, and the job that is there
-        self._way_back = ""
+        self.stays_at: str | None = None
+        """The base URL of the only PromptLayer that may be asked; None for any."""
+        self._job, self._way_back = "", ""
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -99,39 +100,35 @@ class PromptLayerConnection(BaseHook):
         """What all waits of this process that use the same connection share."""
         return CurrentThrottle(lambda: _throttles.setdefault(self.settings, Throttle()))
 
-    @property
-    def stays_at(self) -> str | None:
-        """The base URL of the only PromptLayer that may be asked, or None."""
-        return None if self._place is None else self._place[0]
-
     def stay_at(self, base_url: str, *, about: str, way_back: str) -> None:
-        """Ask no other PromptLayer from now on, where an id means another job.
+        """Ask no other PromptLayer from now on, where the same id is another job's.
 
         :param base_url: as in :class:`.Settings`.
         :param about: the job that was started there, for messages.
-        :param way_back: what to do where the connection leads elsewhere.
-        :raises PromptLayerConfigurationError: if the connection leads elsewhere; also later.
+        :param way_back: what to do if the connection leads elsewhere.
+        :raises PromptLayerConfigurationError: if the connection leads elsewhere, now or when it is
+            read.
         """
-        self._place, self._way_back = (base_url, about), way_back
+        self.stays_at, self._job, self._way_back = base_url, about, way_back
         if self._settings is not None:
             self._check_place(self._settings)
 
     def _has_changed(self, error: PromptLayerError, used: Settings) -> bool:
-        """Return whether a call that failed is to be sent again, with another connection.
+        """Return whether a failed call is to be sent again because the connection has changed.
 
         Reads the connection if it may have changed, unless another thread or coroutine that shares
         the hook has done so.
 
         :param error: the key was refused, or the host was not reached.
         :param used: the connection of the failed call.
-        :raises Exception: why the connection cannot be read, where the key was refused.
+        :raises PromptLayerError: if the key was refused, and the connection cannot be read.
         """
         if self._settings == used and self._may_have_changed(error):
             try:
                 with _reading:
                     if self._settings == used:
                         self._use_if_new(self._read_connection())
-            except Exception:
+            except PromptLayerError:
                 if isinstance(error, PromptLayerUnreachableError):
                     return False
                 raise
@@ -161,7 +158,7 @@ class PromptLayerConnection(BaseHook):
         if self._settings == used:
             return False
         self.log.warning(
-            "%s; the connection %r has changed meanwhile, so it is tried again.",
+            "%s; the connection %r has changed since, so the request is sent again.",
             f"PromptLayer refused the API key (HTTP {error.status})"
             if isinstance(error, PromptLayerAuthError)
             else "PromptLayer was not reached",
@@ -173,23 +170,22 @@ class PromptLayerConnection(BaseHook):
         """Use the connection as it is now, unless it leads away from the job."""
         if settings == self._settings:
             return
-        if lost := self._lost(settings):
-            self.log.warning("%s PromptLayer is asked about it where it was started.", lost)
+        if elsewhere := self._leads_elsewhere(settings):
+            self.log.warning("%s PromptLayer is asked about it where it was started.", elsewhere)
             return
         self._adopt(settings)
 
     def _check_place(self, settings: Settings) -> None:
-        if lost := self._lost(settings):
-            raise PromptLayerConfigurationError(f"{lost} {self._way_back}")
+        if elsewhere := self._leads_elsewhere(settings):
+            raise PromptLayerConfigurationError(f"{elsewhere} {self._way_back}")
 
-    def _lost(self, settings: Settings) -> str:
-        """Return what to say of a connection that leads to another place than ``stays_at``."""
-        if self._place is None or settings.base_url == self.stays_at:
+    def _leads_elsewhere(self, settings: Settings) -> str:
+        """Return what is wrong with a connection that does not lead to ``stays_at``, else ""."""
+        if self.stays_at in (None, settings.base_url):
             return ""
-        base_url, about = self._place
         return (
-            f"{about[:1].upper()}{about[1:]} was started at {base_url}, and the Airflow connection "
-            f"{self.promptlayer_conn_id!r} leads to {settings.base_url} now."
+            f"{self._job[:1].upper()}{self._job[1:]} was started at {self.stays_at}, and the "
+            f"Airflow connection {self.promptlayer_conn_id!r} leads to {settings.base_url} now."
         )
 
     def _adopt(self, settings: Settings) -> Settings:
@@ -203,11 +199,11 @@ class PromptLayerConnection(BaseHook):
             )
         if settings.verify is False:
             self.log.warning(
-                "Airflow connection %r does not verify TLS certificates: anybody on the way can "
-                "read the API key.",
+                "Airflow connection %r does not verify TLS certificates: whoever is on the way to "
+                "PromptLayer can read the API key.",
                 self.promptlayer_conn_id,
             )
-        # One object for all hooks: there is a hook for each of thousands of waits.
+        # Hooks share one object, as each of thousands of waits has a hook.
         found = _known_settings.setdefault(settings, ref(settings))()
         self._settings = settings if found is None else found
         return self._settings
@@ -234,24 +230,18 @@ class PromptLayerConnection(BaseHook):
         except PromptLayerError:
             raise
         except AirflowNotFoundException:
-            unknown = self._unknown_connection()
+            unknown = PromptLayerUnknownConnectionError(
+                f"There is no Airflow connection {self.promptlayer_conn_id!r}: add one of type "
+                "'promptlayer' with the API key as its password, or correct promptlayer_conn_id. "
+                "Airflow also says this of an AIRFLOW_CONN_… variable that it cannot parse."
+            )
             if self._settings is None and not self.connection_was_there:
                 raise unknown from None
-            # Airflow says the same where its server or a secrets backend could not be asked.
+            # Airflow says the same if its server or a secrets backend was away.
             raise PromptLayerTransientError(str(unknown)) from None
         except Exception as error:
-            # Whatever Airflow raises that cannot ask, which in 3.0 is no AirflowException.
-            raise self._unreadable_connection(error) from error
-
-    def _unreadable_connection(self, error: Exception) -> PromptLayerTransientError:
-        return PromptLayerTransientError(
-            f"Could not read the Airflow connection {self.promptlayer_conn_id!r}: "
-            f"{one_line(str(error))}"
-        )
-
-    def _unknown_connection(self) -> PromptLayerUnknownConnectionError:
-        return PromptLayerUnknownConnectionError(
-            f"There is no Airflow connection {self.promptlayer_conn_id!r}: add one of type "
-            "'promptlayer' with the API key as its password, or correct promptlayer_conn_id. "
-            "Airflow also says this of an AIRFLOW_CONN_… variable that it cannot parse."
-        )
+            # Any exception means that Airflow could not be asked: in 3.0 not only its own classes.
+            raise PromptLayerTransientError(
+                f"Could not read the Airflow connection {self.promptlayer_conn_id!r}: "
+                f"{one_line(str(error))}"
+            ) from error

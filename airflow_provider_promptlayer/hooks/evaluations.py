@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be asked of tables, scorecards and reports.
+"""The hook's methods for tables, scorecards and reports.
 
 Arguments and results are those of :mod:`..api.tables`, :mod:`..api.scorecards` and
-:mod:`..api.reports`, which say what they mean. A start is sent again only when it certainly did not
-arrive.
+:mod:`..api.reports`, which say what they mean. A request that starts a job is sent again only
+when it certainly did not arrive.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, positive
 from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
 from airflow_provider_promptlayer.outcomes.evaluations import (
     DEFAULT_FAIL_ON_VERDICT,
     FailOnCells,
@@ -31,14 +31,18 @@ from airflow_provider_promptlayer.outcomes.evaluations import (
 )
 from airflow_provider_promptlayer.outcomes.explained import explained_outcome, score_of
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.polling.loop import adrive, drive
+from airflow_provider_promptlayer.polling.loop import Loop, each_with_backoff, poll_until_ended
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
+
+T = TypeVar("T")
 
 
 class EvaluationMethods(PromptLayerConnectionHook):
     """The methods for evaluations of :class:`.PromptLayerHook`."""
 
-    def run_table_operation(
+    # --- tables -------------------------------------------------------------------------------
+
+    def _run_table_operation(
         self,
         table_id: str,
         sheet_id: str,
@@ -47,7 +51,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         row_ids: Any = None,
         statuses: Any = None,
         confirm_large: bool = False,
-    ) -> tables.QueuedOperation | tables.NothingToDo:
+    ) -> Loop[tables.QueuedOperation | tables.NothingToDo]:
         """Recalculate cells of a sheet, and return without waiting for them.
 
         :param column_ids: UUIDs of the columns; None for all that are computed.
@@ -55,7 +59,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :param statuses: which cells, see :class:`.CellStatus`; None for the stale ones,
             ``[]`` for all.
         :param confirm_large: start a job that is so large that PromptLayer asks first.
-        :returns: what was queued; or :class:`.NothingToDo` where no cell fits. That does not
+        :returns: what was queued; or :class:`.NothingToDo` if no cell fits. That does not
             mean that the cells are calculated: something else may be calculating them, or they have
             failed before. :class:`.PromptLayerRunTableOperator` finds out.
         :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
@@ -70,7 +74,9 @@ class EvaluationMethods(PromptLayerConnectionHook):
             row_ids=row_ids,
             statuses=statuses,
         )
-        return self.start_table_operation(new_call(), new_call, confirm_large=confirm_large)
+        return self._start_table_operation(new_call(), new_call, confirm_large)
+
+    run_table_operation, arun_table_operation = twins(_run_table_operation)
 
     def start_table_operation(
         self,
@@ -84,28 +90,31 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :param call: from :func:`.recalculate_cells`.
         :param new_call: returns the same call with a ``confirmation_token``.
         """
-        return drive(self._recalculation(call, new_call, confirm_large), self.start)
+        return self._run(self._start_table_operation(call, new_call, confirm_large))
 
-    async def arun_table_operation(
+    def _start_table_operation(
         self,
-        table_id: str,
-        sheet_id: str,
-        *,
-        column_ids: Any = None,
-        row_ids: Any = None,
-        statuses: Any = None,
-        confirm_large: bool = False,
-    ) -> tables.QueuedOperation | tables.NothingToDo:
-        """Do what :meth:`run_table_operation` does, without blocking the event loop."""
-        new_call = partial(
-            tables.recalculate_cells,
-            table_id,
-            sheet_id,
-            column_ids=column_ids,
-            row_ids=row_ids,
-            statuses=statuses,
-        )
-        return await adrive(self._recalculation(new_call(), new_call, confirm_large), self.astart)
+        call: Call[tables.OperationAnswer],
+        new_call: Callable[..., Call[tables.OperationAnswer]],
+        confirm_large: bool,
+    ) -> Loop[tables.QueuedOperation | tables.NothingToDo]:
+        answer = yield from self._submit(call)
+        if isinstance(answer, tables.ConfirmationNeeded) and confirm_large:
+            self.log.info(
+                "PromptLayer asks whether to calculate %s cells: yes.",
+                tables.show_count(answer.affected_cell_count),
+            )
+            answer = yield from self._submit(new_call(confirmation_token=answer.confirmation_token))
+        if isinstance(answer, tables.ConfirmationNeeded):
+            raise tables.unconfirmed(answer, was_confirmed=confirm_large)
+        if isinstance(answer, tables.QueuedOperation):
+            count = answer.cell_count
+            self.log.info(
+                "PromptLayer calculates %s in operation %s.",
+                "cells" if count is None else f"{tables.show_count(count)} cells",
+                one_line(answer.operation_id, 80),
+            )
+        return answer
 
     def get_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str
@@ -113,37 +122,19 @@ class EvaluationMethods(PromptLayerConnectionHook):
         """Poll an operation once. Does not wait, and does not raise for how it ended."""
         return self.call(tables.SheetOperation(table_id, sheet_id, operation_id).fetch_call())
 
-    async def aget_table_operation(
-        self, table_id: str, sheet_id: str, operation_id: str
-    ) -> tables.TableOperation:
-        """Do what :meth:`get_table_operation` does, without blocking the event loop."""
-        return await self.acall(
-            tables.SheetOperation(table_id, sheet_id, operation_id).fetch_call()
-        )
-
     def get_sheet_operations(self, table_id: str, sheet_id: str) -> cells.SheetOperations:
         """Return the operations under way on a sheet, and the counts of its cells."""
         return self.call(cells.SheetCells(table_id, sheet_id).fetch_call())
 
-    async def aget_sheet_operations(self, table_id: str, sheet_id: str) -> cells.SheetOperations:
-        """Do what :meth:`get_sheet_operations` does, without blocking the event loop."""
-        return await self.acall(cells.SheetCells(table_id, sheet_id).fetch_call())
-
-    def cancel_table_operation(
+    def _cancel_table_operation(
         self, table_id: str, sheet_id: str, operation_id: str
-    ) -> tables.CancelledOperation:
-        """Cancel an operation; harmless where it has ended."""
-        return self.call(tables.SheetOperation(table_id, sheet_id, operation_id).cancel_call())
+    ) -> Loop[tables.CancelledOperation]:
+        """Cancel an operation; harmless if it has ended."""
+        return _once(tables.SheetOperation(table_id, sheet_id, operation_id).cancel_call())
 
-    async def acancel_table_operation(
-        self, table_id: str, sheet_id: str, operation_id: str
-    ) -> tables.CancelledOperation:
-        """Do what :meth:`cancel_table_operation` does, without blocking the event loop."""
-        return await self.acall(
-            tables.SheetOperation(table_id, sheet_id, operation_id).cancel_call()
-        )
+    cancel_table_operation, acancel_table_operation = twins(_cancel_table_operation)
 
-    def wait_for_table_operation(
+    def _wait_for_table_operation(
         self,
         table_id: str,
         sheet_id: str,
@@ -153,10 +144,10 @@ class EvaluationMethods(PromptLayerConnectionHook):
         poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on: FailOnCells = "any_cell",
-    ) -> tables.TableOperation:
+    ) -> Wait[tables.TableOperation]:
         """Wait for an operation to end; for use inside ``@task`` functions. Holds the worker.
 
-        Rides out failed polls, as the sensor does.
+        Retries failed polls, as the sensor does.
 
         :param timeout: seconds to wait at most.
         :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
@@ -168,31 +159,22 @@ class EvaluationMethods(PromptLayerConnectionHook):
         """
         job = tables.SheetOperation(table_id, sheet_id, operation_id)
         check_fail_on_cells(fail_on)
-        ending = self._wait_for(job, timeout, poke_interval, max_outage)
-        raise_for_operation(ending, fail_on)
-        return ending
+        poller = self._new_poller(job, timeout, poke_interval, max_outage)
 
-    async def await_for_table_operation(
-        self,
-        table_id: str,
-        sheet_id: str,
-        operation_id: str,
-        *,
-        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
-        poke_interval: float | None = None,
-        max_outage: float = DEFAULT_MAX_OUTAGE,
-        fail_on: FailOnCells = "any_cell",
-    ) -> tables.TableOperation:
-        """Do what :meth:`wait_for_table_operation` does, without blocking the event loop."""
-        job = tables.SheetOperation(table_id, sheet_id, operation_id)
-        check_fail_on_cells(fail_on)
-        ending = await self._await_for(job, timeout, poke_interval, max_outage)
-        raise_for_operation(ending, fail_on)
-        return ending
+        def loop() -> Loop[tables.TableOperation]:
+            ending = yield from poll_until_ended(poller, job.fetch_call())
+            raise_for_operation(ending, fail_on)
+            return ending
 
-    def run_scorecard(
+        return Wait(poller, loop())
+
+    wait_for_table_operation, await_for_table_operation = twins(_wait_for_table_operation)
+
+    # --- scorecards ---------------------------------------------------------------------------
+
+    def _run_scorecard(
         self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
-    ) -> str:
+    ) -> Loop[str]:
         """Recalculate the scorecard of a sheet, and return without waiting for it.
 
         :param row_indices: zero-based row numbers; None for all.
@@ -201,48 +183,35 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerStartUncertainError: if a calculation may have been queued and its id is
             not known.
         """
-        call = scorecards.recalculate_scorecard(
-            table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
+        return self._start_scorecard(
+            scorecards.recalculate_scorecard(
+                table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
+            )
         )
-        return self.start_scorecard(call)
+
+    run_scorecard, arun_scorecard = twins(_run_scorecard)
 
     def start_scorecard(self, call: Call[str]) -> str:
         """Send a recalculation that was built before; does what :meth:`run_scorecard` does.
 
         :param call: from :func:`.recalculate_scorecard`.
         """
-        return self._calculation_started(self.start(call))
+        return self._run(self._start_scorecard(call))
 
-    async def arun_scorecard(
-        self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
-    ) -> str:
-        """Do what :meth:`run_scorecard` does, without blocking the event loop."""
-        call = scorecards.recalculate_scorecard(
-            table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
-        )
-        return self._calculation_started(await self.astart(call))
+    def _start_scorecard(self, call: Call[str]) -> Loop[str]:
+        calculation_id = yield from self._submit(call)
+        self.log.info("PromptLayer calculates the scorecard: calculation %s.", calculation_id)
+        return calculation_id
 
     def get_scorecard(self, table_id: str, sheet_id: str) -> scorecards.Scorecard | None:
-        """Return the scorecard of a sheet, or None where it has none."""
+        """Return the scorecard of a sheet, or None if it has none."""
         return self.call(scorecards.scorecard(table_id, sheet_id))
-
-    async def aget_scorecard(self, table_id: str, sheet_id: str) -> scorecards.Scorecard | None:
-        """Do what :meth:`get_scorecard` does, without blocking the event loop."""
-        return await self.acall(scorecards.scorecard(table_id, sheet_id))
 
     def get_scorecard_calculation(
         self, table_id: str, sheet_id: str, calculation_id: str
     ) -> scorecards.ScorecardCalculation:
         """Poll a calculation once. Does not wait, and does not raise for how it ended."""
         return self.call(
-            scorecards.SheetCalculation(table_id, sheet_id, calculation_id).fetch_call()
-        )
-
-    async def aget_scorecard_calculation(
-        self, table_id: str, sheet_id: str, calculation_id: str
-    ) -> scorecards.ScorecardCalculation:
-        """Do what :meth:`get_scorecard_calculation` does, without blocking the event loop."""
-        return await self.acall(
             scorecards.SheetCalculation(table_id, sheet_id, calculation_id).fetch_call()
         )
 
@@ -274,28 +243,6 @@ class EvaluationMethods(PromptLayerConnectionHook):
             )
         )
 
-    async def aget_scorecard_rows(
-        self,
-        table_id: str,
-        sheet_id: str,
-        *,
-        calculation_id: str | None = None,
-        verdict: str | None = None,
-        cursor: int | None = None,
-        limit: int = scorecards.MAX_ROWS,
-    ) -> scorecards.ScorecardRows:
-        """Do what :meth:`get_scorecard_rows` does, without blocking the event loop."""
-        return await self.acall(
-            scorecards.scorecard_rows(
-                table_id,
-                sheet_id,
-                calculation_id=calculation_id,
-                verdict=verdict,
-                cursor=cursor,
-                limit=limit,
-            )
-        )
-
     def get_scorecard_row(
         self, table_id: str, sheet_id: str, row_index: int, *, calculation_id: str | None = None
     ) -> scorecards.ScorecardRow:
@@ -307,35 +254,19 @@ class EvaluationMethods(PromptLayerConnectionHook):
             scorecards.scorecard_row(table_id, sheet_id, row_index, calculation_id=calculation_id)
         )
 
-    async def aget_scorecard_row(
-        self, table_id: str, sheet_id: str, row_index: int, *, calculation_id: str | None = None
-    ) -> scorecards.ScorecardRow:
-        """Do what :meth:`get_scorecard_row` does, without blocking the event loop."""
-        return await self.acall(
-            scorecards.scorecard_row(table_id, sheet_id, row_index, calculation_id=calculation_id)
-        )
-
-    def cancel_scorecard(
+    def _cancel_scorecard(
         self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
-    ) -> scorecards.CancelledScorecard:
+    ) -> Loop[scorecards.CancelledScorecard]:
         """Cancel whatever is being calculated for a sheet's scorecard, whoever has started it."""
-        return self.call(
+        return _once(
             scorecards.cancel_scorecard(
                 table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
             )
         )
 
-    async def acancel_scorecard(
-        self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
-    ) -> scorecards.CancelledScorecard:
-        """Do what :meth:`cancel_scorecard` does, without blocking the event loop."""
-        return await self.acall(
-            scorecards.cancel_scorecard(
-                table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
-            )
-        )
+    cancel_scorecard, acancel_scorecard = twins(_cancel_scorecard)
 
-    def wait_for_scorecard(
+    def _wait_for_scorecard(
         self,
         table_id: str,
         sheet_id: str,
@@ -346,56 +277,33 @@ class EvaluationMethods(PromptLayerConnectionHook):
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on_verdict: Sequence[str] | str = DEFAULT_FAIL_ON_VERDICT,
         min_score: float | NotSet = NOTSET,
-    ) -> scorecards.ScorecardCalculation:
-        """Wait for a calculation to end, and hold it against the gate. Holds the worker.
+    ) -> Wait[scorecards.ScorecardCalculation]:
+        """Wait for a calculation to end, and raise if its gate fails. Holds the worker.
 
-        Rides out failed polls, as the sensor does.
+        Waits and raises as :meth:`wait_for_table_operation` does. Fetching why the gate fails may
+        take two minutes more than ``timeout``.
 
-        :param timeout: seconds to wait at most; to say why it does not pass may take two minutes
-            more.
-        :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
-        :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on_verdict: the verdicts that fail the gate; ``()`` for none.
         :param min_score: the score that is needed, on the scorecard's own scale. Left out for
-            none; None is refused, as an XCom that is missing must not open the gate.
-        :raises PromptLayerEvaluationFailedError: if it does not pass; names the failing criteria
-            and the worst rows.
-        :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
-        :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
+            none; None is refused, as a missing XCom must not open the gate.
+        :raises PromptLayerEvaluationFailedError: if the gate fails; names the failing criteria and
+            the worst rows.
         """
         job = scorecards.SheetCalculation(table_id, sheet_id, calculation_id)
-        gate = _gate(fail_on_verdict, min_score)
-        ending = self._wait_for(job, timeout, poke_interval, max_outage)
-        self.raise_for_scorecard(job, ending, **gate)
-        return ending
+        verdicts = check_fail_on_verdict(fail_on_verdict)
+        needed = check_min_score(min_score, highest=math.inf)
+        poller = self._new_poller(job, timeout, poke_interval, max_outage)
 
-    async def await_for_scorecard(
-        self,
-        table_id: str,
-        sheet_id: str,
-        calculation_id: str,
-        *,
-        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
-        poke_interval: float | None = None,
-        max_outage: float = DEFAULT_MAX_OUTAGE,
-        fail_on_verdict: Sequence[str] | str = DEFAULT_FAIL_ON_VERDICT,
-        min_score: float | NotSet = NOTSET,
-    ) -> scorecards.ScorecardCalculation:
-        """Do what :meth:`wait_for_scorecard` does, without blocking the event loop."""
-        job = scorecards.SheetCalculation(table_id, sheet_id, calculation_id)
-        gate = _gate(fail_on_verdict, min_score)
-        ending = await self._await_for(job, timeout, poke_interval, max_outage)
-        deadline = time.time() + retries.EXPLAINING_SECONDS
-        await adrive(
-            explained_outcome(job, ending, **gate),
-            lambda call: self.acall_with_backoff(
-                call,
-                about=f"the rows of {job.name}",
-                policy=retries.EXPLAINING,
-                deadline=deadline,
-            ),
-        )
-        return ending
+        def loop() -> Loop[scorecards.ScorecardCalculation]:
+            ending = yield from poll_until_ended(poller, job.fetch_call())
+            yield from _explained(
+                job, explained_outcome(job, ending, fail_on_verdict=verdicts, min_score=needed)
+            )
+            return ending
+
+        return Wait(poller, loop())
+
+    wait_for_scorecard, await_for_scorecard = twins(_wait_for_scorecard)
 
     def raise_for_scorecard(
         self,
@@ -409,27 +317,21 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
         """
-        deadline = time.time() + retries.EXPLAINING_SECONDS
-        drive(
-            explained_outcome(
-                calculation, ending, fail_on_verdict=fail_on_verdict, min_score=min_score
-            ),
-            lambda call: self.call_with_backoff(
-                call,
-                about=f"the rows of {calculation.name}",
-                policy=retries.EXPLAINING,
-                deadline=deadline,
-            ),
+        outcome = explained_outcome(
+            calculation, ending, fail_on_verdict=fail_on_verdict, min_score=min_score
         )
+        self._run(_explained(calculation, outcome))
 
-    def run_report(
+    # --- reports ------------------------------------------------------------------------------
+
+    def _run_report(
         self,
         report_id: int | str,
         name: str,
         *,
         dataset_id: int | str | None = None,
         refresh_dataset: bool | None = None,
-    ) -> int:
+    ) -> Loop[int]:
         """Run a legacy evaluation pipeline, and return without waiting for its report.
 
         :param report_id: the pipeline.
@@ -440,49 +342,35 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerStartUncertainError: if a run may have been started and its id is not
             known.
         """
-        call = reports.run_report(
-            report_id, name, dataset_id=dataset_id, refresh_dataset=refresh_dataset
+        return self._start_report(
+            reports.run_report(
+                report_id, name, dataset_id=dataset_id, refresh_dataset=refresh_dataset
+            )
         )
-        return self.start_report(call)
+
+    run_report, arun_report = twins(_run_report)
 
     def start_report(self, call: Call[int]) -> int:
         """Send a run that was built before; does what :meth:`run_report` does.
 
         :param call: from :func:`.run_report` of :mod:`..api.reports`.
         """
-        return self._report_started(self.start(call))
+        return self._run(self._start_report(call))
 
-    async def arun_report(
-        self,
-        report_id: int | str,
-        name: str,
-        *,
-        dataset_id: int | str | None = None,
-        refresh_dataset: bool | None = None,
-    ) -> int:
-        """Do what :meth:`run_report` does, without blocking the event loop."""
-        call = reports.run_report(
-            report_id, name, dataset_id=dataset_id, refresh_dataset=refresh_dataset
-        )
-        return self._report_started(await self.astart(call))
+    def _start_report(self, call: Call[int]) -> Loop[int]:
+        report_id = yield from self._submit(call)
+        self.log.info("PromptLayer started report %s.", report_id)
+        return report_id
 
     def get_report(self, report_id: int | str) -> reports.Report:
         """Poll a report that a run has made, once. Does not wait or raise for how it ended."""
         return self.call(reports.report(report_id))
 
-    async def aget_report(self, report_id: int | str) -> reports.Report:
-        """Do what :meth:`get_report` does, without blocking the event loop."""
-        return await self.acall(reports.report(report_id))
-
     def get_report_score(self, report_id: int | str) -> reports.ReportScore:
         """Return the score of a report that a run has made."""
         return self.call(reports.report_score(report_id))
 
-    async def aget_report_score(self, report_id: int | str) -> reports.ReportScore:
-        """Do what :meth:`get_report_score` does, without blocking the event loop."""
-        return await self.acall(reports.report_score(report_id))
-
-    def wait_for_report(
+    def _wait_for_report(
         self,
         report_id: int | str,
         *,
@@ -491,110 +379,59 @@ class EvaluationMethods(PromptLayerConnectionHook):
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on: FailOnCells = "all_cells",
         min_score: float | NotSet = NOTSET,
-    ) -> tuple[reports.Report, reports.ReportScore]:
-        """Wait for a report to end, and hold it against the gate. Holds the worker.
+    ) -> Wait[tuple[reports.Report, reports.ReportScore]]:
+        """Wait for a report to end, and raise if it does not pass. Holds the worker.
 
-        Rides out failed polls, as the sensor does.
+        Waits and raises as :meth:`wait_for_table_operation` does.
 
-        :param timeout: seconds to wait at most.
-        :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
-        :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on: which failed cells count as a failure, see :data:`.FailOnCells`.
         :param min_score: the score that is needed, from 0 to 100. Left out for none; None is
             refused.
         :returns: the report and its score.
         :raises PromptLayerEvaluationFailedError: if it does not pass.
-        :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
-        :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
         job = reports.FinalReport(positive("report_id", report_id))
         check_fail_on_cells(fail_on)
         needed = check_min_score(min_score)
-        ending = self._wait_for(job, timeout, poke_interval, max_outage)
-        score = self.score_of_report(ending, max_outage=max_outage)
-        raise_for_report(ending, score, fail_on=fail_on, min_score=needed)
-        return ending, score
+        poller = self._new_poller(job, timeout, poke_interval, max_outage)
 
-    async def await_for_report(
-        self,
-        report_id: int | str,
-        *,
-        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
-        poke_interval: float | None = None,
-        max_outage: float = DEFAULT_MAX_OUTAGE,
-        fail_on: FailOnCells = "all_cells",
-        min_score: float | NotSet = NOTSET,
-    ) -> tuple[reports.Report, reports.ReportScore]:
-        """Do what :meth:`wait_for_report` does, without blocking the event loop."""
-        job = reports.FinalReport(positive("report_id", report_id))
-        check_fail_on_cells(fail_on)
-        needed = check_min_score(min_score)
-        ending = await self._await_for(job, timeout, poke_interval, max_outage)
-        score = await adrive(
-            score_of(ending),
-            lambda call: self.acall_with_backoff(
-                call,
-                about=f"the score of {job.name}",
-                policy=retries.POLLING.within(max_outage),
-            ),
-        )
-        raise_for_report(ending, score, fail_on=fail_on, min_score=needed)
-        return ending, score
+        def loop() -> Loop[tuple[reports.Report, reports.ReportScore]]:
+            ending = yield from poll_until_ended(poller, job.fetch_call())
+            score = yield from _score_of(ending, max_outage)
+            raise_for_report(ending, score, fail_on=fail_on, min_score=needed)
+            return ending, score
+
+        return Wait(poller, loop())
+
+    wait_for_report, await_for_report = twins(_wait_for_report)
 
     def score_of_report(
         self, ending: reports.Report, *, max_outage: float = DEFAULT_MAX_OUTAGE
     ) -> reports.ReportScore:
         """Return the score of a report that has ended; one that has not completed has none.
 
-        Rides out failed polls, as a wait does.
-
         :param max_outage: seconds for which PromptLayer may be out of reach.
         """
-        return drive(
-            score_of(ending),
-            lambda call: self.call_with_backoff(
-                call,
-                about=f"the score of report {ending.report_id}",
-                policy=retries.POLLING.within(max_outage),
-            ),
-        )
-
-    def _recalculation(
-        self,
-        call: Call[tables.OperationAnswer],
-        new_call: Callable[..., Call[tables.OperationAnswer]],
-        confirm_large: bool,
-    ) -> CallFlow[tables.QueuedOperation | tables.NothingToDo]:
-        answer = yield call
-        if isinstance(answer, tables.ConfirmationNeeded) and confirm_large:
-            self.log.info(
-                "PromptLayer asks whether to calculate %s cells: yes.",
-                tables.show_count(answer.affected_cell_count),
-            )
-            answer = yield new_call(confirmation_token=answer.confirmation_token)
-        if isinstance(answer, tables.ConfirmationNeeded):
-            raise tables.unconfirmed(answer, was_confirmed=confirm_large)
-        if isinstance(answer, tables.QueuedOperation):
-            count = answer.cell_count
-            self.log.info(
-                "PromptLayer calculates %s in operation %s.",
-                "cells" if count is None else f"{tables.show_count(count)} cells",
-                one_line(answer.operation_id, 80),
-            )
-        found: tables.QueuedOperation | tables.NothingToDo = answer
-        return found
-
-    def _calculation_started(self, calculation_id: str) -> str:
-        self.log.info("PromptLayer calculates the scorecard: calculation %s.", calculation_id)
-        return calculation_id
-
-    def _report_started(self, report_id: int) -> int:
-        self.log.info("PromptLayer started report %s.", report_id)
-        return report_id
+        return self._run(_score_of(ending, max_outage))
 
 
-def _gate(fail_on_verdict: Any, min_score: Any) -> dict[str, Any]:
-    return {
-        "fail_on_verdict": check_fail_on_verdict(fail_on_verdict),
-        "min_score": check_min_score(min_score, highest=math.inf),
-    }
+def _once(call: Call[T]) -> Loop[T]:
+    answer: T = yield call
+    return answer
+
+
+def _explained(job: scorecards.SheetCalculation, outcome: CallFlow[None]) -> Loop[None]:
+    return each_with_backoff(
+        outcome,
+        about=f"the rows of {job.name}",
+        policy=retries.EXPLAINING,
+        deadline=time.time() + retries.EXPLAINING_SECONDS,
+    )
+
+
+def _score_of(ending: reports.Report, max_outage: float) -> Loop[reports.ReportScore]:
+    return each_with_backoff(
+        score_of(ending),
+        about=f"the score of report {ending.report_id}",
+        policy=retries.POLLING.within(max_outage),
+    )

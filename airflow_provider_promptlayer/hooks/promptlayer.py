@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook: an Airflow connection, and one method for each thing that PromptLayer can be asked."""
+"""The hook: an Airflow connection, and a method for each request to PromptLayer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class PromptLayerHook(WorkflowMethods, EvaluationMethods):
     :param promptlayer_conn_id: id of an Airflow connection of type ``promptlayer``. Its password
         is the API key; host, ``timeout``, ``verify`` and ``proxy`` are optional.
 
-    Each method is there twice, blocking and as an ``a…`` coroutine. Every method raises
+    A method that starts, waits for or cancels a job is there twice, blocking and as an ``a…``
+    coroutine; so is ``get_workflow_results``. Every method raises
     :class:`PromptLayerConfigurationError` if there is no such connection or it cannot be used,
     :class:`PromptLayerInvalidInputError` for arguments that cannot be sent,
     :class:`PromptLayerRefusedError` if PromptLayer refuses for good, and
-    :class:`PromptLayerTransientError` if it could not be asked.
+    :class:`PromptLayerTransientError` if PromptLayer was out of reach.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be asked of workflows: run one, get a run's results, wait for them."""
+"""The hook's methods for workflows: start a run, get its results, wait for them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from airflow_provider_promptlayer.api.workflows import (
     run_workflow,
     workflow_results,
 )
-from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on, raise_for_outcome
+from airflow_provider_promptlayer.polling.loop import Loop, poll_until_ended
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 
 class WorkflowMethods(PromptLayerConnectionHook):
     """The methods for workflows of :class:`.PromptLayerHook`."""
 
-    def run_workflow(
+    def _run_workflow(
         self,
         workflow_id_or_name: int | str,
         *,
@@ -32,7 +33,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
         workflow_label_name: str | None = None,
         workflow_version_number: int | str | None = None,
         return_all_outputs: bool = True,
-    ) -> int:
+    ) -> Loop[int]:
         """Start a run of a workflow and return without waiting for it.
 
         PromptLayer has no idempotency key, so a second POST would be a second, billed run. It is
@@ -45,71 +46,55 @@ class WorkflowMethods(PromptLayerConnectionHook):
         :param workflow_label_name: run the version with this release label.
         :param workflow_version_number: run this version; excludes the label. Without either,
             the latest version runs.
-        :param return_all_outputs: sent as it is; how results are read is said when they are.
+        :param return_all_outputs: sent as it is; it does not change how results are read.
         :returns: the run's ``workflow_version_execution_id``.
         :raises PromptLayerStartUncertainError: if a run may have been started and its id is not
             known.
         """
-        call = run_workflow(
-            workflow_id_or_name,
-            input_variables=input_variables,
-            metadata=metadata,
-            workflow_label_name=workflow_label_name,
-            workflow_version_number=workflow_version_number,
-            return_all_outputs=return_all_outputs,
+        return self._start_run(
+            run_workflow(
+                workflow_id_or_name,
+                input_variables=input_variables,
+                metadata=metadata,
+                workflow_label_name=workflow_label_name,
+                workflow_version_number=workflow_version_number,
+                return_all_outputs=return_all_outputs,
+            )
         )
-        return self.start_run(call)
+
+    run_workflow, arun_workflow = twins(_run_workflow)
 
     def start_run(self, call: Call[StartedRun]) -> int:
         """Send a start that was built before; does what :meth:`run_workflow` does.
 
         :param call: from :func:`.run_workflow`.
         """
-        return self._started(self.start(call))
+        return self._run(self._start_run(call))
 
-    async def arun_workflow(
-        self,
-        workflow_id_or_name: int | str,
-        *,
-        input_variables: Mapping[str, Any] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        workflow_label_name: str | None = None,
-        workflow_version_number: int | str | None = None,
-        return_all_outputs: bool = True,
-    ) -> int:
-        """Do what :meth:`run_workflow` does, without blocking the event loop."""
-        call = run_workflow(
-            workflow_id_or_name,
-            input_variables=input_variables,
-            metadata=metadata,
-            workflow_label_name=workflow_label_name,
-            workflow_version_number=workflow_version_number,
-            return_all_outputs=return_all_outputs,
-        )
-        return self._started(await self.astart(call))
+    def _start_run(self, call: Call[StartedRun]) -> Loop[int]:
+        run = yield from self._submit(call)
+        self.log.info("PromptLayer started workflow run %s.", run.workflow_version_execution_id)
+        if run.warning:
+            self.log.warning("PromptLayer warns: %s", run.warning)
+        return run.workflow_version_execution_id
 
-    def get_workflow_results(
+    def _get_workflow_results(
         self, workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
-    ) -> WorkflowResults:
+    ) -> Loop[WorkflowResults]:
         """Poll a run once. Does not wait, and does not raise for how it ended.
 
         :param workflow_version_execution_id: as int or digits in a string.
         :param return_all_outputs: False asks for the main output alone: ``nodes`` is then empty
             once the run has ended, and nothing tells whether it succeeded.
         """
-        return self.call(
-            workflow_results(workflow_version_execution_id, return_all_outputs=return_all_outputs)
+        results: WorkflowResults = yield workflow_results(
+            workflow_version_execution_id, return_all_outputs=return_all_outputs
         )
+        return results
 
-    async def aget_workflow_results(
-        self, workflow_version_execution_id: int | str, *, return_all_outputs: bool = True
-    ) -> WorkflowResults:
-        """Do what :meth:`get_workflow_results` does, without blocking the event loop."""
-        return await self.acall(
-            workflow_results(workflow_version_execution_id, return_all_outputs=return_all_outputs)
-        )
+    get_workflow_results, aget_workflow_results = twins(_get_workflow_results)
 
-    def wait_for_workflow_results(
+    def _wait_for_workflow_results(
         self,
         workflow_version_execution_id: int | str,
         *,
@@ -117,10 +102,10 @@ class WorkflowMethods(PromptLayerConnectionHook):
         poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on: FailOn = "no_output",
-    ) -> WorkflowResults:
+    ) -> Wait[WorkflowResults]:
         """Wait for a run to end; for use inside ``@task`` functions. Holds the worker.
 
-        Rides out failed polls, as the sensor does.
+        Retries failed polls, as the sensor does.
 
         :param timeout: seconds to wait at most.
         :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
@@ -132,28 +117,13 @@ class WorkflowMethods(PromptLayerConnectionHook):
         """
         run = WorkflowRun(execution_id(workflow_version_execution_id))
         check_fail_on(fail_on)
-        results = self._wait_for(run, timeout, poke_interval, max_outage)
-        raise_for_outcome(results, fail_on)
-        return results
+        poller = self._new_poller(run, timeout, poke_interval, max_outage)
 
-    async def await_for_workflow_results(
-        self,
-        workflow_version_execution_id: int | str,
-        *,
-        timeout: float,  # noqa: ASYNC109 - the twin of a blocking method
-        poke_interval: float | None = None,
-        max_outage: float = DEFAULT_MAX_OUTAGE,
-        fail_on: FailOn = "no_output",
-    ) -> WorkflowResults:
-        """Do what :meth:`wait_for_workflow_results` does, without blocking the event loop."""
-        run = WorkflowRun(execution_id(workflow_version_execution_id))
-        check_fail_on(fail_on)
-        results = await self._await_for(run, timeout, poke_interval, max_outage)
-        raise_for_outcome(results, fail_on)
-        return results
+        def loop() -> Loop[WorkflowResults]:
+            results = yield from poll_until_ended(poller, run.fetch_call())
+            raise_for_outcome(results, fail_on)
+            return results
 
-    def _started(self, run: StartedRun) -> int:
-        self.log.info("PromptLayer started workflow run %s.", run.workflow_version_execution_id)
-        if run.warning:
-            self.log.warning("PromptLayer warns: %s", run.warning)
-        return run.workflow_version_execution_id
+        return Wait(poller, loop())
+
+    wait_for_workflow_results, await_for_workflow_results = twins(_wait_for_workflow_results)

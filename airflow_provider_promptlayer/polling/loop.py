@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
+from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
@@ -75,6 +76,28 @@ def ask_with_backoff(
             if not asks_airflow:
                 yield poller.on_answer(now=time.time())
             return answer
+
+
+def each_with_backoff(
+    flow: CallFlow[R], *, about: str, policy: RetryPolicy, deadline: float = math.inf
+) -> Loop[R]:
+    """Send each call of a flow as :func:`ask_with_backoff` does; return what the flow returns.
+
+    :param about: the job or its part, for messages.
+    """
+    try:
+        call = next(flow)
+        while True:
+            poller = Poller.of_call(about, policy)
+            try:
+                answer = yield from ask_with_backoff(poller, call, deadline=deadline)
+            except PromptLayerError as error:
+                call = flow.throw(error)
+            else:
+                call = flow.send(answer)
+    except StopIteration as end:
+        result: R = end.value
+        return result
 
 
 def retried(policy: RetryPolicy, call: Any, *, says: str | None = None) -> Loop[Any]:

@@ -25,7 +25,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.flow import cancellation
 from airflow_provider_promptlayer.api.job import RemoteJob, summarized
 from airflow_provider_promptlayer.api.times import in_words
-from airflow_provider_promptlayer.hooks.base import Send
+from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent, event_for
@@ -284,7 +284,7 @@ class PromptLayerTrigger(BaseTrigger):
             self._log_decision,
         )
 
-    def _until_ended(self, send: Send, poller: Poller, job: RemoteJob[Any]) -> Awaitable[Any]:
+    def _until_ended(self, send: Sender, poller: Poller, job: RemoteJob[Any]) -> Awaitable[Any]:
         """Poll until one job has ended.
 
         No coroutine of its own, as thousands of waits would hold one each.

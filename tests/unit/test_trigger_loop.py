@@ -29,6 +29,7 @@ from support.waits import state_for, trigger_for
 
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks import base as hook_module
+from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 from airflow_provider_promptlayer.transport import aio
@@ -246,10 +247,10 @@ def test_each_of_several_coroutines_is_told_of_a_changed_key(
 
     async def main() -> None:
         hook = PromptLayerHook()
-        async with hook.async_transport() as transport:
-            await hook.acall(WorkflowRun(run_ids[0]).status_call(), transport)
+        async with hook.sender() as send:
+            await send(WorkflowRun(run_ids[0]).status_call())
             server.rotate_key(NEW_KEY)
-            polls = [hook.acall(WorkflowRun(run_id).status_call(), transport) for run_id in run_ids]
+            polls = [hook.acall(WorkflowRun(run_id).status_call()) for run_id in run_ids]
             assert not any(status.is_complete for status in await asyncio.gather(*polls))
 
     asyncio.run(main())
@@ -352,10 +353,10 @@ def open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def acall(self: PromptLayerHook, call: Any, over: Any = None, **_: Any) -> Any:
-        return self.call(call)
+    async def send(self: Sender, call: Any) -> Any:
+        return self._hook.call(call)
 
-    monkeypatch.setattr(PromptLayerHook, "acall", acall)
+    monkeypatch.setattr(Sender, "__call__", send)
 
 
 def sleep_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
