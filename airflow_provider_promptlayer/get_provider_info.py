@@ -28,30 +28,15 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "operators": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": [f"{_PACKAGE}.operators.promptlayer"],
-            }
-        ],
-        "sensors": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": [f"{_PACKAGE}.sensors.promptlayer"],
-            }
-        ],
-        "hooks": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": [f"{_PACKAGE}.hooks.promptlayer"],
-            }
-        ],
-        "triggers": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": [f"{_PACKAGE}.triggers.promptlayer"],
-            }
-        ],
+        **{
+            section: [
+                {
+                    "integration-name": _INTEGRATION,
+                    "python-modules": [f"{_PACKAGE}.{section}.promptlayer"],
+                }
+            ]
+            for section in ("operators", "sensors", "hooks", "triggers")
+        },
         "connection-types": [
             {
                 "connection-type": "promptlayer",

@@ -13,25 +13,32 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow import __version__ as airflow_version
 
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:  # Airflow 2
+    from airflow.exceptions import AirflowRescheduleException
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-REFUSES_SLASHES_IN_XCOM_KEYS: Final = airflow_version.startswith("3.0.")
-"""Whether the execution API knows no route for a key with a slash."""
+RescheduleException: Any = AirflowRescheduleException
+"""What a task raises to be run again at a date."""
 
+REFUSES_SLASHES_IN_XCOM_KEYS: Final = airflow_version.startswith("3.0.")
+"""Whether the execution API has no route for an XCom whose key has a slash."""
 
 EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED: Final = airflow_version.startswith("2.")
-"""Whether ``execution_timeout`` counts from a task's first leg on; later, each leg has its own."""
+"""Whether ``execution_timeout`` counts from a task's first leg on; in 3.x it starts in each leg."""
 
 STARTS_IN_TRIGGERER: Final = not airflow_version.startswith(("2.", "3.0.", "3.1.", "3.2."))
 """Whether a task may begin in the triggerer, which then renders its arguments.
 
-Before, that is switched off (3.1, 3.2), half-done (3.0), or renders nothing (2.11).
+In earlier releases that is switched off (3.1, 3.2), half-done (3.0), or renders nothing (2.11).
 """
 
 
 def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
-    """Return the task and the key of an XCom that is handed on as it is, else None."""
+    """Return the task and the key of an XCom that is passed on as it is; None for another one."""
     try:
         from airflow.sdk.definitions.xcom_arg import PlainXComArg
     except ImportError:
@@ -42,51 +49,37 @@ def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
     return (arg.operator, arg.key) if isinstance(arg, PlainXComArg) else None
 
 
-def _reschedule_exception() -> Any:
-    try:
-        from airflow.sdk.exceptions import AirflowRescheduleException
-    except ImportError:
-        from airflow.exceptions import AirflowRescheduleException
-    return AirflowRescheduleException
-
-
-RescheduleException: Final = _reschedule_exception()
-"""What a task raises to be run again at a date."""
-
-
 FINAL_STATES: Final = frozenset({"failed", "removed", "skipped", "success", "upstream_failed"})
-"""The states in which a task instance has come to its end."""
-
+"""The states in which a task instance has ended."""
 
 GONE: Final = "gone"
-"""No state of Airflow's: the task instance is not there any more."""
+"""Stands for the state of a task instance that does not exist any more; not one of Airflow's."""
 
 USER_ACTION: Final = "__airflow_user_action__"
-"""The message of a cancel by which the triggerer ends a wait that is no longer wanted there.
+"""The message of the cancel with which the triggerer ends a trigger for a user's action.
 
-The cancel of a triggerer that stops has none.
+A triggerer that stops cancels without a message.
 """
 
 ON_KILL_IS_AMBIGUOUS: Final = airflow_version.startswith("3.3.")
-"""Whether ``on_kill`` does not tell by itself that what was waited for is to be cancelled.
+"""Whether ``on_kill`` of a trigger does not mean by itself that the job is to be cancelled.
 
-Airflow 3.3 calls it when a user has ended the task, and also when the task was cleared and its next
-try finds the task state as it was, and when another triggerer has taken the wait over. Airflow 3.4
-lets go of a wait that was taken over without ``on_kill`` (apache/airflow PR 73454), and a clear
-drops the task state (PR 72100). A clear with ``keep_task_state``, and one of a whole DAG run, keep
-it. A trigger cannot find that out: the triggerer takes no question about the task state store
-(``ToTriggerSupervisor``), and the API answers none about a try that was replaced.
+Airflow 3.3 calls it when a user has ended the task, when the task was cleared (the next try then
+finds the task state as it was), and when another triggerer has taken the trigger over. Airflow 3.4
+releases a trigger that was taken over without ``on_kill`` (apache/airflow PR 73454), and a clear
+drops the task state (PR 72100), unless it is one with ``keep_task_state`` or one of a whole DAG
+run. A trigger cannot find that out: the triggerer answers no question about the task state store
+(``ToTriggerSupervisor``), and the API none about a try that was replaced.
 """
-
 
 CLEAR_KEEPS_STATE: Final = airflow_version.startswith("3.3.")
 """Whether a task that is cleared finds its task state again; see :data:`ON_KILL_IS_AMBIGUOUS`."""
 
 
 def way_back(*, is_noted: bool) -> str:
-    """Return what to do about a connection that leads elsewhere than to what was started.
+    """Return what to do about a connection that leads elsewhere than to the job of a task.
 
-    :param is_noted: whether the task's state has what was started.
+    :param is_noted: whether the task's state has the job.
     """
     if not is_noted:
         return (
@@ -101,10 +94,10 @@ def way_back(*, is_noted: bool) -> str:
 
 
 def states_of(tis: Sequence[Any]) -> list[str | None]:
-    """Return the state of each of these instances of one task, :data:`GONE` where there is none.
+    """Return the state of each of these instances of one task, :data:`GONE` for one without.
 
-    Blocks, and must not run on the triggerer's event loop. For the Airflow that tells triggers
-    when a task is ended (3.3 and later).
+    Blocks, so it must not run on the triggerer's event loop. Needs Airflow 3.3 or later, which
+    tells triggers that a task is ended.
     """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
@@ -125,7 +118,7 @@ def _state_key(ti: Any) -> str:
 def first_reschedule_date(context: Context, retries: int) -> datetime.datetime | None:
     """Return when a rescheduled task began to wait, or None if this is its first run.
 
-    As ``BaseSensorOperator`` has it, the tries of one task instance wait together.
+    As in ``BaseSensorOperator``, all tries of one task instance count as one wait.
     """
     ti: Any = context["ti"]
     if hasattr(ti, "get_first_reschedule_date"):  # Airflow 3
@@ -146,13 +139,13 @@ def first_reschedule_date(context: Context, retries: int) -> datetime.datetime |
 
 
 def clear_epoch(ti: Any) -> str:
-    """Return what a task instance keeps through its tries, and what each clear of it changes.
+    """Return a text that all tries of a task instance share, and that each clear of it changes.
 
-    A clear sets ``max_tries`` to the tries so far plus ``retries``, which is what it was before
-    where ``retries`` has been lowered. So the task instance's trace context is added: every clear
+    A clear sets ``max_tries`` to the tries so far plus ``retries``, which may be the old value if
+    ``retries`` has been lowered. So the text has the task instance's trace context too: every clear
     that resets the DAG run gives it a new one, and neither a retry nor a clear of other tasks does
     (read in 3.3.0 to 3.3.2 and 3.4.0b2). ``dag_run.clear_number`` tells less: it counts the clears
-    of all tasks, and none that leaves the DAG run as it is.
+    of all tasks, but not those that leave the DAG run as it is.
     """
     carrier = getattr(ti, "context_carrier", None)
     return json.dumps([int(ti.max_tries or 0), carrier], sort_keys=True)
