@@ -52,28 +52,32 @@ class TestItsOwn:
     """What the task has started."""
 
     @everywhere
-    @pytest.mark.parametrize("blips", [0, 2])
+    @pytest.mark.parametrize(
+        ("answer", "times", "says"),
+        [
+            (None, None, "was cancelled"),
+            (Reply(503), 2, "was cancelled"),
+            (Reply(400, "{}"), None, "goes on at PromptLayer"),
+        ],
+        ids=["", "after a blip", "not where it is refused"],
+    )
     def test_is_cancelled(
-        self, start: Start, blips: int, kill: Kill, server: LocalPromptLayer, log: Callable[[], str]
+        self,
+        start: Start,
+        answer: Reply | None,
+        times: int | None,
+        says: str,
+        kill: Kill,
+        server: LocalPromptLayer,
+        log: Callable[[], str],
     ) -> None:
         operator = start.make("never")
         trigger = deferred(operator).trigger
-        if blips:
-            server.script(Reply(503), times=blips)
+        if answer:
+            server.script(answer, times=times)
         kill(operator, trigger)
-        assert is_cancelled(server)
-        assert "was cancelled" in log()
-
-    @everywhere
-    def test_goes_on_where_it_cannot_be_cancelled(
-        self, start: Start, kill: Kill, server: LocalPromptLayer, log: Callable[[], str]
-    ) -> None:
-        operator = start.make("never")
-        trigger = deferred(operator).trigger
-        server.script(Reply(400, "{}"), times=None)
-        kill(operator, trigger)
-        assert "goes on at PromptLayer" in log()
-        assert not is_cancelled(server)
+        assert says in log()
+        assert is_cancelled(server) is (says == "was cancelled")
 
     @pytest.mark.parametrize("blips", [0, 1], ids=["in the start", "before it is sent again"])
     def test_while_it_starts(self, start: Start, blips: int, server: LocalPromptLayer) -> None:

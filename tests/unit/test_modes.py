@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,8 +18,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     TaskDeferred,
 )
-from support.clocks import timed_by_looks
-from support.kinds import Serve
+from support.kinds import OUTPUTS, SECRET, Serve, new_server
 from support.modes import (
     MODES,
     TASK_MODES,
@@ -31,20 +29,16 @@ from support.modes import (
     rebuilt,
     run_task,
 )
+from support.starts import RUN_WORKFLOW
 from support.waits import state_for
 
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
-from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 from airflow_provider_promptlayer.version_compat import RescheduleException
 
-SECRET = "what the customer wrote"
-
 every_mode = pytest.mark.parametrize("mode", MODES)
-every_task_mode = pytest.mark.parametrize("mode", TASK_MODES)
-softly = pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
 
 
 @dataclass(frozen=True)
@@ -138,27 +132,21 @@ def test_a_run_that_does_not_end_times_out(mode: str, server: LocalPromptLayer) 
     assert ending.worker_visits <= {"poke": 1, "deferred": 2}.get(mode, math.inf)
 
 
-@softly
-@every_task_mode
 @pytest.mark.parametrize(
-    ("workflow", "says"), [("Bad", "too hot"), ("Endless", "did not end within")]
+    ("mode", "option"), [*((mode, "soft_fail") for mode in TASK_MODES), ("poke", "never_fail")]
 )
-def test_skips_softly(
-    mode: str, option: str, workflow: str, says: str, server: LocalPromptLayer
-) -> None:
-    run_id = server.start_execution(workflow)
-    ending = wait(mode, run_id, **{option: True}, **({"timeout": 0.2} if says != "too hot" else {}))
+def test_skips_softly(mode: str, option: str, server: LocalPromptLayer) -> None:
+    ending = wait(mode, server.start_execution("Bad"), **{option: True})
     assert ending.kind == "skipped"
     assert option in ending.message
-    assert says in ending.message
+    assert "too hot" in ending.message
 
 
 @every_mode
 def test_bad_id_is_refused_before_anything_is_sent(mode: str, server: LocalPromptLayer) -> None:
-    for bad in (0, "abc", None, "1" * 5000):
-        ending = wait(mode, bad)
-        assert ending.kind == "failed for good"
-        assert "workflow_version_execution_id must be a positive integer" in ending.message
+    ending = wait(mode, "abc")
+    assert ending.kind == "failed for good"
+    assert "workflow_version_execution_id must be a positive integer" in ending.message
     assert server.count() == 0
 
 
@@ -330,21 +318,19 @@ class TestOutageBetweenReschedules:
     """Each poll of a rescheduled sensor is another process; the outage is one."""
 
     @pytest.fixture(autouse=True)
-    def away(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        connection = {"conn_type": "promptlayer", "host": "http://127.0.0.1:1", "password": "k"}
-        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
+    def away(self, server: LocalPromptLayer) -> None:
+        server.go_away()
 
     @staticmethod
     def run(store: Store | None, number: int = 1) -> Ending:
         return run_task(
             lambda: sensor(
-                1, deferrable=False, mode="reschedule", poke_interval=0.05, max_outage=0.3
+                1, deferrable=False, mode="reschedule", poke_interval=0.05, max_outage=0.2
             ),
             FakeTaskInstance(try_number=number),
             **({} if store is None else {"task_state_store": store}),
         )
 
-    @pytest.mark.parametrize("store", [Store(), None], ids=["store", "no store"])
     def test_is_remembered_or_else_keeps_the_worker(self, store: Store | None) -> None:
         ending = self.run(store)
         assert ending.kind == "failed"
@@ -372,11 +358,7 @@ class TestResumedWithTheEventAlone:
 
     @pytest.fixture
     def server(self, serve: Serve) -> LocalPromptLayer:
-        workflows = [
-            Workflow("Good", [Node("A", "yes", duration=3, is_output_node=True)]),
-            Workflow("Bad", [Node("A", status="FAILED", duration=3, is_output_node=True)]),
-        ]
-        return serve(timed_by_looks(workflows))
+        return serve(new_server(by_polls=True))
 
     @staticmethod
     def run(make: Callable[[], Any]) -> Any:
@@ -390,19 +372,15 @@ class TestResumedWithTheEventAlone:
 
     @pytest.mark.parametrize("end_from_trigger", [False, True])
     def test_the_sensor(self, end_from_trigger: bool, server: LocalPromptLayer) -> None:
-        how: dict[str, Any] = {"poke_interval": 0.05, "end_from_trigger": end_from_trigger}
-        good, bad = (server.start_execution(name) for name in ("Good", "Bad"))
+        how: dict[str, Any] = {"poke_interval": 0.02, "end_from_trigger": end_from_trigger}
+        good = server.start_execution("good")
         assert self.run(lambda: sensor(good, **how)) == good
+        bad = server.start_execution("bad")
         with pytest.raises(AirflowFailException, match="no output node"):
             self.run(lambda: sensor(bad, **how))
 
     def test_the_run_operator(self, server: LocalPromptLayer) -> None:
-        outputs = self.run(
-            lambda: PromptLayerRunWorkflowOperator(
-                task_id="task", workflow_id_or_name="Good", poke_interval=0.05
-            )
-        )
-        assert outputs == {"A": "yes"}
+        assert self.run(RUN_WORKFLOW.make) == OUTPUTS
         assert len(server.executions) == 1
 
     @pytest.mark.parametrize("end_from_trigger", [False, True])

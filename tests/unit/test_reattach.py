@@ -73,11 +73,16 @@ class TestReattach:
         start.run(store, "bad", number=3, max_tries=3)
         assert server.count("POST") == 2
 
-    def test_the_score_of_an_earlier_report_is_not_that_of_the_next(self, serve: Serve) -> None:
+    def test_the_score_of_an_earlier_report_is_not_that_of_the_next(
+        self, server: LocalPromptLayer
+    ) -> None:
         store = Store()
-        server = serve(new_server())
-        low = Reply.of_json({"success": True, "score": {"overall_score": 10.0}})
-        server.script(lambda r: low if r.raw_path.endswith("score") else None)
+
+        def low_at_first(request: Any) -> Reply | None:
+            of_first = request.raw_path == f"/reports/{min(server.reports, default=0)}/score"
+            return Reply.of_json({"score": {"overall_score": 10.0}}) if of_first else None
+
+        server.script(low_at_first, times=None)
         assert RUN_REPORT.run(store, min_score=50).kind == "failed for good"
         cleared = RUN_REPORT.run(store, min_score=50, number=2, max_tries=3)
         assert (cleared.kind, cleared.xcoms["promptlayer_score"]) == ("success", 90.0), cleared
