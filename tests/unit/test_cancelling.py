@@ -206,7 +206,7 @@ class TestOthers:
     @staticmethod
     def resume(task: Any, deferral: TaskDeferred) -> None:
         """Resume a task after a deferral; its job still runs, so the task defers again."""
-        its_id = deferral.trigger.state.job.id  # type: ignore[attr-defined]
+        its_id = deferral.trigger.state.job.id
         event = {"version": 1, "id": its_id, "outcome": "ended", "message": ""}
         with pytest.raises(TaskDeferred):
             task.resume_execution(
