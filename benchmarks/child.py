@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a function in a process of its own, and get what it returns.
+"""Run a function in a process of its own, and return its result.
 
-What is measured needs a fresh interpreter: its memory, its garbage collector and its imports are
-then those of the measured thing alone. Arguments and result travel as JSON; the result by a file,
+Each measurement gets a fresh interpreter, so that memory, garbage collector and imports are its
+own. Arguments and result travel as JSON; the result by a file,
 because Airflow logs to standard output. Run as a script by :func:`in_child` alone.
 """
 
@@ -65,7 +65,7 @@ def in_child(function: str, environment: Mapping[str, str] | None = None, **argu
 
 
 def _clean_environment(airflow_home: str) -> dict[str, str]:
-    """Return this process's environment without what would change what is measured."""
+    """Return this process's environment without variables that would change the measurement."""
     environment = {
         name: value
         for name, value in os.environ.items()

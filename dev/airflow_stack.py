@@ -177,7 +177,7 @@ class AirflowStack:
         return self._start_component("scheduler", "scheduler", "--skip-serve-logs")
 
     def start_scheduler(self) -> Component:
-        """Another one, after the last was killed or stopped; at work when this returns."""
+        """Start another scheduler after the last one has ended; return once it is at work."""
         before = self.db.newest_job("SchedulerJob")
         component = self._launch_scheduler()
         self.wait_for(
@@ -193,7 +193,7 @@ class AirflowStack:
         return self._start_component(name, "triggerer", "--skip-serve-logs")
 
     def start_triggerer(self) -> Component:
-        """One more triggerer, registered in the database when this returns."""
+        """Start one more triggerer; return once it is registered in the database."""
         before = self.db.newest_job("TriggererJob")
         component = self._launch_triggerer()
         self.wait_for(
@@ -204,11 +204,11 @@ class AirflowStack:
         return component
 
     def component(self, name: str) -> Component:
-        """`scheduler`, `triggerer-1`, …; its `popen`, `pid` and `log`."""
+        """Return a component by its name, such as `scheduler` or `triggerer-1`."""
         return self.components[name]
 
     def kill(self, name: str) -> None:
-        """SIGKILL a component and all its processes: a crash, not a shutdown."""
+        """SIGKILL a component and all its processes, as a crash does."""
         self.components.kill(name)
 
     def stop(self, name: str) -> None:
@@ -220,7 +220,7 @@ class AirflowStack:
     def trigger_dag(
         self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None
     ) -> str:
-        """Start a run; waits first for the DAG to be parsed, and unpauses it."""
+        """Wait until the DAG is parsed, unpause it, and start a run; return its id."""
         self.wait_for_dag(dag_id)
         if dag_id not in self._unpaused:
             if AIRFLOW_3:
@@ -253,7 +253,7 @@ class AirflowStack:
                 time.sleep(POLL_SECONDS)
 
     def airflow(self, *arguments: str) -> str:
-        """Run an `airflow` command to its end: seconds each, so the last resort."""
+        """Run an `airflow` command to its end, which takes seconds; return its output."""
         done = subprocess.run(
             [*_AIRFLOW, *arguments],
             env=self.env,
@@ -294,7 +294,7 @@ class AirflowStack:
             )
 
     def wait_for_dag(self, dag_id: str, timeout: float = START_SECONDS) -> None:
-        """Until the DAG can be triggered. A broken DAG file is reported when time is up."""
+        """Wait until the DAG can be triggered; a broken DAG file is reported when time is up."""
         try:
             self.wait_for(lambda: self.db.knows_dag(dag_id), timeout, f"DAG {dag_id} to be parsed")
         except StackError as error:
@@ -302,7 +302,7 @@ class AirflowStack:
             raise StackError("\n".join([str(error), *broken])) from None
 
     def wait_for_dag_run(self, dag_id: str, run_id: str, timeout: float) -> str:
-        """Until the run is final; returns `success` or `failed`."""
+        """Wait until the run is final; return `success` or `failed`."""
 
         def final_state() -> str | None:
             state = self.db.dag_run_state(dag_id, run_id)
@@ -315,11 +315,11 @@ class AirflowStack:
             raise StackError(f"{error}\ntask states: {states}") from None
 
     def task_states(self, dag_id: str, run_id: str) -> TaskStates:
-        """(task_id, map_index) → state; map_index is -1 for a task that is not mapped."""
+        """Return (task_id, map_index) → state; map_index is -1 for a task that is not mapped."""
         return self.db.task_states(dag_id, run_id)
 
     def xcoms(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
-        """Key → value, as JSON: what Airflow wrapped to serialize it stays wrapped."""
+        """Return key → value, as JSON; wrappers of Airflow's serialization stay."""
         return self.db.xcoms(dag_id, run_id, task_id, map_index)
 
     def task_log(

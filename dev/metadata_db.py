@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read Airflow's metadata database without Airflow: nothing but SELECTs.
+"""Read Airflow's metadata database without Airflow, by SELECTs.
 
-Only columns that 2.11 and 3 share, and two tables that 3.4 has changed.
+They use only columns that 2.11 and 3 share, and two tables that 3.4 has changed.
 
 Importing Airflow's models would tie the reader to one AIRFLOW_HOME for the life of the process,
 and the REST API of Airflow 2 differs from that of Airflow 3.
@@ -21,7 +21,7 @@ from dev.airflow_config import AIRFLOW_VERSION
 TaskStates = dict[tuple[str, int], str | None]
 
 TASKS, _XCOMS = "task_instance", "xcom"
-"""What to select from: one row for each task, and one for each XCom of a task."""
+"""The tables to select from: one row for each task, and one for each XCom of a task."""
 if AIRFLOW_VERSION >= (3, 4):
     # Each try of a task has a row of its own, to which its XComs belong; one row is at work.
     TASKS = (
@@ -35,7 +35,7 @@ if AIRFLOW_VERSION >= (3, 4):
 
 
 class MetadataDb:
-    """One query, one short connection: a reader must never keep SQLite's writers waiting."""
+    """Each query has a short connection of its own, to keep no writer of SQLite waiting."""
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)

@@ -52,7 +52,7 @@ _SETTINGS = {
 
 
 class PostgresError(RuntimeError):
-    """There is no PostgreSQL, or it did not start; the first line says what to do."""
+    """PostgreSQL is not installed or did not start; the first line says what to do."""
 
 
 class PostgresServer:

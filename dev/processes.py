@@ -41,7 +41,7 @@ class Component:
 
 
 class Components:
-    """The programs that are meant to be running, and a watchdog that ends them should we die."""
+    """The running programs, and a watchdog that ends them if this process dies."""
 
     def __init__(self, env: Mapping[str, str], cwd: Path, logs: Path) -> None:
         self._env = dict(env)

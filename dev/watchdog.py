@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """End the sessions named on standard input when its writer is gone, for whatever reason.
 
-A SIGKILL cannot be caught, so the process that started Airflow cannot promise to stop it. The end
-of this process's standard input says that it is dead, on Linux and macOS alike.
+A SIGKILL cannot be caught, so the process that started Airflow cannot promise to stop it. When that
+process is dead, the standard input of this one ends, on Linux and macOS alike.
 Lines are `+SESSION` and `-SESSION`. Run as a script; `dev.processes` starts it.
 """
 

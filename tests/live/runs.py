@@ -19,7 +19,7 @@ SECONDS = 900.0
 
 @dataclass
 class Run:
-    """One DAG run: its end, and every state in which its tasks were seen."""
+    """One DAG run: its final state, and every state in which its tasks were seen."""
 
     stack: AirflowStack
     dag_id: str

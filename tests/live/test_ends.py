@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waits that begin or end in the triggerer, on a real one: workers, callbacks, templates."""
+"""Waits that begin or end in a real triggerer: workers, callbacks, templates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ needs_start = pytest.mark.skipif(
 
 
 def workers(run: Run, task_id: str, map_index: int = -1) -> int:
-    """Return how many worker processes have had the task: each begins its log in this way."""
+    """Return how many worker processes have run the task: each begins its log with this line."""
     begins = "DAG bundles loaded" if AIRFLOW_3 else "Pre task execution logs"
     return run.log(task_id, map_index).count(begins)
 

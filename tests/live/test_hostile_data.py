@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hostile names and values from PromptLayer's answer to a task downstream, in a real Airflow."""
+"""Hostile names and values, from PromptLayer's answer to a downstream task, in a real Airflow."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waits that begin or end in the triggerer, and what Airflow then does and leaves out.
+"""Waits that begin or end in the triggerer, with callbacks and templates.
 
-A task's log tells how often a worker had it; callbacks leave a line in the file that
+A task's log shows how many workers ran it; callbacks write a line to the file that
 `PROMPTLAYER_CALLBACKS` names.
 """
 
