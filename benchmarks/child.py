@@ -2,8 +2,8 @@
 """Run a function in a process of its own, and return its result.
 
 Each measurement gets a fresh interpreter, so that memory, garbage collector and imports are its
-own. Arguments and result travel as JSON; the result by a file,
-because Airflow logs to standard output. Run as a script by :func:`in_child` alone.
+own. Arguments and result travel as JSON; the result by a file, because Airflow logs to standard
+output. Run as a script by :func:`in_child` alone.
 """
 
 from __future__ import annotations
