@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and values as language models, and those who feed them, may bring them about."""
+"""Names and values as language models and Airflow may produce them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,19 @@ class Value:
     @property
     def expected(self) -> Any:
         return self.sent if self.stored is UNCHANGED else self.stored
+
+
+class Lazy(Sequence[Any]):
+    """Like the lazy sequence of XComs that Airflow hands to a task."""
+
+    def __init__(self, *items: Any) -> None:
+        self._items = items
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
 
 
 def nested(depth: int, core: Any = 1) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import UserList
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pendulum
 import pytest
+from support.hostile import Lazy
 from unit.api.answers import OTHER, SHEET, TABLE, body_of
 
 from airflow_provider_promptlayer.api.arguments import execution_id, seconds
@@ -101,19 +102,6 @@ def test_a_version_that_is_none(number: Any) -> None:
 def test_label_and_version_exclude_each_other(label: str, number: Any) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match="exclude each other"):
         sent(workflow_label_name=label, workflow_version_number=number)
-
-
-class Lazy(Sequence[Any]):
-    """Like the lazy sequence of XComs that Airflow hands to a task."""
-
-    def __init__(self, *items: Any) -> None:
-        self._items = items
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._items[index]
-
-    def __len__(self) -> int:
-        return len(self._items)
 
 
 class View(Mapping[str, Any]):

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ from support.batches import (
     starts,
     task,
 )
+from support.hostile import Lazy
 from support.modes import FakeTaskInstance, Store, first_event, rebuilt
 
 from airflow_provider_promptlayer import version_compat
@@ -128,19 +129,6 @@ class TestResults:
             }
             for index in range(2)
         ]
-
-
-class Lazy(Sequence[Any]):
-    """What Airflow hands over for the XComs of a mapped task."""
-
-    def __init__(self, *items: Any) -> None:
-        self._items = items
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._items[index]
-
-    def __len__(self) -> int:
-        return len(self._items)
 
 
 class TestInputs:
