@@ -65,7 +65,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         self._submission: Submission | None = None
         self._task_state: RunState | None = None
         self._superseded: SubmissionRecord | None = None  # of the job that an earlier try started
-        self._sent: str | None = None  # how to find the job whose start is being sent
+        self._sending_try: int | None = None  # the try, while its start is being sent
         self._earlier_fingerprint: str | None = None  # of the job of an earlier try, if reattached
 
     @abstractmethod
@@ -112,13 +112,13 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
 
         Airflow does not wait for the answer to the start, so no log would have the job's id.
         """
-        sent = self._sent
+        sending_try = self._sending_try
         super().on_kill()
-        if sent is not None:
+        if sending_try is not None and self._submission is not None:
             self.log.warning(
                 "The task is being stopped while its start is being sent, so what it starts may go "
                 "on at PromptLayer: %s.",
-                sent,
+                self._submission.how_to_find(sending_try),
             )
 
     def may_retry(self, error: Exception) -> bool:
@@ -158,7 +158,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             except Exception as error:
                 self._forget_the_start()  # the record may be there all the same
                 raise store_trouble(error) from error
-        self._sent = submission.how_to_find(context["ti"].try_number)
+        self._sending_try = context["ti"].try_number
         try:
             external_id = submission.send()
         except PromptLayerStartUncertainError:
@@ -168,7 +168,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             self._forget_the_start()  # certainly there was none
             raise
         finally:
-            self._sent = None
+            self._sending_try = None
         if external_id is not None:
             return self.kind.job_from_id(external_id)
         if not self.wait_for_completion or self.kind.unsubmitted_job is None:
