@@ -17,7 +17,15 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 from support.kinds import OUTPUTS, Serve, new_server
 from support.modes import FakeTaskInstance, Store, epoch
-from support.starts import RUN_REPORT, RUN_WORKFLOW, Start, deferred, every_evaluation, every_start
+from support.starts import (
+    RUN_REPORT,
+    RUN_SCORECARD,
+    RUN_WORKFLOW,
+    Start,
+    deferred,
+    every_evaluation,
+    every_start,
+)
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.submission.reattach import (
@@ -201,6 +209,24 @@ class TestCleared:
         assert ending.xcoms["promptlayer_execution_id"] == server.count("POST") == runs
         said = "Workflow run 1 was started for other arguments. It goes on at PromptLayer"
         assert (said in log()) == (runs == 2)
+
+    @pytest.mark.parametrize(
+        ("start", "change", "jobs"),
+        [
+            (RUN_WORKFLOW, {"return_all_outputs": False}, 1),
+            (RUN_WORKFLOW, {"workflow_version_number": 1}, 2),
+            (RUN_SCORECARD, {"row_indices": [0]}, 2),
+            (RUN_REPORT, {"name": "of another day"}, 1),
+        ],
+        ids=str,
+    )
+    def test_which_arguments_ask_for_another_job(
+        self, start: Start, change: dict[str, Any], jobs: int, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        deferred(start.make(), store, FakeTaskInstance(max_tries=2))
+        assert start.run(store, number=2, max_tries=3, **change).kind == "success"
+        assert len(start.started(server)) == jobs
 
     @pytest.mark.parametrize(("day", "runs"), [(1, 1), (2, 2)])
     def test_after_a_retry_with_another_input(

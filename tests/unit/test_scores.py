@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -158,10 +159,13 @@ class TestGate:
         judge("bad", store, number=3, max_tries=3)
         assert len(server.calculations) == 2
 
-    def test_names_that_airflow_cannot_store_are_changed(self, serve: Serve) -> None:
+    def test_names_that_airflow_cannot_store_are_changed(
+        self, serve: Serve, log: Callable[[], str]
+    ) -> None:
         card = Scorecard("Q", drift_summary={"\x00": "\x00"})
         serve(with_card(card))
         assert "\x00" not in json.dumps(judge().xcoms["promptlayer_drift_summary"])
+        assert log().count("The result was changed so that Airflow can store it") == 1
 
 
 class TestManyRows:
