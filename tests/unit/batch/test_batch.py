@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import datetime
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +31,6 @@ from support.batches import (
 from support.hostile import Lazy
 from support.modes import FakeTaskInstance, Store, first_event, rebuilt
 
-from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api import arguments as parsed
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
@@ -415,35 +412,6 @@ class TestKilled:
         assert not starts(server)
 
 
-class Resumed(PromptLayerRunWorkflowBatchOperator):
-    """A task that comes back from the triggerer at once.
-
-    :param resumed: the method and the arguments with which Airflow resumes it.
-    """
-
-    def __init__(self, *, resumed: tuple[str, dict[str, Any]], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.resumed = resumed
-
-    def execute(self, context: Any) -> Any:
-        return self.resume_execution(*self.resumed, context)
-
-
-def test_a_deferral_that_airflow_ends_names_the_runs(server: LocalPromptLayer) -> None:
-    ended = ("__fail__", {"error": "Trigger timeout"})
-    ti = FakeTaskInstance(xcoms={"promptlayer_execution_ids": [7, None, 8]})
-    ending = run(ti=ti, operator=Resumed, resumed=ended)
-    assert ending.kind == "timeout"
-    assert "Batch of 2 workflow runs goes on" in ending.message
-    assert run(operator=Resumed, resumed=ended).kind == "timeout"
-
-
-@pytest.mark.parametrize(("store", "kind"), [(Store(), "failed"), (None, "failed for good")])
-def test_an_event_that_is_none(server: LocalPromptLayer, store: Store | None, kind: str) -> None:
-    resumed: Any = ("execute_complete", {"event": {}})
-    assert run(operator=Resumed, resumed=resumed, store=store).kind == kind
-
-
 def test_in_a_dag_with_default_args_partial_and_expand() -> None:
     with DAG(
         "d", schedule=None, default_args={"promptlayer_conn_id": "other", "max_active_runs": 7}
@@ -456,29 +424,3 @@ def test_in_a_dag_with_default_args_partial_and_expand() -> None:
         ).expand(inputs=[[{"n": 1}], [{"n": 2}]])
     assert (plain.promptlayer_conn_id, plain.max_active_runs) == ("other", 7)
     assert mapped.task_id == "mapped"
-
-
-class TestWithoutNotes:
-    def test_the_worker_says_so(self, server: LocalPromptLayer, log: Callable[[], str]) -> None:
-        run(numbered(1))
-        assert "cannot remember the runs across tries" in log()
-
-    def test_resumed_with_the_event_alone(self, server: LocalPromptLayer) -> None:
-        """As ``dag.test()`` and ``airflow tasks test`` do, on every Airflow."""
-        ti = FakeTaskInstance()
-        left = leave(numbered(3), ti=ti)
-        event = {"event": asyncio.run(first_event(rebuilt(left.trigger))).payload}
-        resumed = task(numbered(3)).resume_execution("execute_complete", event, context_of(ti))
-        assert resumed == answers(0, 1, 2)
-        assert starts(server) == each_once(3)
-
-    @pytest.mark.parametrize(("counts", "waits"), [(True, 940.0), (False, 10_000.0)])
-    def test_the_wait_ends_before_an_execution_timeout_that_counts(
-        self, counts: bool, waits: float, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(version_compat, "EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED", counts)
-        limit = datetime.timedelta(seconds=1000)
-        began = time.time()
-        left = leave(numbered(1), timeout=10_000.0, execution_timeout=limit)
-        deadline = left.trigger.serialize()[1]["state"]["deadline"]
-        assert deadline - began == pytest.approx(waits, abs=5.0)

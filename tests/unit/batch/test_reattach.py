@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a try of a batch makes of an earlier one: with a task state store, as on Airflow 3.3."""
+"""What a worker makes of what an earlier try, or an earlier visit of this one, has left."""
 
 from __future__ import annotations
 
-import sys
+import asyncio
+import datetime
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import requests
 from support.batches import (
     Died,
     answers,
     cleared,
+    context_of,
     dying_around_the_start,
     each_once,
     leave,
@@ -21,15 +23,15 @@ from support.batches import (
     retry,
     run,
     starts,
+    task,
 )
-from support.modes import FakeTaskInstance, Store
+from support.modes import FakeTaskInstance, Store, first_event, rebuilt
+from support.processes import in_new_process
 
-from airflow_provider_promptlayer import transport
-from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
 from airflow_provider_promptlayer.submission.task_state import BatchState
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
-from airflow_provider_promptlayer.transport import blocking
 
 UNKNOWN = Reply.of_json({"success": False, "message": "No such execution."}, 404)
 
@@ -289,21 +291,66 @@ class TestElsewhere:
         assert "left to themselves: 1, 2." in log()
 
 
+class Resumed(PromptLayerRunWorkflowBatchOperator):
+    """A task that comes back from the triggerer at once.
+
+    :param resumed: the method and the arguments with which Airflow resumes it.
+    """
+
+    def __init__(self, *, resumed: tuple[str, dict[str, Any]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.resumed = resumed
+
+    def execute(self, context: Any) -> Any:
+        return self.resume_execution(*self.resumed, context)
+
+
+def test_a_deferral_that_airflow_ends_names_the_runs(server: LocalPromptLayer) -> None:
+    ended = ("__fail__", {"error": "Trigger timeout"})
+    ti = FakeTaskInstance(xcoms={"promptlayer_execution_ids": [7, None, 8]})
+    ending = run(ti=ti, operator=Resumed, resumed=ended)
+    assert ending.kind == "timeout"
+    assert "Batch of 2 workflow runs goes on" in ending.message
+    assert run(operator=Resumed, resumed=ended).kind == "timeout"
+
+
+def test_an_event_that_cannot_be_read(server: LocalPromptLayer) -> None:
+    resumed: Any = ("execute_complete", {"event": {}})
+    assert run(operator=Resumed, resumed=resumed, store=Store()).kind == "failed"
+    assert run(operator=Resumed, resumed=resumed).kind == "failed for good"
+
+
+class TestWithoutNotes:
+    def test_the_worker_says_so(self, server: LocalPromptLayer, log: Callable[[], str]) -> None:
+        run(numbered(1))
+        assert "cannot remember the runs across tries" in log()
+
+    def test_resumed_with_the_event_alone(self, server: LocalPromptLayer) -> None:
+        """As ``dag.test()`` and ``airflow tasks test`` do, on every Airflow."""
+        ti = FakeTaskInstance()
+        left = leave(numbered(3), ti=ti)
+        event = {"event": asyncio.run(first_event(rebuilt(left.trigger))).payload}
+        resumed = task(numbered(3)).resume_execution("execute_complete", event, context_of(ti))
+        assert resumed == answers(0, 1, 2)
+        assert starts(server) == each_once(3)
+
+    @pytest.mark.parametrize(("counts", "waits"), [(True, 940.0), (False, 10_000.0)])
+    def test_the_wait_ends_before_an_execution_timeout_that_counts(
+        self, counts: bool, waits: float, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(version_compat, "EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED", counts)
+        limit = datetime.timedelta(seconds=1000)
+        began = time.time()
+        left = leave(numbered(1), timeout=10_000.0, execution_timeout=limit)
+        deadline = left.trigger.serialize()[1]["state"]["deadline"]
+        assert deadline - began == pytest.approx(waits, abs=5.0)
+
+
 def test_all_is_ready_before_a_start_is_noted(
     server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that dies between the note and the start asks a person to look for nothing.
-
-    Each visit of a worker is one of a process that has nothing of that yet.
-    """
+    """A worker that dies between the note and the start asks a person to look for nothing."""
     happened: list[str] = []
-
-    def noting(what: str, function: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            happened.append(what)
-            return function(*args, **kwargs)
-
-        return call
 
     class NotingStore(Store):
         def set(self, key: str, value: Any) -> None:
@@ -314,14 +361,8 @@ def test_all_is_ready_before_a_start_is_noted(
     class NewProcess(PromptLayerRunWorkflowBatchOperator):
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**kwargs)
-            sys.modules.pop(blocking.__name__, None)
+            in_new_process(monkeypatch, happened)
 
-    monkeypatch.setitem(sys.modules, blocking.__name__, blocking)
-    monkeypatch.setattr(transport, "blocking", blocking)
-    get_connection = staticmethod(noting("connection", PromptLayerHook.get_connection))
-    monkeypatch.setattr(PromptLayerHook, "get_connection", get_connection)
-    send = noting("sent", requests.Session.send)
-    monkeypatch.setattr(requests.Session, "send", lambda *args, **how: send(*args, **how))
     ending = run(numbered(4), None, NotingStore(), "Slow", operator=NewProcess, max_active_runs=2)
     assert ending.value == answers(0, 1, 2, 3)
     after_notes = [happened[index + 1] for index, what in enumerate(happened) if what == "note"]
