@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from typing import Any, TypeVar
 
 from dev.airflow_config import AIRFLOW_3, airflow_environment
 from dev.metadata_db import MetadataDb, TaskStates
-from dev.processes import Component, Components
+from dev.processes import Component, Components, free_port
 
 T = TypeVar("T")
 
@@ -75,7 +74,7 @@ class AirflowStack:
         self.logs.mkdir(parents=True, exist_ok=True)
         executor = "LocalExecutor" if AIRFLOW_3 or database_url else "SequentialExecutor"
         self.database_url = database_url or f"sqlite:///{self.home / 'airflow.db'}"
-        self._port = port or _free_port()
+        self._port = port or free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.env = airflow_environment(
             self.home, dags_folder.resolve(), self.database_url, self._port, executor
@@ -178,14 +177,7 @@ class AirflowStack:
 
     def start_scheduler(self) -> Component:
         """Start another scheduler after the last one has ended; return once it is at work."""
-        before = self.db.newest_job("SchedulerJob")
-        component = self._launch_scheduler()
-        self.wait_for(
-            lambda: self.db.newest_job("SchedulerJob") > before,
-            START_SECONDS,
-            f"{component.name} to start",
-        )
-        return component
+        return self._started("SchedulerJob", self._launch_scheduler)
 
     def _launch_triggerer(self) -> Component:
         self._triggerers_started += 1
@@ -194,10 +186,13 @@ class AirflowStack:
 
     def start_triggerer(self) -> Component:
         """Start one more triggerer; return once it is registered in the database."""
-        before = self.db.newest_job("TriggererJob")
-        component = self._launch_triggerer()
+        return self._started("TriggererJob", self._launch_triggerer)
+
+    def _started(self, job_type: str, launch: Callable[[], Component]) -> Component:
+        before = self.db.newest_job(job_type)
+        component = launch()
         self.wait_for(
-            lambda: self.db.newest_job("TriggererJob") > before,
+            lambda: self.db.newest_job(job_type) > before,
             START_SECONDS,
             f"{component.name} to start",
         )
@@ -368,12 +363,6 @@ class AirflowStack:
 _AIRFLOW = [sys.executable, "-m", "airflow"]
 # Past any proxy that the environment names.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _last_lines(text: str, count: int = 25) -> str:

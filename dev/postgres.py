@@ -18,7 +18,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from dev.processes import Components
+from dev.processes import Components, free_port
 
 START_SECONDS = 180.0
 STOP_SECONDS = 10.0
@@ -103,7 +102,7 @@ class PostgresServer:
         self._components = Components({"PATH": os.defpath, "LC_ALL": "C"}, self.folder, self.folder)
         for attempt in range(1, START_ATTEMPTS + 1):
             # Another process may take the port in the moment before it is used.
-            self._port = _free_port()
+            self._port = free_port()
             settings = {**_SETTINGS, "port": str(self._port)}
             postgres = self._components.start(
                 "postgres",
@@ -220,12 +219,6 @@ def _unprivileged_user() -> str | None:
 
 def _group_of(user: str | None) -> int | None:
     return pwd.getpwnam(user).pw_gid if user else None
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -129,3 +130,10 @@ class Components:
         if self._watchdog.stdin:
             self._watchdog.stdin.write(f"{line}\n".encode())
             self._watchdog.stdin.flush()
+
+
+def free_port() -> int:
+    """Return a port of the loopback that no process has at this moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -12,7 +12,11 @@ from support.connections import connect
 from support.modes import run_task
 
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerScorecardSensor
-from airflow_provider_promptlayer.testing import LocalPromptLayer, builtin_evaluations
+from airflow_provider_promptlayer.testing import (
+    LocalPromptLayer,
+    builtin_evaluations,
+    load_workflows,
+)
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +40,17 @@ def test_every_test_that_is_named_is_where_it_is_said_to_be() -> None:
         files = [ROOT / where] if where.endswith(".py") else (ROOT / where).rglob("*.py")
         definition = re.compile(rf"^ *(def|class) {name}\b", re.MULTILINE)
         assert any(definition.search(file.read_text("utf-8")) for file in files), (name, where)
+
+
+def test_its_code_and_its_definitions_are_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    for language, text in blocks:
+        if language == "python":
+            compile(text, "README.md", "exec")
+        elif language == "toml":
+            (tmp_path / "readme.toml").write_text(text)
+            assert load_workflows(tmp_path / "readme.toml")
+    assert {"python", "toml"} <= {language for language, _ in blocks}
 
 
 def test_the_error_of_the_gate_is_quoted_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
