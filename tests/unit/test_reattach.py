@@ -218,7 +218,7 @@ class TestCleared:
             (RUN_SCORECARD, {"row_indices": [0]}, 2),
             (RUN_REPORT, {"name": "of another day"}, 1),
         ],
-        ids=str,
+        ids=["what a run answers with", "version", "rows", "name"],
     )
     def test_which_arguments_ask_for_another_job(
         self, start: Start, change: dict[str, Any], jobs: int, server: LocalPromptLayer
