@@ -8,7 +8,6 @@ first use, because DAG files import this module on every parse.
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -186,27 +185,21 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         answer: T = drive(retried(retries.SIGNAL_HANDLER, call), send)
         return answer
 
-    def call_with_backoff(
-        self, call: Call[T], *, about: str, policy: RetryPolicy, deadline: float = math.inf
-    ) -> T:
+    def call_with_backoff(self, call: Call[T], *, about: str, policy: RetryPolicy) -> T:
         """Do what :meth:`call` does, and retry as a wait does.
 
         :param about: the job or its part, for messages.
         :param policy: for how long PromptLayer may be out of reach.
-        :param deadline: when to send no more, in seconds since the epoch.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for longer.
-        :raises PromptLayerWaitTimeoutError: if there was no answer before the deadline.
         """
-        loop = ask_with_backoff(Poller.of_call(about, policy), call, deadline=deadline)
-        answer: T = drive(loop, self.call, self._pause)
+        answer: T = self._run(ask_with_backoff(Poller.of_call(about, policy), call))
         return answer
 
-    async def acall_with_backoff(
-        self, call: Call[T], *, about: str, policy: RetryPolicy, deadline: float = math.inf
-    ) -> T:
+    async def acall_with_backoff(self, call: Call[T], *, about: str, policy: RetryPolicy) -> T:
         """Do what :meth:`call_with_backoff` does, without blocking the event loop."""
-        loop = ask_with_backoff(Poller.of_call(about, policy), call, deadline=deadline)
-        answer: T = await adrive(loop, self.acall, self._log_decision)
+        answer: T = await adrive(
+            ask_with_backoff(Poller.of_call(about, policy), call), self.acall, self._log_decision
+        )
         return answer
 
     # --- running loops ------------------------------------------------------------------------

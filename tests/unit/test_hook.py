@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook: connection, Test button, one look."""
+"""The hook: its connection, the Test button, and single requests."""
 
 from __future__ import annotations
 
@@ -41,14 +41,20 @@ def connect(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> PromptLayerHook:
 
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
-    """A port that refuses connections, and that nobody else is given meanwhile."""
+    """A port that refuses connections, and that no other process is given meanwhile."""
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         yield deaf.getsockname()[1]
 
 
+def what_is_wrong(hook: PromptLayerHook) -> str:
+    works, said = hook.test_connection()
+    assert not works
+    return said
+
+
 class TestTestButton:
-    """The Test button says who is wrong."""
+    """The Test button says what is wrong."""
 
     def test_works(self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer) -> None:
         works, says = PromptLayerHook().test_connection()
@@ -60,41 +66,28 @@ class TestTestButton:
     def test_bad_key(
         self, promptlayer_server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        hook = connect(monkeypatch, host=promptlayer_server.url, password="pl_wrong")
-        works, says = hook.test_connection()
-        assert not works
-        assert "PromptLayer refused the API key" in says
-        assert "the password of Airflow connection 'promptlayer_default'" in says
-        assert "pl_wrong" not in says
-
-    def test_unreachable_host(self, deaf_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        hook = connect(monkeypatch, host=f"http://127.0.0.1:{deaf_port}", password="pl_key")
-        works, says = hook.test_connection()
-        assert not works
-        assert f"127.0.0.1:{deaf_port} is not reachable" in says
+        said = what_is_wrong(connect(monkeypatch, host=promptlayer_server.url, password="pl_wrong"))
+        assert "PromptLayer refused the API key" in said
+        assert "the password of Airflow connection 'promptlayer_default'" in said
+        assert "pl_wrong" not in said
 
     @pytest.mark.parametrize("status", [200, 401, 403, 404, 502])
     def test_another_web_server(
         self, status: int, promptlayer_server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         promptlayer_server.script(Reply(status, "<html>Intranet"))
-        hook = connect(monkeypatch, host=promptlayer_server.url, password="pl_key")
-        works, says = hook.test_connection()
-        assert not works
-        named = f"{promptlayer_server.url} (Airflow connection 'promptlayer_default')"
-        assert f"{named} is not PromptLayer's" in says
-        assert "Intranet" not in says
+        url = promptlayer_server.url
+        said = what_is_wrong(connect(monkeypatch, host=url, password="pl_key"))
+        assert f"{url} (Airflow connection 'promptlayer_default') is not PromptLayer's" in said
+        assert "Intranet" not in said
 
     @pytest.mark.parametrize("path", ["/somewhere", "/workflows/Article%20pipeline"])
-    def test_not_promptlayer(
+    def test_another_path(
         self, path: str, promptlayer_server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        hook = connect(
-            monkeypatch, host=promptlayer_server.url + path, password=promptlayer_server.api_key
-        )
-        works, says = hook.test_connection()
-        assert not works
-        assert "not PromptLayer" in says
+        host, key = promptlayer_server.url + path, promptlayer_server.api_key
+        said = what_is_wrong(connect(monkeypatch, host=host, password=key))
+        assert "not PromptLayer" in said
 
     @pytest.mark.parametrize(
         ("fields", "says"),
@@ -103,19 +96,20 @@ class TestTestButton:
             ({"host": "ftp://x", "password": "k"}, "host name or an http(s) URL"),
             ({"host": "x", "password": "k", "extra": {"timeout": "soon"}}, "'timeout'"),
             ({"host": "x", "password": "k", "extra": {"verify": "/no/such/ca.pem"}}, "no CA file"),
+            ({"host": "http://127.0.0.1:{deaf}", "password": "k"}, ":{deaf} is not reachable"),
         ],
     )
     def test_unusable_connection(
-        self, fields: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+        self, fields: dict[str, Any], says: str, deaf_port: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        works, said = connect(monkeypatch, **fields).test_connection()
-        assert not works
-        assert says in said
+        fields = {**fields, "host": fields["host"].replace("{deaf}", str(deaf_port))}
+        said = what_is_wrong(connect(monkeypatch, **fields))
+        assert says.replace("{deaf}", str(deaf_port)) in said
         assert "\n" not in said
 
 
 class TestResults:
-    """What a look returns, from both twins."""
+    """A run polled once, by both twins."""
 
     @pytest.fixture
     def promptlayer_workflows(self) -> list[Workflow]:
@@ -132,29 +126,9 @@ class TestResults:
             Workflow("Endless", [Node("Only", duration=math.inf, is_output_node=True)]),
         ]
 
-    def test_looks_once_and_never_waits(
-        self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
-    ) -> None:
-        run_id = promptlayer_server.start_execution("Endless")
-        hook = PromptLayerHook()
-        results = hook.get_workflow_results(run_id)
-        hook.close()
-        assert not results.is_complete
-        assert results.outputs == {}
-        assert results.nodes["Only"].status == "RUNNING"
-        assert results == asyncio.run(PromptLayerHook().aget_workflow_results(run_id))
-        assert promptlayer_server.count() == 2
-
     @pytest.fixture(params=["blocking", "async"])
-    def look(
-        self,
-        request: pytest.FixtureRequest,
-        promptlayer_connection: str,
-        promptlayer_server: LocalPromptLayer,
-    ) -> Any:
-        run_id = promptlayer_server.start_execution("W")
-
-        def look(**arguments: Any) -> Any:
+    def poll(self, request: pytest.FixtureRequest, promptlayer_connection: str) -> Any:
+        def poll(run_id: int, **arguments: Any) -> Any:
             hook = PromptLayerHook()
             if request.param == "async":
                 return asyncio.run(hook.aget_workflow_results(run_id, **arguments))
@@ -163,42 +137,38 @@ class TestResults:
             finally:
                 hook.close()
 
-        return look
+        return poll
 
-    def test_all_outputs(self, look: Any) -> None:
-        results = look()
+    def test_of_a_running_run(self, poll: Any, promptlayer_server: LocalPromptLayer) -> None:
+        results = poll(promptlayer_server.start_execution("Endless"))
+        assert not results.is_complete
+        assert results.outputs == {}
+        assert results.nodes["Only"].status == "RUNNING"
+        assert promptlayer_server.count() == 1
+
+    def test_all_outputs(self, poll: Any, promptlayer_server: LocalPromptLayer) -> None:
+        results = poll(promptlayer_server.start_execution("W"))
         assert results.is_complete
         assert results.outputs == {"Second": {"x": [1]}, "Third": "no"}
         assert results.final_output == {"x": [1]}
         first = results.nodes["First"]
-        assert (first.status, first.error_message, first.raw_error_message) == (
-            "FAILED",
-            "e",
-            "raw",
-        )
-        assert [node.is_output_node for node in results.nodes.values()] == [
-            False,
-            True,
-            True,
-            None,
-        ]
+        said = (first.status, first.error_message, first.raw_error_message)
+        assert said == ("FAILED", "e", "raw")
+        are_output = [node.is_output_node for node in results.nodes.values()]
+        assert are_output == [False, True, True, None]
 
-    def test_main_output_alone(self, look: Any) -> None:
-        results = look(return_all_outputs=False)
-        assert results.is_complete
-        assert results.final_output == {"x": [1]}
-        assert results.nodes == {}
+    def test_main_output_alone(self, poll: Any, promptlayer_server: LocalPromptLayer) -> None:
+        results = poll(promptlayer_server.start_execution("W"), return_all_outputs=False)
+        assert (results.is_complete, results.final_output, results.nodes) == (True, {"x": [1]}, {})
 
-
-def test_waiting_in_a_task_raises_with_the_results(
-    promptlayer_connection: str, promptlayer_server: LocalPromptLayer
-) -> None:
-    run_id = promptlayer_server.start_execution("Broken report", input_variables={"report": "x"})
-    hook = PromptLayerHook()
-    with pytest.raises(PromptLayerRunFailedError) as raised:
-        hook.wait_for_workflow_results(run_id, timeout=60, poke_interval=0.1)
-    hook.close()
-    assert raised.value.results.outputs == {"Render report": "# x"}
+    def test_a_wait_raises_with_the_results(
+        self, promptlayer_connection: str, promptlayer_server: LocalPromptLayer
+    ) -> None:
+        hook, run_id = PromptLayerHook(), promptlayer_server.start_execution("W")
+        with pytest.raises(PromptLayerRunFailedError) as raised:
+            hook.wait_for_workflow_results(run_id, timeout=60, fail_on="any_node")
+        hook.close()
+        assert raised.value.results.outputs == {"Second": {"x": [1]}, "Third": "no"}
 
 
 def test_a_start_that_did_not_arrive_says_so(
@@ -251,7 +221,7 @@ def test_session_sends_the_key_to_promptlayer_alone(
     assert [seen.key_was_right for seen in promptlayer_server.requests] == [True]
 
 
-def test_unencrypted_key_is_warned_of_but_for_loopback(
+def test_a_warning_of_an_unencrypted_key(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -273,7 +243,7 @@ def test_threads_share_a_hook(
 ) -> None:
     """Each gets the run that it has started, also while the key changes.
 
-    And Airflow is asked for the connection by one of them, as 3.0 and 3.1 mix up two questions.
+    One of them alone asks Airflow for the connection, as 3.0 and 3.1 mix up two questions.
     """
     hook = PromptLayerHook()
     together = threading.Barrier(8)
@@ -282,7 +252,7 @@ def test_threads_share_a_hook(
 
     def get_connection(conn_id: str) -> Any:
         reads.append(conn_id)
-        time.sleep(0.05)  # long enough for the others to ask as well, if they would
+        time.sleep(0.05)  # long enough for the other threads to ask as well
         return read(conn_id)
 
     monkeypatch.setattr(PromptLayerHook, "get_connection", staticmethod(get_connection))
@@ -302,25 +272,25 @@ def test_threads_share_a_hook(
     assert len(reads) == 2
 
 
-def test_a_wait_that_goes_on_with_another_key_heeds_the_brake_of_that_key(
+def test_another_key_brings_its_throttle_along(
     monkeypatch: pytest.MonkeyPatch, promptlayer_server: LocalPromptLayer
 ) -> None:
     old = connect(monkeypatch, host=promptlayer_server.url, password=promptlayer_server.api_key)
     assert old.settings.api_key == promptlayer_server.api_key
-    brake = old.throttle
+    throttle = old.throttle
     promptlayer_server.rotate_key("pl_new_key")
     new = connect(monkeypatch, host=promptlayer_server.url, password="pl_new_key")
     new.throttle.hold_for(60, now=1000.0)
-    assert brake.delay(now=1000.0) == 0
-    old.call(workflow_count())  # is told that the key has changed
-    assert brake.delay(now=1000.0) >= 60
+    assert throttle.delay(now=1000.0) == 0
+    old.call(workflow_count())  # reads the key again
+    assert throttle.delay(now=1000.0) >= 60
     old.close()
 
 
 def test_no_key_outlives_its_last_hook(monkeypatch: pytest.MonkeyPatch) -> None:
     def is_kept() -> bool:
         gc.collect()
-        # Not isinstance(): that wakes Airflow's lazy proxies, which import what is not there.
+        # Not isinstance(), for which Airflow's lazy proxies import modules that do not exist.
         return any(
             type(each) is Settings and each.api_key == "pl_forgotten" for each in gc.get_objects()
         )
@@ -356,8 +326,8 @@ class TestLargeAnswers:
         def read(response: Response, _now: float) -> tuple[int, bool]:
             return len(response.body), threading.current_thread() is threading.main_thread()
 
-        look = Call(Request("GET", "/x", "look"), read)
-        assert asyncio.run(PromptLayerHook().acall(look)) == (size, on_the_loop)
+        poll = Call(Request("GET", "/x", "poll"), read)
+        assert asyncio.run(PromptLayerHook().acall(poll)) == (size, on_the_loop)
 
     @pytest.mark.parametrize("reply", [Reply(400, b"x" * 2_000_000), Reply(200, b"x" * 2_000_000)])
     def test_mean_the_same_in_both_modes(

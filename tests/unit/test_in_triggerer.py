@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Waits that begin or end in the triggerer.
 
-That they mean the same as the others is tested in test_modes.py and faults, where they are modes of
-their own. Here is what they alone do: workers that they save, what is refused when the DAG is
-parsed, and the deadline of a wait that no worker has seen begin.
+test_modes.py and faults/ compare them with the other modes. Here is what they alone do: the workers
+that they save, what is refused when the DAG is parsed, and the deadline of a wait that no worker has
+seen begin.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ WORKFLOWS = [
 ]
 RUNNING = Reply(202, "{}")
 ENDED = Reply.of_json("yes")
+LARGE_OUTPUT = Reply.of_json(
+    {"Only": {"status": "SUCCESS", "value": "x" * LARGE, "is_output_node": True}}
+)
 needs_start = pytest.mark.skipif(
     not version_compat.STARTS_IN_TRIGGERER, reason="no task starts in this Airflow's triggerer"
 )
@@ -106,15 +109,10 @@ class TestWorkers:
         bad: int,
         server: LocalPromptLayer,
     ) -> None:
+        how = {"start_from_trigger": start_from_trigger, "end_from_trigger": end_from_trigger}
         for name, kind, visits in (("Good", "success", good), ("Bad", "failed for good", bad)):
-            server.script(RUNNING, times=1)  # for the first look, wherever that is
-            ending = run_task(
-                make(
-                    server.start_execution(name),
-                    start_from_trigger=start_from_trigger,
-                    end_from_trigger=end_from_trigger,
-                )
-            )
+            server.script(RUNNING, times=1)  # for the first poll, wherever that is
+            ending = run_task(make(server.start_execution(name), **how))
             assert (ending.kind, ending.worker_visits) == (kind, visits)
 
     def test_both_are_off_by_default(self) -> None:
@@ -123,42 +121,42 @@ class TestWorkers:
         assert not plain.end_from_trigger
 
 
+def deferred(server: LocalPromptLayer, name: str, *more_answers: Reply, **arguments: Any) -> Any:
+    """Return the trigger that a worker defers to, which has seen that the run goes on."""
+    server.script(RUNNING, *more_answers, times=1)
+    with pytest.raises(TaskDeferred) as deferral:
+        make(server.start_execution(name), **arguments)().execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+    return deferral.value.trigger
+
+
 class TestEnd:
     @staticmethod
     def event(server: LocalPromptLayer, name: str, *more_answers: Reply, **arguments: Any) -> Any:
-        """Return what the triggerer fires after a worker has seen the run go on."""
-        server.script(RUNNING, *more_answers, times=1)
-        with pytest.raises(TaskDeferred) as deferral:
-            make(server.start_execution(name), end_from_trigger=True, **arguments)().execute(
-                {"ti": FakeTaskInstance()}  # type: ignore[typeddict-item]
-            )
-        return asyncio.run(first_event(rebuilt(deferral.value.trigger)))
+        trigger = deferred(server, name, *more_answers, end_from_trigger=True, **arguments)
+        return asyncio.run(first_event(rebuilt(trigger)))
 
-    def test_hands_on_nothing(self, server: LocalPromptLayer) -> None:
+    def test_passes_nothing_on(self, server: LocalPromptLayer) -> None:
         event = self.event(server, "Good")
         assert isinstance(event, TaskSuccessEvent)
         assert not event.xcoms
 
     def test_asks_for_the_whole_outputs_once(self, server: LocalPromptLayer) -> None:
         self.event(server, "Good")
-        whole = [one for one in server.requests if one.query.get("return_all_outputs") == "true"]
-        in_the_triggerer = server.requests[1:]  # after the look in the worker
-        assert [one for one in in_the_triggerer if one in whole] == in_the_triggerer[-1:]
+        in_the_triggerer = server.requests[1:]  # after the poll in the worker
+        whole = [one.query.get("return_all_outputs") == "true" for one in in_the_triggerer]
+        assert (whole.count(True), whole[-1]) == (1, True)
 
     def test_is_judged_by_fail_on(self, server: LocalPromptLayer) -> None:
         assert isinstance(self.event(server, "Bad", fail_on="never"), TaskSuccessEvent)
         assert not isinstance(self.event(server, "Bad"), TaskSuccessEvent)
 
-    def test_goes_to_a_worker_where_the_outputs_are_not_to_be_had(
-        self, server: LocalPromptLayer
+    @pytest.mark.parametrize(
+        "reply", [Reply(503), LARGE_OUTPUT, RUNNING], ids=["no outputs", "large", "node still runs"]
+    )
+    def test_goes_to_a_worker_if_the_triggerer_cannot_tell(
+        self, reply: Reply, server: LocalPromptLayer
     ) -> None:
-        event = self.event(server, "Good", ENDED, Reply(503))
-        assert not isinstance(event, TaskSuccessEvent)
-        assert event.payload["outcome"] == "ended"
-
-    def test_goes_to_a_worker_where_the_outputs_are_large(self, server: LocalPromptLayer) -> None:
-        node = {"status": "SUCCESS", "value": "x" * LARGE, "is_output_node": True}
-        event = self.event(server, "Good", ENDED, Reply.of_json({"Only": node}))
+        event = self.event(server, "Good", ENDED, reply, fail_on="never")
         assert not isinstance(event, TaskSuccessEvent)
         assert event.payload["outcome"] == "ended"
 
@@ -186,33 +184,18 @@ class TestEnd:
         )
         assert (ending.kind, ending.message) == ("failed for good", "could be better")
 
-    def test_is_not_called_a_success_where_a_node_still_runs(
-        self, server: LocalPromptLayer
-    ) -> None:
-        """A run that seems to have ended, and has not: the worker waits on."""
-        event = self.event(server, "Good", ENDED, RUNNING, fail_on="never")
-        assert not isinstance(event, TaskSuccessEvent)
-        assert event.payload["outcome"] == "ended"
-
     def test_keeps_away_from_the_scheduler(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("airflow_provider_promptlayer.bases.deferral.SETTLE_SECONDS", 1000.0)
-        server.script(RUNNING, times=1)
-        with pytest.raises(TaskDeferred) as deferral:
-            make(server.start_execution("Good"), end_from_trigger=True)().execute(
-                {"ti": FakeTaskInstance()}  # type: ignore[typeddict-item]
-            )
-        kwargs = deferral.value.trigger.serialize()[1]
-        assert kwargs["state"]["next_poll_at"] - kwargs["state"]["began_at"] >= 1000.0
+        state = deferred(server, "Good", end_from_trigger=True).serialize()[1]["state"]
+        assert state["next_poll_at"] - state["began_at"] >= 1000.0
 
     def test_a_triggerer_of_an_earlier_release_takes_a_plain_wait(
         self, server: LocalPromptLayer
     ) -> None:
-        server.script(RUNNING, times=1)
-        with pytest.raises(TaskDeferred) as deferral:
-            make(server.start_execution("Good"))().execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
-        assert not {"end_from_trigger", "fail_on"} & set(deferral.value.trigger.serialize()[1])
+        kwargs = deferred(server, "Good").serialize()[1]
+        assert not {"end_from_trigger", "fail_on"} & set(kwargs)
 
 
 REFUSED = {
@@ -304,7 +287,7 @@ class TestRefusals:
 
 
 class TestOlderAirflow:
-    """A DAG that runs on several versions does the same on each; it only costs a worker more."""
+    """A DAG does the same on each version of Airflow; it only costs a worker more."""
 
     @pytest.fixture(autouse=True)
     def _older(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +364,7 @@ class TestStart:
     def test_a_triggerer_that_takes_over_keeps_the_deadline(
         self, zone: datetime.tzinfo | None, server: LocalPromptLayer
     ) -> None:
-        """All it knows is when Airflow will end the deferral: a minute after the deadline."""
+        """It knows only when Airflow will end the deferral: a minute after the deadline."""
         args = sensor(
             server.start_execution("Never done"), timeout=60, start_from_trigger=True
         ).start_trigger_args
@@ -401,7 +384,7 @@ class TestStart:
         assert "did not end within 1 minute" in event.payload["message"]
 
     def test_counts_back_from_a_shorter_execution_timeout(self) -> None:
-        """Airflow then ends the deferral earlier, and does not say so to the trigger."""
+        """Airflow then ends the deferral earlier, and does not tell the trigger."""
         args = sensor(
             timeout=600,
             execution_timeout=datetime.timedelta(seconds=30),
@@ -422,13 +405,13 @@ class TestStart:
         assert event.payload["outcome"] == "timed_out"
 
     def test_an_id_rendered_as_text_is_the_number(self, server: LocalPromptLayer) -> None:
-        """As the worker has it, which takes no event about another run."""
+        """As in the worker, which takes no event about another run."""
         run_id = server.start_execution("Never done")
         ending = run_task(make(f" {run_id} ", timeout=0.3, start_from_trigger=True))
         assert (ending.kind, ending.worker_visits) == ("timeout", 1)
 
     def test_a_hang_in_the_triggerer_is_a_timeout(self) -> None:
-        """As Airflow ends it: the worker is handed the words, and knows which run it was."""
+        """Airflow ends it, and hands the worker a text; the worker knows which run it was."""
         task = sensor("42", timeout=5, start_from_trigger=True)
         with pytest.raises(Exception, match="42 goes on") as caught:
             task.resume_execution(

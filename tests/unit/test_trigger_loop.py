@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waits do to the event loop that they share with every other trigger of a triggerer.
+"""What waits do to the event loop that they share with all other triggers of a triggerer.
 
-Nothing in a trigger's path may block: all that could is watched here, and takes the loop long by
-its own clock, should it be done in its thread; then no callback may. One look-up of the connection
-for a wait, however often it looks.
+A trigger must not block. The calls that could are watched here: one that runs in the loop's thread
+takes long by the loop's clock, and then asyncio names the slow callback. And a wait has the
+connection read once, however often it polls.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ CONNECTION = "promptlayer_of_the_supervisor"
 NEW_KEY = "pl_the_key_after_this_one"
 
 BLOCKED = 1000.0
-"""Seconds that each thing takes which blocks the loop, by the clock of the loop."""
+"""Seconds that a blocking call takes by the clock of the loop."""
 
 LIMIT = 100.0
-"""Seconds that a callback may take: for how long no machine takes a process off its CPU."""
+"""Seconds that a callback may take: no machine takes a process off its CPU for so long."""
 
 
 @pytest.fixture
@@ -64,21 +64,17 @@ def server() -> Iterator[LocalPromptLayer]:
         yield server
 
 
-def is_lookup(message: Any) -> bool:
-    return type(message).__name__ == "GetConnection"
-
-
 @dataclass
 class Airflow:
-    """Who is asked for a connection: the supervisor of Airflow 3, the database of Airflow 2."""
+    """What reads a connection: the supervisor of Airflow 3, the database of Airflow 2."""
 
     server: LocalPromptLayer
     lookups: int = 0
     on_the_loop: list[str] = field(default_factory=list)
-    """What was asked of it, or done, in a way that blocks the thread of the event loop."""
+    """The calls that blocked the thread of the event loop."""
 
     def send(self, message: Any) -> Any:
-        """Answer as a supervisor, to one who waits for it."""
+        """Answer as a supervisor, to a caller that blocks."""
         self.note_blocking(type(message).__name__)
         return self._answer(message)
 
@@ -98,25 +94,23 @@ class Airflow:
     def _answer(self, message: Any) -> Any:
         from airflow.sdk.execution_time.comms import ConnectionResult
 
-        if not is_lookup(message):
-            return None  # what is to be masked in logs
+        if type(message).__name__ != "GetConnection":
+            return None  # the texts to be masked in logs
         self.lookups += 1
         return ConnectionResult(conn_id=message.conn_id, **self._fields)
 
     @property
     def _fields(self) -> dict[str, Any]:
         return {
+            **dict.fromkeys(["login", "port", "schema"]),
             "conn_type": "promptlayer",
             "host": self.server.url,
-            "login": None,
-            "port": None,
-            "schema": None,
             "password": self.server.api_key,
             "extra": f'{{"verify": "{self.server.ca_file}"}}',
         }
 
     def note_blocking(self, what: str) -> None:
-        """Note what is done, if this is the thread of an event loop."""
+        """Note a call if it runs in the thread of an event loop."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -145,13 +139,12 @@ def trigger_of(run_id: int, **arguments: Any) -> Any:
     )
 
 
-def payload(event: TriggerEvent) -> dict[str, Any]:
-    found: dict[str, Any] = event.payload
-    return found
-
-
 def start(run_ids: Iterable[int], **arguments: Any) -> list[asyncio.Task[TriggerEvent]]:
     return [asyncio.create_task(first_event(trigger_of(run_id, **arguments))) for run_id in run_ids]
+
+
+async def outcomes(waits: Iterable[asyncio.Task[TriggerEvent]]) -> set[str]:
+    return {event.payload["outcome"] for event in await asyncio.gather(*waits)}
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
@@ -176,9 +169,9 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
 def test_a_state_that_cannot_be_read_ends_its_own_wait_alone(
     change: dict[str, Any], says: str
 ) -> None:
-    """A TypeError is all that Airflow's triggerer takes from a constructor: it fails that trigger.
+    """Airflow's triggerer expects no error but a TypeError of a constructor: it fails that trigger.
 
-    Any other error there ends the triggerer itself, and again whenever it comes back to the wait.
+    Any other error would end the triggerer, and again whenever it takes the wait up.
     """
     state = state_for(WorkflowRun(1)) | change
     with pytest.raises(TypeError, match=says):
@@ -208,41 +201,32 @@ def test_the_triggerer_goes_on_where_a_state_cannot_be_read(state: Any) -> None:
 # Look-ups
 
 
-def test_one_look_up_for_a_wait_of_many_looks(airflow: Airflow, server: LocalPromptLayer) -> None:
+def test_look_ups_of_a_wait(airflow: Airflow, server: LocalPromptLayer) -> None:
+    """One when it begins, and one more when the key was refused."""
     run_ids = [server.start_execution("Endless") for _ in range(3)]
 
     async def main() -> None:
+        def polls(more: int) -> Callable[[], bool]:
+            count = server.count("GET") + more
+            return lambda: server.count("GET") >= count
+
         waits = start(run_ids)
-        await asyncio.to_thread(server.wait_for, lambda: server.count("GET") >= 60, 30)
-        await cancel(*waits)
-
-    asyncio.run(main())
-    assert airflow.lookups == len(run_ids)
-    assert airflow.on_the_loop == []
-
-
-def test_one_more_look_up_after_the_key_was_changed(
-    airflow: Airflow, server: LocalPromptLayer
-) -> None:
-    run_id = server.start_execution("Endless")
-
-    async def main() -> None:
-        (wait,) = start([run_id])
-        await asyncio.to_thread(server.wait_for, lambda: server.count("GET") >= 10, 30)
+        await asyncio.to_thread(server.wait_for, polls(60), 30)
+        assert airflow.lookups == len(run_ids)
+        await cancel(*waits[1:])
         server.rotate_key(NEW_KEY)
-        seen = server.count("GET")
-        await asyncio.to_thread(server.wait_for, lambda: server.count("GET") >= seen + 20, 30)
-        await cancel(wait)
+        await asyncio.to_thread(server.wait_for, polls(20), 30)
+        await cancel(waits[0])
 
     asyncio.run(main())
-    assert airflow.lookups == 2
+    assert airflow.lookups == len(run_ids) + 1
     assert airflow.on_the_loop == []
 
 
-def test_each_of_several_coroutines_is_told_of_a_changed_key(
+def test_each_of_several_coroutines_takes_a_changed_key(
     airflow: Airflow, server: LocalPromptLayer
 ) -> None:
-    """The requests of a batch share a hook, and the first to be refused takes the new key."""
+    """The polls of a batch share a hook, and the first to be refused reads the new key."""
     run_ids = [server.start_execution("Endless") for _ in range(10)]
 
     async def main() -> None:
@@ -259,7 +243,7 @@ def test_each_of_several_coroutines_is_told_of_a_changed_key(
 def test_a_connection_that_cannot_be_read_for_a_moment_ends_no_wait(
     airflow: Airflow, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow's API server may say anything meanwhile."""
+    """Airflow's API server may answer with any error while it is away."""
     module = import_module("airflow.providers.common.compat.connection")
     read, troubles = module.get_async_connection, [PermissionError("no"), RuntimeError("no")]
 
@@ -270,8 +254,7 @@ def test_a_connection_that_cannot_be_read_for_a_moment_ends_no_wait(
 
     monkeypatch.setattr(module, "get_async_connection", read_later)
     event = asyncio.run(first_event(trigger_of(server.start_execution("Ended"))))
-    assert payload(event)["outcome"] == "ended"
-    assert not troubles
+    assert (event.payload["outcome"], troubles) == ("ended", [])
 
 
 # Blocking
@@ -279,7 +262,7 @@ def test_a_connection_that_cannot_be_read_for_a_moment_ends_no_wait(
 
 @pytest.fixture
 def everything_is_watched(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each thing that could block the loop noted, should it be done in its thread."""
+    """Note each call that could block the loop, if it runs in the loop's thread."""
 
     def watch(owner: Any, name: str, unless: Callable[..., bool] = lambda *_, **__: False) -> None:
         function = getattr(owner, name)
@@ -307,7 +290,7 @@ def unless_numeric(*args: Any, **kwargs: Any) -> bool:
 def slow_callbacks(
     main: Coroutine[Any, Any, None], airflow: Airflow, caplog: pytest.LogCaptureFixture
 ) -> list[str]:
-    """Run a coroutine in asyncio's debug mode; return what it says of slow callbacks."""
+    """Run a coroutine in asyncio's debug mode; return its warnings of slow callbacks."""
 
     async def timed() -> None:
         loop = asyncio.get_running_loop()
@@ -326,8 +309,7 @@ def slow_callbacks(
 
 async def some_waits(server: LocalPromptLayer) -> None:
     run_ids = [server.start_execution(name) for name in ("Ended", "Long") for _ in range(5)]
-    events = await asyncio.gather(*start(run_ids))
-    assert {payload(event)["outcome"] for event in events} == {"ended"}
+    assert await outcomes(start(run_ids)) == {"ended"}
 
 
 @pytest.mark.usefixtures("everything_is_watched")
@@ -398,17 +380,16 @@ def test_what_blocks_would_be_found(
 # What is left
 
 
-async def two_thousand_waits(server: LocalPromptLayer) -> None:
+async def many_waits(server: LocalPromptLayer) -> None:
     """Have waits end in every way, at once; leaves the loop with none."""
-    ending = start(server.start_execution("Ended") for _ in range(300))
-    erring = start(range(900_000_000, 900_000_200))
-    never_begun = start(range(1, 301))
-    await cancel(*never_begun)
-    looking = start((server.start_execution("Endless") for _ in range(200)), poke_interval=0.5)
-    asleep = start(range(1, 1001), next_poll_at=time.time() + 3600)
-    assert {payload(event)["outcome"] for event in await asyncio.gather(*ending)} == {"ended"}
-    assert {payload(event)["outcome"] for event in await asyncio.gather(*erring)} == {"refused"}
-    await cancel(*looking, *asleep)
+    ending = start(server.start_execution("Ended") for _ in range(60))
+    erring = start(range(900_000_000, 900_000_040))
+    await cancel(*start(range(1, 61)))  # before they begin
+    polling = start((server.start_execution("Endless") for _ in range(40)), poke_interval=0.2)
+    asleep = start(range(1, 201), next_poll_at=time.time() + 3600)
+    assert await outcomes(ending) == {"ended"}
+    assert await outcomes(erring) == {"refused"}
+    await cancel(*polling, *asleep)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert not any(aio._pools.values())
 
@@ -422,7 +403,7 @@ def open_files() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux does")
-def test_ten_thousand_triggers_leave_nothing(
+def test_hundreds_of_triggers_leave_nothing(
     airflow: Airflow, server: LocalPromptLayer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
@@ -431,8 +412,8 @@ def test_ten_thousand_triggers_leave_nothing(
     files, threads = open_files(), threading.active_count()
 
     async def main() -> None:
-        for _ in range(5):
-            await two_thousand_waits(server)
+        for _ in range(2):
+            await many_waits(server)
 
     asyncio.run(main())
     gc.collect()  # what is unclosed warns here, and a warning is an error
