@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Waits that begin or end in the triggerer.
 
-test_modes.py and faults/ compare them with the other modes. Here is what they alone do: the workers
-that they save, what is refused when the DAG is parsed, and the deadline of a wait that no worker has
-seen begin.
+test_modes.py and faults/ compare them with the other modes. Here is what they alone do: they save
+workers, they refuse some arguments when the DAG is parsed, and they keep the deadline of a wait
+whose beginning no worker has seen.
 """
 
 from __future__ import annotations
