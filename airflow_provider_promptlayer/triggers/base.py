@@ -257,14 +257,15 @@ class PromptLayerTrigger(BaseTrigger):
 
     async def _begin(self, poller: Poller) -> PromptLayerHook:
         """Sleep until the first poll, and read the connection."""
-        hook = self._hook = self._new_hook()
+        state, hook = self.state, self._new_hook()
         pause = poller.resume_delay(
-            self.state.next_poll_at,
+            state.next_poll_at,
             now=time.time(),
-            after_trouble=self.state.fetch_outage_since is not None,
+            after_trouble=state.fetch_outage_since is not None,
         )
         # By this machine's clock, for the pollers of a batch's runs.
-        self._state = replace(self.state, began_at=poller.began_at, deadline=poller.deadline)
+        self._state = replace(state, began_at=poller.began_at, deadline=poller.deadline)
+        self._hook = hook
         await asyncio.sleep(pause)
         await self._read_connection(hook, poller)
         return hook
@@ -316,7 +317,8 @@ class PromptLayerTrigger(BaseTrigger):
         self._log_decision(decision)
 
     def _log_decision(self, decision: PollDecision) -> None:
-        decision.log_to(self.log)
+        if decision.note:  # as after few polls
+            decision.log_to(self.log)
 
 
 def to_worker(event: WaitEvent) -> TriggerEvent:
