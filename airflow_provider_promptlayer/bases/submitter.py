@@ -250,7 +250,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         return job
 
     def _failure(self, job: RemoteJob[L], *, is_retry: bool) -> PromptLayerError | None:
-        """Return why another job is to be started, if this one has failed in such a way.
+        """Return why to start another job, if this one has failed; None to go back to it.
 
         A verdict is an answer, which a retry does not ask for again; a person who clears the task
         does. Where the job does not have what the task is to return, a clear asks for another job

@@ -122,7 +122,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
     @cached_property
     def kind(self) -> JobKind[L]:
-        """The kind of job; its making parses the arguments, once they are rendered."""
+        """The kind of job, from :meth:`new_kind`, once the arguments are rendered."""
         return self.new_kind()
 
     @property
@@ -165,7 +165,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return self.kind.result(ending, partial(self._push, context))
 
     def resume_state(self) -> dict[str, Any]:
-        """Return what this task has to find again after a deferral, besides its wait, as JSON."""
+        """Return what to keep through a deferral besides the state of the wait, as JSON."""
         return {}
 
     def trigger(self, **how: Any) -> BaseTrigger:
@@ -231,7 +231,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
-        """Let Airflow's own end of a deferral mean what the trigger's end would."""
+        """Resume the task; raise what the trigger would have, where Airflow ended the deferral."""
         self._resumed = self.hook.connection_was_there = True
         if next_method != _DEFERRAL_FAILED:
             # Past BaseSensorOperator, which would replace the reason of a skip by a stock phrase.
@@ -244,7 +244,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             reason = str((next_kwargs or {}).get("error", "unknown"))
             for line in (next_kwargs or {}).get("traceback") or []:
                 self.log.error("%s", line.rstrip())
-            # Airflow 2 tells the two apart by this text alone.
+            # Airflow 2 tells a time-out from a crash by this text alone.
             if "timeout" in reason.lower():
                 raise PromptLayerWaitTimeoutError(
                     f"The wait did not end within {in_words(self.timeout)}, and no triggerer ended "
@@ -274,7 +274,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self.log.warning("The task is being stopped. %s %s.", job, what_became)
 
     def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
-        """Wait for a job that is known now, and finish."""
+        """Wait for a job, and finish."""
         began_at, outage_since = time.time(), None
         if self._is_rescheduled:
             first = version_compat.first_reschedule_date(context, self.retries or 0)
@@ -289,12 +289,12 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return self._finish(context, self._poll_until_ended(state))
 
     def _state_without_notes(self, context: Context) -> dict[str, Any]:
-        """Return the state of a wait whose own notes were not handed back to the task.
+        """Return the state of a wait where Airflow resumes the task without it.
 
-        ``dag.test()`` and ``airflow tasks test`` resume a task with the event alone. The job is
-        known without them, or its id is in XCom; each deferral is a wait of its own there.
+        ``dag.test()`` and ``airflow tasks test`` hand over the event alone. The job is known
+        without the state, or its id is in XCom; each deferral begins a new wait there.
 
-        :raises PromptLayerEventError: if it is not known.
+        :raises PromptLayerEventError: if the job is not known.
         """
         job = self.restore_job(context)
         if job is None:
@@ -305,7 +305,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return state.payload()
 
     def _must_end_by(self, context: Context) -> float:  # noqa: ARG002
-        """Return when the wait has to be over, whatever its ``timeout``, since the epoch."""
+        """Return by when to end the wait, whatever its ``timeout``, in seconds since the epoch."""
         return math.inf
 
     def _poll_until_ended(self, state: PollState[Any]) -> L:
@@ -358,7 +358,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             poller.began_at,
             poller.deadline,
             poller.grace,
-            # The triggerer goes on with the first worker's outage. Later ones are of the workers.
+            # The triggerer goes on with the outage of the first worker. Later workers only fetch.
             outage_since=None if self._resumed else poller.outage_since,
             fetch_outage_since=poller.outage_since if self._resumed else None,
             next_poll_at=next_poll_at,
@@ -382,12 +382,12 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
     @property
     def reattaches_after_clear(self) -> bool:
-        """Whether the next try goes back to the job, should this one be cleared."""
+        """Whether the next try goes back to the job if this one is cleared."""
         return True
 
     @property
     def _is_contradicted(self) -> bool:
-        """Whether a job that goes on was said to have ended, as the triggerer says to resume."""
+        """Whether the job goes on although the triggerer has said that it has ended."""
         return self._resumed
 
     def _stay_at(self, base_url: str, about: str) -> None:
@@ -397,8 +397,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def _may_leave(self, poller: Poller) -> bool:
         """Return whether the next process will know what this one knows of an outage.
 
-        If not, the worker is kept until the outage ends, one way or the other: better than a task
-        that never learns that it has lasted for too long.
+        If not, this process keeps the worker until the outage ends: else no process would learn
+        that the outage has lasted for too long.
         """
         if self._outage_state is None:
             return poller.outage_since is None
