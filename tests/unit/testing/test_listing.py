@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET /workflows and below; what holds for every path: the key, 404 and 405."""
+"""GET /workflows and below."""
 
 from __future__ import annotations
 
@@ -80,26 +80,6 @@ def test_an_item_of_a_listing_sums_up_all_versions(serve):
     ]
 
 
-@pytest.mark.parametrize(
-    ("query", "location"),
-    [
-        ({"page": 0}, ["page"]),
-        ({"page": "x"}, ["page"]),
-        ({"per_page": 0}, ["per_page"]),
-        ({"per_page": 101}, ["per_page"]),
-        ({"sort_by": "colour"}, ["sort_by"]),
-        ({"sort_order": "down"}, ["sort_order"]),
-        ({"created_after": "yesterday"}, ["created_after"]),
-        ({"updated_before": ""}, ["updated_before"]),
-        ({"external_id": "1"}, []),
-    ],
-)
-def test_a_wrong_listing_is_422(client, query, location):
-    reply = client.get("/workflows", **query)
-    assert reply.status == 422
-    assert [error["loc"] for error in reply.json["detail"]] == [["query", *location]]
-
-
 def test_filters_of_the_right_type_are_taken(client):
     reply = client.get(
         "/workflows",
@@ -129,10 +109,6 @@ def test_a_workflow_is_described_by_version_label_or_latest(serve):
     assert first["workflow_id"] == latest["workflow_id"]
     assert first["workflow_version_id"] != latest["workflow_version_id"]
     assert client.get(f"/workflows/{latest['workflow_id']}", version=1).json == first
-    for query in ({"version": 3}, {"label": "nope"}):
-        assert client.get(path, **query).status == 404
-    for refused in ({"version": 0}, {"version": "x"}, {"version": 1, "label": "prod"}):
-        assert client.get(path, **refused).status == 422
 
 
 def test_nodes_and_edges_are_described(serve):
@@ -159,46 +135,3 @@ def test_the_labels_of_a_workflow(serve):
     ]
     assert len({label["release_label_id"] for label in labels}) == 3
     assert len({label["workflow_version_id"] for label in labels}) == 2
-    missing = client.get("/workflows/nope/labels")
-    assert (missing.status, missing.json["success"]) == (404, False)
-
-
-@pytest.mark.parametrize("key", [None, "", "pl_local_kez", "PL_LOCAL_KEY", "pl_local_key2"])
-def test_without_the_key_every_request_is_401(client, key):
-    targets = [
-        ("GET", "/workflows?page=x"),
-        ("GET", "/workflows/W"),
-        ("GET", "/workflows/W/labels"),
-        ("POST", "/workflows/W/run"),
-        ("DELETE", "/workflows/W/run"),
-        ("GET", "/workflow-version-execution-results"),
-        ("GET", "/nowhere"),
-    ]
-    for method, target in targets:
-        reply = client.send(method, target, b"{" if method == "POST" else None, key=key)
-        assert reply.status == 401
-        assert reply.json == {"success": False, "message": "Invalid API key"}
-        assert client.server.requests[-1].key_was_right is False
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "allowed"),
-    [
-        ("GET", "/workflows/W/run", "POST"),
-        ("POST", "/workflows", "GET"),
-        ("DELETE", "/workflows/W", "GET"),
-        ("PUT", "/workflow-version-execution-results", "GET"),
-    ],
-)
-def test_a_wrong_method_is_405(client, method, path, allowed):
-    reply = client.send(method, path)
-    assert (reply.status, reply.json) == (405, {"detail": "Method Not Allowed"})
-    assert reply.headers["allow"] == allowed
-
-
-@pytest.mark.parametrize(
-    "path", ["/", "/nowhere", "/workflows/", "/workflows//run", "//workflows", "/%ff"]
-)
-def test_an_unknown_path_is_404(client, path):
-    reply = client.get(path)
-    assert (reply.status, reply.json) == (404, {"detail": "Not Found"})

@@ -15,7 +15,6 @@ from unit.testing.evaluations import (
     THERE,
     ask,
     assert_not_found,
-    checked,
     started,
 )
 
@@ -81,26 +80,6 @@ class TestReports:
     def test_a_dataset_that_cannot_be_refreshed(self, client):
         with pytest.raises(PromptLayerRefusedError, match="may not allow it"):
             ask(client, run_report(7, "n", refresh_dataset=True))
-
-    @pytest.mark.parametrize(
-        ("body", "kind"),
-        [
-            ({}, "missing"),
-            ({"name": ""}, "string_too_short"),
-            ({"name": "x" * 256}, "string_too_long"),
-            ({"name": None}, "string_type"),
-            ({"name": "n", "dataset_id": "1"}, "int_type"),
-            ({"name": "n", "refresh_dataset": "yes"}, "bool_type"),
-        ],
-    )
-    def test_a_wrong_body_is_422(self, client, body, kind):
-        path = "/reports/7/run"
-        reply = checked("POST", path, client.post(path, body))
-        assert [error["type"] for error in reply.json["detail"]] == [kind]
-        assert set(client.server.reports) == {8}
-
-    def test_an_id_that_is_no_number_is_422(self, client):
-        assert client.get("/reports/x").status == 422
 
 
 STARTS: dict[str, Call[Any]] = {

@@ -246,37 +246,6 @@ def test_spellings_of_true_and_false(start, value, texts):
 RUN_ID = "workflow_version_execution_id"
 
 
-@pytest.mark.parametrize(
-    ("query", "field", "kind"),
-    [
-        ("", RUN_ID, "missing"),
-        (f"{RUN_ID}=", RUN_ID, "int_parsing"),
-        (f"{RUN_ID}=x", RUN_ID, "int_parsing"),
-        (f"{RUN_ID}=1.5", RUN_ID, "int_parsing"),
-        (f"{RUN_ID}=%D9%A1", RUN_ID, "int_parsing"),
-        (f"{RUN_ID}={2**63}", RUN_ID, "less_than_e"),
-        (f"{RUN_ID}=-{2**63 + 1}", RUN_ID, "greater"),
-        (f"{RUN_ID}={'9' * 5000}", RUN_ID, "int_parsing"),
-        (f"{RUN_ID}=1&return_all_outputs=", "return_all_outputs", "bool_pars"),
-        (f"{RUN_ID}=1&return_all_outputs=2", "return_all_outputs", "bool_pars"),
-    ],
-)
-def test_a_wrong_query_is_422(serve, query, field, kind):
-    reply = serve().send("GET", f"{RESULTS}?{query}")
-    assert reply.status == 422
-    (error,) = reply.json["detail"]
-    assert error["loc"] == ["query", field]
-    assert error["type"].startswith(kind)
-    assert error["msg"]
-
-
-@pytest.mark.parametrize("unknown", [0, -1, 7, 2**63 - 1, -(2**63)])
-def test_an_unknown_execution_is_404(serve, unknown):
-    reply = serve().results(unknown)
-    assert (reply.status, reply.json["success"]) == (404, False)
-    assert str(unknown) in reply.json["message"]
-
-
 def test_the_last_of_several_values_counts(start):
     client = start(Node("N", "v", is_output_node=True))
     assert client.send("GET", f"{RESULTS}?{RUN_ID}=x&{RUN_ID}=%201").json == "v"

@@ -16,14 +16,6 @@ def client(serve):
     return serve(GREET)
 
 
-def errors(reply):
-    """The (loc, type) of each error; that msg is there is checked on the way."""
-    assert reply.status == 422
-    detail = reply.json["detail"]
-    assert all(set(error) == {"loc", "msg", "type"} and error["msg"] for error in detail)
-    return [(error["loc"], error["type"]) for error in detail]
-
-
 def names_run(client):
     return [run.workflow_name for run in client.server.executions.values()]
 
@@ -68,11 +60,6 @@ def test_a_name_is_one_segment_whatever_it_holds(serve, name):
     assert names_run(client) == [name]
 
 
-def test_an_unencoded_slash_is_another_path(serve):
-    client = serve(Workflow("a/b", HELLO))
-    assert client.send("POST", "/workflows/a/b/run", b"{}").json == {"detail": "Not Found"}
-
-
 def test_an_id_comes_before_a_name_and_no_chosen_id_is_a_name(serve):
     client = serve(
         Workflow("Greet", HELLO, id=77),
@@ -101,83 +88,8 @@ def test_version_and_label_choose_and_the_latest_is_the_default(serve):
     assert [run.version for run in client.server.executions.values()] == [10, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("workflow", "body", "named"),
-    [
-        ("Nope", {}, "Nope"),
-        ("9" * 5000, {}, "9"),
-        ("Greet", {"workflow_version_number": 2}, "2"),
-        ("Greet", {"workflow_version_number": -1}, "-1"),
-        ("Greet", {"workflow_label_name": "prod"}, "prod"),
-    ],
-)
-def test_an_unknown_workflow_or_version_is_404(client, workflow, body, named):
-    reply = client.run(workflow, body)
-    assert (reply.status, reply.json["success"]) == (404, False)
-    assert named in reply.json["message"]
-    assert client.server.executions == {}
-
-
-@pytest.mark.parametrize(
-    ("body", "location", "kind"),
-    [
-        ({"metadata": {"ok": "x", "k": 1}}, ["metadata", "k"], "string_type"),
-        ({"metadata": {"k": None}}, ["metadata", "k"], "string_type"),
-        ({"metadata": []}, ["metadata"], "dict_type"),
-        ({"input_variables": None}, ["input_variables"], "dict_type"),
-        ({"input_variables": "x"}, ["input_variables"], "dict_type"),
-        ({"return_all_outputs": "true"}, ["return_all_outputs"], "bool_type"),
-        ({"return_all_outputs": None}, ["return_all_outputs"], "bool_type"),
-        ({"return_all_outputs": 1}, ["return_all_outputs"], "bool_type"),
-        ({"workflow_label_name": 5}, ["workflow_label_name"], "string_type"),
-        ({"workflow_version_number": "5"}, ["workflow_version_number"], "int_type"),
-        ({"workflow_version_number": True}, ["workflow_version_number"], "int_type"),
-        ({"workflow_version_number": 1.0}, ["workflow_version_number"], "int_type"),
-        ({"workflow_version_number": 2**63}, ["workflow_version_number"], "less_than_equal"),
-        ({"workflow_version_number": 1, "workflow_label_name": "x"}, [], "value_error"),
-        ({"callback_url": "nowhere"}, ["callback_url"], "url_parsing"),
-        ({"callback_url": "ftp://example.com"}, ["callback_url"], "url_scheme"),
-        ({"callback_url": "http://[1"}, ["callback_url"], "url_parsing"),
-        ([], [], "model_attributes_type"),
-        ("text", [], "model_attributes_type"),
-    ],
-)
-def test_a_wrong_body_is_422_and_starts_nothing(client, body, location, kind):
-    assert errors(client.run("Greet", body)) == [(["body", *location], kind)]
-    assert client.server.executions == {}
-
-
-def test_all_mistakes_are_reported_at_once(client):
-    reply = client.run("Greet", {"metadata": {"a": 1, "b": 2}, "callback_url": 3})
-    assert errors(reply) == [
-        (["body", "metadata", "a"], "string_type"),
-        (["body", "metadata", "b"], "string_type"),
-        (["body", "callback_url"], "string_type"),
-    ]
-
-
 JSON = "application/json"
 NOT_JSON = "model_attributes_type"
-
-
-@pytest.mark.parametrize(
-    ("body", "content_type", "location", "kind"),
-    [
-        (b"{", JSON, [1], "json_invalid"),
-        (b"{'a': 1}", JSON, [1], "json_invalid"),
-        (b'{"a": 1,', JSON, [8], "json_invalid"),
-        (b"\xff\xfe\xfd", JSON, [0], "json_invalid"),
-        (b"[" * 100_000, JSON, [0], "json_invalid"),
-        (b'{"input_variables": {"n": ' + b"9" * 5000 + b"}}", JSON, [0], "json_invalid"),
-        (b"{}", None, [], NOT_JSON),
-        (b"{}", "text/plain", [], NOT_JSON),
-        (b"{}", "application/x-www-form-urlencoded", [], NOT_JSON),
-        (b"", JSON, [], "missing"),
-    ],
-)
-def test_a_body_that_is_not_json_is_422(client, body, content_type, location, kind):
-    reply = client.send("POST", "/workflows/Greet/run", body, content_type=content_type)
-    assert errors(reply) == [(["body", *location], kind)]
 
 
 @pytest.mark.parametrize("content_type", ["Application/JSON; charset=utf-8", "application/x+json"])

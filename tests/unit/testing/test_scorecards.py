@@ -150,25 +150,3 @@ def test_an_unknown_one_is_404(client):
 def test_no_body_is_a_body(client):
     assert client.send("POST", f"{PATH}/recalculate").status == 202
     assert client.send("POST", f"{PATH}/cancel").json["cancelled_count"] == 1
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"row_indices": None},
-        {"row_indices": [4]},
-        {"step_ids": [1]},
-        {"step_ids": [NOWHERE]},
-        {"x": 1},
-    ],
-)
-def test_a_wrong_body_is_400(client, body):
-    assert client.post(f"{PATH}/recalculate", body).status == 400
-    assert client.server.calculations == {}
-
-
-@pytest.mark.parametrize(
-    "query", [{"limit": 0}, {"limit": 101}, {"cursor": -1}, {"verdict": "bad"}, {"limit": "x"}]
-)
-def test_a_wrong_query_is_400(client, query):
-    assert client.get(f"{PATH}/rows", **query).status == 400
