@@ -123,68 +123,47 @@ class TestFailedCells:
         assert (len(first.cells), len(second.cells)) == (3, 1)
 
     @pytest.mark.parametrize(
-        ("asked", "kind"),
+        ("status", "failed", "asked", "kind"),
         [
-            ({}, "failed for good"),  # a retry would calculate the others, and be a success
-            ({"statuses": TAKES_FAILED}, "failed"),
-            ({"fail_on": "all_cells"}, "failed"),
-            ({"fail_on": "never"}, "failed"),
-        ],
-        ids=str,
-    )
-    def test_of_a_cancelled_operation_are_not_lost_by_a_retry(
-        self, asked: dict[str, Any], kind: str, serve: Serve
-    ) -> None:
-        """An operation is cancelled when one of its cells has failed."""
-        answer = Column("Answer", cell_duration=1.0, failing_rows=[0])
-        server = serve(of_sheet(sheet("good", columns=[answer], row_count=3), by_polls=True))
-
-        def cancel(request: Any) -> None:
-            for operation in server.operations.values():
-                if "FAILED" in operation.cell_statuses(server.count("GET")):
-                    server.cancel_operation(operation.id)
-
-        server.script(cancel, times=None)
-        store = Store()
-        ending = run(store=store, **asked)
-        assert ending.kind == kind, ending
-        assert "it was cancelled (1 of 3 cells done, 1 failed, cancelled)" in ending.message
-        if not asked:  # as after a crash
-            assert run(store=store, number=2).kind == "failed for good"
-            assert len(server.operations) == 1
-
-    @pytest.mark.parametrize(
-        ("failed", "asked", "kind"),
-        [
-            (0, {}, "failed"),
-            (0, {"fail_on": "never"}, "failed"),
-            (0, {"statuses": []}, "failed for good"),  # a retry would bill what has succeeded again
-            (1, {}, "failed for good"),
-            (1, {"fail_on": "never"}, "failed"),
+            ("failed", 0, {}, "failed"),
+            ("failed", 0, {"fail_on": "never"}, "failed"),
+            # A retry would bill the cells again that have succeeded.
+            ("failed", 0, {"statuses": []}, "failed for good"),
+            # A retry would calculate the others alone, and be a success.
+            ("failed", 1, {}, "failed for good"),
+            ("cancelled", 1, {}, "failed for good"),
+            ("failed", 1, {"fail_on": "never"}, "failed"),
+            ("cancelled", 1, {"fail_on": "never"}, "failed"),
+            ("cancelled", 1, {"fail_on": "all_cells"}, "failed"),
+            ("cancelled", 1, {"statuses": TAKES_FAILED}, "failed"),
         ],
         ids=str,
     )
     def test_of_an_operation_that_broke_off(
-        self, failed: int, asked: dict[str, Any], kind: str, server: LocalPromptLayer
+        self,
+        status: str,
+        failed: int,
+        asked: dict[str, Any],
+        kind: str,
+        server: LocalPromptLayer,
     ) -> None:
-        gave_up = {
+        broke_off = {
             "operation_id": "op",
-            "status": "failed",
+            "status": status,
             "cell_count": 3,
             "completed_count": 1,
             "failed_count": failed,
             "pending_count": 0,
         }
-        answer = Reply.of_json({"success": True, "operation": gave_up})
+        answer = Reply.of_json({"success": True, "operation": broke_off})
         server.script(
             lambda request: answer if "/operations/" in request.raw_path else None, times=None
         )
         store = Store()
         ending = run(store=store, **asked)
         assert ending.kind == kind, ending
-        if kind == "failed":
-            run(store=store, number=2, **asked)
-            assert server.count("POST") == 2
+        run(store=store, number=2, **asked)  # also as after a crash
+        assert server.count("POST") == (2 if kind == "failed" else 1)
 
 
 A = Column("A", cell_duration=1.0, failing_rows=[0])
