@@ -108,9 +108,6 @@ class TestXComs:
             "promptlayer_node_statuses",
         }
 
-    def test_none_without_do_xcom_push(self, obtain: Callable[..., Ending]) -> None:
-        assert obtain(do_xcom_push=False).xcoms == {}
-
     @pytest.mark.parametrize(
         "nodes",
         [["Answer"], ("Answer",), "Answer", ["Answer", "Escalate"], '["Answer"]'],

@@ -13,7 +13,6 @@ from support.starts import RUN_REPORT, RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, S
 
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.operators.promptlayer import (
-    PromptLayerRunReportOperator,
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
     PromptLayerRunWorkflowOperator,
@@ -64,31 +63,33 @@ def test_what_a_user_would_template_keeps_its_type(native: bool) -> None:
 
 @every_engine
 def test_evaluations_take_what_a_template_renders(native: bool, server: LocalPromptLayer) -> None:
-    how: dict[str, Any] = {"deferrable": False, "poke_interval": 0.02}
+    def listed(name: str) -> str:
+        return f"{{{{ {name} }}}}" if native else f"{{{{ {name} | tojson }}}}"
+
     sheet: dict[str, Any] = {"table_id": "{{ table }}", "sheet_id": "{{ sheet }}"}
     with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
-        table = PromptLayerRunTableOperator(
+        table = RUN_TABLE.make(
             task_id="table",
             **sheet,
             row_ids="{{ rows }}",
             column_ids=["{{ column }}"],
-            statuses="{{ statuses }}" if native else "{{ statuses | tojson }}",
-            **how,
+            statuses=listed("statuses"),
+            deferrable=False,
         )
-        card = PromptLayerRunScorecardOperator(
+        card = RUN_SCORECARD.make(
             task_id="card",
             **sheet,
             row_indices="{{ rows }}",
-            fail_on_verdict="{{ verdicts }}" if native else "{{ verdicts | tojson }}",
+            fail_on_verdict=listed("verdicts"),
             min_score="{{ score }}",
-            **how,
+            deferrable=False,
         )
-        report = PromptLayerRunReportOperator(
+        report = RUN_REPORT.make(
             task_id="report",
             report_id="{{ number }}",
             name="{{ ds_nodash }}",
             min_score="{{ score }}",
-            **how,
+            deferrable=False,
         )
     context: Any = {
         "table": TABLE.id,
