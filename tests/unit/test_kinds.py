@@ -35,10 +35,6 @@ from airflow_provider_promptlayer.exceptions import PromptLayerOutcomeError
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 from airflow_provider_promptlayer.testing.faults.model import Fault
 
-HOOK_MODES = ("hook", "async hook")
-ONE_OF_EACH = (*HOOK_MODES, "deferred")
-"""The modes that share no code of a kind; a deferred task polls in a worker as well."""
-
 every_mode_of_every_kind = pytest.mark.parametrize(
     ("mode", "kind"),
     [
@@ -47,7 +43,10 @@ every_mode_of_every_kind = pytest.mark.parametrize(
         for mode in (MODES if kind is WORKFLOW_RUN else MODES_OF_ALL_KINDS)
     ],
 )
-one_of_each_mode = pytest.mark.parametrize("mode", ONE_OF_EACH)
+one_of_each_mode = pytest.mark.parametrize("mode", ["hook", "deferred"])
+"""The modes that share no code of a kind: a deferred task polls in a worker as well, and each
+method of the hook and its asynchronous twin are made from one loop."""
+on_a_loop = pytest.mark.parametrize("mode", ["async hook", "deferred"])
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 every_evaluation = pytest.mark.parametrize("kind", EVALUATIONS.values(), ids=EVALUATIONS)
 
@@ -150,7 +149,7 @@ class TestLargeAnswers:
         "report": Reply(200, '{"status": "RUNNING"}' + " " * LARGE),
     }
 
-    @one_of_each_mode
+    @on_a_loop
     @pytest.mark.parametrize("name", RUNNING)
     def test_while_it_goes_on(self, mode: str, name: str, server: LocalPromptLayer) -> None:
         kind = KINDS[name]
@@ -161,13 +160,13 @@ class TestLargeAnswers:
         server.script(self.RUNNING[name], times=None)
         assert wait(mode, kind, external_id, timeout=0.2).kind == "timeout"
 
-    @one_of_each_mode
+    @on_a_loop
     def test_of_something_else_are_an_outage(self, mode: str, server: LocalPromptLayer) -> None:
         run_id = server.start_execution("good")
         server.script(Reply(200, "<html>" + " " * LARGE), times=None)
         assert wait(mode, WORKFLOW_RUN, run_id, max_outage=0.1).kind == "failed"
 
-    @one_of_each_mode
+    @on_a_loop
     @pytest.mark.parametrize("status", [400, 500])
     def test_of_a_run_that_failed(self, mode: str, status: int, server: LocalPromptLayer) -> None:
         run_id = server.start_execution("bad")
@@ -265,14 +264,11 @@ IMPOSSIBLE_TIMES = [
 ]
 
 
-@pytest.mark.parametrize("mode", HOOK_MODES)
 @every_kind
-def test_the_hook_refuses_times_that_are_none(
-    mode: str, kind: Kind, server: LocalPromptLayer
-) -> None:
+def test_the_hook_refuses_times_that_are_none(kind: Kind, server: LocalPromptLayer) -> None:
     external_id = kind.start(server, "good")
     for name, value in IMPOSSIBLE_TIMES:
-        ending = wait(mode, kind, external_id, **{"timeout": 5.0, name: value})
+        ending = wait("hook", kind, external_id, **{"timeout": 5.0, name: value})
         assert ending.kind == "failed for good", (name, value, ending)
         assert f"{name} must be a number of seconds" in ending.message
     assert server.count("GET") == 0
