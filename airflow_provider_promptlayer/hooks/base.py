@@ -295,7 +295,7 @@ class PromptLayerConnectionHook(PromptLayerConnection):
     def _received(self, request: Request, response: Response, settings: Settings) -> Response:
         """Return an answer with the name of its sender, for errors, and warn of redacted outputs.
 
-        Nothing is handed on of a refusal or of a run that goes on (202), so those need no warning.
+        No task gets outputs from a refusal or from a run that goes on (202): those need no warning.
         """
         if response.redactions and response.is_success and response.status != 202:
             self.log.warning(

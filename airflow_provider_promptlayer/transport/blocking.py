@@ -43,7 +43,7 @@ from airflow_provider_promptlayer.transport.tls import (
 from airflow_provider_promptlayer.transport.urls import is_below
 
 _ABORT_SECONDS: Final = 1.0
-"""For a thread to notice that its connection was aborted; a look-up of a name has none."""
+"""For a thread to notice that its connection was aborted. A DNS look-up has no connection yet."""
 
 
 class AbortableConnection:

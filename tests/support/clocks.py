@@ -29,7 +29,7 @@ def leaping(monkeypatch: pytest.MonkeyPatch) -> Leap:
     return leap
 
 
-def timed_by_looks(*args: Any, **kwargs: Any) -> LocalPromptLayer:
+def timed_by_polls(*args: Any, **kwargs: Any) -> LocalPromptLayer:
     """Return a PromptLayer at which a second passes with each poll, and none without.
 
     A run of ``duration=1`` still runs at the first poll after its start and has ended at the

@@ -26,7 +26,7 @@ from airflow_provider_promptlayer.testing import (
     Table,
     Workflow,
 )
-from support.clocks import timed_by_looks
+from support.clocks import timed_by_polls
 
 Fate = Literal["good", "bad", "never"]
 
@@ -113,7 +113,7 @@ def new_server(*more: Workflow, by_polls: bool = False) -> LocalPromptLayer:
     :param by_polls: whether a second passes with each poll, and none without.
     """
     workflows = [workflow("good"), workflow("bad"), workflow("never"), *more]
-    make = timed_by_looks if by_polls else LocalPromptLayer
+    make = timed_by_polls if by_polls else LocalPromptLayer
     return make(workflows, tables=[TABLE], reports=REPORTS)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PromptLayer, and a proxy before it, that quote a request's headers back in all they say.
+"""A PromptLayer, and a proxy before it, that quote a request's headers back in every answer.
 
-The error pages of real gateways do, so whoever quotes an answer may quote the API key, or the
-password of the proxy. What goes wrong is chosen by the workflow's name or the run's id.
+The error pages of real gateways do, so an error that quotes an answer may quote the API key, or the
+password of the proxy. The workflow's name or the run's id chooses the trouble.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TROUBLES = (
 """Each is the name of a workflow; its place in this list, from 1, is a run that fares so."""
 
 LATER = 1000
-"""Added to a run's id: the first look with a key finds it running, then the trouble begins."""
+"""Added to a run's id: the first poll with a key finds it running, then the trouble begins."""
 
 
 def forms(secret: str, user: str | None = None) -> dict[str, str]:

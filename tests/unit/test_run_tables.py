@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from support.clocks import Leap, timed_by_looks
+from support.clocks import Leap, timed_by_polls
 from support.kinds import SHEETS, Fate, Serve, sheet
 from support.modes import Ending, FakeTaskInstance, Store
 from support.starts import RUN_TABLE, at, deferred
@@ -36,7 +36,7 @@ def run(fate: Fate = "good", store: Store | None = None, **arguments: Any) -> En
 
 
 def of_sheet(only: Sheet, *, by_polls: bool = False) -> LocalPromptLayer:
-    return (timed_by_looks if by_polls else LocalPromptLayer)(tables=[Table("Table", [only])])
+    return (timed_by_polls if by_polls else LocalPromptLayer)(tables=[Table("Table", [only])])
 
 
 def are_cancelled(server: LocalPromptLayer) -> list[bool]:

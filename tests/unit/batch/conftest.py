@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.batches import SLOW
-from support.clocks import timed_by_looks
+from support.clocks import timed_by_polls
 from support.kinds import Serve
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
@@ -31,7 +31,7 @@ WORKFLOWS = [
 
 @pytest.fixture
 def server(serve: Serve) -> LocalPromptLayer:
-    return serve(timed_by_looks(WORKFLOWS))
+    return serve(timed_by_polls(WORKFLOWS))
 
 
 @pytest.fixture
