@@ -197,9 +197,7 @@ class PromptLayerConnectionHook(PromptLayerConnection):
 
     async def acall_with_backoff(self, call: Call[T], *, about: str, policy: RetryPolicy) -> T:
         """Do what :meth:`call_with_backoff` does, without blocking the event loop."""
-        answer: T = await adrive(
-            ask_with_backoff(Poller.of_call(about, policy), call), self.acall, self._log_decision
-        )
+        answer: T = await self._arun(ask_with_backoff(Poller.of_call(about, policy), call))
         return answer
 
     # --- running loops ------------------------------------------------------------------------
@@ -209,9 +207,11 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         return drive(loop, self.call, self._pause)
 
     async def _arun(self, flow: Loop[T] | Wait[T]) -> T:
-        loop, poller = (flow.loop, flow.poller) if isinstance(flow, Wait) else (flow, None)
-        async with self.sender(poller) as send:
-            return await adrive(loop, send, self._log_decision)
+        if isinstance(flow, Wait):
+            async with self.sender(flow.poller) as send:
+                return await adrive(flow.loop, send, self._log_decision)
+        # Each call opens the pool, so that the loop retries a connection that cannot be read, too.
+        return await adrive(flow, self.acall, self._log_decision)
 
     def _submit(self, call: Call[T]) -> Loop[T]:
         """Send a request that starts a job; return what its answer means.

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -203,6 +204,35 @@ def test_both_twins_start_runs(
     hook.close()
     first, second = promptlayer_server.executions.values()
     assert first.input_variables == second.input_variables == {"ticket": "x"}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_start_is_retried_while_airflow_cannot_read_the_connection(
+    is_async: bool, promptlayer_connection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook, failures = PromptLayerHook(), [RuntimeError("away"), RuntimeError("away")]
+    module = import_module("airflow.providers.common.compat.connection")
+    read, aread = PromptLayerHook.get_connection, module.get_async_connection
+
+    def read_later(conn_id: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return read(conn_id)
+
+    async def aread_later(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await aread(*args)
+
+    monkeypatch.setattr(PromptLayerHook, "get_connection", staticmethod(read_later))
+    monkeypatch.setattr(module, "get_async_connection", aread_later)
+    how: dict[str, Any] = {"input_variables": {"ticket": "x"}}
+    if is_async:
+        assert asyncio.run(hook.arun_workflow("Triage ticket", **how)) == 1
+    else:
+        assert hook.run_workflow("Triage ticket", **how) == 1
+        hook.close()
+    assert failures == []
 
 
 def test_unknown_workflow(promptlayer_connection: str) -> None:
