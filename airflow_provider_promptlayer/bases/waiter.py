@@ -291,17 +291,20 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def _state_without_notes(self, context: Context) -> dict[str, Any]:
         """Return the state of a wait where Airflow resumes the task without it.
 
-        ``dag.test()`` and ``airflow tasks test`` hand over the event alone. The job is known
-        without the state, or its id is in XCom; each deferral begins a new wait there.
+        ``dag.test()`` and ``airflow tasks test`` hand over the event alone, and no worker has made
+        the state of a wait that began in the triggerer. The job is known all the same, or its id is
+        in XCom.
 
         :raises PromptLayerEventError: if the job is not known.
         """
         job = self.restore_job(context)
         if job is None:
             raise PromptLayerEventError("The task was resumed without the state of its wait.")
-        now = time.time()
-        deadline = min(now + self.timeout, self._must_end_by(context))
-        state = PollState(job, now, deadline, submitted_by_this_task=self.cancels_on_kill)
+        began_at = time.time()
+        if self.start_from_trigger and (began := getattr(context["ti"], "start_date", None)):
+            began_at = began.timestamp()
+        deadline = min(began_at + self.timeout, self._must_end_by(context))
+        state = PollState(job, began_at, deadline, submitted_by_this_task=self.cancels_on_kill)
         return state.payload()
 
     def _must_end_by(self, context: Context) -> float:  # noqa: ARG002

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +25,6 @@ from airflow_provider_promptlayer.bases.kind import JobKind
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.bases.workflow import WorkflowTask
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
-from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.sensors.trigger_templates import for_triggerer
 
 if TYPE_CHECKING:
@@ -235,7 +232,7 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
         # Airflow's rule, which it does not tell the trigger.
         ends_after = min(timeout, self.execution_timeout or timeout)
         return StartTriggerArgs(
-            trigger_cls="airflow_provider_promptlayer.triggers.start_from_trigger.PromptLayerStartFromTrigger",
+            trigger_cls="airflow_provider_promptlayer.triggers.promptlayer.PromptLayerWorkflowTrigger",
             trigger_kwargs={
                 **{name: for_triggerer(name, getattr(self, name)) for name in _RENDERED_THERE},
                 "poke_interval": schedule.poke_interval,
@@ -247,20 +244,9 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
                 "timeout": self.timeout,
                 "airflow_timeout": ends_after.total_seconds(),
             },
-            next_method="complete_whole_wait",
+            next_method="execute_complete",
             timeout=timeout,
         )
-
-    def complete_whole_wait(self, context: Context, event: Any = None) -> Any:
-        """Go on after a wait that began in the triggerer; raises what :meth:`execute` raises.
-
-        :param event: the trigger's event.
-        """
-        with self._airflow_errors():
-            began: datetime.datetime | None = getattr(context["ti"], "start_date", None)
-            began_at = time.time() if began is None else began.timestamp()
-            state = PollState(self.get_job(context), began_at, began_at + self.timeout)
-            return self.execute_complete(context, event, state.payload())
 
     def execute_complete(
         self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import time
 from typing import Any
@@ -48,8 +49,11 @@ class PromptLayerReportTrigger(PromptLayerTrigger):
 class PromptLayerWorkflowTrigger(PromptLayerTrigger):
     """Wait in the triggerer until a workflow run has ended.
 
-    :param workflow_version_execution_id: the run, for a wait without ``state``: one that begins
-        when the trigger runs, and has no deadline of its own.
+    :param workflow_version_execution_id: the run, for a wait without ``state``: one that begins in
+        the triggerer, with no worker before it. Airflow renders this argument and
+        ``promptlayer_conn_id`` then.
+    :param timeout: seconds after which such a wait fails; None for never.
+    :param airflow_timeout: seconds after which Airflow ends the deferral, from the same beginning.
     :param end_from_trigger: end the task here if the run is a success; else a worker ends it.
     :param fail_on: what counts as a success, see :data:`.FailOn`.
     :param kwargs: how to wait, see :class:`.PromptLayerTrigger`.
@@ -57,31 +61,48 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
 
     job_types = (WorkflowRun,)
 
+    timeout_after: datetime.datetime | None = None
+    """When Airflow ends the deferral: set by the triggerer."""
+
     def __init__(
         self,
         *,
         workflow_version_execution_id: int | str | None = None,
+        timeout: float | None = None,
+        airflow_timeout: float | None = None,
         end_from_trigger: bool = False,
         fail_on: FailOn = "no_output",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
+        self.timeout = timeout
+        self.airflow_timeout = airflow_timeout
         self.end_from_trigger = end_from_trigger
         self.fail_on: FailOn = fail_on
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments that make it anew."""
         path, kwargs = super().serialize()
-        if self.workflow_version_execution_id is not None:
-            kwargs["workflow_version_execution_id"] = self.workflow_version_execution_id
+        for name in ("workflow_version_execution_id", "timeout", "airflow_timeout"):
+            if (value := getattr(self, name)) is not None:
+                kwargs[name] = value
         if self.end_from_trigger:  # a triggerer of an earlier release does not know these
             kwargs |= {"end_from_trigger": True, "fail_on": self.fail_on}
         return path, kwargs
 
     def _new_state(self) -> PollState[WorkflowRun]:
+        # The arguments were written when the DAG was parsed, so they cannot hold a point in time.
+        # Airflow's own time-out can: Airflow sets it once for each try, and hands it to every
+        # triggerer that takes the wait over.
+        began_at = time.time()
+        if self.airflow_timeout is not None and (ends := self.timeout_after) is not None:
+            if ends.tzinfo is None:  # as some databases return it
+                ends = ends.replace(tzinfo=datetime.UTC)
+            began_at = ends.timestamp() - self.airflow_timeout
+        deadline = math.inf if self.timeout is None else began_at + self.timeout
         run = WorkflowRun(execution_id(self.workflow_version_execution_id))
-        return PollState(run, time.time(), math.inf)
+        return PollState(run, began_at, deadline)
 
     async def ended(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> TriggerEvent:
         """Return the event for a run that has ended, which ends the task if the run succeeded."""

@@ -35,7 +35,7 @@ from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
-from airflow_provider_promptlayer.triggers.start_from_trigger import PromptLayerStartFromTrigger
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
 WORKFLOWS = [
     Workflow("Good", [Node("Only", "yes", is_output_node=True)]),
@@ -395,7 +395,7 @@ class TestStart:
         assert args.trigger_kwargs["airflow_timeout"] == 30
 
     def test_without_airflows_time_out_the_wait_begins_now(self, server: LocalPromptLayer) -> None:
-        trigger = PromptLayerStartFromTrigger(
+        trigger = PromptLayerWorkflowTrigger(
             workflow_version_execution_id=server.start_execution("Never done"),
             timeout=0.3,
             airflow_timeout=60.3,
