@@ -51,7 +51,7 @@ class Fields:
         return value
 
     def text_or_none(self, name: str) -> str | None:
-        """Return a text, or None for null and where it is missing."""
+        """Return a text, or None where it is null or missing."""
         value = self._value.get(name)
         if value is not None and not isinstance(value, str):
             raise FieldError(f"has a {name} that is no text")
@@ -75,7 +75,7 @@ class Fields:
         return value if _is_count(value) else None
 
     def number_or_none(self, name: str) -> float | None:
-        """Return a number; None for null, NaN and ±Infinity, and where it is missing."""
+        """Return a number, or None where it is null, missing, NaN or ±Infinity."""
         value = self._value.get(name)
         if value is None:
             return None
@@ -102,7 +102,7 @@ class Fields:
         return Fields(value)
 
     def object_or_none(self, name: str) -> Fields | None:
-        """Return the reader of an object inside, or None for null and where it is missing."""
+        """Return the reader of an object inside, or None where it is null or missing."""
         return None if self._value.get(name) is None else self.object(name)
 
     def object_if_any(self, name: str) -> Fields:
@@ -111,7 +111,7 @@ class Fields:
         return Fields(value if isinstance(value, dict) else {})
 
     def mapping_or_none(self, name: str) -> dict[str, Any] | None:
-        """Return an object as it is, or None for null and where it is missing."""
+        """Return an object as it is, or None where it is null or missing."""
         fields = self.object_or_none(name)
         return None if fields is None else fields._value
 

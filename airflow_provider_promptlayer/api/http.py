@@ -31,7 +31,7 @@ MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 """The largest answer, in bytes after decompression, that a transport reads."""
 
 LARGE: Final = 256 * 1024
-"""Bytes of a body beyond which an event loop does not wait for it to be parsed."""
+"""Bytes of a body from which on it is too large to be parsed on an event loop."""
 
 _FIELD_ERRORS_NAMED: Final = 5
 
@@ -132,7 +132,7 @@ class Call(Generic[T]):
     starts: bool = False
 
     def then(self, make: Callable[[T], U]) -> Call[U]:
-        """Return the same request, with what ``make`` makes of the result as its result."""
+        """Return the same call with ``make`` applied to its result."""
         return Call(
             self.request,
             lambda response, now: make(self.read(response, now)),

@@ -31,7 +31,7 @@ def entries(results: Any) -> Iterator[tuple[str, Any]]:
 
 
 def reason(result: Mapping[str, Any]) -> str | None:
-    """Return why a step has the verdict that it has, or None where its result does not say."""
+    """Return why a step has its verdict, or None where its result does not say."""
     found = list(filter(None, _explanations(result)))
     in_words = next((text for text in map(words, found) if text), None)
     return in_words or (shown(found[0]) if found else None)
@@ -58,7 +58,7 @@ def words(value: Any, depth: int = _DEPTH) -> str | None:
 
 
 def words_or_all(value: Any) -> str | None:
-    """Return what :func:`words` does, or where it finds none the value as Python shows it."""
+    """Return what :func:`words` finds, else the value as Python shows it; None for an empty one."""
     return words(value) or (shown(value) if value else None)
 
 

@@ -88,7 +88,7 @@ class ScorecardCalculation:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has ended, well or badly."""
+        """Whether the calculation has ended, well or badly."""
         return self.status not in _UNFINISHED
 
     @property
@@ -192,10 +192,9 @@ def recalculate_scorecard(
 def cancel_scorecard(
     table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
 ) -> Call[CancelledScorecard]:
-    """``POST …/scorecard/cancel``: cancel what is queued or running; a repeat does no harm.
+    """``POST …/scorecard/cancel``: cancel the calculation of a sheet; a repeat does no harm.
 
-    The request names no calculation: PromptLayer cancels whatever is active on the sheet, whoever
-    has started it.
+    The request names no calculation: PromptLayer cancels the active one, whoever has started it.
 
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
@@ -249,7 +248,7 @@ class SheetCalculation(Sheet, RemoteJob[ScorecardCalculation]):
         return scorecard(self.table_id, self.sheet_id).then(is_newest)
 
     def cancel(self) -> Call[bool]:
-        """Ask to cancel whatever is being calculated, see :func:`cancel_scorecard`."""
+        """Cancel the active calculation of the sheet, see :func:`cancel_scorecard`."""
         call = cancel_scorecard(self.table_id, self.sheet_id)
         return call.then(lambda cancelled: cancelled.cancelled_count > 0)
 

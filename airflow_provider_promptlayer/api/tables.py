@@ -317,7 +317,7 @@ def read_operation(fields: Fields) -> TableOperation:
 
 
 def _read_answer(answer: Fields) -> OperationAnswer:
-    if answer.get("operation_id") is not None:  # whatever else it says, this goes on
+    if answer.get("operation_id") is not None:  # whatever else the answer says, it goes on
         return QueuedOperation(_operation_id(answer), answer.count_if_any("cell_count"))
     # ``success`` says nothing here: it is false in an answer that asks for confirmation.
     if answer.flag("requires_confirmation"):

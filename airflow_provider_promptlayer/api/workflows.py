@@ -336,7 +336,7 @@ def _ended_without_output(response: Response) -> dict[str, Any] | None:
 
 
 def _nodes_or_none(payload: Any) -> dict[str, NodeResult] | None:
-    """Return the map of nodes that ``payload`` is, or None if it is something else."""
+    """Return the nodes if ``payload`` is a map of nodes, else None."""
     if not isinstance(payload, dict):
         return None
     nodes = {}

@@ -49,7 +49,7 @@ def explained_outcome(
     fail_on_verdict: Sequence[str],
     min_score: float | None,
 ) -> CallFlow[None]:
-    """Accept the ending of a calculation, or raise an error that explains it.
+    """Raise if a calculation that has ended does not pass the gate, and explain why.
 
     :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
     """

@@ -145,7 +145,7 @@ WRITING_TASK_STATE: Final = RetryPolicy(
 ASKING_AIRFLOW: Final = RetryPolicy(
     first_pause=1.0, longest_pause=30.0, jitter=0.0, give_up_after=300.0, retries=whatever_it_is
 )
-"""The state of a task whose trigger was cancelled: it decides whether its job is cancelled too."""
+"""Airflow's word on a task whose trigger was cancelled: whether its job is cancelled too."""
 
 EXPLAINING: Final = RetryPolicy(give_up_after=60.0)
 """One request for what explains a gate that did not pass, which only the error message needs."""
