@@ -20,6 +20,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
     PromptLayerRefusedError,
+    PromptLayerStartUncertainError,
     PromptLayerUnexpectedAnswerError,
 )
 
@@ -65,14 +66,11 @@ def test_arguments_that_cannot_be_sent(arguments: dict[str, Any], named: str) ->
 
 def test_what_leaves_open_whether_it_was_started() -> None:
     check_start_rules(run_report(5, "Nightly"), "report_id", {"report_id": 9})
-    with pytest.raises(Exception, match="named 'Nightly'"):
+    with pytest.raises(PromptLayerStartUncertainError, match="named 'Nightly'"):
         run_report(5, "Nightly").read(answer(500), NOW)
-
-
-@pytest.mark.parametrize("report_id", [0, -1, "x", "", None, True, 2**63, 10**4000])
-def test_an_id_that_is_none_leaves_it_open(report_id: Any) -> None:
-    with pytest.raises(Exception, match=r"has no report_id.*may have been started"):
-        run_report(5, "n").read(answer(201, {"report_id": report_id}), NOW)
+    for bad in (0, -1, "x", "", None, True, 2**63, 10**4000):
+        with pytest.raises(PromptLayerStartUncertainError, match=r"has no report_id.*may have"):
+            run_report(5, "n").read(answer(201, {"report_id": bad}), NOW)
 
 
 def test_a_403_is_not_about_the_key() -> None:
@@ -132,13 +130,8 @@ def test_when_it_has_ended(status: str, counts: dict[str, Any], is_complete: boo
 @pytest.mark.parametrize(
     "stats",
     [
-        None,
-        {},
-        {"status_counts": None},
-        {"status_counts": {}},
-        {"status_counts": {"COMPLETED": 3, "FAILED": "4"}},
-        {"status_counts": {"COMPLETED": 3, "FAILED": 4.0}},
-        {"status_counts": {"COMPLETED": 3, "RUNNING": True}},
+        *(None, {}, {"status_counts": None}, {"status_counts": {}}),
+        *({"status_counts": {"COMPLETED": 3, "FAILED": count}} for count in ("4", 4.0, True)),
     ],
 )
 def test_completed_without_counts_is_not_understood(stats: Any) -> None:

@@ -64,8 +64,6 @@ def test_a_start() -> None:
     ("arguments", "named"),
     [
         ({"row_indices": [-1]}, r"row_indices\[0\] must be a row number"),
-        ({"row_indices": []}, "row_indices is empty"),
-        ({"step_ids": ["Polite"]}, r"step_ids\[0\] must be a UUID"),
         ({"step_ids": "[]"}, "step_ids is empty"),
     ],
 )
@@ -98,22 +96,13 @@ def test_a_poll() -> None:
         SheetCalculation(TABLE, SHEET, "latest").fetch_call()
 
 
-@pytest.mark.parametrize(
-    ("status", "is_complete"),
-    [
-        ("queued", False),
-        ("running", False),
-        ("completed", True),
-        ("failed", True),
-        ("cancelled", True),
-        ("exploded", True),
-    ],
-)
-def test_when_it_has_ended(status: str, is_complete: bool) -> None:
-    calculation = poll(status=status)
-    assert calculation.is_complete is is_complete
-    if not is_complete:  # the score and the verdict may be those of an earlier calculation
-        assert calculation.progress == status
+def test_when_it_has_ended() -> None:
+    for status in ("completed", "failed", "cancelled", "exploded"):
+        assert poll(status=status).is_complete
+    for status in ("queued", "running"):
+        assert not poll(status=status).is_complete
+        # The score and the verdict may be those of an earlier calculation.
+        assert poll(status=status).progress == status
 
 
 def test_what_may_be_null_or_missing() -> None:
@@ -139,20 +128,18 @@ def test_the_outer_summaries_count_where_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("name", "values"),
     [
-        {"id": "x"},
-        {"id": ...},
-        {"status": None},
-        {"status": ""},
-        {"aggregate_score": "0.9"},
-        {"aggregate_score": True},
-        {"aggregate_verdict": 1},
+        ("id", ["x", ...]),
+        ("status", [None, ""]),
+        ("aggregate_score", ["0.9", True]),
+        ("aggregate_verdict", [1]),
     ],
 )
-def test_an_answer_of_another_shape(fields: dict[str, Any]) -> None:
-    with pytest.raises(PromptLayerUnexpectedAnswerError):
-        poll(**fields)
+def test_an_answer_of_another_shape(name: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(PromptLayerUnexpectedAnswerError, match=f"has (no|a) {name}"):
+            poll(**{name: value})
 
 
 @pytest.mark.parametrize("value", [[], ["a"], [{"a": 1}], {"a": [1]}, "a", 5, True])
