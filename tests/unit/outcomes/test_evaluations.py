@@ -222,7 +222,7 @@ def test_failing_criteria_are_named_and_no_other() -> None:
 
 def test_worst_rows_are_errors_and_low_scores_first() -> None:
     rows = [
-        ScorecardRow(0, 0.2, "fail"),
+        ScorecardRow(0, -0.2, "fail"),
         ScorecardRow(1, None, "fail"),
         ScorecardRow(2, 0.9, "error"),
         ScorecardRow(3, 0.1, "warn"),
