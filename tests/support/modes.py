@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every way of waiting, driven through the public surface to one comparable ending.
+"""Every mode of waiting, driven through the public surface to one comparable ending.
 
-A table of cases is run through all of :data:`MODES`, for each of the :data:`.kinds.KINDS` of things
-to wait for, so that no mode can drift from the others.
+Tests run a table of cases through all of :data:`MODES`, so that no mode can drift from the others.
 """
 
 from __future__ import annotations
@@ -76,16 +75,16 @@ class Store(dict[str, Any]):
 
     @property
     def phase(self) -> str | None:
-        """How far the run operator has come, in its own note."""
+        """The phase in the record of a start."""
         return self["promptlayer_run"]["phase"] if "promptlayer_run" in self else None
 
 
 @dataclass
 class Ending:
-    """How a task ended: success, failed, failed for good, timeout or skipped.
+    """How a task or a wait of the hook ended.
 
-    :param value: what the task returned. One that ended in the triggerer returns nothing: for it,
-        the run that it waited for.
+    :param kind: ``"success"``, ``"failed"``, ``"failed for good"``, ``"timeout"`` or ``"skipped"``.
+    :param value: what the task returned; the id of its job where it ended in the triggerer.
     :param error: what the task raised, as failure callbacks get it.
     """
 
@@ -100,7 +99,7 @@ class Ending:
 def run_task(
     make: Callable[[], Any], ti: FakeTaskInstance | None = None, **context_extra: Any
 ) -> Ending:
-    """Run an operator as Airflow would: anew after each reschedule and deferral."""
+    """Run a task as Airflow would: made anew after each reschedule and deferral."""
     ti = ti or FakeTaskInstance()
     visits = 0
     resume: tuple[str, dict[str, Any]] | None = None
@@ -143,12 +142,12 @@ def run_task(
 
 
 def rebuilt(trigger: BaseTrigger) -> Any:
-    """Return the trigger as another process would make it, from what is in the database."""
+    """Return the trigger as another process would make it from the database."""
     return _made(*trigger.serialize())
 
 
 def started_by_airflow(args: Any) -> Any:
-    """Return the trigger of a task that starts there, as the scheduler and triggerer make it."""
+    """Return the trigger of a task that starts in the triggerer, as Airflow makes it."""
     trigger = _made(args.trigger_cls, json.loads(json.dumps(args.trigger_kwargs)))
     trigger.timeout_after = datetime.datetime.now(datetime.UTC) + args.timeout
     return trigger
@@ -217,7 +216,7 @@ MODES: dict[str, Way] = {
     "deferred": _sensor(deferrable=True),
 }
 MODES_OF_ALL_KINDS = list(MODES)
-"""Those that whatever is waited for has; a workflow run has more."""
+"""The modes that every kind of job has; a workflow run has more."""
 
 MODES |= {
     "deferred, ending in the trigger": _sensor(end_from_trigger=True),
@@ -228,4 +227,4 @@ if STARTS_IN_TRIGGERER:
         "in the trigger alone": _sensor(start_from_trigger=True, end_from_trigger=True),
     }
 TASK_MODES = [mode for mode in MODES if "hook" not in mode]
-"""Those of tasks, which can be skipped, rescheduled and so on."""
+"""The modes of tasks, which can be skipped and rescheduled."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waits that have begun elsewhere, as a worker hands them over."""
+"""The states and triggers of waits that a worker has left to the triggerer."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _STATE = {each.name for each in fields(PollState)}
 
 
 def state_for(job: RemoteJob[Any], **times: Any) -> dict[str, Any]:
-    """Return the state of a wait that began now and has an hour, unless it is said otherwise."""
+    """Return the state of a wait that begins now and has an hour, but for ``times``."""
     now = time.time()
     return PollState(job, **{"began_at": now, "deadline": now + 3600.0, **times}).payload()
 
 
 def trigger_for(trigger: type[PromptLayerTrigger], job: RemoteJob[Any], **arguments: Any) -> Any:
-    """Return a trigger that takes a wait over.
+    """Return a trigger that goes on with a wait.
 
     :param arguments: those of the trigger, and the fields of its state.
     """

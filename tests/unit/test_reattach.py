@@ -118,14 +118,6 @@ class TestReattach:
         ending = start.run(store, max_outage=0.1)
         assert ending.kind == ("failed for good" if store is None else "failed"), ending
 
-    def test_a_try_that_died_while_sending_starts_nothing(self, server: LocalPromptLayer) -> None:
-        intent = SubmissionRecord(SubmissionPhase.INTENT, epoch(), 1, server.url)
-        ending = RUN_WORKFLOW.run(Store(promptlayer_run=intent.payload()), number=2)
-        assert ending.kind == "failed for good"
-        assert "airflow_run_id='manual__1'" in ending.message
-        assert "airflow_try_number='1'" in ending.message
-        assert server.count() == 0
-
     @pytest.mark.parametrize(
         "arguments", [{"workflow_id_or_name": "god"}, {"reattach": False}], ids=["refused", "off"]
     )
@@ -325,7 +317,7 @@ class TestOutputsThatCouldNotGoOut:
     def test_a_node_that_the_run_lacks_takes_another_run(
         self, max_tries: int, runs: int, server: LocalPromptLayer
     ) -> None:
-        """The workflow may have been mended instead: else the task could never succeed."""
+        """The workflow may have been mended instead. Otherwise the task could never succeed."""
         store = Store()
         RUN_WORKFLOW.run(store, nodes=["Summary"])
         RUN_WORKFLOW.run(store, nodes=["Summary"], number=2, max_tries=max_tries)
