@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import pytest
 from support.connections import connect
@@ -16,6 +16,8 @@ from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
 
+T = TypeVar("T")
+
 WORKFLOWS = [
     Workflow("Done", [Node("Answer", "true", is_output_node=True)]),
     Workflow("Never done", [Node("Answer", duration=math.inf, is_output_node=True)]),
@@ -24,6 +26,15 @@ PATIENCE = 60.0
 """Seconds: longer than any test takes, however busy the machine is. A wait that the code must not
 make takes longer."""
 POKE_INTERVAL = 0.01
+THOROUGH = ("hook", "deferred")
+"""The modes that meet every fault. Between them they use both HTTP clients, and read the status and
+the results. The other modes are made of the same parts, and meet a typical fault of each class."""
+
+
+def in_every_mode(faults: Iterable[T], *typical: T) -> list[tuple[str, T]]:
+    """Return each mode with each fault that it meets."""
+    every = list(faults)
+    return [(mode, fault) for mode in MODES for fault in (every if mode in THOROUGH else typical)]
 
 
 @pytest.fixture(params=list(MODES))

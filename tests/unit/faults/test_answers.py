@@ -9,18 +9,20 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import product
 from threading import Timer
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 from support.connections import connect
-from support.modes import MODES, TASK_MODES, FakeTaskInstance
+from support.modes import MODES, FakeTaskInstance
 from support.waits import state_for
 from unit.faults.conftest import (
     PATIENCE,
     WORKFLOWS,
     assert_succeeds,
+    in_every_mode,
     wait,
 )
 
@@ -115,26 +117,22 @@ NOT_YET: dict[str, Fault] = {
 }
 
 
-@pytest.mark.parametrize("fault", TROUBLE.values(), ids=TROUBLE.keys())
+@pytest.mark.parametrize(
+    ("mode", "fault"),
+    in_every_mode(TROUBLE, "429", "502, HTML", "200, truncated JSON", "reset", "no HTTP"),
+)
 def test_trouble_is_ridden_out(
-    mode: str, fault: Fault, server: LocalPromptLayer, run_id: int
+    mode: str, fault: str, server: LocalPromptLayer, run_id: int
 ) -> None:
     # aiohttp sends a GET that got no answer a second time by itself: trouble must outlast that.
-    script = server.script(fault, times=3)
+    script = server.script(TROUBLE[fault], times=3)
     assert_succeeds(mode, run_id)
     assert script.used == 3
     assert server.count("GET") <= 5
     assert server.count("POST") == 0
 
 
-@pytest.mark.parametrize(
-    ("mode", "fault"),
-    [
-        # A client for each process; then each mode, of which any fault shows the same.
-        *((mode, fault) for mode in ("hook", "async hook") for fault in UNANSWERED),
-        *((mode, "no answer") for mode in TASK_MODES),
-    ],
-)
+@pytest.mark.parametrize(("mode", "fault"), in_every_mode(UNANSWERED, "no answer"))
 def test_no_request_takes_longer_than_the_timeout(
     mode: str,
     fault: str,
@@ -150,15 +148,17 @@ def test_no_request_takes_longer_than_the_timeout(
     assert [record.fault for record in server.requests[:2]] == [UNANSWERED[fault], None]
 
 
-@pytest.mark.parametrize("fault", NOT_YET.values(), ids=NOT_YET.keys())
+@pytest.mark.parametrize(
+    ("mode", "fault"), in_every_mode(NOT_YET, "200 with a running node", "204")
+)
 def test_not_yet_is_waited_on(
     mode: str,
-    fault: Fault,
+    fault: str,
     server: LocalPromptLayer,
     run_id: int,
     outage_lines: Callable[[], list[str]],
 ) -> None:
-    script = server.script(fault, times=3)
+    script = server.script(NOT_YET[fault], times=3)
     assert_succeeds(mode, run_id)
     assert script.used == 3
     assert outage_lines() == []
@@ -213,7 +213,10 @@ def test_retry_after_is_kept(
     assert answered.arrived_at - refused.arrived_at >= 0.95 * seconds
 
 
-@pytest.mark.parametrize("header", ["3600", "1e300", "Wed, 21 Oct 2037 07:28:00 GMT", "9" * 400])
+@pytest.mark.parametrize(
+    ("mode", "header"),
+    in_every_mode(["3600", "1e300", "Wed, 21 Oct 2037 07:28:00 GMT", "9" * 400], "3600"),
+)
 def test_retry_after_is_capped_by_the_time_that_is_left(
     mode: str, header: str, server: LocalPromptLayer, endless_run_id: int
 ) -> None:
@@ -224,7 +227,10 @@ def test_retry_after_is_capped_by_the_time_that_is_left(
     assert time.monotonic() - started < PATIENCE
 
 
-@pytest.mark.parametrize("fault", ["refused", "self-signed", "expired", "wrong host"])
+@pytest.mark.parametrize(
+    ("mode", "fault"),
+    in_every_mode(["refused", "self-signed", "expired", "wrong host"], "refused", "expired"),
+)
 def test_an_unreachable_server_is_ridden_out(
     mode: str, fault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,11 +270,17 @@ def test_an_unknown_host_is_ridden_out(
     assert len(asked) >= 3
 
 
-@pytest.mark.parametrize("status", [400, 500])
-@pytest.mark.parametrize("output", [None, node("FAILED"), node("SUCCESS"), "some output"], ids=repr)
+WITHOUT_OUTPUT = [None, node("FAILED"), node("SUCCESS"), "some output"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "case"),
+    in_every_mode(product((400, 500), range(len(WITHOUT_OUTPUT))), (400, 0), (500, 1)),
+)
 def test_ended_without_output_is_a_failure_at_once(
-    mode: str, status: int, output: Any, server: LocalPromptLayer, run_id: int
+    mode: str, case: tuple[int, int], server: LocalPromptLayer, run_id: int
 ) -> None:
+    status, output = case[0], WITHOUT_OUTPUT[case[1]]
     body = {"success": False, "message": "no output node succeeded", "output": output}
     server.script(Reply.of_json(body, status), times=None)
     ending = wait(mode, run_id)
@@ -280,7 +292,7 @@ def test_ended_without_output_is_a_failure_at_once(
     assert server.count("GET") <= reads.get(mode, 1)
 
 
-@pytest.mark.parametrize("status", [404, 422, 400, 405, 410])
+@pytest.mark.parametrize(("mode", "status"), in_every_mode([404, 422, 400, 405, 410], 404))
 def test_a_refusal_is_final_at_once(
     mode: str, status: int, server: LocalPromptLayer, run_id: int
 ) -> None:
@@ -291,7 +303,7 @@ def test_a_refusal_is_final_at_once(
     assert server.count("GET") == 1
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize(("mode", "status"), in_every_mode([301, 302, 307, 308], 302))
 def test_a_redirect_is_not_followed(
     mode: str, status: int, server: LocalPromptLayer, run_id: int
 ) -> None:
