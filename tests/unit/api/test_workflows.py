@@ -90,19 +90,8 @@ def test_what_leaves_open_whether_a_run_was_started() -> None:
 @pytest.mark.parametrize(
     "run_id",
     [
-        *(
-            b"0",
-            b"-1",
-            b"1.0",
-            b"true",
-            b"[]",
-            b"{}",
-            b'""',
-            b'"x"',
-            b"9223372036854775808",
-            b"NaN",
-        ),
-        *(b'"%s"' % (b"9" * 50), b"1" * 5000, b"[" * 500 + b"]" * 500),
+        *(b"0", b"-1", b"1.0", b"true", b"[]", b"{}", b'""', b'"x"', b"NaN", b"1" * 5000),
+        *(b"9223372036854775808", b'"%s"' % (b"9" * 50), b"[" * 500 + b"]" * 500),
     ],
     ids=lambda run_id: repr(run_id[:20]),
 )
