@@ -22,17 +22,18 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
     """Recalculate the cells of a sheet, and wait for them.
 
     Where no cell of the selection is left to start, the counts of the whole sheet decide. While
-    cells of it are being calculated, the task waits. Then it fails if cells of the sheet have
-    failed, unless ``fail_on="never"``; else it succeeds and says that there was nothing to do.
-    Ending the task cancels the operation that it has started, also while it is deferred (Airflow
-    3.3 and later). Clearing a deferred task does not on Airflow 3.3, where the next try reattaches
-    to the operation; on Airflow 3.4 it does, and the next try starts another.
+    cells of the sheet are being calculated, the task waits. Then it fails if cells of the sheet
+    have failed, unless ``fail_on="never"``; else it succeeds and says that there was nothing to do.
+
+    Ending the task cancels the operation that it has started, also while the task is deferred
+    (Airflow 3.3 and later). Clearing a deferred task cancels nothing on Airflow 3.3, where the next
+    try goes back to the operation; on Airflow 3.4 it cancels, and the next try starts another.
 
     A lost answer, a crash and a retry start nothing twice, see
-    :class:`.PromptLayerRunWorkflowOperator`. An operation that somebody cancelled, or that
-    PromptLayer gave up before all cells had ended, may be retried. Not so where cells failed and
-    ``fail_on`` is ``"any_cell"``: they are not stale, so a retry would not take them up. With
-    ``statuses=["STALE", "FAILED"]`` it does, and calculates those that are left.
+    :class:`.PromptLayerRunWorkflowOperator`. An operation that was cancelled, or that PromptLayer
+    gave up before all cells had ended, may be retried. Failed cells under ``fail_on="any_cell"``
+    are not retried: they are not stale, so a retry would leave them out. With
+    ``statuses=["STALE", "FAILED"]`` a retry calculates the cells that are left.
 
     :param table_id: the table, a UUID. Templated.
     :param sheet_id: the sheet, a UUID. Templated.
@@ -105,12 +106,12 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
     Pushed to XCom, also where the gate fails: ``promptlayer_score``, ``promptlayer_verdict``,
     ``promptlayer_criterion_summaries``, ``promptlayer_drift_summary`` and, as soon as it is known,
     ``promptlayer_calculation_id``. A gate that fails names the failing criteria and the worst
-    rows, and uses up no retries; ``soft_fail=True`` skips what is downstream instead. A
-    calculation that did not come to an end may be retried.
+    rows, and uses up no retries; ``soft_fail=True`` skips the task instead. A calculation that was
+    cancelled, or that PromptLayer calls failed, may be retried.
 
     Ending the task cancels the calculation, also while the task is deferred (Airflow 3.3 and
-    later), unless a newer one is under way: PromptLayer cancels whatever is being calculated for
-    the sheet. Clearing a deferred task is as with :class:`PromptLayerRunTableOperator`. A lost
+    later), unless a newer one is under way: PromptLayer cancels all that is being calculated for the
+    sheet. Clearing a deferred task is as with :class:`PromptLayerRunTableOperator`. A lost
     answer, a crash and a retry start nothing twice, see :class:`.PromptLayerRunWorkflowOperator`.
 
     :param table_id: the table, a UUID. Templated.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators: run a workflow, and fetch what a run left behind."""
+"""The operators for workflows: start a run, or wait for one, and push its outputs."""
 
 from __future__ import annotations
 
@@ -103,38 +103,36 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
     """Start a run of a workflow, wait for it, and push its outputs to XCom.
 
     The run's id is in the log and in XCom (``promptlayer_execution_id``) before anything else can
-    fail. What is pushed at the end is what :class:`PromptLayerWorkflowResultsOperator` pushes.
+    fail. At the end the task pushes what :class:`PromptLayerWorkflowResultsOperator` pushes.
 
     **Never two runs where one was meant.** A start is sent again only when it certainly did not
-    arrive. On Airflow 3.3 and later the task notes its run in the task state store (one note for
-    each mapped index, the same for all tries), so a try after a crash, a time-out or an outage goes
-    back to the run that was started, and starts another only if that one has failed. A task that
-    is cleared before its outputs have gone out does the same, unless it asks for another workflow
-    or has another input by then; one that is cleared after it has succeeded starts a new run.
-    Airflow 3.4 drops the note when the task is cleared: such a task starts another run, unless it
-    is cleared with ``keep_task_state`` or together with its whole DAG run. What remains:
+    arrive. On Airflow 3.3 and later the task records its run in the task state store (one record
+    for each mapped index), so a try after a crash, a time-out or an outage goes back to that run,
+    and starts another only if the run has failed. A task that is cleared before its outputs have
+    gone out does the same, unless its workflow or its input is another one by then; a task that is
+    cleared after a success starts a new run. Airflow 3.4 drops the record when a task is cleared,
+    unless with ``keep_task_state`` or together with its whole DAG run. Two cases need a person:
 
-    - The worker dies while the start is being sent, or the note cannot be read (another release
-      wrote it, or a state backend that this worker lacks): the next try starts nothing, also
-      after a clear, and asks a person to look for the run. Clearing the task after that starts
-      another one.
-    - The store cannot be written for a minute after the start: the log has the run's id, and the
-      next try starts nothing either, and points to that log.
+    - The worker dies while the start is being sent, or the record cannot be read (another release
+      wrote it, or a state backend that this worker lacks). The next try starts nothing, also after
+      a clear, and says how to look for the run. Clearing the task after that starts another.
+    - The store cannot be written for a minute after the start. The log has the run's id; the next
+      try starts nothing and points to that log.
 
-    Before Airflow 3.3 there is nowhere to keep the note. Only what cannot double a run is retried
-    there: a start that was refused or did not arrive, and a run that has failed. A run is doubled
-    if retries are allowed and
+    Before Airflow 3.3 there is no such record. A task is retried there only where that cannot
+    double a run: after a start that was refused or did not arrive, and after a run that has failed.
+    With retries, a run is doubled only if
 
     - the worker dies, or ``execution_timeout`` strikes, between the start and the end of the wait
       in the worker (with ``deferrable``, until the deferral; and again while resuming);
     - Airflow cannot store the task's result at the very end;
     - on Airflow 2, ``execution_timeout`` passes while no triggerer is there. It goes on counting
-      while the task is deferred, and so the wait ends a minute before it (or a quarter of it),
-      without a retry; only where no triggerer ends it, Airflow fails the task itself.
+      while the task is deferred, so the wait ends a minute before it (or a quarter of it), without
+      a retry.
 
     :param workflow_id_or_name: name or numeric id of the workflow. Templated.
-    :param input_variables: what the workflow takes: a mapping, or one as JSON, or as a template
-        renders one. Templated.
+    :param input_variables: what the workflow takes: a mapping, also as JSON or as a template
+        renders it. Templated.
     :param metadata: strings to find the run by in PromptLayer; ``airflow_dag_id``,
         ``airflow_run_id``, ``airflow_task_id``, ``airflow_map_index`` and
         ``airflow_try_number`` are added where they are not given. Templated.

@@ -144,23 +144,22 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
     A deferred wait occupies a worker twice, for seconds: before it and after it. Two options, both
     off by default, save these workers.
 
-    ``end_from_trigger=True`` lets the triggerer end the task where the run is a success by
-    ``fail_on``; every other end goes back to a worker and is what it would be without the option.
-    The triggerer fetches all outputs for this, once, and leaves them to a worker if they are larger
-    than 256 KiB. What Airflow does in a worker is left out for such a success: the task returns
-    nothing, so that its ``output`` is None; no ``on_success_callback`` (Airflow 2 calls it in the
-    DAG processor), no listener, no ``post_execute``, no event for the assets in ``outlets``, no
-    metrics of the task's end. Its state, end date and duration are as ever, and so is what follows
-    it.
+    ``end_from_trigger=True`` lets the triggerer end the task if the run is a success by
+    ``fail_on``; a worker ends it otherwise, as without the option. The triggerer fetches all
+    outputs for this, once, and leaves them to a worker if they are larger than 256 KiB. A success
+    without a worker lacks what Airflow does in one: the task returns nothing, so that its
+    ``output`` is None; no ``on_success_callback`` (Airflow 2 calls it in the DAG processor), no
+    listener, no ``post_execute``, no event for the assets in ``outlets``, no metrics of the task's
+    end. The task's state, end date and duration are there, and downstream tasks run.
 
-    ``start_from_trigger=True`` lets the scheduler hand the wait straight to the triggerer. Before
-    it there is no worker: no ``pre_execute``, no ``on_execute_callback``, no listener, no slot of
-    a pool. The triggerer renders the arguments; a template or output that it cannot render is
-    refused when the DAG is parsed, see :mod:`.trigger_templates`. A template error fails the
-    task as it would in a worker. ``timeout`` counts from the hand-over of each try, and outlives a
-    restart of the triggerer; a shorter ``execution_timeout`` ends the wait too, which is
-    Airflow's rule for such tasks. Mapped tasks cannot start there. Needs Airflow 3.3: before, the
-    option warns and the task defers itself from a worker, with the same result.
+    ``start_from_trigger=True`` lets the scheduler hand the wait straight to the triggerer. No
+    worker comes before: no ``pre_execute``, no ``on_execute_callback``, no listener, no slot of a
+    pool. The triggerer renders the arguments; a template or output that it cannot render is refused
+    when the DAG is parsed, see :mod:`.trigger_templates`. A template error fails the task as it
+    would in a worker. ``timeout`` counts from the hand-over of each try, and outlives a restart of
+    the triggerer; a shorter ``execution_timeout`` ends the wait too, which is Airflow's rule for
+    such tasks. Mapped tasks cannot start there. Before Airflow 3.3 the option warns, and the task
+    defers itself from a worker, with the same result.
 
     :param workflow_version_execution_id: the run, as int or digits in a string. Templated.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
