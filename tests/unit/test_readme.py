@@ -36,6 +36,7 @@ def test_every_test_that_is_named_is_where_it_is_said_to_be() -> None:
     names = {*re.findall(r"`(test_\w+|Test\w+)`", README)} - {"test_connection"}  # of the hook
     named = {*in_files, *((name, "tests") for name in names)}
     assert len(named) > 50
+    assert all((ROOT / file).is_file() for file in re.findall(r"`(tests/[\w/]+\.py)`", README))
     for name, where in named:
         files = [ROOT / where] if where.endswith(".py") else (ROOT / where).rglob("*.py")
         definition = re.compile(rf"^ *(def|class) {name}\b", re.MULTILINE)
