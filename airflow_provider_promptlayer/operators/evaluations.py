@@ -110,8 +110,8 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
     cancelled, or that PromptLayer calls failed, may be retried.
 
     Ending the task cancels the calculation, also while the task is deferred (Airflow 3.3 and
-    later), unless a newer one is under way: PromptLayer cancels all that is being calculated for the
-    sheet. Clearing a deferred task is as with :class:`PromptLayerRunTableOperator`. A lost
+    later), unless a newer one is under way: PromptLayer cancels all that is being calculated for
+    the sheet. Clearing a deferred task is as with :class:`PromptLayerRunTableOperator`. A lost
     answer, a crash and a retry start nothing twice, see :class:`.PromptLayerRunWorkflowOperator`.
 
     :param table_id: the table, a UUID. Templated.
