@@ -80,13 +80,13 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def no_scheduler_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Come back from a deferral at once: here is no scheduler that could be overtaken."""
+    """Poll at once after a deferral, as no scheduler has to notice the deferral first."""
     monkeypatch.setattr("airflow_provider_promptlayer.bases.deferral.SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not pause for long after trouble: how long belongs to the tests of the pure decision."""
+    """Pause briefly after failed requests; the tests of polling/ say how long it really takes."""
     from airflow_provider_promptlayer.polling.retries import RetryPolicy
 
     pause = RetryPolicy.pause
@@ -99,7 +99,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_brake_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server of this test may have the port of one that told its clients to wait for an hour."""
+    """Forget what servers of other tests, on the same port, have asked their clients to wait."""
     throttles = "airflow_provider_promptlayer.hooks.connection._throttles"
     monkeypatch.setattr(throttles, WeakKeyDictionary())
 

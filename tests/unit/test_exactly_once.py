@@ -7,7 +7,6 @@ and have ended at the second.
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from importlib import import_module
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
+from support.connections import connect
 from support.kinds import OUTPUTS, SHEETS, Serve, new_server
 from support.modes import FakeTaskInstance, Store
 from support.starts import (
@@ -192,9 +192,7 @@ class TestStart:
                 answered.wait(60)
             return resolve(*args, **kwargs)
 
-        connection = json.loads(server.airflow_connection_json)
-        connection["extra"] = {"timeout": 1.0}
-        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
+        connect(server, monkeypatch, timeout=1.0)
         monkeypatch.setattr("urllib3.util.connection.socket.getaddrinfo", slow_at_first)
         before = threading.active_count()
         hook = PromptLayerHook()

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     TaskDeferred,
 )
+from support.connections import connect
 from support.kinds import OUTPUTS, SECRET, Serve, new_server
 from support.modes import (
     MODES,
@@ -135,8 +136,7 @@ def test_bad_id_is_refused_before_anything_is_sent(mode: str, server: LocalPromp
 def test_refused_key_says_so(
     mode: str, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = server.airflow_connection_json.replace(server.api_key, "pl_wrong")
-    monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", wrong)
+    connect(server, monkeypatch, password="pl_wrong")
     ending = wait(mode, 1)
     assert ending.kind in ("failed", "failed for good")
     assert "API key" in ending.message

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.connections import connect
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerStartUncertainError,
@@ -132,9 +132,7 @@ class TestResending:
             hook.stop_starting()
             if after == "a pause":
                 return Reply(429, "{}", AT_ONCE)
-            connection = json.loads(server.airflow_connection_json)
-            connection["password"] = "pl_another"
-            monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", json.dumps(connection))
+            connect(server, monkeypatch, password="pl_another")
             return Reply(401, "{}")
 
         server.script(stop, method="POST")

@@ -12,53 +12,41 @@ from support.modes import FakeTaskInstance
 from support.starts import RUN_REPORT, RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, STARTS, Start, at
 
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.operators.promptlayer import (
-    PromptLayerRunScorecardOperator,
-    PromptLayerRunTableOperator,
-    PromptLayerRunWorkflowOperator,
-    PromptLayerWorkflowResultsOperator,
-)
-from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerTableOperationSensor
+from airflow_provider_promptlayer.operators import promptlayer as operators
+from airflow_provider_promptlayer.sensors import promptlayer as sensors
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 
 every_engine = pytest.mark.parametrize("native", [False, True])
 
 
+OF_WORKFLOW = "workflow_id_or_name metadata workflow_label_name workflow_version_number nodes"
+TEMPLATED = {
+    operators.PromptLayerRunWorkflowOperator: f"{OF_WORKFLOW} input_variables",
+    operators.PromptLayerRunWorkflowBatchOperator: f"{OF_WORKFLOW} inputs",
+    operators.PromptLayerWorkflowResultsOperator: "workflow_version_execution_id nodes",
+    operators.PromptLayerRunTableOperator: "table_id sheet_id column_ids row_ids statuses",
+    operators.PromptLayerRunScorecardOperator: (
+        "table_id sheet_id row_indices step_ids fail_on_verdict min_score"
+    ),
+    operators.PromptLayerRunReportOperator: "report_id name dataset_id min_score",
+    sensors.PromptLayerWorkflowSensor: "workflow_version_execution_id",
+    sensors.PromptLayerTableOperationSensor: "table_id sheet_id operation_id",
+    sensors.PromptLayerScorecardSensor: (
+        "table_id sheet_id calculation_id fail_on_verdict min_score"
+    ),
+    sensors.PromptLayerReportSensor: "report_id min_score",
+}
+
+
 @every_engine
-def test_what_a_user_would_template_keeps_its_type(native: bool) -> None:
+@pytest.mark.parametrize("cls", TEMPLATED, ids=lambda cls: cls.__name__)
+def test_what_a_user_would_template_keeps_its_type(cls: Any, native: bool) -> None:
+    fields = [*TEMPLATED[cls].split(), "promptlayer_conn_id"]
     with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
-        run = PromptLayerRunWorkflowOperator(
-            task_id="run",
-            workflow_id_or_name="{{ name }}",
-            input_variables={"n": "{{ number }}", "deep": [{"x": "{{ name }}"}]},
-            metadata={"m": "{{ name }}"},
-            workflow_label_name="{{ name }}",
-            workflow_version_number="{{ number }}",
-            nodes=["{{ name }}"],
-            promptlayer_conn_id="{{ name }}",
-        )
-        fetch = PromptLayerWorkflowResultsOperator(
-            task_id="fetch", workflow_version_execution_id="{{ number }}"
-        )
-        sensor = PromptLayerTableOperationSensor(
-            task_id="sensor",
-            table_id="{{ name }}",
-            sheet_id="{{ name }}",
-            operation_id="{{ number }}",
-        )
-    context: Any = {"name": "tea", "number": 7}
-    for task in (run, fetch, sensor):
-        task.render_template_fields(context, dag.get_template_env())
-    number = 7 if native else "7"
-    assert run.workflow_id_or_name == "tea"
-    assert run.input_variables == {"n": number, "deep": [{"x": "tea"}]}
-    assert run.metadata == {"m": "tea"}
-    assert run.workflow_label_name == "tea"
-    assert run.workflow_version_number == number
-    assert run.nodes == ["tea"]
-    assert run.promptlayer_conn_id == "tea"
-    assert fetch.workflow_version_execution_id == number
-    assert (sensor.table_id, sensor.sheet_id, sensor.operation_id) == ("tea", "tea", number)
+        task = cls(task_id="t", **dict.fromkeys(fields, "{{ number }}"))
+    task.render_template_fields({"number": 7}, dag.get_template_env())
+    assert {getattr(task, field) for field in fields} == {7 if native else "7"}
+    assert sorted(fields) == sorted(cls.template_fields)
 
 
 @every_engine
@@ -128,7 +116,7 @@ class TestMissingScore:
 
     def test_mapped(self, server: LocalPromptLayer) -> None:
         with DAG(dag_id="d", schedule=None):
-            mapped = PromptLayerRunScorecardOperator.partial(
+            mapped = operators.PromptLayerRunScorecardOperator.partial(
                 task_id="t", **at("bad"), fail_on_verdict=()
             ).expand(min_score=[0.9, None])
         context: Any = {"ti": FakeTaskInstance()}
@@ -145,13 +133,13 @@ def test_partial_and_default_args() -> None:
         "min_score": 0.5,
     }
     with DAG(dag_id="d", schedule=None, default_args=defaults):
-        mapped = PromptLayerRunTableOperator.partial(
+        mapped = operators.PromptLayerRunTableOperator.partial(
             task_id="mapped", table_id=TABLE.id, confirm_large=True
         ).expand(sheet_id=[one.id for one in SHEETS.values()])
-        plain = PromptLayerRunScorecardOperator(
+        plain = operators.PromptLayerRunScorecardOperator(
             task_id="plain", table_id=TABLE.id, sheet_id=mapped.output
         )
-    assert mapped.operator_class is PromptLayerRunTableOperator
+    assert mapped.operator_class is operators.PromptLayerRunTableOperator
     assert mapped.partial_kwargs["confirm_large"] is True
     assert plain.promptlayer_conn_id == "other"
     assert plain.retries == 3
@@ -161,8 +149,8 @@ def test_partial_and_default_args() -> None:
 class TestAtParseTime:
     def test_gates_that_come_from_a_template_are_not_refused(self) -> None:
         with DAG(dag_id="d", schedule=None):
-            first = PromptLayerRunTableOperator(task_id="a", **at("good"))
-            PromptLayerRunScorecardOperator(
+            first = operators.PromptLayerRunTableOperator(task_id="a", **at("good"))
+            operators.PromptLayerRunScorecardOperator(
                 task_id="b", **at("good"), fail_on_verdict=first.output, min_score="{{ x }}"
             )
 
