@@ -37,6 +37,15 @@ class Bench:
         self._promptlayer = promptlayer
         self._say = say
 
+    def wait_for_success(self, dag_id: str, run_id: str, timeout: float) -> None:
+        """Wait until a DAG run has succeeded.
+
+        :raises StackError: if it fails, or takes longer than ``timeout`` seconds.
+        """
+        state = self._stack.wait_for_dag_run(dag_id, run_id, timeout)
+        if state != "success":
+            raise StackError(f"the run of {dag_id} ended as {state}")
+
     def become_idle(self) -> None:
         """Wait until no worker runs a task."""
         self._stack.wait_for(lambda: busy_workers(self._stack) == 0, 60, "the workers to end")

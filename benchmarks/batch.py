@@ -96,10 +96,8 @@ class _Bench(Bench):
         posts = self._promptlayer.count("POST")
         before, start = self.cpu(), time.monotonic()
         run_id = self._stack.trigger_dag(dag_id, conf={"runs": self._size.runs})
-        state = self._stack.wait_for_dag_run(dag_id, run_id, RUN_TIMEOUT)
+        self.wait_for_success(dag_id, run_id, RUN_TIMEOUT)
         seconds = time.monotonic() - start
-        if state != "success":
-            raise StackError(f"the run of {dag_id} ended as {state}")
         self.become_idle()
         cpu = self.cpu() - before - idle * (time.monotonic() - start)
         if (started := self._promptlayer.count("POST") - posts) != self._size.runs:

@@ -24,7 +24,7 @@ from pathlib import Path
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 from benchmarks.alone import Bench, Say, run, say_nothing
 from benchmarks.figures import Figure
-from dev.airflow_stack import AirflowStack, StackError
+from dev.airflow_stack import AirflowStack
 
 DAGS = Path(__file__).parent / "dags"
 OUR_OPTIONS = {
@@ -123,7 +123,7 @@ class _Bench(Bench):
             runs[name] = self._stack.trigger_dag(f"bench_one_{name}", conf=conf)
         work = {}
         for name, run_id in runs.items():
-            self._wait_for(f"bench_one_{name}", run_id)
+            self.wait_for_success(f"bench_one_{name}", run_id, RUN_TIMEOUT)
             work[name] = self._work(f"bench_one_{name}", run_id)
             self._say(f"one wait, {name}: {work[name]}")
         poke, reschedule = work["http_poke"], work["http_reschedule"]
@@ -203,7 +203,7 @@ class _Bench(Bench):
         before, start = self.cpu(), time.monotonic()
         runs = [self._promptlayer.start_execution("many") for _ in range(count)]
         run_id = self._stack.trigger_dag(dag_id, conf={"runs": runs})
-        self._wait_for(dag_id, run_id)
+        self.wait_for_success(dag_id, run_id, RUN_TIMEOUT)
         seconds = time.monotonic() - start
         self.become_idle()
         cpu = self.cpu() - before - idle * (time.monotonic() - start)
@@ -212,11 +212,6 @@ class _Bench(Bench):
         return work
 
     # --- watching ---------------------------------------------------------------------------
-
-    def _wait_for(self, dag_id: str, run_id: str) -> None:
-        state = self._stack.wait_for_dag_run(dag_id, run_id, RUN_TIMEOUT)
-        if state != "success":
-            raise StackError(f"the run of {dag_id} ended as {state}")
 
     def _work(self, dag_id: str, run_id: str, cpu: float = 0.0, seconds: float = 0.0) -> Work:
         starts, held = 0, 0.0
