@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import Any, Final
 
 from airflow_provider_promptlayer.api.errors import (
@@ -166,16 +165,15 @@ class BatchResults:
         batch = self._batch
         batch.end_all()  # fetching their results tells which of them have not
         policy = retries.FETCHING_LATE.within(self._max_outage)
-        began, rounds = time.time(), 1
-        unread = self._fetch_each_once(self._unfetched())
-        while unread:
-            pause = policy.next_pause(rounds, elapsed=time.time() - began)
-            if pause is None:
-                break
-            time.sleep(pause)
-            unread = self._fetch_each_once(unread)
-            rounds += 1
-        for index in unread:
+        give_up_at, in_a_row = time.time() + policy.give_up_after, 0
+        for index in self._unfetched():
+            if in_a_row < _MANY_TROUBLES:
+                try:
+                    self._fetch(index, policy.within(max(0.0, give_up_at - time.time())))
+                    in_a_row = 0
+                    continue
+                except PromptLayerOutageError:
+                    in_a_row += 1
             name = batch.run(index).name
             self._note_unread(index, f"PromptLayer could not be asked about {name} in time.")
         for index in batch.at(Stage.RUNNING):
@@ -185,40 +183,15 @@ class BatchResults:
         for index in batch.at(Stage.PENDING):
             self._failures[index] = f"No run was started within {time_given}."
 
-    def _fetch_each_once(self, indexes: Iterable[int]) -> list[int]:
-        """Return those whose results could not be fetched, those that were not tried first.
-
-        A few failures in a row tell that the other requests would fail as well.
-        """
-        untried, unread, in_a_row = [], [], 0
-        for index in indexes:
-            if in_a_row == _MANY_TROUBLES:
-                untried.append(index)
-                continue
-            try:
-                self._fetch(index, None)
-                in_a_row = 0
-            except PromptLayerTransientError:
-                unread.append(index)
-                in_a_row += 1
-        return untried + unread
-
     def _unfetched(self) -> list[int]:
         known = {*self._outputs, *self._failures}
         return [index for index in self._batch.at(*OVER) if index not in known]
 
-    def _fetch(self, index: int, policy: RetryPolicy | None) -> bool:
-        """Fetch and judge the results of one run; return False if PromptLayer has none.
-
-        :param policy: None sends the request once.
-        """
+    def _fetch(self, index: int, policy: RetryPolicy) -> bool:
+        """Fetch and judge the results of one run; return False if PromptLayer has none."""
         batch, run = self._batch, self._batch.run(index)
         try:
-            results = (
-                self._hook.call(run.fetch_call())
-                if policy is None
-                else self._hook.call_with_backoff(run.fetch_call(), about=run.name, policy=policy)
-            )
+            results = self._hook.call_with_backoff(run.fetch_call(), about=run.name, policy=policy)
             if not results.is_complete:
                 batch.goes_on(index)
                 self.contradicted.add(index)  # its status would say again that it has ended

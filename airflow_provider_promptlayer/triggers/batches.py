@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wait for a batch in the triggerer: one trigger, however many runs.
 
-Not every run has to be polled all the time. As long as more runs than may be left are known to go
-on, the others cannot end the wait, so they are polled when one of these has ended. A batch of a
-thousand runs asks as often as some twenty waits do, and once for each of the others.
+Not every run has to be polled all the time. While more runs than may be left are known to go on,
+the others cannot end the wait, so they are polled only when one of these has ended. A batch of a
+thousand runs polls as often as some twenty waits do, and once for each of the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine
 from typing import Any, Final
 
 from airflow.triggers.base import TriggerEvent
@@ -30,17 +29,17 @@ from airflow_provider_promptlayer.submission.batch import WorkflowRuns
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger
 
 _WATCHERS: Final = 20
-"""How many runs are watched beyond those that may be left: so many at a time are caught up with."""
+"""How many runs are polled at a time, beyond those that may be left."""
 
 _BETWEEN_TROUBLES: Final = 60.0
-"""Seconds between two lines about trouble, which all the runs have at the same time."""
+"""Seconds between two log lines about failed polls, which all runs have at the same time."""
 
 
 class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
     """Wait in the triggerer until at most so many of some workflow runs are left.
 
-    A run that PromptLayer does not know, or whose answer is too large, counts as one that has
-    ended: the worker finds out.
+    A run that PromptLayer does not know, or whose answer is too large, counts as ended here: a
+    worker finds out why.
 
     :param ended: how many runs of the batch had ended before, for progress in the log.
     :param total: how many runs the batch has with these; None if it has no others.
@@ -73,9 +72,9 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         hook = await self._begin(poller)
         self._outage_since = poller.outage_since
         batch: WorkflowRuns = self.state.job
-        runs, until = deque(batch.runs), batch.until
-        if len(runs) > until:
-            await self._until_few_are_left(hook, runs, until)
+        runs = deque(batch.runs)
+        if len(runs) > batch.until:
+            await self._until_few_are_left(hook, runs, batch.until)
         return await self.ended(hook, job)
 
     async def _until_few_are_left(
@@ -83,19 +82,18 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
     ) -> None:
         """Watch as many runs at a time as it takes; each watcher goes on to the next run."""
         total = self.ended_before + len(runs) if self.total is None else self.total
-        progress = _Progress(
-            unfinished=len(runs), until=until, ended=self.ended_before, total=total
-        )
+        unfinished, ended, late = len(runs), self.ended_before, 0
 
         async def watch() -> None:
-            first = True
-            while runs:
+            nonlocal unfinished, ended, late
+            is_first = True
+            while runs and unfinished > until:
                 run = runs.popleft()
                 poller = self._new_poller(run)
                 poller.outage_since = self._outage_since
-                if first:  # not all at the same moment
+                if is_first:  # not all at the same moment
                     await asyncio.sleep(poller.resume_delay(None, now=time.time()))
-                    first = False
+                    is_first = False
                 try:
                     async with hook.sender(poller) as send:
                         await self._until_ended(send, poller, run)
@@ -104,20 +102,26 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
                 except PromptLayerOutageError as error:
                     if self._answered_at < time.time() - self.max_outage:
                         raise
-                    self.log.warning("%s", error)  # it alone: the worker finds out
+                    self.log.warning("%s", error)  # it alone: a worker finds out why
                 except PromptLayerWaitTimeoutError as error:
-                    progress.add_late(error)
+                    late += 1  # it goes on: certainly one of those that are left
+                    if late > until:
+                        raise PromptLayerWaitTimeoutError(
+                            f"{error} {ended} of {total} runs of the batch were seen to have ended."
+                        ) from error
                     continue
                 self._outage_since = None  # PromptLayer has answered
-                if note := progress.add_ended():
-                    self.log.info("%s", note)
+                unfinished, ended = unfinished - 1, ended + 1
+                if ended * 10 // total > (ended - 1) * 10 // total:  # at each tenth
+                    self.log.info("%s of %s runs have ended.", ended, total)
 
-        watchers = [
-            asyncio.create_task(progress.follow(watch()))
-            for _ in range(min(until + _WATCHERS, len(runs)))
-        ]
+        watchers = [asyncio.create_task(watch()) for _ in range(min(until + _WATCHERS, len(runs)))]
+        pending = set(watchers)
         try:
-            await progress.few_are_left
+            while pending and unfinished > until:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for watcher in done if unfinished > until else ():
+                    watcher.result()  # raises the error that ends the wait
         finally:
             for watcher in watchers:
                 watcher.cancel()
@@ -129,7 +133,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         super()._on_decision(decision)
 
     def _log_decision(self, decision: PollDecision) -> None:
-        # What each run says of itself is too much of a thousand.
+        # A line for each of a thousand runs would be too much.
         if decision.is_trouble:
             if decision.note and time.time() - self._troubled_at > _BETWEEN_TROUBLES:
                 self._troubled_at = time.time()
@@ -138,50 +142,3 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         elif decision.ends_outage and self._owes_recovery:
             self._owes_recovery = False
             super()._log_decision(decision)
-
-
-class _Progress:
-    """What the watchers have found together.
-
-    :param unfinished: how many runs are watched.
-    :param until: how many of them may be left.
-    :param ended: how many others had ended before.
-    :param total: how many runs the whole batch has.
-    """
-
-    def __init__(self, *, unfinished: int, until: int, ended: int, total: int) -> None:
-        self.few_are_left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._unfinished = unfinished
-        self._until = until
-        self._ended = ended
-        self._total = total
-        self._late = 0
-
-    async def follow(self, watch: Coroutine[Any, Any, None]) -> None:
-        """Let a watcher work; whatever it raises ends the wait."""
-        try:
-            await watch
-        except Exception as error:  # noqa: BLE001
-            if not self.few_are_left.done():
-                self.few_are_left.set_exception(error)
-
-    def add_ended(self) -> str | None:
-        """Count a run that has ended; return a line at each tenth of the batch."""
-        self._unfinished -= 1
-        self._ended += 1
-        if self._unfinished <= self._until and not self.few_are_left.done():
-            self.few_are_left.set_result(None)
-        if self._ended * 10 // self._total == (self._ended - 1) * 10 // self._total:
-            return None
-        return f"{self._ended} of {self._total} runs have ended."
-
-    def add_late(self, error: PromptLayerWaitTimeoutError) -> None:
-        """Count a run that goes on although the time is up: certainly one of those left.
-
-        :raises PromptLayerWaitTimeoutError: if more are left than may be.
-        """
-        self._late += 1
-        if self._late > self._until:
-            raise PromptLayerWaitTimeoutError(
-                f"{error} {self._ended} of {self._total} runs of the batch were seen to have ended."
-            )
