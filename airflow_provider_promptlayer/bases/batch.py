@@ -200,11 +200,11 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             except PromptLayerOutageError:
                 if _until(job) or batch.count(Stage.RUNNING, *OVER) < 2:
                     raise
-                visit.results.is_doubtful = True  # fetching the results tells
+                visit.results.is_doubtful = True  # fetching the results will tell
             except PromptLayerWaitTimeoutError:
                 return self._finish_late(context)
             if _until(job) == 0:
-                batch.end_all()  # if a run has not, fetching its results tells
+                batch.end_all()  # a run that has not is found when its results are fetched
             return self._to_the_end(context, outage_since=state.worker_outage(now=time.time()))
 
     def on_kill(self) -> None:
@@ -235,7 +235,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             return batch.attainable >= self._needed
         return super().may_retry(error)
 
-    # --- what the base asks for ---------------------------------------------------------------
+    # --- what the base class calls ------------------------------------------------------------
 
     def poll(self, job: RemoteJob[BatchStatus]) -> BatchStatus:
         """Poll the runs, one after the other, until it is known whether to wait on."""
@@ -252,7 +252,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
 
     @property
     def _is_contradicted(self) -> bool:
-        return bool(self._now.results.contradicted)  # it also comes back to start other inputs
+        return bool(self._now.results.contradicted)  # the task also resumes to start other inputs
 
     def _go_on(self, context: Context, job: RemoteJob[BatchStatus]) -> Any:  # noqa: ARG002
         return self._to_the_end(context)
@@ -264,7 +264,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         super()._defer(WorkflowRuns(self._now.batch.going, _until(job)), poller, decision)
 
     def _state_without_notes(self, context: Context) -> dict[str, Any]:
-        # See the base. Inputs without a run may have been left or refused: which, is unknown.
+        # An input without a run may have been refused, or not started yet: which, is unknown.
         pushed = xcom.pull_own(context, xcom.EXECUTION_IDS_KEY)
         texts_now = self.new_inputs(context).fingerprints if pushed else []
         if not pushed or None in pushed or len(texts_now) != len(pushed):
@@ -381,13 +381,13 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         except PromptLayerOutageError:
             if max_running or not batch.count(*OVER):
                 raise
-            visit.results.is_doubtful = True
-            batch.end_all()  # the outage may be of one run alone: fetching the results tells
+            visit.results.is_doubtful = True  # fetching the results will tell
+            batch.end_all()
 
     def _start_some(self, context: Context) -> bool:
-        """Start what may be started now; return False if that met trouble that may pass.
+        """Start what may be started now; return False if a start has failed that may be repeated.
 
-        :raises PromptLayerError: if it cannot pass, or no run goes on that could be waited for.
+        :raises PromptLayerError: if it may not, or no run goes on that could be waited for.
         """
         visit, batch = self._now, self._now.batch
         try:
@@ -416,7 +416,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         return True
 
     def _keep(self, context: Context) -> None:
-        """Keep the ids where they can be found, after each round of starts, however it ended."""
+        """Note and push the ids of the runs; the log alone tells of a failure."""
         self._now.starts.note()
         try:
             self._push(context, xcom.EXECUTION_IDS_KEY, self._now.batch.run_ids)

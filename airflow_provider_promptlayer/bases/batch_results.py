@@ -54,7 +54,7 @@ class BatchResults:
         max_outage: float,
     ) -> None:
         self.contradicted: set[int] = set()  # inputs whose run was said to have ended, and goes on
-        self.is_doubtful = False  # whether the outage that was met may be of one run alone
+        self.is_doubtful = False  # whether an outage was seen that may be of one run alone
         self._outputs: dict[int, Any] = {}  # of the inputs that succeeded
         self._failures: dict[int, str] = {}  # of the inputs whose run counts as a failure
         self._warnings: list[str] = []
@@ -123,7 +123,7 @@ class BatchResults:
         unread, answers = dict[int, PromptLayerOutageError](), 0
         one_alone = retries.FETCHING_ONE_OF_MANY.within(self._max_outage)
         for index in self._unfetched():
-            # Whether this is an outage of one run alone, the requests about the others soon tell.
+            # After one outage, the requests about other runs soon tell whether it is of that alone.
             policy = (
                 one_alone
                 if unread or self.is_doubtful
@@ -133,7 +133,7 @@ class BatchResults:
                 answers += self._fetch(index, policy)
             except PromptLayerOutageError as error:
                 unread[index] = error
-                if self._outputs:  # a run that was read can be read again, unless all are out
+                if self._outputs:  # one that was read can be polled, unless PromptLayer is away
                     good = self._batch.run(next(iter(self._outputs)))
                     self._hook.call_with_backoff(
                         good.status_call(), about=good.name, policy=one_alone

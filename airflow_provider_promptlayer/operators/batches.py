@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
-    """Run a workflow for each of many inputs, wait for all of them, and push a list of results.
+    """Run a workflow for each of many inputs, wait for all runs, and return a list of results.
 
     A thousand mapped tasks cost Airflow a thousand worker starts, and another thousand when they
     come back from the triggerer. This is one task: it starts the runs one after the other, leaves
@@ -25,36 +25,37 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
       node that succeeded; the bare main output with ``return_all_outputs=False``; None where the
       input failed.
     - ``promptlayer_execution_ids``: the runs in the same order, None for an input without one. They
-      are pushed before the task leaves the worker and after any trouble in starting.
-    - ``promptlayer_errors``: what went wrong with each input as text; None where nothing did.
+      are pushed before the task leaves the worker, and when a start has failed.
+    - ``promptlayer_errors``: why each input failed, as text; None where it did not.
 
-    All three are there too when the task fails because too few inputs succeeded.
+    The task pushes all three also when it fails because too few inputs succeeded.
 
-    **An input that fails does not take the others along.** It fails if its run does, by
-    ``fail_on``; if PromptLayer refuses it (400, 413, 422) or it cannot be sent; if the answer to
-    its start is lost, or PromptLayer does not know its run any more. What concerns all (the key,
-    an unknown workflow, the connection) ends the task at once, and the error says that the runs
-    which were started go on. Where PromptLayer cannot be reached, or refuses more starts for the
-    moment, the running ones are waited for, and then the start is tried again.
+    **A failed input does not fail the others.** An input fails if its run does, by ``fail_on``; if
+    it cannot be sent or PromptLayer refuses it (400, 413, 422); if the answer to its start is lost,
+    or PromptLayer does not know its run any more. An error that all inputs would meet (the key, an
+    unknown workflow, the connection) ends the task at once, and says that the runs which were
+    started go on. While PromptLayer cannot be reached, or refuses more starts for the moment, the
+    task waits for the runs that go on, and then tries the start again.
 
-    **Never two runs where one was meant**, for each input on its own, as
+    **Never two runs where one was meant**, for each input alone, as
     :class:`.PromptLayerRunWorkflowOperator` has it. On Airflow 3.3 and later the task notes each
     start before it is sent, and each run. A retry goes back to the runs that go on or have
-    succeeded, and starts those inputs anew whose run has failed; an input whose start was being
-    sent when the worker died counts as failed until a try has said so and the task is cleared
-    then, because it is unknown whether it arrived. A task that is cleared before it has
-    succeeded goes back in the same way, unless the input has changed; one that is cleared after it
-    has succeeded runs all anew. Airflow 3.4 drops the notes when the task is cleared: such a task
-    runs all anew, unless it is cleared with ``keep_task_state`` or together with its whole DAG run.
+    succeeded, and starts again the inputs whose run has failed. Where the worker died while it sent
+    a start, it is unknown whether that arrived: the input fails, its error says how to look for the
+    run, and clearing the task after that starts the input again. A task that is cleared before it
+    has succeeded goes back to its runs as a retry does, but not to those of inputs that have
+    changed; one that is cleared after it has succeeded starts all runs anew. Airflow 3.4 drops the
+    notes when the task is cleared: such a task starts all runs anew, unless it is cleared with
+    ``keep_task_state`` or together with its whole DAG run.
 
-    **Inputs are recognized wherever they stand in the list**, which a retry, a clear or the way
-    back from a deferral may render in another order, with more inputs or with fewer. The results
-    are always in the order of the inputs as they are then.
+    **Inputs are recognized wherever they stand in the list**, which a retry, a clear or the end of
+    a deferral may render in another order, with more inputs or with fewer. The results are in the
+    order of the list that was rendered last.
 
-    **No run is started for nothing.** Once ``min_success_rate`` cannot be reached any more, nothing
-    more is started; the task waits for the runs that go on, and fails. When the time is up, what
-    has ended is handed on all the same: the others are in ``promptlayer_errors``, with the ids of
-    their runs, and ``min_success_rate`` decides whether the task succeeds.
+    **No run is started for nothing.** Once ``min_success_rate`` cannot be reached any more, the
+    task starts no more runs, waits for those that go on, and fails. When the time is up, the task
+    returns the results of the runs that have ended. The others are in ``promptlayer_errors``, with
+    the ids of their runs, and ``min_success_rate`` decides whether the task succeeds.
 
     Before Airflow 3.3 there is no place for these notes. Once a run goes on or has succeeded, the
     task is not retried there, whatever happens; only a worker that dies can double runs, see
@@ -79,10 +80,10 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
     :param durable: Airflow's own name for ``reattach``.
     :param nodes: return the outputs of these nodes alone. Templated.
     :param return_all_outputs: False returns the bare main outputs instead of all of them.
-    :param fail_on: which ending of a run counts as a failure: ``"no_output"`` (no output node
+    :param fail_on: which outcome of a run counts as a failure: ``"no_output"`` (no output node
         succeeded), ``"any_node"`` (that, or any node failed) or ``"never"``.
-    :param timeout: seconds (or a ``timedelta``) for the whole batch, starts included. The runs go
-        on.
+    :param timeout: seconds (or a ``timedelta``) for the whole batch, starts included. The runs are
+        not cancelled.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`. ``mode="reschedule"`` is
         refused without ``deferrable``: each poll would start the runs again.

@@ -68,34 +68,6 @@ class TestPlan:
             assert batch.plan(10, may_start=False) == WaitUntil(index)
         assert batch.plan(10) == Start(2)
 
-    def test_of_nothing_is_nothing(self) -> None:
-        assert batch_of(0).plan(None) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "note", "is_retry", "stage", "starter"),
-    [
-        ("a", None, True, Stage.PENDING, Starter.THIS_TRY),
-        ("a", 7, True, Stage.RUNNING, Starter.EARLIER_TRY),
-        ("x", 7, True, Stage.RUNNING, Starter.EARLIER_TRY),  # an input that tells the time
-        ("a", 7, False, Stage.RUNNING, Starter.BEFORE_CLEAR),
-        ("x", 7, False, Stage.PENDING, Starter.THIS_TRY),  # a run of another input
-        ("a", "sent", True, Stage.UNCERTAIN, Starter.THIS_TRY),
-        ("a", "reported", True, Stage.UNCERTAIN, Starter.THIS_TRY),
-        ("a", "sent", False, Stage.UNCERTAIN, Starter.THIS_TRY),  # no person was told
-        ("a", "reported", False, Stage.PENDING, Starter.THIS_TRY),
-    ],
-)
-def test_what_a_try_makes_of_a_note(
-    text: str, note: Note, is_retry: bool, stage: Stage, starter: Starter
-) -> None:
-    batch = opened([(text, note)], ["a"], is_retry=is_retry)
-    taken = batch.inputs[batch.order[0]]
-    assert (taken.stage, taken.starter) == (stage, starter)
-    assert taken.run_id == (7 if stage is Stage.RUNNING else None)
-    if stage is Stage.UNCERTAIN:
-        assert "airflow_batch_index=0" in str(taken.problem)
-
 
 @pytest.mark.parametrize("is_retry", [True, False])
 @pytest.mark.parametrize(
@@ -144,14 +116,6 @@ def test_what_a_retry_takes_inputs_for(
     batch = opened(notes, now)
     assert batch.run_ids == run_ids
     assert batch.count(Stage.UNCERTAIN) == uncertain
-
-
-def test_an_input_keeps_its_index() -> None:
-    """By which its run is found in PromptLayer."""
-    batch = opened([("a", "sent"), ("b", None), ("c", None)], "xcba")
-    assert batch.order == [3, 2, 1, 0]
-    assert "airflow_batch_index=0" in str(batch.inputs[0].problem)
-    assert batch.plan(None) == Start(3)  # the first of the list, and not the lowest index
 
 
 @pytest.mark.parametrize(
@@ -211,20 +175,6 @@ def test_the_state_survives_the_way_through_the_database() -> None:
 def test_a_state_that_cannot_be_read(kept: Any) -> None:
     with pytest.raises(PromptLayerEventError):
         read_batch(kept)
-
-
-def test_how_many_more_may_fail() -> None:
-    batch = batch_of(4)
-    assert batch.spare(2) == 2
-    batch.refused(0, "no")
-    batch.uncertain(1, "lost")
-    assert batch.spare(2) == 0
-    batch.started(2, 7)
-    batch.failed(2, retry_helps=True)
-    assert batch.spare(2) == -1
-    batch.withhold("late")
-    assert batch.plan(None) is None
-    assert batch.attainable == 2
 
 
 def test_the_runs_as_one_job() -> None:

@@ -325,9 +325,3 @@ class TestElsewhere:
     def test_a_retry_that_has_sent_nothing_is_not(self, store: Store) -> None:
         store.delete(PAGE)
         assert runs(store, "a", fingerprints(2), THERE) == [None, None]
-
-    def test_a_clear_starts_others(self, store: Store) -> None:
-        state = State(store, "b")
-        assert state.open(fingerprints(2), THERE).run_ids == [None, None]
-        assert state.left_elsewhere == [7]
-        assert runs(store, "b", fingerprints(2), THERE) == [None, None]
