@@ -34,6 +34,7 @@ from airflow_provider_promptlayer.api.http import LARGE
 from airflow_provider_promptlayer.exceptions import PromptLayerOutcomeError
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 from airflow_provider_promptlayer.testing.faults.model import Fault
+from airflow_provider_promptlayer.triggers import promptlayer as triggers
 
 every_mode_of_every_kind = pytest.mark.parametrize(
     ("mode", "kind"),
@@ -272,3 +273,9 @@ def test_the_hook_refuses_times_that_are_none(kind: Kind, server: LocalPromptLay
         assert ending.kind == "failed for good", (name, value, ending)
         assert f"{name} must be a number of seconds" in ending.message
     assert server.count("GET") == 0
+
+
+@every_kind
+def test_the_trigger_takes_every_class_of_job_that_a_task_waits_for(kind: Kind) -> None:
+    job_kind = kind.sensor(task_id="task", **kind.ids("good:1")).kind
+    assert getattr(triggers, job_kind.trigger).job_types == job_kind.job_types
