@@ -131,12 +131,10 @@ def run_report(
 ) -> Call[int]:
     """``POST /reports/{report_id}/run``: run an evaluation pipeline; returns its report's id.
 
+    Arguments: :meth:`.PromptLayerHook.run_report`; ``report_id`` is a blueprint.
+
     A repeat does harm: it is a second, billed report, of the same name.
 
-    :param report_id: the pipeline, which is a blueprint.
-    :param name: of the final report, a text of 1 to 255 characters.
-    :param dataset_id: None for the pipeline's own.
-    :param refresh_dataset: only for dynamic datasets.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     pipeline = positive("report_id", report_id)

@@ -169,12 +169,12 @@ def recalculate_scorecard(
 ) -> Call[str]:
     """``POST …/scorecard/recalculate``: score a sheet anew; returns the ``calculation_id``.
 
+    Arguments: :meth:`.PromptLayerHook.run_scorecard`; each list may also be JSON.
+
     A repeat does harm: the description does not say that it joins a calculation which is under
     way, so it is a second one, with its own id, and the language models that judge are billed
     again.
 
-    :param row_indices: zero-based row numbers; None for all.
-    :param step_ids: UUIDs of the criteria; None for all. Each list may also be JSON.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     return submit_call(
@@ -295,10 +295,8 @@ def scorecard_rows(
 ) -> Call[ScorecardRows]:
     """``GET …/scorecard/rows``: a page of rows.
 
-    :param calculation_id: None for the latest.
-    :param verdict: rows of this :class:`Verdict` alone.
-    :param cursor: ``next_cursor`` of the page before.
-    :param limit: rows on the page, 1 to 100.
+    Arguments: :meth:`.PromptLayerHook.get_scorecard_rows`.
+
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     sheet = Sheet(table_id, sheet_id)

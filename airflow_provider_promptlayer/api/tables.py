@@ -189,15 +189,13 @@ def recalculate_cells(
 ) -> Call[OperationAnswer]:
     """``POST …/operations``: recalculate cells of a sheet.
 
+    Arguments: :meth:`.PromptLayerHook.run_table_operation`; each list may also be JSON. Columns of
+    text cannot be recalculated.
+
     A repeat does harm. With ``statuses`` that cover more than stale cells it calculates, and
     bills, them again. With stale cells alone, which is the default, it finds them queued and
     answers that there is nothing to do, which is no success.
 
-    :param column_ids: UUIDs of the columns; None for all that are computed. Text columns cannot
-        be recalculated.
-    :param row_ids: zero-based row numbers; None for all.
-    :param statuses: which cells (:class:`CellStatus`); None for the stale ones, ``[]`` for all.
-        Each list may also be JSON.
     :param confirmation_token: that of :class:`ConfirmationNeeded`.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """

@@ -156,15 +156,9 @@ def run_workflow(
 ) -> Call[StartedRun]:
     """``POST /workflows/{name}/run``: start a run.
 
-    Answered with 201, or 202 where a callback was asked for.
+    Arguments: :meth:`.PromptLayerHook.run_workflow`; dates are sent in ISO 8601. PromptLayer
+    answers 201, or 202 where a callback was asked for.
 
-    :param workflow_id_or_name: a name of any characters, or the numeric id.
-    :param input_variables: anything that JSON can hold; dates are sent in ISO 8601.
-    :param metadata: sent as strings, which is all that PromptLayer takes.
-    :param workflow_label_name: run the version with this release label.
-    :param workflow_version_number: run this version; excludes the label. Without either, the
-        latest version runs.
-    :param return_all_outputs: sent as it is; :func:`workflow_results` has its own.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     segment = path_segment(workflow_id_or_name)

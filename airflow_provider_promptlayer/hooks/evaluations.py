@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hook's methods for tables, scorecards and reports.
 
-Arguments and results are those of :mod:`..api.tables`, :mod:`..api.scorecards` and
-:mod:`..api.reports`, which say what they mean. A request that starts a job is sent again only
-when it certainly did not arrive.
+Results are those of :mod:`..api.tables`, :mod:`..api.scorecards` and :mod:`..api.reports`, which
+say what they mean. A request that starts a job is sent again only when it certainly did not arrive.
 """
 
 from __future__ import annotations
