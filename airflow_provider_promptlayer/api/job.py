@@ -9,7 +9,7 @@ process can make it anew from its fields.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
@@ -17,7 +17,15 @@ from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.text import one_line
 
+R = TypeVar("R")
 T = TypeVar("T")
+
+CallFlow: TypeAlias = Generator[Call[Any], Any, R]
+"""A sequence of requests, each of which depends on the answer to the one before, as one value.
+
+The generator yields calls; its driver sends the result of each into it, or throws the error in. So
+both hooks, blocking and asynchronous, send the same requests in the same order.
+"""
 
 
 class JobStatus(Protocol):
@@ -158,3 +166,16 @@ class RemoteJob(Identified, ABC, Generic[L]):
 
     def __str__(self) -> str:
         return self.name[:1].upper() + self.name[1:]
+
+
+def cancellation(job: RemoteJob[Any]) -> CallFlow[str]:
+    """Cancel a job, unless that would cancel another one too.
+
+    Returns a phrase for the log that goes on after the name of the job.
+    """
+    cancel, question = job.cancel(), job.cancel_precondition()
+    if cancel is None:
+        return job.abandoned_phrase
+    if question is not None and not (yield question):
+        return "was not cancelled: it has ended, or a newer one would be cancelled with it"
+    return "was cancelled" if (yield cancel) else "had ended and was not cancelled"

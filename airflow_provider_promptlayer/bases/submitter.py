@@ -22,8 +22,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
 )
-from airflow_provider_promptlayer.api.flow import cancellation
-from airflow_provider_promptlayer.api.job import L, RemoteJob
+from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.bases.kind import Submission

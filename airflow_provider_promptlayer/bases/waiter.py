@@ -33,8 +33,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnknownConnectionError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.api.flow import cancellation
-from airflow_provider_promptlayer.api.job import L, RemoteJob
+from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases import deferral
 from airflow_provider_promptlayer.bases.kind import JobKind

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, positive
-from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
 from airflow_provider_promptlayer.outcomes.evaluations import (

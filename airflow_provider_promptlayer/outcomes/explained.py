@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import PromptLayerError
-from airflow_provider_promptlayer.api.flow import CallFlow
+from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.reports import Report, ReportScore, ReportStatus, report_score
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,

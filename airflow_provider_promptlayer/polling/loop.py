@@ -16,9 +16,8 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
-from airflow_provider_promptlayer.api.flow import CallFlow
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.job import L, RemoteJob
+from airflow_provider_promptlayer.api.job import CallFlow, L, RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.polling.poller import PollDecision, Poller

@@ -22,8 +22,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerEventError,
     PromptLayerInvalidInputError,
 )
-from airflow_provider_promptlayer.api.flow import cancellation
-from airflow_provider_promptlayer.api.job import RemoteJob, summarized
+from airflow_provider_promptlayer.api.job import RemoteJob, cancellation, summarized
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
