@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluations as kinds of job: for each, what its sensor and its operator share.
 
-:mod:`.outcomes.evaluations` says what an outcome means. A gate that fails is an answer and no
-accident, so it never uses up the task's retries: trying until it passes is not what a gate is for.
+Those two say what the arguments mean, and :mod:`.outcomes.evaluations` what an outcome means. A
+gate that fails is an answer and no accident, so it never uses up the task's retries: trying until
+it passes is not what a gate is for.
 """
 
 from __future__ import annotations
@@ -50,13 +51,7 @@ _NO_CELLS: Final = {
 
 
 class TableTask(PromptLayerWaiter[Any]):
-    """Base of the tasks that wait for a recalculation of a sheet's cells.
-
-    :param table_id: the table, a UUID.
-    :param sheet_id: the sheet, a UUID.
-    :param fail_on: which failed cells make a failure, see :data:`.FailOnCells`.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
-    """
+    """Base of the tasks that wait for a recalculation of a sheet's cells."""
 
     statuses: Any = None
     """Which cells an operator calculates, see :func:`.recalculate_cells`."""
@@ -143,14 +138,7 @@ class TableTask(PromptLayerWaiter[Any]):
 
 
 class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
-    """Base of the tasks that wait for a scorecard, and gate on it.
-
-    :param table_id: the table, a UUID.
-    :param sheet_id: the sheet, a UUID.
-    :param fail_on_verdict: the verdicts that fail the task; ``()`` for none.
-    :param min_score: the score that is needed, on the scorecard's own scale; left out for none.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
-    """
+    """Base of the tasks that wait for a scorecard, and gate on it."""
 
     def __init__(
         self,
@@ -217,13 +205,7 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
 
 
 class ReportTask(PromptLayerWaiter[Report]):
-    """Base of the tasks that wait for a report of a legacy evaluation pipeline, and gate on it.
-
-    :param report_id: for an operator the pipeline, for a sensor a report that a run has made.
-    :param fail_on: which failed cells make a failure, see :data:`.FailOnCells`.
-    :param min_score: the score that is needed, from 0 to 100; left out for none.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
-    """
+    """Base of the tasks that wait for a report of a legacy evaluation pipeline, and gate on it."""
 
     def __init__(
         self,

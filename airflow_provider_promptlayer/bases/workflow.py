@@ -20,11 +20,7 @@ from airflow_provider_promptlayer.xcom import outputs as xcom
 
 
 class WorkflowTask(PromptLayerWaiter[WorkflowResults]):
-    """Base of the tasks that wait for a workflow run.
-
-    :param fail_on: which outcome counts as a failure, see :data:`.FailOn`.
-    :param kwargs: how to wait, see :class:`.PromptLayerWaiter`.
-    """
+    """Base of the tasks that wait for a workflow run; those say what the arguments mean."""
 
     def __init__(self, *, fail_on: FailOn = "no_output", **kwargs: Any) -> None:
         super().__init__(**kwargs)
