@@ -95,7 +95,7 @@ class TableTask(PromptLayerWaiter[Any]):
             if isinstance(ending, TableOperation):
                 return {name: getattr(ending, name) for name in _NO_CELLS}
             if not self.has_waited:
-                return _NO_CELLS
+                return dict(_NO_CELLS)
             return {
                 **_NO_CELLS,
                 "cell_count": ending.total_cells,
@@ -133,7 +133,7 @@ class TableTask(PromptLayerWaiter[Any]):
             storage_warnings=lambda: result.warnings,
             may_resubmit=may_resubmit,
             unsubmitted_job=SheetCells(self.table_id, self.sheet_id),
-            unsubmitted_result=_NO_CELLS,
+            unsubmitted_result=dict(_NO_CELLS),
         )
 
 
