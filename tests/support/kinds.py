@@ -117,99 +117,81 @@ def new_server(*more: Workflow, by_polls: bool = False) -> LocalPromptLayer:
     return make(workflows, tables=[TABLE], reports=REPORTS)
 
 
+def at(fate: Fate) -> dict[str, Any]:
+    """Return the ids of a sheet whose jobs have that fate."""
+    return {"table_id": TABLE.id, "sheet_id": SHEETS[fate].id}
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of job.
 
-    :param name: what messages call one of it.
+    :param name: what messages call a job of it.
     :param waited_for: the end of the name of the hook's method.
+    :param id_name: what PromptLayer calls the id.
+    :param begin: starts a job without a request; returns its id.
     :param bad_says: what the message about a bad ending says.
+    :param place: returns the ids besides its own that a job has.
     """
 
     name: str
     sensor: type
     waited_for: str
-    ids: Callable[[Any], dict[str, Any]]
-    start: Callable[[LocalPromptLayer, Fate], Any]
-    id_of: Callable[[Any], Any]
+    id_name: str
+    begin: Callable[[LocalPromptLayer, Fate], Any]
     bad_says: tuple[str, ...]
+    place: Callable[[Fate], dict[str, Any]] = lambda _: {}
 
+    def start(self, server: LocalPromptLayer, fate: Fate) -> dict[str, Any]:
+        """Start a job; return its ids, as the sensor and the hook take them."""
+        return {**self.place(fate), self.id_name: self.begin(server, fate)}
 
-def at_sheet(external_id: Any) -> dict[str, Any]:
-    """Return the ids of an operation or a calculation; the sheet is that of its fate."""
-    fate, _, its_id = external_id.partition(":")
-    return {"table_id": TABLE.id, "sheet_id": SHEETS[fate].id, "its_id": its_id}
-
-
-def _sheet_ids(name: str) -> Callable[[Any], dict[str, Any]]:
-    def ids(external_id: Any) -> dict[str, Any]:
-        found = at_sheet(external_id)
-        found[name] = found.pop("its_id")
-        return found
-
-    return ids
-
-
-def _workflow_id(value: Any) -> Any:
-    return getattr(value, "workflow_version_execution_id", value)
-
-
-def _evaluation_id(name: str) -> Callable[[Any], Any]:
-    """Return how to find the id in what a hook's method or a sensor returns."""
-
-    def id_of(value: Any) -> Any:
-        if isinstance(value, dict):
-            return value[name]
-        return getattr(value[0] if isinstance(value, tuple) else value, name)
-
-    return id_of
+    def id_of(self, result: Any) -> Any:
+        """Return the id in what the sensor or the method of the hook returns."""
+        found = result[0] if isinstance(result, tuple) else result
+        if isinstance(found, dict):
+            return found[self.id_name]
+        return getattr(found, self.id_name, found)
 
 
 WORKFLOW_RUN = Kind(
     "workflow run",
     PromptLayerWorkflowSensor,
     "workflow_results",
-    lambda external_id: {"workflow_version_execution_id": external_id},
+    "workflow_version_execution_id",
     lambda server, fate: server.start_execution(fate),
-    _workflow_id,
     ("'Answer'", "too hot"),
 )
 TABLE_OPERATION = Kind(
     "table operation",
     PromptLayerTableOperationSensor,
     "table_operation",
-    _sheet_ids("operation_id"),
-    lambda server, fate: f"{fate}:{server.start_operation(TABLE.id, SHEETS[fate].id)}",
-    _evaluation_id("operation_id"),
+    "operation_id",
+    lambda server, fate: server.start_operation(**at(fate)),
     ("cells failed", "3 of 3 cells done, 1 failed"),
+    at,
 )
 SCORECARD_CALCULATION = Kind(
     "scorecard calculation",
     PromptLayerScorecardSensor,
     "scorecard",
-    _sheet_ids("calculation_id"),
-    lambda server, fate: f"{fate}:{server.start_calculation(TABLE.id, SHEETS[fate].id)}",
-    _evaluation_id("calculation_id"),
+    "calculation_id",
+    lambda server, fate: server.start_calculation(**at(fate)),
     (
         "the verdict is 'fail'",
         "'Cites a source' (fail, 0.2): 1 of 3 fails.",
         "row 1 (fail, 0.1): 'Cites a source': The link leads nowhere.",
     ),
+    at,
 )
 REPORT = Kind(
     "report",
     PromptLayerReportSensor,
     "report",
-    lambda external_id: {"report_id": external_id},
+    "report_id",
     lambda server, fate: server.start_report(PIPELINES[fate], fate),
-    _evaluation_id("report_id"),
     ("no cell succeeded", "4 of 4 cells done, 4 failed", "PromptLayer says: No."),
 )
 
 KINDS = {kind.name: kind for kind in (WORKFLOW_RUN, TABLE_OPERATION, SCORECARD_CALCULATION, REPORT)}
 EVALUATIONS = {name: kind for name, kind in KINDS.items() if kind is not WORKFLOW_RUN}
-
-
-def own_id(external_id: Any) -> Any:
-    """Return the bare id."""
-    return external_id.partition(":")[2] if isinstance(external_id, str) else external_id

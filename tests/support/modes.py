@@ -166,13 +166,17 @@ async def first_event(trigger: BaseTrigger) -> TriggerEvent:
 
 
 Way = Callable[..., Ending]
+"""Waits for a job, whose id or ids come first; takes the kind of job, and how to wait."""
+
+
+def _ids(job: Any, kind: Kind) -> dict[str, Any]:
+    return job if isinstance(job, dict) else {kind.id_name: job}
 
 
 def _sensor(**mode: Any) -> Way:
-    def run(external_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
-        ending = run_task(
-            lambda: kind.sensor(task_id="task", **kind.ids(external_id), **mode, **arguments)
-        )
+    def run(job: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
+        how = {"task_id": "task", **_ids(job, kind), **mode, **arguments}
+        ending = run_task(lambda: kind.sensor(**how))
         if ending.kind == "success":
             ending.value = kind.id_of(ending.value)
         return ending
@@ -180,37 +184,28 @@ def _sensor(**mode: Any) -> Way:
     return run
 
 
-def _hook(external_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
-    hook = PromptLayerHook()
-    try:
-        wait = getattr(hook, f"wait_for_{kind.waited_for}")
-        return _of_hook(lambda: wait(**kind.ids(external_id), **_hooks(arguments)), kind)
-    finally:
-        hook.close()
+def _hook(*, is_async: bool) -> Way:
+    def run(job: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
+        hook = PromptLayerHook()
+        wait = getattr(hook, f"{'await' if is_async else 'wait'}_for_{kind.waited_for}")
+        try:
+            found = wait(**{"timeout": 60.0, **_ids(job, kind), **arguments})
+            if is_async:
+                found = asyncio.run(found)
+        except PromptLayerWaitTimeoutError as error:
+            return Ending("timeout", str(error))
+        except PromptLayerError as error:
+            return Ending("failed" if error.retry_helps else "failed for good", str(error))
+        finally:
+            hook.close()
+        return Ending("success", value=kind.id_of(found))
 
-
-def _async_hook(external_id: Any, kind: Kind = WORKFLOW_RUN, **arguments: Any) -> Ending:
-    wait = getattr(PromptLayerHook(), f"await_for_{kind.waited_for}")
-    return _of_hook(lambda: asyncio.run(wait(**kind.ids(external_id), **_hooks(arguments))), kind)
-
-
-def _hooks(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"timeout": 60.0, **arguments}
-
-
-def _of_hook(call: Callable[[], Any], kind: Kind) -> Ending:
-    try:
-        found = call()
-    except PromptLayerWaitTimeoutError as error:
-        return Ending("timeout", str(error))
-    except PromptLayerError as error:
-        return Ending("failed" if error.retry_helps else "failed for good", str(error))
-    return Ending("success", value=kind.id_of(found))
+    return run
 
 
 MODES: dict[str, Way] = {
-    "hook": _hook,
-    "async hook": _async_hook,
+    "hook": _hook(is_async=False),
+    "async hook": _hook(is_async=True),
     "poke": _sensor(deferrable=False, mode="poke"),
     "reschedule": _sensor(deferrable=False, mode="reschedule"),
     "deferred": _sensor(deferrable=True),

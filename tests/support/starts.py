@@ -17,7 +17,16 @@ from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunWorkflowOperator,
 )
 from airflow_provider_promptlayer.testing import LocalPromptLayer
-from support.kinds import PIPELINES, SHEETS, TABLE, Fate
+from support.kinds import (
+    PIPELINES,
+    REPORT,
+    SCORECARD_CALCULATION,
+    TABLE_OPERATION,
+    WORKFLOW_RUN,
+    Fate,
+    Kind,
+    at,
+)
 from support.modes import Ending, FakeTaskInstance, Store, run_task
 
 
@@ -26,16 +35,13 @@ class Start:
     """An operator that starts a job on the server of :func:`.kinds.new_server`.
 
     :param id_key: under which key the operator pushes the id to XCom.
-    :param id_name: what PromptLayer calls the id.
-    :param begin: starts the same elsewhere; returns the id.
-    :param started: what was started, by id.
+    :param started: returns the jobs that were started, by id.
     """
 
+    kind: Kind
     operator: type
     arguments: Callable[[Fate], dict[str, Any]]
     id_key: str
-    id_name: str
-    begin: Callable[[LocalPromptLayer, Fate], Any]
     started: Callable[[LocalPromptLayer], dict[Any, Any]]
 
     def make(self, fate: Fate = "good", **arguments: Any) -> Any:
@@ -87,49 +93,35 @@ def deferred(
     return deferral.value
 
 
-def at(fate: Fate) -> dict[str, Any]:
-    """Return the ids of a sheet."""
-    return {"table_id": TABLE.id, "sheet_id": SHEETS[fate].id}
-
-
 RUN_WORKFLOW = Start(
+    WORKFLOW_RUN,
     PromptLayerRunWorkflowOperator,
     lambda fate: {"workflow_id_or_name": fate},
     "promptlayer_execution_id",
-    "workflow_version_execution_id",
-    lambda server, fate: server.start_execution(fate),
     lambda server: server.executions,
 )
 RUN_TABLE = Start(
+    TABLE_OPERATION,
     PromptLayerRunTableOperator,
     at,
     "promptlayer_operation_id",
-    "operation_id",
-    lambda server, fate: server.start_operation(**at(fate)),
     lambda server: server.operations,
 )
 RUN_SCORECARD = Start(
+    SCORECARD_CALCULATION,
     PromptLayerRunScorecardOperator,
     at,
     "promptlayer_calculation_id",
-    "calculation_id",
-    lambda server, fate: server.start_calculation(**at(fate)),
     lambda server: server.calculations,
 )
 RUN_REPORT = Start(
+    REPORT,
     PromptLayerRunReportOperator,
     lambda fate: {"report_id": PIPELINES[fate], "name": "nightly"},
     "promptlayer_report_id",
-    "report_id",
-    lambda server, fate: server.start_report(PIPELINES[fate], "nightly"),
     lambda server: server.reports,
 )
-STARTS = {
-    "workflow run": RUN_WORKFLOW,
-    "table operation": RUN_TABLE,
-    "scorecard calculation": RUN_SCORECARD,
-    "report": RUN_REPORT,
-}
+STARTS = {start.kind.name: start for start in (RUN_WORKFLOW, RUN_TABLE, RUN_SCORECARD, RUN_REPORT)}
 every_start = pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 every_evaluation = pytest.mark.parametrize(
     "start", [RUN_TABLE, RUN_SCORECARD, RUN_REPORT], ids=["table", "scorecard", "report"]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 from airflow.triggers.base import BaseTrigger
-from support.kinds import KINDS
+from support.kinds import KINDS, at
 from support.modes import FakeTaskInstance, Store, rebuilt
-from support.starts import RUN_REPORT, RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, Start, at, deferred
+from support.starts import RUN_REPORT, RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, Start, deferred
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
@@ -203,7 +203,7 @@ class TestOthers:
         self, name: str, server: LocalPromptLayer, log: Callable[[], str]
     ) -> None:
         kind = KINDS[name]
-        ids = kind.ids(kind.start(server, "never"))
+        ids = kind.start(server, "never")
         sensor, resumed = (kind.sensor(task_id="t", **ids) for _ in range(2))
         deferral = deferred(sensor)
         in_worker(sensor, deferral.trigger)
@@ -216,7 +216,7 @@ class TestOthers:
         assert said.count("was going on when") == 1
 
     def test_what_others_calculate(self, server: LocalPromptLayer, log: Callable[[], str]) -> None:
-        RUN_TABLE.begin(server, "never")
+        RUN_TABLE.kind.begin(server, "never")
         store = Store()
         for _ in range(2):  # the second is a retry
             operator, resumed = RUN_TABLE.make("never"), RUN_TABLE.make("never")
@@ -235,7 +235,7 @@ class TestOthers:
     ) -> None:
         operator = RUN_SCORECARD.make("never")
         trigger = deferred(operator).trigger
-        RUN_SCORECARD.begin(server, "never")
+        RUN_SCORECARD.kind.begin(server, "never")
         in_worker(operator, trigger)
         in_triggerer(operator, trigger)
         assert all(one.cancelled_at is None for one in server.calculations.values())

@@ -42,7 +42,7 @@ def test_good(start: Start, deferrable: bool, server: LocalPromptLayer) -> None:
     assert ending.kind == "success", ending
     (its_id,) = start.started(server)
     assert ending.xcoms[start.id_key] == its_id
-    assert start is RUN_WORKFLOW or ending.value[start.id_name] == its_id
+    assert start is RUN_WORKFLOW or ending.value[start.kind.id_name] == its_id
     assert server.count("POST") == 1
 
 
@@ -136,11 +136,11 @@ class TestStart:
     def test_a_refusal_that_names_what_was_started_is_not_asked_for_again(
         self, start: Start, store: Store | None, server: LocalPromptLayer
     ) -> None:
-        named = {"message": "Busy", start.id_name: 4711}
+        named = {"message": "Busy", start.kind.id_name: 4711}
         server.script(Reply.of_json(named, 409), method="POST", acted_on=True)
         ending = start.run(store)
         assert ending.kind == "failed for good", ending
-        assert f"has the {start.id_name} '4711' all the same" in ending.message
+        assert f"has the {start.kind.id_name} '4711' all the same" in ending.message
         if store is not None:  # a person has to look, whatever retries there are
             assert start.run(store, number=2).kind == "failed for good"
         assert len(start.started(server)) == server.count("POST") == 1
@@ -159,7 +159,7 @@ class TestStart:
         self, start: Start, server: LocalPromptLayer
     ) -> None:
         server.script(
-            lambda _: Reply.of_json({start.id_name: start.begin(server, "good")}, 202),
+            lambda _: Reply.of_json({start.kind.id_name: start.kind.begin(server, "good")}, 202),
             method="POST",
             times=None,
         )

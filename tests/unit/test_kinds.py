@@ -10,7 +10,6 @@ poll and has ended at the second.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from support.kinds import (
     EVALUATIONS,
     KINDS,
+    REPORT,
     SECRET,
     TABLE,
     WORKFLOW_RUN,
@@ -26,7 +26,6 @@ from support.kinds import (
     Kind,
     Serve,
     new_server,
-    own_id,
 )
 from support.modes import MODES, MODES_OF_ALL_KINDS, Ending
 
@@ -57,15 +56,15 @@ def server(serve: Serve) -> LocalPromptLayer:
     return serve(new_server(by_polls=True))
 
 
-def wait(mode: str, kind: Kind, external_id: Any, **arguments: Any) -> Ending:
-    return MODES[mode](external_id, kind, **{"poke_interval": 0.02, **arguments})
+def wait(mode: str, kind: Kind, job: Any, **arguments: Any) -> Ending:
+    return MODES[mode](job, kind, **{"poke_interval": 0.02, **arguments})
 
 
 @every_mode_of_every_kind
 def test_good(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
-    external_id = kind.start(server, "good")
-    ending = wait(mode, kind, external_id)
-    assert (ending.kind, ending.value) == ("success", own_id(external_id)), ending
+    ids = kind.start(server, "good")
+    ending = wait(mode, kind, ids)
+    assert (ending.kind, ending.value) == ("success", ids[kind.id_name]), ending
     assert server.count("POST") == server.count("DELETE") == 0
     visits = {"poke": 1, "reschedule": 2, "deferred": 2}
     assert ending.worker_visits == visits.get(mode, ending.worker_visits)
@@ -93,10 +92,10 @@ def test_bad(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
 @one_of_each_mode
 @every_evaluation
 def test_never(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
-    external_id = kind.start(server, "never")
-    ending = wait(mode, kind, external_id, timeout=0.3)
+    ids = kind.start(server, "never")
+    ending = wait(mode, kind, ids, timeout=0.3)
     assert ending.kind == "timeout", ending
-    assert f"{kind.name} {own_id(external_id)}"[1:] in ending.message
+    assert f"{kind.name} {ids[kind.id_name]}"[1:] in ending.message
     assert server.count("POST") == server.count("DELETE") == 0
 
 
@@ -113,10 +112,10 @@ TROUBLE: tuple[Fault, ...] = (
 
 @every_mode_of_every_kind
 def test_trouble_is_ridden_out(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
-    external_id = kind.start(server, "good")
+    ids = kind.start(server, "good")
     script = server.script(*TROUBLE)
-    ending = wait(mode, kind, external_id)
-    assert (ending.kind, ending.value) == ("success", own_id(external_id)), ending
+    ending = wait(mode, kind, ids)
+    assert (ending.kind, ending.value) == ("success", ids[kind.id_name]), ending
     assert script.used == len(TROUBLE)
     assert server.count("POST") == server.count("DELETE") == 0
 
@@ -124,9 +123,9 @@ def test_trouble_is_ridden_out(mode: str, kind: Kind, server: LocalPromptLayer) 
 @one_of_each_mode
 @every_evaluation
 def test_an_outage_has_an_end(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
-    external_id = kind.start(server, "good")
+    ids = kind.start(server, "good")
     server.script(Reply(503), times=None)
-    ending = wait(mode, kind, external_id, max_outage=0.1, timeout=60)
+    ending = wait(mode, kind, ids, max_outage=0.1, timeout=60)
     assert ending.kind == "failed", ending
     assert "may well go on" in ending.message
 
@@ -135,8 +134,9 @@ def test_an_outage_has_an_end(mode: str, kind: Kind, server: LocalPromptLayer) -
 def test_what_is_not_there_is_an_error_at_once(
     mode: str, kind: Kind, server: LocalPromptLayer
 ) -> None:
-    has_number = kind.name in ("workflow run", "report")
-    ending = wait(mode, kind, 4711 if has_number else f"good:{TABLE.id}")
+    is_numbered = kind in (WORKFLOW_RUN, REPORT)
+    other = {kind.id_name: 4711 if is_numbered else TABLE.id}
+    ending = wait(mode, kind, {**kind.place("good"), **other})
     assert ending.kind == "failed for good", ending
     assert "404" in ending.message
     assert server.count() == 1
@@ -154,12 +154,12 @@ class TestLargeAnswers:
     @pytest.mark.parametrize("name", RUNNING)
     def test_while_it_goes_on(self, mode: str, name: str, server: LocalPromptLayer) -> None:
         kind = KINDS[name]
-        external_id = kind.start(server, "good")
+        ids = kind.start(server, "good")
         server.script(self.RUNNING[name], times=3)
-        ending = wait(mode, kind, external_id)
-        assert (ending.kind, ending.value) == ("success", external_id), ending
+        ending = wait(mode, kind, ids)
+        assert (ending.kind, ending.value) == ("success", ids[kind.id_name]), ending
         server.script(self.RUNNING[name], times=None)
-        assert wait(mode, kind, external_id, timeout=0.2).kind == "timeout"
+        assert wait(mode, kind, ids, timeout=0.2).kind == "timeout"
 
     @on_a_loop
     def test_of_something_else_are_an_outage(self, mode: str, server: LocalPromptLayer) -> None:
@@ -238,9 +238,8 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
     mode: str, name: str, changes: dict[str, Any], says: str, server: LocalPromptLayer
 ) -> None:
     kind = KINDS[name]
-    external_id = kind.start(server, "good")
-    arguments = {**kind.ids(external_id), **changes}
-    ending = wait(mode, replace(kind, ids=lambda _: arguments), external_id)
+    ids = kind.start(server, "good")
+    ending = wait(mode, kind, {**ids, **changes})
     assert ending.kind == "failed for good", ending
     assert says in ending.message
     assert server.count() == 0
@@ -248,10 +247,8 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
 
 def test_sensors_return_and_push_the_summaries(server: LocalPromptLayer) -> None:
     kind = KINDS["scorecard calculation"]
-    ids = kind.ids(kind.start(server, "bad"))
-    pushed = MODES["poke"](
-        ids, replace(kind, ids=lambda _: ids), poke_interval=0.02, fail_on_verdict=()
-    ).xcoms
+    ids = kind.start(server, "bad")
+    pushed = wait("poke", kind, ids, fail_on_verdict=()).xcoms
     assert (pushed["promptlayer_score"], pushed["promptlayer_verdict"]) == (0.4, "fail")
     assert pushed["promptlayer_drift_summary"] == {"delta": 0.1}
     titles = [one["title"] for one in pushed["promptlayer_criterion_summaries"].values()]
@@ -267,9 +264,9 @@ IMPOSSIBLE_TIMES = [
 
 @every_kind
 def test_the_hook_refuses_times_that_are_none(kind: Kind, server: LocalPromptLayer) -> None:
-    external_id = kind.start(server, "good")
+    ids = kind.start(server, "good")
     for name, value in IMPOSSIBLE_TIMES:
-        ending = wait("hook", kind, external_id, **{"timeout": 5.0, name: value})
+        ending = wait("hook", kind, ids, **{"timeout": 5.0, name: value})
         assert ending.kind == "failed for good", (name, value, ending)
         assert f"{name} must be a number of seconds" in ending.message
     assert server.count("GET") == 0

@@ -14,9 +14,9 @@ from uuid import UUID
 
 import pytest
 from support.clocks import timed_by_polls
-from support.kinds import SHEETS, Fate, Serve, sheet
+from support.kinds import SHEETS, Fate, Serve, at, sheet
 from support.modes import Ending, FakeTaskInstance, Store
-from support.starts import RUN_TABLE, at, deferred
+from support.starts import RUN_TABLE, deferred
 
 from airflow_provider_promptlayer.testing import (
     Close,

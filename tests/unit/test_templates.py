@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowException
-from support.kinds import SHEETS, TABLE
+from support.kinds import SHEETS, TABLE, at
 from support.modes import FakeTaskInstance
-from support.starts import RUN_REPORT, RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, STARTS, Start, at
+from support.starts import RUN_REPORT, RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, STARTS, Start
 
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.operators import promptlayer as operators
