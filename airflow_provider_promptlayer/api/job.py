@@ -111,7 +111,7 @@ class Identified:
 
     So they may come as an argument, from an XCom, or from what an earlier try kept.
 
-    :raises PromptLayerInvalidInputError: for an id that is none.
+    :raises PromptLayerInvalidInputError: for an invalid id.
     """
 
     id_parsers: ClassVar[IdParsers] = {}

@@ -34,7 +34,7 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None) -> Any:
 
     :param note: is called with a phrase for each integer that became text and each key that occurs
         twice, a hundred different ones at most. It makes parsing about a third slower.
-    :raises ValueError: if it is no JSON, or nested deeper than :data:`MAX_DEPTH`.
+    :raises ValueError: if it is not JSON, or nested deeper than :data:`MAX_DEPTH`.
     """
     noted: dict[str, None] = {}  # emptied when another parser begins anew
 

@@ -256,7 +256,7 @@ class SheetCalculation(Sheet, RemoteJob[ScorecardCalculation]):
 def scorecard(table_id: str, sheet_id: str) -> Call[Scorecard | None]:
     """``GET …/scorecard``: the scorecard of a sheet, or None where it has none.
 
-    :raises PromptLayerInvalidInputError: for an id that is no UUID.
+    :raises PromptLayerInvalidInputError: for an id that is not a UUID.
     """
     sheet = Sheet(table_id, sheet_id)
 

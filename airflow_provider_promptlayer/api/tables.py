@@ -194,7 +194,7 @@ def recalculate_cells(
 
     A repeat does harm. With ``statuses`` that cover more than stale cells it calculates, and
     bills, them again. With stale cells alone, which is the default, it finds them queued and
-    answers that there is nothing to do, which is no success.
+    answers that there is nothing to do, which is not a success.
 
     :param confirmation_token: that of :class:`ConfirmationNeeded`.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.

@@ -128,7 +128,7 @@ def check_min_score(min_score: Any, *, highest: float = MAX_SCORE) -> float | No
 
     :param min_score: :data:`.NOTSET` where the user gave none.
     :param highest: ``math.inf`` for a scorecard, whose scale the description leaves open.
-    :raises PromptLayerInvalidInputError: if it is no number from 0 to ``highest``, and for None: a
+    :raises PromptLayerInvalidInputError: if it is not from 0 to ``highest``, and for None: a
         missing XCom must not open the gate.
     """
     if min_score is NOTSET:

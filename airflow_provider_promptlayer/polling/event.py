@@ -93,7 +93,7 @@ def event_for(external_id: int | str, error: PromptLayerError) -> WaitEvent:
 def read_event(payload: Any, *, external_id: int | str) -> None:
     """Return if ``payload`` says that the job has ended.
 
-    :raises PromptLayerEventError: if it is no event of this version about ``external_id``.
+    :raises PromptLayerEventError: if it is not an event of this version about ``external_id``.
     :raises PromptLayerError: the error that ended the wait, of the class that it had.
     """
     try:

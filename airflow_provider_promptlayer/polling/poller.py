@@ -156,7 +156,7 @@ class Poller:
         begins now, and lasts as long as it was meant to.
 
         :param planned: what :meth:`first_poll_after_defer` said; None for a wait that begins here.
-        :param after_trouble: whether the process before could not ask, which is no outage here.
+        :param after_trouble: whether the process before could not ask; that is not an outage here.
         """
         if self.began_at > now:  # this machine's clock is behind that of the one before
             self.deadline -= self.began_at - now

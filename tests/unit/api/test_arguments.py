@@ -93,7 +93,7 @@ def test_a_version_is_sent_as_a_number(number: int | str) -> None:
 
 
 @pytest.mark.parametrize("number", [0, -1, "x", "", 1.0, True])
-def test_a_version_that_is_none(number: Any) -> None:
+def test_an_invalid_version(number: Any) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match="workflow_version_number"):
         sent(workflow_version_number=number)
 
@@ -189,7 +189,7 @@ def test_input_variables_that_json_cannot_hold(value: Any) -> None:
     "value", ["text", "null", "{1: 2}", [1], 5, {1: 2}, {None: 1}, Lazy(1)], ids=type
 )
 @pytest.mark.parametrize("argument", ["input_variables", "metadata"])
-def test_what_is_no_mapping_with_strings_as_keys(argument: str, value: Any) -> None:
+def test_an_invalid_mapping(argument: str, value: Any) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match=f"{argument} must be a mapping"):
         sent(**{argument: value})
 
@@ -203,7 +203,7 @@ def test_metadata_is_sent_as_strings(value: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, [], {}, b"x", object(), 10**5000], ids=type)
-def test_metadata_that_is_no_string(value: Any) -> None:
+def test_invalid_metadata(value: Any) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match="metadata"):
         sent(metadata={"key": value})
 
@@ -230,7 +230,7 @@ def test_an_execution_id(value: Any, number: int) -> None:
     ],
     ids=type,
 )
-def test_an_execution_id_that_is_none(value: Any) -> None:
+def test_an_invalid_execution_id(value: Any) -> None:
     for parse in (WorkflowRun, workflow_results):
         with pytest.raises(PromptLayerInvalidInputError, match="be a positive integer") as caught:
             parse(value)
@@ -285,7 +285,7 @@ def test_a_list(arguments: dict[str, Any], body: dict[str, Any]) -> None:
         ({"statuses": "STALE"}, "statuses must be a list"),
     ],
 )
-def test_a_list_that_is_none(arguments: dict[str, Any], named: str) -> None:
+def test_an_invalid_list(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match=named) as caught:
         recalculate_cells(TABLE, SHEET, **arguments)
     assert len(str(caught.value)) < 300
@@ -295,7 +295,7 @@ def test_a_list_that_is_none(arguments: dict[str, Any], named: str) -> None:
 @pytest.mark.parametrize(
     "bad", ["", "x", TABLE[:-1], TABLE.replace("-", ""), f"{{{TABLE}}}", 5, None, ["a"], "None"]
 )
-def test_ids_that_are_no_uuids(bad: Any) -> None:
+def test_invalid_uuids(bad: Any) -> None:
     calls: list[Callable[[Any, Any], object]] = [
         recalculate_cells,
         recalculate_scorecard,
@@ -311,7 +311,7 @@ def test_ids_that_are_no_uuids(bad: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", " ", "..", None, -5, True, 1.5, "\ud800"])
-def test_an_operation_id_that_is_none(bad: Any) -> None:
+def test_an_invalid_operation_id(bad: Any) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match="operation_id must be an id as text"):
         SheetOperation(TABLE, SHEET, bad)
 

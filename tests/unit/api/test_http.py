@@ -231,7 +231,7 @@ def test_decode_json(body: bytes, value: Any) -> None:
     [b"", b"{", b"\xff\xff", b"<html>", b"[" * 100_000, b"1 2"],
     ids=["empty", "cut", "bytes", "html", "deep", "two-values"],
 )
-def test_what_is_no_json_is_unexpected_and_transient(body: bytes) -> None:
+def test_invalid_json_is_unexpected_and_transient(body: bytes) -> None:
     with pytest.raises(PromptLayerUnexpectedAnswerError, match="is not JSON") as caught:
         decode_json(REQUEST, answer(200, body))
     assert caught.value.status == 200

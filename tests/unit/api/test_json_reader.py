@@ -119,7 +119,7 @@ def test_takes_any_encoding_of_json(encoding: str, depth: int) -> None:
 
 
 @pytest.mark.parametrize("body", [b'["\xff"]', b'["\xf0\x9f\x8d"]', b"[1]\xc3"])
-def test_refuses_what_is_no_text(body: bytes) -> None:
+def test_refuses_invalid_text(body: bytes) -> None:
     with pytest.raises(UnicodeDecodeError):
         loads(body)
 

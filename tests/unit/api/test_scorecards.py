@@ -67,7 +67,7 @@ def test_a_start() -> None:
         ({"step_ids": "[]"}, "step_ids is empty"),
     ],
 )
-def test_a_selection_that_is_none(arguments: dict[str, Any], named: str) -> None:
+def test_an_invalid_selection(arguments: dict[str, Any], named: str) -> None:
     for call in (recalculate_scorecard, cancel_scorecard):
         with pytest.raises(PromptLayerInvalidInputError, match=named):
             call(TABLE, SHEET, **arguments)
@@ -256,6 +256,6 @@ def test_one_row() -> None:
         ({"calculation_id": ""}, "calculation_id must be a UUID"),
     ],
 )
-def test_a_page_that_is_none(arguments: dict[str, Any], named: str) -> None:
+def test_an_invalid_page(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match=named):
         scorecard_rows(TABLE, SHEET, **arguments)

@@ -304,7 +304,7 @@ def test_an_error_answer_is_no_ending(
     ],
     ids=lambda body: repr(body)[:40],
 )
-def test_what_is_no_map_of_nodes_is_unexpected(body: bytes) -> None:
+def test_anything_but_a_map_of_nodes_is_unexpected(body: bytes) -> None:
     with pytest.raises(PromptLayerUnexpectedAnswerError) as caught:
         poll(answer(200, body))
     assert caught.value.retry_helps

@@ -328,7 +328,7 @@ def test_verdicts_to_fail_on(given: Any, taken: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "given", [None, "failed", ["bad"], 5, [None], ["FAIL"], [["fail"]], "fail,error", "['fail']"]
 )
-def test_verdicts_that_are_none(given: Any) -> None:
+def test_invalid_verdicts_to_fail_on(given: Any) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match="fail_on_verdict must be"):
         evaluations.check_fail_on_verdict(given)
 

@@ -30,7 +30,7 @@ def test_a_workers_outage_ends_where_the_triggerer_was_answered_for_long(
 
 
 @pytest.mark.parametrize("run_id", ["x", 0, None, "../7", [7]])
-def test_a_kept_id_that_is_none_is_not_read(run_id: object) -> None:
+def test_an_invalid_id_that_was_kept_is_not_read(run_id: object) -> None:
     kept = PollState(WorkflowRun(7), LEFT, LEFT).payload()
     kept["job"] = {"workflow_version_execution_id": run_id}
     with pytest.raises(PromptLayerEventError, match="has a value that is unknown"):
