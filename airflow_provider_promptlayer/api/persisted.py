@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
+from airflow_provider_promptlayer.api.errors import PromptLayerEventError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields
 from airflow_provider_promptlayer.api.text import one_line, shown
 
@@ -36,6 +37,10 @@ class UnreadableError(ValueError):
         self.found = found
         self.remedy = remedy
         self.is_elsewhere = is_elsewhere
+
+    def about(self, name: str) -> str:
+        """Return the sentences that say why what has this name cannot be read, and the remedy."""
+        return f"{name} {self.found}. {self.remedy}".rstrip()
 
 
 def versioned(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,3 +79,19 @@ def read_persisted(kept: Any, build: Callable[[Fields], T]) -> T | None:
         raise UnreadableError(str(error)) from None
     except ValueError as error:
         raise UnreadableError(f"has a value that is unknown ({one_line(str(error), 80)})") from None
+
+
+def read_deferred(kept: Any, build: Callable[[Fields], T], *, name: str, missing: str) -> T:
+    """Do what :func:`read_persisted` does for what a task that was deferred needs to go on.
+
+    :param name: of what was kept, to begin a sentence with.
+    :param missing: the message where nothing was kept.
+    :raises PromptLayerEventError: if this release cannot read it, or nothing was kept.
+    """
+    try:
+        found = read_persisted(kept, build)
+    except UnreadableError as error:
+        raise PromptLayerEventError(error.about(name)) from None
+    if found is None:
+        raise PromptLayerEventError(missing)
+    return found

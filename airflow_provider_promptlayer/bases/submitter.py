@@ -198,8 +198,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         except UnreadableError as error:
             self._ask_a_person(
                 state,
-                f"What an earlier try noted in the task's state ({KEY}) {error.found}. "
-                f"{error.remedy}".rstrip(),
+                error.about(f"What an earlier try noted in the task's state ({KEY})"),
                 self._submission_for(context).how_to_find(None),
                 is_in_backend=error.is_elsewhere,
             )

@@ -26,7 +26,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.fields import Fields
-from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
+from airflow_provider_promptlayer.api.persisted import read_deferred, versioned
 from airflow_provider_promptlayer.api.text import one_line, shown
 
 
@@ -96,16 +96,12 @@ def read_event(payload: Any, *, external_id: int | str) -> None:
     :raises PromptLayerEventError: if it is not an event of this version about ``external_id``.
     :raises PromptLayerError: the error that ended the wait, of the class that it had.
     """
-    try:
-        event = read_persisted(payload, _read)
-    except UnreadableError as error:
-        raise PromptLayerEventError(
-            f"The triggerer's event {error.found}. {error.remedy}".rstrip()
-        ) from None
-    if event is None:
-        raise PromptLayerEventError(
-            f"The triggerer sent no event about the wait for {external_id}."
-        )
+    event = read_deferred(
+        payload,
+        _read,
+        name="The triggerer's event",
+        missing=f"The triggerer sent no event about the wait for {external_id}.",
+    )
     if event.external_id != external_id:
         raise PromptLayerEventError(
             f"The triggerer's event is about {one_line(shown(event.external_id), 80)}, "

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from airflow_provider_promptlayer.api.errors import PromptLayerEventError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields
 from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
+from airflow_provider_promptlayer.api.persisted import read_deferred, versioned
 from airflow_provider_promptlayer.api.text import one_line
 
 J = TypeVar("J", bound=RemoteJob[Any])
@@ -76,16 +75,12 @@ class PollState(Generic[J]):
         :param job_types: the kinds of job that the caller waits for.
         :raises PromptLayerEventError: if there is none that this release can read.
         """
-        try:
-            state = read_persisted(kept, lambda fields: cls._read(fields, job_types))
-        except UnreadableError as error:
-            raise PromptLayerEventError(
-                f"The state of the wait, as it was kept when the task was deferred, {error.found}. "
-                f"{error.remedy}".rstrip()
-            ) from None
-        if state is None:
-            raise PromptLayerEventError("The task was resumed without the state of its wait.")
-        return state
+        return read_deferred(
+            kept,
+            lambda fields: cls._read(fields, job_types),
+            name="The state of the wait, as it was kept when the task was deferred,",
+            missing="The task was resumed without the state of its wait.",
+        )
 
     @classmethod
     def _read(cls, fields: Fields, job_types: Sequence[type[J]]) -> PollState[J]:

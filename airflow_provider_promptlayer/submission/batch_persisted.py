@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_promptlayer.api.arguments import execution_id
-from airflow_provider_promptlayer.api.errors import PromptLayerEventError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields
-from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
+from airflow_provider_promptlayer.api.persisted import read_deferred, versioned
 from airflow_provider_promptlayer.submission.batch import Batch, indexes_by
 from airflow_provider_promptlayer.submission.batch_input import (
     REPORTED,
@@ -117,16 +116,12 @@ def read_batch(kept: Any) -> Batch:
 
     :raises PromptLayerEventError: if it is none that this release can read.
     """
-    try:
-        batch = read_persisted(kept, _read)
-    except UnreadableError as error:
-        raise PromptLayerEventError(
-            f"What the task noted of its batch when it was deferred {error.found}. "
-            f"{error.remedy}".rstrip()
-        ) from None
-    if batch is None:
-        raise PromptLayerEventError("The task was resumed without its notes on the batch.")
-    return batch
+    return read_deferred(
+        kept,
+        _read,
+        name="What the task noted of its batch when it was deferred",
+        missing="The task was resumed without its notes on the batch.",
+    )
 
 
 def _read(fields: Fields) -> Batch:

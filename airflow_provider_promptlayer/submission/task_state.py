@@ -275,8 +275,7 @@ class BatchState(_TaskState):
         keys, error = ", ".join(unreadable), next(iter(unreadable.values()))
         raise PromptLayerStartUncertainError(
             question(
-                f"What an earlier try noted in the task's state ({keys}) {error.found}. "
-                f"{error.remedy}".rstrip(),
+                error.about(f"What an earlier try noted in the task's state ({keys})"),
                 "look in PromptLayer for runs with the airflow_run_id and the airflow_task_id of "
                 "this task in their metadata",
                 keys=keys,
