@@ -8,8 +8,9 @@ matters. :mod:`.cells` reads the counts of a whole sheet.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 from urllib.parse import quote
@@ -185,7 +186,6 @@ def recalculate_cells(
     column_ids: Any = None,
     row_ids: Any = None,
     statuses: Any = None,
-    confirmation_token: str | None = None,
 ) -> Call[OperationAnswer]:
     """``POST …/operations``: recalculate cells of a sheet.
 
@@ -196,7 +196,6 @@ def recalculate_cells(
     bills, them again. With stale cells alone, which is the default, it finds them queued and
     answers that there is nothing to do, which is not a success.
 
-    :param confirmation_token: that of :class:`ConfirmationNeeded`.
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     sheet = Sheet(table_id, sheet_id)
@@ -205,17 +204,13 @@ def recalculate_cells(
         "column_ids": list_of(uuid, "column_ids", column_ids),
         "row_ids": list_of(row_number, "row_ids", row_ids),
         "statuses": choices("statuses", statuses, list(CellStatus)),
-        "confirmation_token": confirmation_token,
     }
     return submit_call(
         sheet.request(
             "POST",
             "operations",
             f"recalculate the cells of sheet {sheet.sheet_id}",
-            encode(
-                "confirmation_token",
-                {name: value for name, value in body.items() if value is not None},
-            ),
+            encode("statuses", {name: value for name, value in body.items() if value is not None}),
         ),
         _read_answer,
         id_field="operation_id",
@@ -225,6 +220,13 @@ def recalculate_cells(
         ),
         hints={404: "Check table_id, sheet_id and column_ids, and the workspace of the key."},
     )
+
+
+def confirmed(call: Call[OperationAnswer], needed: ConfirmationNeeded) -> Call[OperationAnswer]:
+    """Return the same recalculation with the token by which PromptLayer takes so large a job."""
+    request = call.request
+    body = {**json.loads(request.body or b"{}"), "confirmation_token": needed.confirmation_token}
+    return replace(call, request=replace(request, body=encode("confirmation_token", body)))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
@@ -65,37 +64,24 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerStartUncertainError: if an operation may have been queued and its id is
             not known.
         """
-        new_call = partial(
-            tables.recalculate_cells,
-            table_id,
-            sheet_id,
-            column_ids=column_ids,
-            row_ids=row_ids,
-            statuses=statuses,
+        call = tables.recalculate_cells(
+            table_id, sheet_id, column_ids=column_ids, row_ids=row_ids, statuses=statuses
         )
-        return self._start_table_operation(new_call(), new_call, confirm_large)
+        return self._start_table_operation(call, confirm_large)
 
     run_table_operation, arun_table_operation = twins(_run_table_operation)
 
     def start_table_operation(
-        self,
-        call: Call[tables.OperationAnswer],
-        new_call: Callable[..., Call[tables.OperationAnswer]],
-        *,
-        confirm_large: bool,
+        self, call: Call[tables.OperationAnswer], *, confirm_large: bool
     ) -> tables.QueuedOperation | tables.NothingToDo:
         """Send a recalculation that was built before; does what :meth:`run_table_operation` does.
 
         :param call: from :func:`.recalculate_cells`.
-        :param new_call: returns the same call with a ``confirmation_token``.
         """
-        return self._run(self._start_table_operation(call, new_call, confirm_large))
+        return self._run(self._start_table_operation(call, confirm_large))
 
     def _start_table_operation(
-        self,
-        call: Call[tables.OperationAnswer],
-        new_call: Callable[..., Call[tables.OperationAnswer]],
-        confirm_large: bool,
+        self, call: Call[tables.OperationAnswer], confirm_large: bool
     ) -> Loop[tables.QueuedOperation | tables.NothingToDo]:
         answer = yield from self._submit(call)
         if isinstance(answer, tables.ConfirmationNeeded) and confirm_large:
@@ -103,7 +89,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
                 "PromptLayer asks whether to calculate %s cells: yes.",
                 tables.show_count(answer.affected_cell_count),
             )
-            answer = yield from self._submit(new_call(confirmation_token=answer.confirmation_token))
+            answer = yield from self._submit(tables.confirmed(call, answer))
         if isinstance(answer, tables.ConfirmationNeeded):
             raise tables.unconfirmed(answer, was_confirmed=confirm_large)
         if isinstance(answer, tables.QueuedOperation):

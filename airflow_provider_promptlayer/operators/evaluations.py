@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer.api.reports import Report, run_report
@@ -75,20 +74,16 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the start of a recalculation."""
-        new_call = partial(
-            recalculate_cells,
+        call = recalculate_cells(
             self.table_id,
             self.sheet_id,
             column_ids=self.column_ids,
             row_ids=self.row_ids,
             statuses=self.statuses,
         )
-        call = new_call()
 
         def send() -> str | None:
-            answer = self.hook.start_table_operation(
-                call, new_call, confirm_large=self.confirm_large
-            )
+            answer = self.hook.start_table_operation(call, confirm_large=self.confirm_large)
             if not isinstance(answer, NothingToDo):
                 return answer.operation_id
             self.log.info(

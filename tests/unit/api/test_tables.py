@@ -15,6 +15,7 @@ from airflow_provider_promptlayer.api.tables import (
     QueuedOperation,
     SheetOperation,
     TableOperation,
+    confirmed,
     recalculate_cells,
     unconfirmed,
 )
@@ -51,8 +52,8 @@ def test_a_start_asks_for_no_more_than_was_said() -> None:
     call = recalculate_cells(TABLE.upper(), f" {SHEET} ")
     assert (call.request.method, call.request.path) == ("POST", PATH)
     assert body_of(call) == {"operation": "recalculate"}
-    confirmed = recalculate_cells(TABLE, SHEET, confirmation_token="t")
-    assert body_of(confirmed) == {"operation": "recalculate", "confirmation_token": "t"}
+    again = confirmed(recalculate_cells(TABLE, SHEET), ConfirmationNeeded("t", 5, ""))
+    assert body_of(again) == {"operation": "recalculate", "confirmation_token": "t"}
 
 
 def test_an_operation_was_queued() -> None:
