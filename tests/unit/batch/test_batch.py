@@ -177,7 +177,7 @@ class TestInputs:
             (numbered(4)[::-1], 2, answers(3, 2, 1, 0), 4),
             ([{"n": n} for n in (9, 3, 0, 2, 8)], 2, answers(9, 3, 0, 2, 8), 6),
             ([{"n": n} for n in (10, 11, 12, 13)], 2, answers(0, 1, 12, 13), 4),
-            ("None", None, answers(0, 1, 2, 3), 4),
+            (None, None, answers(0, 1, 2, 3), 4),
         ],
         ids=["in another order", "some come, some go", "tell the time", "XCom of a task is gone"],
     )

@@ -378,6 +378,21 @@ class TestTheStoreIsAway:
         assert starts(server) == each_once(4)
 
 
+def test_ids_that_cannot_be_pushed_lose_no_run(
+    server: LocalPromptLayer, deferrable: bool, log: Callable[[], str]
+) -> None:
+    class XComIsAway(FakeTaskInstance):
+        def xcom_push(self, key: str, value: Any) -> None:
+            if server.count("GET") == 0:
+                raise ConnectionError("the API server is away")
+            super().xcom_push(key, value)
+
+    ending = run(ti=XComIsAway(), workflow="Slow", deferrable=deferrable)
+    assert ending.value == answers(0, 1, 2, 3, 4)
+    assert ending.xcoms["promptlayer_execution_ids"] == [1, 2, 3, 4, 5]
+    assert "Could not push the ids of the runs to XCom" in log()
+
+
 class TestElsewhere:
     """The connection leads to another PromptLayer, where the same ids are those of other runs."""
 
