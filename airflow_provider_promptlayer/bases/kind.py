@@ -26,8 +26,7 @@ class JobKind(Generic[L]):
     """All that a task has to know about the kind of job that it waits for.
 
     How a job is polled, fetched and cancelled, and what messages call it, is in the job itself: see
-    :class:`.RemoteJob`. The functions that take a status are handed the last one of a job that has
-    ended.
+    :class:`.RemoteJob`. The functions that take a status get the last one of a job that has ended.
 
     :param job_types: the classes of job that the task may come to wait for, the usual one first.
     :param id_key: under which key the job's id is pushed to XCom.
@@ -38,17 +37,16 @@ class JobKind(Generic[L]):
     :param raise_for_outcome: raises a :class:`PromptLayerOutcomeError` where the outcome counts as
         a failure, and :class:`PromptLayerInvalidInputError` where the job does not have what the
         task is to return.
-    :param result: pushes what a success has left, and returns the task's result.
-    :param metadata: returns XCom key → value of what is pushed before the outcome is judged, so
-        that it is there after a failure too.
-    :param storage_warnings: returns a line for each thing that is not in XCom as PromptLayer sent
+    :param result: pushes the outputs of a job that succeeded, and returns the task's result.
+    :param metadata: returns XCom key → value; pushed before the outcome is judged, so that the
+        values are there after a failure too.
+    :param storage_warnings: returns a line for each value that is not in XCom as PromptLayer sent
         it.
-    :param may_resubmit: returns whether it is worth submitting another job, where one has ended
-        with this outcome, which counts as a failure.
-    :param trigger_arguments: what the trigger takes besides the arguments of
-        :class:`.PromptLayerTrigger`.
-    :param unsubmitted_job: what to wait for where PromptLayer says that there is nothing to do.
-    :param unsubmitted_result: the task's result in that case, where it does not wait.
+    :param may_resubmit: returns whether another job is worth a start, after one has ended with this
+        outcome, which counts as a failure.
+    :param trigger_arguments: the trigger's arguments besides those of :class:`.PromptLayerTrigger`.
+    :param unsubmitted_job: the job to wait for if PromptLayer says that there is nothing to do.
+    :param unsubmitted_result: the task's result in that case if the task does not wait.
     """
 
     job_types: tuple[type[RemoteJob[Any]], ...]
@@ -69,14 +67,14 @@ class JobKind(Generic[L]):
 class Submission:
     """A job that is ready to be submitted: its arguments have been checked, and nothing is sent.
 
-    :param request: what asks PromptLayer for the job.
-    :param send: sends it; returns the job's id, or None where PromptLayer says that there is
-        nothing to do. Raises :class:`PromptLayerStartUncertainError` where a job may have been
-        started all the same.
-    :param how_to_find: returns how a person finds out whether the start that a try has sent has
-        arrived, as a phrase. Its argument is the number of the try, or None if that is unknown.
-    :param not_input: the fields of the request's body that may change from try to try while the
-        task asks for the same.
+    :param request: the request that starts the job.
+    :param send: sends the request; returns the job's id, or None if PromptLayer says that there is
+        nothing to do. Raises :class:`PromptLayerStartUncertainError` if a job may have been started
+        all the same.
+    :param how_to_find: returns a phrase that tells a person how to find out whether the start of a
+        try has arrived. Its argument is the number of the try, or None if that is unknown.
+    :param not_input: the fields of the request's body that may differ between two starts of the
+        same job.
     """
 
     request: Request

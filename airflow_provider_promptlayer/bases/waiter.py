@@ -145,7 +145,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return self.get_job(context)
 
     def poll(self, job: RemoteJob[L]) -> L:
-        """Fetch all that there is about a job, once."""
+        """Fetch the status of a job once, with all that it has left if it has ended."""
         return self.hook.call(job.fetch_call())
 
     def raise_for_outcome(self, ending: L) -> None:
@@ -157,7 +157,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self.kind.raise_for_outcome(ending)
 
     def push_result(self, context: Context, ending: L) -> Any:
-        """Push what a success has left; return the task's result.
+        """Push the outputs of a job that succeeded; return the task's result.
 
         :param ending: the job's last status.
         """
@@ -185,7 +185,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return error.retry_helps if isinstance(error, PromptLayerError) else True
 
     def execute(self, context: Context) -> Any:
-        """Wait for the job and push what it has left.
+        """Wait for the job and push its outputs.
 
         The errors are also of the class of :mod:`.exceptions` that says what has happened, and have
         its attributes.
