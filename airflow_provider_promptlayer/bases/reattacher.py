@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a task remembers across tries what it has started: the base of what starts jobs."""
+"""How a task remembers its jobs across tries: the base of the tasks that start jobs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _AHEAD_OF_EXECUTION_TIMEOUT = 60.0
 
 
 class PromptLayerReattacher(PromptLayerWaiter[L]):
-    """Base of every task that starts what it waits for, and goes back to that in a later try.
+    """Base of every task that starts jobs, and goes back to them in a later try.
 
-    :param reattach: go back to what an earlier try has started (Airflow 3.3 and later); True if
-        left out.
+    :param reattach: go back to the jobs of an earlier try (Airflow 3.3 and later); True if left
+        out.
     :param durable: Airflow's own name for ``reattach``.
     :param kwargs: how to wait, see :class:`.PromptLayerWaiter`. ``mode="reschedule"`` is
         refused without ``deferrable``: each poll would be another start.
@@ -36,10 +36,10 @@ class PromptLayerReattacher(PromptLayerWaiter[L]):
     starts_what_it_waits_for = True
 
     state_type: ClassVar[type[RunState] | type[BatchState]]
-    """What the task remembers."""
+    """The class of the state that the task keeps across tries."""
 
     started: ClassVar[str] = "the run"
-    """How messages call what the task starts."""
+    """What messages call the jobs that the task starts."""
 
     def __init__(
         self, *, reattach: bool | None = None, durable: bool | None = None, **kwargs: Any
@@ -62,7 +62,7 @@ class PromptLayerReattacher(PromptLayerWaiter[L]):
 
     @property
     def reattaches_after_clear(self) -> bool:
-        """Whether a later try finds what this one has started."""
+        """Whether a later try finds the jobs of this one."""
         return self._task_state is not None
 
     def _open_task_state(self, context: Context) -> None:

@@ -69,7 +69,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
 
     @abstractmethod
     def new_submission(self, context: Context) -> Submission:
-        """Return what this task submits, made from its rendered arguments; nothing is sent yet.
+        """Return the submission that the rendered arguments make; nothing is sent yet.
 
         :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
         """
@@ -95,7 +95,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         except Exception:
             # The job runs and its id is in the log: failing now would only lose the job.
             self.log.exception("Could not push the id of %s to XCom.", job.name)
-        if self.hook.is_stopping:  # since a moment at which it was not known what to cancel
+        if self.hook.is_stopping:  # on_kill came when there was no job to cancel yet
             self.on_kill()
         return job
 

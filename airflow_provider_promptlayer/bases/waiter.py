@@ -217,7 +217,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 self._stay_at(state.base_url, job.name)
             read_event(event, external_id=job.id)
             self._is_over = True
-            # The job has ended in time: a blip in fetching what it left is no time-out.
+            # The job has ended in time: a blip in fetching its outputs is no time-out.
             now = time.time()
             give_up_at = min(now + self.max_outage, self._must_end_by(context))
             fetching = replace(
@@ -397,7 +397,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self.hook.stay_at(base_url, about=about, way_back=way_back)
 
     def _may_leave(self, poller: Poller) -> bool:
-        """Return whether the next process will know what this one knows of an outage.
+        """Return whether the next process will know of the outage that this one has met.
 
         If not, this process keeps the worker until the outage ends: else no process would learn
         that the outage has lasted for too long.

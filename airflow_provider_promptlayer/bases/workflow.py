@@ -91,7 +91,7 @@ class RunOutputs:
         return outputs.by_stored_name if self._returns_all else final_output
 
     def warnings(self) -> list[str]:
-        """Return what to log of the values in XCom."""
+        """Return the lines to log about the values in XCom."""
         hint = xcom.size_hint(self._size)
         return [*self._warnings.lines(), *([hint] if hint else [])]
 
