@@ -273,6 +273,8 @@ def test_the_hook_refuses_times_that_are_none(kind: Kind, server: LocalPromptLay
 
 
 @every_kind
-def test_the_trigger_takes_every_class_of_job_that_a_task_waits_for(kind: Kind) -> None:
-    job_kind = kind.sensor(task_id="task", **kind.ids("good:1")).kind
+def test_the_trigger_takes_every_class_of_job_that_a_task_waits_for(
+    kind: Kind, server: LocalPromptLayer
+) -> None:
+    job_kind = kind.sensor(task_id="task", **kind.start(server, "good")).kind
     assert getattr(triggers, job_kind.trigger).job_types == job_kind.job_types
