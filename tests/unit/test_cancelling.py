@@ -215,7 +215,9 @@ class TestOthers:
         assert said.count("goes on at PromptLayer") == 2
         assert said.count("was going on when") == 1
 
-    def test_what_others_calculate(self, server: LocalPromptLayer, log: Callable[[], str]) -> None:
+    def test_a_calculation_of_others_goes_on(
+        self, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
         RUN_TABLE.kind.begin(server, "never")
         store = Store()
         for _ in range(2):  # the second is a retry

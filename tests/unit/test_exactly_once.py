@@ -127,7 +127,9 @@ class TestStart:
         assert len(start.started(server)) == server.count("POST") == 1
 
     @every_start
-    def test_nor_where_nothing_remembers_it(self, start: Start, server: LocalPromptLayer) -> None:
+    def test_a_lost_answer_is_not_asked_for_again_without_a_store(
+        self, start: Start, server: LocalPromptLayer
+    ) -> None:
         server.script(Close(), method="POST", acted_on=True)
         assert start.run().kind == "failed for good"
         assert server.count("POST") == 1
@@ -178,7 +180,7 @@ class TestStart:
         assert "1 hour" in first.message
         assert RUN_WORKFLOW.run(store, number=2).kind == "success"
 
-    def test_that_was_given_up_while_connecting_is_never_sent(
+    def test_a_start_that_was_given_up_while_connecting_is_never_sent(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The thread that was given up still waits for the name server; it must not send then."""

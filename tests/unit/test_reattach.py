@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 from support.kinds import OUTPUTS, Serve, new_server
-from support.modes import FakeTaskInstance, Store, epoch
+from support.modes import Ending, FakeTaskInstance, Store, epoch
 from support.starts import (
     RUN_REPORT,
     RUN_SCORECARD,
@@ -121,7 +121,7 @@ class TestReattach:
     @pytest.mark.parametrize(
         "arguments", [{"workflow_id_or_name": "god"}, {"reattach": False}], ids=["refused", "off"]
     )
-    def test_leaves_nothing_behind(
+    def test_a_start_that_was_refused_or_is_not_remembered_leaves_no_record(
         self, arguments: dict[str, Any], server: LocalPromptLayer
     ) -> None:
         store = Store()
@@ -168,22 +168,32 @@ class TestReattach:
         assert RUN_WORKFLOW.run(store, number=2).kind == "success"
 
 
-DAYS: tuple[Any, ...] = ({"day": 1, "n": 2}, {"n": 2, "day": 1}, '{"day": 1, "n": 2}')
-
-
 class TestCleared:
     """A task that is cleared while its run goes on."""
 
     @staticmethod
-    def leave(store: Store, number: int = 1, **variables: Any) -> None:
+    def leave(store: Store, variables: Any, *, number: int = 1) -> None:
         """Start the slow run, or go back to it, and leave the worker."""
-        arguments: dict[str, Any] = {"workflow_id_or_name": "Slow", "input_variables": variables}
-        ti = FakeTaskInstance(try_number=number, max_tries=2)
-        deferred(RUN_WORKFLOW.make(**arguments), store, ti)
+        task = RUN_WORKFLOW.make(workflow_id_or_name="Slow", input_variables=variables)
+        deferred(task, store, FakeTaskInstance(try_number=number, max_tries=2))
+
+    @staticmethod
+    def clear(store: Store, variables: Any, *, number: int = 2, max_tries: int = 3) -> Ending:
+        """Clear the task, and run it to its end."""
+        arguments: dict[str, Any] = {"number": number, "max_tries": max_tries}
+        return RUN_WORKFLOW.run(
+            store, workflow_id_or_name="Slow", input_variables=variables, **arguments
+        )
 
     @pytest.mark.parametrize(
         ("variables", "runs"),
-        [*((same, 1) for same in (*DAYS, "{'day': 1, 'n': 2}")), ({"day": 2, "n": 2}, 2)],
+        [
+            ({"day": 1, "n": 2}, 1),
+            ({"n": 2, "day": 1}, 1),
+            ('{"day": 1, "n": 2}', 1),
+            ("{'day': 1, 'n': 2}", 1),
+            ({"day": 2, "n": 2}, 2),
+        ],
         ids=str,
     )
     def test_goes_back_to_a_run_of_the_same_input(
@@ -191,14 +201,8 @@ class TestCleared:
     ) -> None:
         """Whatever the template engine has made of the input, and in whichever order."""
         store = Store()
-        self.leave(store, day=1, n=2)
-        ending = RUN_WORKFLOW.run(
-            store,
-            input_variables=variables,
-            number=2,
-            max_tries=3,
-            workflow_id_or_name="Slow",
-        )
+        self.leave(store, {"day": 1, "n": 2})
+        ending = self.clear(store, variables)
         assert ending.xcoms["promptlayer_execution_id"] == server.count("POST") == runs
         said = "Workflow run 1 was started for other arguments. It goes on at PromptLayer"
         assert (said in log()) == (runs == 2)
@@ -227,54 +231,35 @@ class TestCleared:
     ) -> None:
         """The retry goes back to the run of day 1, which does not make it one of day 2."""
         store = Store()
-        self.leave(store, day=1)
-        self.leave(store, day=2, number=2)
-        RUN_WORKFLOW.run(
-            store,
-            input_variables={"day": day},
-            number=3,
-            max_tries=3,
-            workflow_id_or_name="Slow",
-        )
+        self.leave(store, {"day": 1})
+        self.leave(store, {"day": 2}, number=2)
+        self.clear(store, {"day": day}, number=3)
         assert server.count("POST") == runs
 
     def test_a_refused_start_of_another_input_does_not_forget_the_run(
         self, server: LocalPromptLayer
     ) -> None:
         store = Store()
-        self.leave(store, day=1)
+        self.leave(store, {"day": 1})
         server.script(Reply(422), method="POST")
-        second, third = (
-            RUN_WORKFLOW.run(
-                store,
-                input_variables={"day": day},
-                number=number,
-                max_tries=1 + number,
-                workflow_id_or_name="Slow",
-            )
-            for number, day in ((2, 2), (3, 1))
-        )
-        assert second.kind == "failed for good"
-        assert third.xcoms["promptlayer_execution_id"] == 1
+        assert self.clear(store, {"day": 2}).kind == "failed for good"
+        ending = self.clear(store, {"day": 1}, number=3, max_tries=4)
+        assert ending.xcoms["promptlayer_execution_id"] == 1
 
-    def test_whose_run_is_gone_starts_another(self, server: LocalPromptLayer) -> None:
+    def test_starts_another_where_the_run_is_gone(self, server: LocalPromptLayer) -> None:
         record = SubmissionRecord(SubmissionPhase.SUBMITTED, epoch(), 1, server.url, 4711)
         store = Store(promptlayer_run=record.payload())
         assert RUN_WORKFLOW.run(store).kind == "failed for good"
         assert RUN_WORKFLOW.run(store, max_tries=3).kind == "success"
 
-    def test_for_whose_run_another_server_answers_starts_nothing(
-        self, server: LocalPromptLayer
-    ) -> None:
+    def test_starts_nothing_where_another_server_answers(self, server: LocalPromptLayer) -> None:
         """PromptLayer has not said that the run is gone: it may be going on."""
         store = Store()
-        self.leave(store)
+        self.leave(store, {})
         server.script(Reply(404, "<html>"), method="GET", times=None)
-        slow: dict[str, Any] = {"workflow_id_or_name": "Slow", "input_variables": {}}
-        assert RUN_WORKFLOW.run(store, number=2, max_tries=3, **slow).kind == "failed for good"
+        assert self.clear(store, {}).kind == "failed for good"
         server.clear_scripts()
-        found = RUN_WORKFLOW.run(store, number=3, max_tries=4, **slow)
-        assert found.kind == "success"
+        assert self.clear(store, {}, number=3, max_tries=4).kind == "success"
         assert server.count("POST") == 1
 
     def test_a_record_without_an_input_is_of_any(self) -> None:
