@@ -28,7 +28,7 @@ from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs, first_of
 from airflow_provider_promptlayer.bases.batch_results import BatchResults
 from airflow_provider_promptlayer.bases.batch_starts import BatchStarts
-from airflow_provider_promptlayer.bases.kind import JobKind
+from airflow_provider_promptlayer.bases.kind import JobKind, ResultOnly
 from airflow_provider_promptlayer.bases.reattacher import PromptLayerReattacher
 from airflow_provider_promptlayer.outcomes.batches import (
     PromptLayerBatchFailedError,
@@ -127,12 +127,14 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             trigger="PromptLayerWorkflowBatchTrigger",
             job_from_id=WorkflowRuns,
             raise_for_outcome=check,
-            result=lambda *_: self._now.results.in_order,
-            metadata=lambda _: {
-                xcom.EXECUTION_IDS_KEY: self._now.batch.run_ids,
-                xcom.ERRORS_KEY: self._now.results.errors,
-            },
-            storage_warnings=lambda: self._now.results.warnings(),
+            outputs=lambda _: ResultOnly(
+                self._now.results.in_order,
+                {
+                    xcom.EXECUTION_IDS_KEY: self._now.batch.run_ids,
+                    xcom.ERRORS_KEY: self._now.results.errors,
+                },
+                self._now.results.warnings(),
+            ),
         )
 
     # --- the steps of a task ------------------------------------------------------------------

@@ -9,7 +9,7 @@ it passes is not what a gate is for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,7 @@ from airflow_provider_promptlayer.api.scorecards import (
     SheetCalculation,
 )
 from airflow_provider_promptlayer.api.tables import CellStatus, SheetOperation, TableOperation
-from airflow_provider_promptlayer.bases.kind import JobKind
+from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, ResultOnly
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.outcomes.evaluations import (
     DEFAULT_FAIL_ON_VERDICT,
@@ -122,15 +122,13 @@ class TableTask(PromptLayerWaiter[Any]):
                 return False
             return ending.is_cancelled or ((takes_failed or ending.broke_off) and not takes_done)
 
-        result = _Result(counts)
         return JobKind(
             job_types=(SheetOperation, SheetCells),
             id_key=xcom.OPERATION_ID_KEY,
             trigger="PromptLayerTableOperationTrigger",
             job_from_id=partial(SheetOperation, self.table_id, self.sheet_id),
             raise_for_outcome=check,
-            result=result,
-            storage_warnings=lambda: result.warnings,
+            outputs=lambda ending: _outputs(counts(ending)),
             may_resubmit=may_resubmit,
             unsubmitted_job=SheetCells(self.table_id, self.sheet_id),
             unsubmitted_result=dict(_NO_CELLS),
@@ -160,16 +158,6 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
         fail_on_verdict = check_fail_on_verdict(self.fail_on_verdict)
         min_score = _needed_score(self.min_score, self._needs_score, highest=math.inf)
         job = partial(SheetCalculation, self.table_id, self.sheet_id)
-        result = _Result(
-            lambda ending: {
-                "calculation_id": ending.calculation_id,
-                "status": ending.status,
-                "score": ending.score,
-                "verdict": ending.verdict,
-                "criterion_summaries": ending.criterion_summaries,
-                "drift_summary": ending.drift_summary,
-            }
-        )
 
         def check(ending: ScorecardCalculation) -> None:
             self.hook.raise_for_scorecard(
@@ -179,14 +167,24 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
                 min_score=min_score,
             )
 
-        def metadata(ending: ScorecardCalculation) -> dict[str, Any]:
-            found = result(ending)
-            return {
-                xcom.SCORE_KEY: found["score"],
-                xcom.VERDICT_KEY: found["verdict"],
-                xcom.CRITERION_SUMMARIES_KEY: found["criterion_summaries"],
-                xcom.DRIFT_SUMMARY_KEY: found["drift_summary"],
+        def outputs(ending: ScorecardCalculation) -> Outputs:
+            values = {
+                "calculation_id": ending.calculation_id,
+                "status": ending.status,
+                "score": ending.score,
+                "verdict": ending.verdict,
+                "criterion_summaries": ending.criterion_summaries,
+                "drift_summary": ending.drift_summary,
             }
+            return _outputs(
+                values,
+                {
+                    xcom.SCORE_KEY: "score",
+                    xcom.VERDICT_KEY: "verdict",
+                    xcom.CRITERION_SUMMARIES_KEY: "criterion_summaries",
+                    xcom.DRIFT_SUMMARY_KEY: "drift_summary",
+                },
+            )
 
         return JobKind(
             job_types=(SheetCalculation,),
@@ -194,9 +192,7 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
             trigger="PromptLayerScorecardTrigger",
             job_from_id=job,
             raise_for_outcome=check,
-            result=result,
-            metadata=metadata,
-            storage_warnings=lambda: result.warnings,
+            outputs=outputs,
             # A verdict is an answer, and with an unknown status it may still be calculated.
             may_resubmit=lambda ending: (
                 ending.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
@@ -235,8 +231,8 @@ class ReportTask(PromptLayerWaiter[Report]):
         def check(ending: Report) -> None:
             raise_for_report(ending, score(ending), fail_on=self.fail_on, min_score=min_score)
 
-        result = _Result(
-            lambda ending: {
+        def outputs(ending: Report) -> Outputs:
+            values = {
                 "report_id": ending.report_id,
                 "status": ending.status,
                 "score": score(ending).overall_score,
@@ -245,36 +241,32 @@ class ReportTask(PromptLayerWaiter[Report]):
                 "completed_count": ending.completed_count,
                 "failed_count": ending.failed_count,
             }
-        )
+            return _outputs(values, {xcom.SCORE_KEY: "score"})
+
         return JobKind(
             job_types=(FinalReport,),
             id_key=xcom.REPORT_ID_KEY,
             trigger="PromptLayerReportTrigger",
             job_from_id=FinalReport,
             raise_for_outcome=check,
-            result=result,
-            metadata=lambda ending: {xcom.SCORE_KEY: result(ending)["score"]},
-            storage_warnings=lambda: result.warnings,
+            outputs=outputs,
         )
 
 
-class _Result:
-    """The result of a task, in a form that Airflow can store.
+def _outputs(values: dict[str, Any], metadata: Mapping[str, str] | None = None) -> Outputs:
+    """Return the outputs of an evaluation, in a form that Airflow can store.
 
-    :param read: makes the result from the last status of the job.
+    :param values: the task's result.
+    :param metadata: XCom key → the name of the value in the result.
     """
-
-    def __init__(self, read: Callable[[Any], dict[str, Any]]) -> None:
-        self._read = read
-        self.warnings: tuple[str, ...] = ()
-
-    def __call__(self, ending: Any, _: Any = None) -> dict[str, Any]:
-        stored = storable(self._read(ending))
-        if stored.changes:
-            changes = ", ".join(stored.changes)
-            self.warnings = (f"The result was changed so that Airflow can store it: {changes}.",)
-        result: dict[str, Any] = stored.value
-        return result
+    stored = storable(values)
+    changes = ", ".join(stored.changes)
+    line = f"The result was changed so that Airflow can store it: {changes}."
+    return ResultOnly(
+        stored.value,
+        {key: stored.value[name] for key, name in (metadata or {}).items()},
+        [line] if changes else [],
+    )
 
 
 def _score_field(min_score: Any) -> tuple[Any, bool]:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias
 
 from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.api.job import L, RemoteJob
@@ -19,6 +19,37 @@ from airflow_provider_promptlayer.submission.batch import fingerprint
 
 Push: TypeAlias = Callable[[str, Any], None]
 """Pushes a value to XCom under a key; does nothing where ``do_xcom_push`` is off."""
+
+
+class Outputs(Protocol):
+    """What a job that has ended leaves in XCom."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """XCom key → value; pushed before the outcome is judged, so also after a failure."""
+
+    def push(self, push: Push) -> Any:
+        """Push the outputs of a job that succeeded; return the task's result."""
+
+    def warnings(self) -> Sequence[str]:
+        """Return a line for each value that is not in XCom as PromptLayer sent it."""
+
+
+@dataclass(frozen=True)
+class ResultOnly:
+    """The :class:`Outputs` of a job that succeeded are the task's result and nothing else."""
+
+    result: Any
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    lines: Sequence[str] = ()
+
+    def push(self, _: Push) -> Any:
+        """Return the result."""
+        return self.result
+
+    def warnings(self) -> Sequence[str]:
+        """Return the lines."""
+        return self.lines
 
 
 @dataclass(frozen=True)
@@ -37,11 +68,7 @@ class JobKind(Generic[L]):
     :param raise_for_outcome: raises a :class:`PromptLayerOutcomeError` where the outcome counts as
         a failure, and :class:`PromptLayerInvalidInputError` where the job does not have what the
         task is to return.
-    :param result: pushes the outputs of a job that succeeded, and returns the task's result.
-    :param metadata: returns XCom key → value; pushed before the outcome is judged, so that the
-        values are there after a failure too.
-    :param storage_warnings: returns a line for each value that is not in XCom as PromptLayer sent
-        it.
+    :param outputs: returns what the job leaves in XCom.
     :param may_resubmit: returns whether another job is worth a start, after one has ended with this
         outcome, which counts as a failure.
     :param trigger_arguments: the trigger's arguments besides those of :class:`.PromptLayerTrigger`.
@@ -54,9 +81,7 @@ class JobKind(Generic[L]):
     trigger: str
     job_from_id: Callable[[Any], RemoteJob[L]]
     raise_for_outcome: Callable[[L], None]
-    result: Callable[[L, Push], Any]
-    metadata: Callable[[L], Mapping[str, Any]] = lambda _: {}
-    storage_warnings: Callable[[], Sequence[str]] = tuple
+    outputs: Callable[[L], Outputs]
     may_resubmit: Callable[[Any], bool] = lambda _: False
     trigger_arguments: Mapping[str, Any] = field(default_factory=dict)
     unsubmitted_job: RemoteJob[L] | None = None

@@ -36,7 +36,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases import deferral
-from airflow_provider_promptlayer.bases.kind import JobKind
+from airflow_provider_promptlayer.bases.kind import JobKind, Outputs
 from airflow_provider_promptlayer.bases.task_errors import airflow_errors
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.event import read_event
@@ -109,6 +109,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         if self.max_outage == math.inf:  # Airflow 3 hands no such number on to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
         self._job: RemoteJob[L] | None = None  # once known
+        self._outputs: Outputs | None = None  # of the job, once it has ended
         self._outage_state: OutageState | None = None
         self._resumed = False  # whether this process came back to a wait
         self._has_waited = False  # whether a poll of this process found the job running, or failed
@@ -161,7 +162,8 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
         :param ending: the job's last status.
         """
-        return self.kind.result(ending, partial(self._push, context))
+        outputs = self.kind.outputs(ending) if self._outputs is None else self._outputs
+        return outputs.push(partial(self._push, context))
 
     def resume_state(self) -> dict[str, Any]:
         """Return what to keep through a deferral besides the state of the wait, as JSON."""
@@ -408,14 +410,15 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return True
 
     def _finish(self, context: Context, ending: L) -> Any:
+        outputs = self._outputs = self.kind.outputs(ending)
         try:
-            for key, value in self.kind.metadata(ending).items():
+            for key, value in outputs.metadata.items():
                 self._push(context, key, value)
             self.raise_for_outcome(ending)
             return self.push_result(context, ending)
         finally:
             if self.do_xcom_push:
-                for line in self.kind.storage_warnings():
+                for line in outputs.warnings():
                     self.log.warning("%s", line)
 
     def _schedule(self) -> PollSchedule:

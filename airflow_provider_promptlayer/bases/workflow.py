@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-from airflow_provider_promptlayer.api.arguments import texts
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, WorkflowRun
-from airflow_provider_promptlayer.bases.kind import JobKind, Push
+from airflow_provider_promptlayer.bases.kind import JobKind, Push, ResultOnly
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.outcomes.workflows import (
     FailOn,
@@ -44,42 +43,41 @@ class WorkflowTask(PromptLayerWaiter[WorkflowResults]):
             trigger="PromptLayerWorkflowTrigger",
             job_from_id=WorkflowRun,
             raise_for_outcome=check,
-            result=lambda results, _: results.workflow_version_execution_id,
+            outputs=lambda results: ResultOnly(results.workflow_version_execution_id),
             may_resubmit=lambda _: True,
         )
 
 
 class RunOutputs:
-    """The outputs of one run on their way to XCom.
+    """The outputs of one run, which go to XCom in a form that Airflow can store.
 
     :param nodes: whose outputs to push; None for those of all nodes.
     :param return_all_outputs: False returns the bare main output.
     :param push_node_xcoms: whether each node has an XCom of its own.
-    :raises PromptLayerInvalidInputError: if ``nodes`` is no list of names.
     """
 
-    def __init__(self, *, nodes: Any, return_all_outputs: bool, push_node_xcoms: bool) -> None:
-        self._nodes = texts("nodes", nodes)
+    def __init__(
+        self,
+        results: WorkflowResults,
+        nodes: Sequence[str] | None,
+        *,
+        return_all_outputs: bool,
+        push_node_xcoms: bool,
+    ) -> None:
+        self.metadata = {xcom.NODE_STATUSES_KEY: xcom.statuses(results.nodes)}
+        self._results = results
+        self._nodes = nodes
         self._returns_all = return_all_outputs
         self._pushes_nodes = push_node_xcoms
-        self._warnings = xcom.StorageWarnings()
+        self._warnings = xcom.StorageWarnings(results)
         self._size = 0
 
-    def check(self, results: WorkflowResults) -> None:
-        """Refuse ``nodes`` that the run does not have.
+    def push(self, push: Push) -> Any:
+        """Push the outputs; return the task's result.
 
-        :raises PromptLayerInvalidInputError: naming them.
+        :raises PromptLayerInvalidInputError: for a node that the run does not have.
         """
-        if self._nodes is not None:
-            xcom.select(results, self._nodes)
-
-    def statuses(self, results: WorkflowResults) -> Mapping[str, Any]:
-        """Return the status of each node, to be pushed under its key."""
-        self._warnings = xcom.StorageWarnings(results)
-        return {xcom.NODE_STATUSES_KEY: xcom.statuses(results.nodes)}
-
-    def push(self, results: WorkflowResults, push: Push) -> Any:
-        """Push the outputs, in a form that Airflow can store; return the task's result."""
+        results = self._results
         selected = xcom.select(results, self._nodes)
         outputs = xcom.storable_outputs(selected, results.nodes, self._warnings)
         self._size = outputs.size

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_promptlayer.api.arguments import mapping
+from airflow_provider_promptlayer.api.arguments import mapping, texts
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
@@ -15,6 +15,7 @@ from airflow_provider_promptlayer.api.workflows import WorkflowResults, run_work
 from airflow_provider_promptlayer.bases.kind import JobKind, Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.bases.workflow import RunOutputs, WorkflowTask
+from airflow_provider_promptlayer.xcom.outputs import select
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -43,24 +44,22 @@ class _PushesOutputs(WorkflowTask):
 
     def new_kind(self) -> JobKind[WorkflowResults]:
         """Return workflow runs, whose outputs are pushed."""
-        kind = super().new_kind()
-        outputs = RunOutputs(
-            nodes=self.nodes,
-            return_all_outputs=self.return_all_outputs,
-            push_node_xcoms=self.push_node_xcoms,
-        )
+        kind, nodes = super().new_kind(), texts("nodes", self.nodes)
 
         def check(results: WorkflowResults) -> None:
             kind.raise_for_outcome(results)
-            outputs.check(results)
+            if nodes is not None:
+                select(results, nodes)  # refuses those that the run does not have
 
-        return replace(
-            kind,
-            raise_for_outcome=check,
-            result=outputs.push,
-            metadata=outputs.statuses,
-            storage_warnings=outputs.warnings,
-        )
+        def outputs(results: WorkflowResults) -> RunOutputs:
+            return RunOutputs(
+                results,
+                nodes,
+                return_all_outputs=self.return_all_outputs,
+                push_node_xcoms=self.push_node_xcoms,
+            )
+
+        return replace(kind, raise_for_outcome=check, outputs=outputs)
 
 
 class PromptLayerWorkflowResultsOperator(_PushesOutputs):
