@@ -93,7 +93,7 @@ def test_bad(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
 @every_evaluation
 def test_never(mode: str, kind: Kind, server: LocalPromptLayer) -> None:
     ids = kind.start(server, "never")
-    ending = wait(mode, kind, ids, timeout=0.3)
+    ending = wait(mode, kind, ids, timeout=0.2)
     assert ending.kind == "timeout", ending
     assert f"{kind.name} {ids[kind.id_name]}"[1:] in ending.message
     assert server.count("POST") == server.count("DELETE") == 0

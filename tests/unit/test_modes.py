@@ -61,7 +61,7 @@ def server(serve: Serve) -> LocalPromptLayer:
 
 
 def wait(mode: str, run_id: Any, **arguments: Any) -> Ending:
-    return MODES[mode](run_id, poke_interval=0.05, **arguments)
+    return MODES[mode](run_id, poke_interval=0.02, **arguments)
 
 
 @every_mode
@@ -107,7 +107,7 @@ def test_an_end_that_is_found_at_once_is_said(
 @every_mode
 def test_a_run_that_does_not_end_times_out(mode: str, server: LocalPromptLayer) -> None:
     run_id = server.start_execution("Endless")
-    ending = wait(mode, run_id, timeout=0.3)
+    ending = wait(mode, run_id, timeout=0.2)
     assert ending.kind == "timeout"
     assert f"orkflow run {run_id}" in ending.message
     assert "running: A" in ending.message
