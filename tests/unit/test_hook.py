@@ -24,8 +24,6 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerNotFoundError,
     PromptLayerRunFailedError,
-    PromptLayerStartUncertainError,
-    PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
@@ -170,29 +168,6 @@ class TestResults:
             hook.wait_for_workflow_results(run_id, timeout=60, fail_on="any_node")
         hook.close()
         assert raised.value.results.outputs == {"Second": {"x": [1]}, "Third": "no"}
-
-
-def test_a_start_that_did_not_arrive_says_so(
-    deaf_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hook = connect(monkeypatch, host=f"http://127.0.0.1:{deaf_port}", password="pl_key")
-    with pytest.raises(PromptLayerUnreachableError) as raised:
-        hook.run_workflow("W")
-    assert not raised.value.arrived
-
-
-def test_a_start_without_an_answer_warns_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        hook = connect(
-            monkeypatch,
-            host=f"http://127.0.0.1:{silent.getsockname()[1]}",
-            password="pl_key",
-            extra={"timeout": 0.3},
-        )
-        with pytest.raises(PromptLayerStartUncertainError, match="may have started"):
-            hook.run_workflow("W")
-        with pytest.raises(PromptLayerStartUncertainError, match="may have started"):
-            asyncio.run(hook.arun_workflow("W"))
 
 
 def test_both_twins_start_runs(
