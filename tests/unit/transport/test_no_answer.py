@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both transports say the same where there is no whole answer, and whether the request arrived."""
+"""Without a whole answer, both transports raise the same error, which tells whether it arrived."""
 
 from __future__ import annotations
 
