@@ -297,12 +297,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
 
     def _begin(self, batch: Batch, inputs: BatchInputs, began_at: float, deadline: float) -> _Visit:
         results = BatchResults(
-            self.hook,
-            batch,
-            fail_on=self.fail_on,
-            nodes=self.nodes,
-            return_all_outputs=self.return_all_outputs,
-            max_outage=self.max_outage,
+            self.hook, batch, self.fail_on, self.nodes, self.return_all_outputs, self.max_outage
         )
         starts = BatchStarts(self.hook, batch, inputs, self._task_state)
         self._visit = _Visit(batch, starts, results, began_at, deadline)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -18,33 +19,24 @@ from airflow_provider_promptlayer.submission.batch_input import Stage
 _RUNS_NAMED: Final = 20
 
 
+@dataclass
 class BatchInputs:
     """A list of inputs for one workflow.
 
-    :param inputs: the list as it was rendered; parsed when it is first needed.
+    :param rendered: the list as it was rendered; parsed when it is first needed.
     :param workflow_id_or_name: name or numeric id of the workflow.
     :param metadata: what is sent with all of them, as it was rendered.
     :param origin: metadata that is added where it is not given.
-    :param log: is told where the list differs from what earlier tries had.
     :param others: the other arguments of :func:`.run_workflow`.
+    :param log: is told where the list differs from what earlier tries had.
     """
 
-    def __init__(
-        self,
-        inputs: Any,
-        workflow_id_or_name: int | str,
-        *,
-        metadata: Any,
-        origin: Mapping[str, str],
-        log: Any,
-        **others: Any,
-    ) -> None:
-        self._rendered = inputs
-        self._workflow = workflow_id_or_name
-        self._metadata = metadata
-        self._origin = origin
-        self._log = log
-        self._others = others
+    rendered: Any
+    workflow_id_or_name: int | str
+    metadata: Any
+    origin: Mapping[str, str]
+    others: Mapping[str, Any]
+    log: Any
 
     @property
     def fingerprints(self) -> list[str]:
@@ -60,7 +52,7 @@ class BatchInputs:
         :raises PromptLayerInvalidInputError: if too few of the inputs can be sent, or another
             argument cannot be.
         """
-        run_workflow(self._workflow, **self._arguments({}, {}))
+        run_workflow(self.workflow_id_or_name, **self._arguments({}, {}))
         fingerprints, unfit = self._fingerprints_and_unfit
         total = len(fingerprints)
         if total - len(unfit) < needed(total, min_success_rate):
@@ -75,12 +67,12 @@ class BatchInputs:
         :param index: by which its run is found in PromptLayer.
         """
         first = {"airflow_batch_index": str(index)}
-        return run_workflow(self._workflow, **self._arguments(self._inputs[place], first))
+        return run_workflow(self.workflow_id_or_name, **self._arguments(self._inputs[place], first))
 
     def match(self, batch: Batch) -> None:
         """Refuse the unfit inputs of a batch that has this list; log what else it has."""
         if batch.going:
-            self._log.info("Going back to %s runs of an earlier try.", len(batch.going))
+            self.log.info("Going back to %s runs of an earlier try.", len(batch.going))
             known = [batch.inputs[index] for index in batch.order]
             others = [
                 place
@@ -88,7 +80,7 @@ class BatchInputs:
                 if each.stage is Stage.RUNNING and each.fingerprint != now
             ]
             if others:
-                self._log.warning(
+                self.log.warning(
                     "%s of them were started for another input than there is now, the first for "
                     "inputs[%s]. A retry keeps them; clear the task to start anew.",
                     len(others),
@@ -103,7 +95,7 @@ class BatchInputs:
         try:
             batch.arrange(self.fingerprints)
         except PromptLayerInvalidInputError as error:  # such as an XCom that was deleted
-            self._log.warning("%s The order of the inputs before the deferral is kept.", error)
+            self.log.warning("%s The order of the inputs before the deferral is kept.", error)
             return
         self._refuse_unfit(batch)
         if batch.dropped != dropped:
@@ -116,7 +108,7 @@ class BatchInputs:
 
     def _log_dropped(self, batch: Batch) -> None:
         if dropped := batch.dropped:
-            self._log.warning(
+            self.log.warning(
                 "%s runs were started for inputs that are not in the list any more, and are left "
                 "to themselves: %s.",
                 len(dropped),
@@ -124,12 +116,12 @@ class BatchInputs:
             )
 
     def _arguments(self, variables: dict[str, Any], first: dict[str, str]) -> dict[str, Any]:
-        metadata = {**first, **self._origin, **mapping("metadata", self._metadata)}
-        return {**self._others, "metadata": metadata, "input_variables": variables}
+        metadata = {**first, **self.origin, **mapping("metadata", self.metadata)}
+        return {**self.others, "metadata": metadata, "input_variables": variables}
 
     @cached_property
     def _inputs(self) -> list[dict[str, Any]]:
-        found = items("inputs", self._rendered)
+        found = items("inputs", self.rendered)
         if found is None:
             raise PromptLayerInvalidInputError("inputs must be a list of mappings, not None.")
         return [
@@ -141,8 +133,9 @@ class BatchInputs:
     def _fingerprints_and_unfit(self) -> tuple[list[str], dict[int, str]]:
         """The fingerprints; and why the inputs at some places cannot be sent."""
         fingerprints, unfit = [], {}
-        version = self._others["workflow_label_name"], self._others["workflow_version_number"]
-        of = [None if one is None else str(one) for one in (self._workflow, *version)]
+        others, workflow = self.others, self.workflow_id_or_name
+        version = others["workflow_label_name"], others["workflow_version_number"]
+        of = [None if one is None else str(one) for one in (workflow, *version)]
         for place, each in enumerate(self._inputs):
             try:
                 body = canonical(f"inputs[{place}]", {"of": of, "inputs": each})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_promptlayer.api.errors import (
@@ -32,6 +33,7 @@ _MANY_TROUBLES: Final = 3
 _WARNINGS: Final = 20
 
 
+@dataclass
 class BatchResults:
     """The results of a batch, as far as this visit of a worker has fetched them.
 
@@ -41,41 +43,34 @@ class BatchResults:
     :param nodes: whose outputs are kept.
     :param return_all_outputs: False keeps the bare main outputs.
     :param max_outage: seconds for which PromptLayer may be out of reach.
+    :param is_doubtful: whether an outage was seen that may be of one run alone.
     """
 
-    def __init__(
-        self,
-        hook: PromptLayerHook,
-        batch: Batch,
-        *,
-        fail_on: FailOn,
-        nodes: Any,
-        return_all_outputs: bool,
-        max_outage: float,
-    ) -> None:
+    hook: PromptLayerHook
+    batch: Batch
+    fail_on: FailOn
+    nodes: Any
+    return_all_outputs: bool
+    max_outage: float
+    is_doubtful: bool = False
+
+    def __post_init__(self) -> None:
         self.contradicted: set[int] = set()  # inputs whose run was said to have ended, and goes on
-        self.is_doubtful = False  # whether an outage was seen that may be of one run alone
         self._outputs: dict[int, Any] = {}  # of the inputs that succeeded
         self._failures: dict[int, str] = {}  # of the inputs whose run counts as a failure
         self._warnings: list[str] = []
         self._size = 0
-        self._hook = hook
-        self._batch = batch
-        self._fail_on: FailOn = fail_on
-        self._nodes = nodes
-        self._returns_all = return_all_outputs
-        self._max_outage = max_outage
 
     @property
     def in_order(self) -> list[Any]:
         """The output for each input of the list; None for an input without."""
-        return [self._outputs.get(index) for index in self._batch.order]
+        return [self._outputs.get(index) for index in self.batch.order]
 
     @property
     def errors(self) -> list[str | None]:
         """What went wrong with each input of the list; None where nothing did."""
-        inputs = self._batch.inputs
-        return [self._failures.get(index, inputs[index].problem) for index in self._batch.order]
+        inputs = self.batch.inputs
+        return [self._failures.get(index, inputs[index].problem) for index in self.batch.order]
 
     def warnings(self) -> list[str]:
         """Return what to log of the values in XCom."""
@@ -91,7 +86,7 @@ class BatchResults:
         :param max_running: how many runs may be left.
         :raises PromptLayerTransientError: if no request was answered.
         """
-        batch, hook = self._batch, self._hook
+        batch, hook = self.batch, self.hook
         running, answers, troubles = 0, 0, list[PromptLayerTransientError]()
         for index in batch.at(Stage.RUNNING):
             run = batch.run(index)
@@ -121,21 +116,19 @@ class BatchResults:
         :raises PromptLayerOutageError: if no request was answered.
         """
         unread, answers = dict[int, PromptLayerOutageError](), 0
-        one_alone = retries.FETCHING_ONE_OF_MANY.within(self._max_outage)
+        one_alone = retries.FETCHING_ONE_OF_MANY.within(self.max_outage)
         for index in self._unfetched():
             # After one outage, the requests about other runs soon tell whether it is of that alone.
             policy = (
-                one_alone
-                if unread or self.is_doubtful
-                else retries.POLLING.within(self._max_outage)
+                one_alone if unread or self.is_doubtful else retries.POLLING.within(self.max_outage)
             )
             try:
                 answers += self._fetch(index, policy)
             except PromptLayerOutageError as error:
                 unread[index] = error
                 if self._outputs:  # one that was read can be polled, unless PromptLayer is away
-                    good = self._batch.run(next(iter(self._outputs)))
-                    self._hook.call_with_backoff(
+                    good = self.batch.run(next(iter(self._outputs)))
+                    self.hook.call_with_backoff(
                         good.status_call(), about=good.name, policy=one_alone
                     )
                     answers += 1
@@ -151,9 +144,9 @@ class BatchResults:
 
         Whatever is not fetched is left to the next visit of a worker.
         """
-        for index in self._batch.at(Stage.ENDED):
+        for index in self.batch.at(Stage.ENDED):
             try:
-                self._fetch(index, retries.FETCHING_ONE_OF_MANY.within(self._max_outage))
+                self._fetch(index, retries.FETCHING_ONE_OF_MANY.within(self.max_outage))
             except PromptLayerOutageError:
                 return
 
@@ -162,9 +155,9 @@ class BatchResults:
 
         :param time_given: how long the batch had, in words.
         """
-        batch = self._batch
+        batch = self.batch
         batch.end_all()  # fetching their results tells which of them have not
-        policy = retries.FETCHING_LATE.within(self._max_outage)
+        policy = retries.FETCHING_LATE.within(self.max_outage)
         give_up_at, in_a_row = time.time() + policy.give_up_after, 0
         for index in self._unfetched():
             if in_a_row < _MANY_TROUBLES:
@@ -185,18 +178,18 @@ class BatchResults:
 
     def _unfetched(self) -> list[int]:
         known = {*self._outputs, *self._failures}
-        return [index for index in self._batch.at(*OVER) if index not in known]
+        return [index for index in self.batch.at(*OVER) if index not in known]
 
     def _fetch(self, index: int, policy: RetryPolicy) -> bool:
         """Fetch and judge the results of one run; return False if PromptLayer has none."""
-        batch, run = self._batch, self._batch.run(index)
+        batch, run = self.batch, self.batch.run(index)
         try:
-            results = self._hook.call_with_backoff(run.fetch_call(), about=run.name, policy=policy)
+            results = self.hook.call_with_backoff(run.fetch_call(), about=run.name, policy=policy)
             if not results.is_complete:
                 batch.goes_on(index)
                 self.contradicted.add(index)  # its status would say again that it has ended
                 return True
-            raise_for_outcome(results, self._fail_on)
+            raise_for_outcome(results, self.fail_on)
             self._outputs[index] = self._output(results)
             batch.succeeded(index)
         except PromptLayerRunFailedError as error:
@@ -212,21 +205,21 @@ class BatchResults:
     def _note_failure(
         self, index: int, error: Exception, *, retry_helps: bool, is_gone: bool = False
     ) -> None:
-        if self._batch.failed(index, retry_helps=retry_helps, is_gone=is_gone):
-            place = self._batch.places[index]
-            self._hook.log.info("Input %s is started anew: %s", place, error)
+        if self.batch.failed(index, retry_helps=retry_helps, is_gone=is_gone):
+            place = self.batch.places[index]
+            self.hook.log.info("Input %s is started anew: %s", place, error)
         else:
             self._failures[index] = str(error)
 
     def _note_unread(self, index: int, problem: str) -> None:
         self._failures[index] = problem
-        self._batch.inputs[index].retry_helps = True
+        self.batch.inputs[index].retry_helps = True
 
     def _output(self, results: WorkflowResults) -> Any:
         """Return what the task returns of a run, in a form that Airflow can store."""
         warnings = xcom.StorageWarnings(results)
-        outputs = xcom.storable_outputs(xcom.select(results, self._nodes), results.nodes, warnings)
-        output = outputs.by_stored_name if self._returns_all else outputs.final(results)
+        outputs = xcom.storable_outputs(xcom.select(results, self.nodes), results.nodes, warnings)
+        output = outputs.by_stored_name if self.return_all_outputs else outputs.final(results)
         self._size += outputs.size
         self._warnings += [
             f"Workflow run {results.workflow_version_execution_id}: {line}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import (
@@ -21,6 +22,7 @@ _ABOUT_THE_INPUT: Final = frozenset({400, 413, 422})
 """The statuses of refusals that another input may not meet."""
 
 
+@dataclass(frozen=True)
 class BatchStarts:
     """Starts the inputs of a batch.
 
@@ -30,25 +32,22 @@ class BatchStarts:
     :param state: notes each step for later tries; None where Airflow keeps no task state.
     """
 
-    def __init__(
-        self, hook: PromptLayerHook, batch: Batch, inputs: BatchInputs, state: BatchState | None
-    ) -> None:
-        self._hook = hook
-        self._batch = batch
-        self._inputs = inputs
-        self._state = state
+    hook: PromptLayerHook
+    batch: Batch
+    inputs: BatchInputs
+    state: BatchState | None
 
     def start(self, index: int) -> None:
         """Start one input; note that its start is sent, when all is ready to send it.
 
         :raises PromptLayerError: if other inputs would meet the same error.
         """
-        batch = self._batch
-        call = self._inputs.call(batch.places[index], index)
+        batch = self.batch
+        call = self.inputs.call(batch.places[index], index)
         batch.starting(index)
         self._note_start(index)
         try:
-            batch.started(index, self._hook.start_run(call))
+            batch.started(index, self.hook.start_run(call))
             return
         except PromptLayerStartUncertainError as error:
             batch.uncertain(index, str(error))
@@ -59,42 +58,42 @@ class BatchStarts:
                 batch.not_started(index)  # certainly
                 raise
         problem = batch.inputs[index].problem
-        self._hook.log.warning("Input %s: %s", batch.places[index], problem)
+        self.hook.log.warning("Input %s: %s", batch.places[index], problem)
 
     def note(self) -> None:
         """Note the runs for later tries."""
-        self._write(lambda state: state.write(self._batch), "Could not note the runs.")
+        self._write(lambda state: state.write(self.batch), "Could not note the runs.")
 
     def note_reported(self) -> None:
         """Note that the task's errors tell of the starts of which no answer is known.
 
         A clear after that says that a person has looked for their runs.
         """
-        if new := self._batch.report_uncertain():
+        if new := self.batch.report_uncertain():
             self._write(
-                lambda state: state.write(self._batch, *new),
+                lambda state: state.write(self.batch, *new),
                 "Could not note what a person is asked; the next try asks again.",
             )
 
     def note_delivered(self) -> None:
         """Note that the results were pushed, so that a clear after this starts all anew."""
         self._write(
-            lambda state: state.deliver(self._batch),
+            lambda state: state.deliver(self.batch),
             "Could not note for later tries that the results were pushed.",
         )
 
     def _note_start(self, index: int) -> None:
-        if self._state is None:
+        if self.state is None:
             return
         try:
-            self._state.write(self._batch, index)
+            self.state.write(self.batch, index)
         except Exception as error:
-            self._batch.not_started(index)
+            self.batch.not_started(index)
             raise store_trouble(error) from error
         finally:
-            self._state.mark(index)  # what becomes of the start goes along with the next note
+            self.state.mark(index)  # what becomes of the start goes along with the next note
 
     def _write(self, write: Callable[[BatchState], None], failure: str) -> None:
-        if (state := self._state) is not None:
-            hook = self._hook
+        if (state := self.state) is not None:
+            hook = self.hook
             write_or_log(lambda: write(state), hook.log, lambda: hook.is_stopping, failure)

@@ -122,10 +122,12 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
         return BatchInputs(
             self.inputs,
             self.workflow_id_or_name,
-            metadata=self.metadata,
-            origin=origin(context),
-            log=self.log,
-            workflow_label_name=self.workflow_label_name,
-            workflow_version_number=self.workflow_version_number,
-            return_all_outputs=self.return_all_outputs,
+            self.metadata,
+            origin(context),
+            {
+                "workflow_label_name": self.workflow_label_name,
+                "workflow_version_number": self.workflow_version_number,
+                "return_all_outputs": self.return_all_outputs,
+            },
+            self.log,
         )
