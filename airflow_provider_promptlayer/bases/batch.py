@@ -194,7 +194,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             if state.base_url is not None:
                 self._stay_at(state.base_url, _ABOUT)
             if self._task_state is not None:
-                self._task_state.resume(state.base_url or self.hook.settings.base_url)
+                self._task_state.base_url = state.base_url or self.hook.settings.base_url
             visit = self._begin(batch, inputs, state.began_at, state.deadline)
             inputs.arrange(batch)
             try:

@@ -90,8 +90,6 @@ class BatchStarts:
         except Exception as error:
             self.batch.not_started(index)
             raise store_trouble(error) from error
-        finally:
-            self.state.mark(index)  # what becomes of the start goes along with the next note
 
     def _write(self, write: Callable[[BatchState], None], failure: str) -> None:
         if (state := self.state) is not None:

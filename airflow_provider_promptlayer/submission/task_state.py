@@ -14,7 +14,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
 from airflow_provider_promptlayer.submission.batch import Batch, fingerprint
-from airflow_provider_promptlayer.submission.batch_input import Input
+from airflow_provider_promptlayer.submission.batch_input import Input, Stage
 from airflow_provider_promptlayer.submission.batch_persisted import Head, Page
 from airflow_provider_promptlayer.submission.reattach import (
     KEY,
@@ -143,7 +143,7 @@ class BatchState(_TaskState):
 
     def __init__(self, store: Any, clear_epoch: str, try_number: int = 1) -> None:
         super().__init__(store, clear_epoch, try_number)
-        self._base_url = ""
+        self.base_url = ""  # where the starts are sent
         self._dirty: set[int] = set()  # the first index of each page that is to be written
         self._head: Head | None = None  # as it was last read or written
         self.left_elsewhere: list[int] = []  # runs at another PromptLayer, of tries before a clear
@@ -160,7 +160,7 @@ class BatchState(_TaskState):
         :raises PromptLayerConfigurationError: if the connection of a retry leads to another
             PromptLayer than that of the runs.
         """
-        self._base_url = base_url
+        self.base_url = base_url
         head = self._head = self._read_head()
         epochs, batch, places = [self.clear_epoch], Batch([]), list[int]()
         is_retry = head is not None and head.clear_epochs[-1] == self.clear_epoch
@@ -172,27 +172,17 @@ class BatchState(_TaskState):
         self._update_head(batch, epochs)
         return batch
 
-    def resume(self, base_url: str) -> None:
-        """Go on after a deferral.
-
-        :param base_url: where the starts are sent.
-        """
-        self._base_url = base_url
-
-    def mark(self, *changed: int) -> None:
-        """Let the next write include these inputs."""
-        self._dirty.update(index // self.PAGE * self.PAGE for index in changed)
-
     def write(self, batch: Batch, *changed: int) -> None:
-        """Note how far these inputs are, and those that were marked."""
-        self.mark(*changed)
+        """Note how far these inputs are, and what has become of the starts that were noted."""
+        self._dirty.update(index // self.PAGE * self.PAGE for index in changed)
         self._update_head(batch)
         for first in sorted(self._dirty):
             inputs = batch.inputs[first : first + self.PAGE]
             texts, notes = [each.fingerprint for each in inputs], [each.note for each in inputs]
-            page = Page(self.clear_epoch, self._base_url, texts, notes)
+            page = Page(self.clear_epoch, self.base_url, texts, notes)
             self._store.set(self._key(first), page.payload())
-            self._dirty.discard(first)
+            if all(each.stage is not Stage.STARTING for each in inputs):
+                self._dirty.discard(first)
 
     def deliver(self, batch: Batch) -> None:
         """Note that the results were pushed: a task that is cleared now starts all anew."""
@@ -208,7 +198,7 @@ class BatchState(_TaskState):
         if epochs is None:
             self._head = self._head or self._read_head()  # not read yet after a deferral
             epochs = self._head.clear_epochs if self._head else [self.clear_epoch]
-        head = Head(epochs, len(batch.inputs), self._base_url, batch.order, is_delivered)
+        head = Head(epochs, len(batch.inputs), self.base_url, batch.order, is_delivered)
         if head != self._head:
             self._store.set(self._HEAD, head.payload())
             self._head = head
@@ -226,7 +216,7 @@ class BatchState(_TaskState):
         :param is_retry: whether the task has not been cleared since the head was written.
         """
         # A retry finds the runs where the first try since the clear has reattached to them.
-        runs_are_at = head.base_url if is_retry else self._base_url
+        runs_are_at = head.base_url if is_retry else self.base_url
         inputs = [Input("") for _ in range(head.size)]
         unreadable: dict[str, UnreadableError] = {}
         for first in range(0, head.size, self.PAGE):
@@ -247,10 +237,10 @@ class BatchState(_TaskState):
     def _inputs_of(self, page: Page, first: int, runs_are_at: str) -> list[Input]:
         is_retry = page.clear_epoch == self.clear_epoch
         is_elsewhere = not is_retry and page.base_url != runs_are_at
-        if page.base_url != self._base_url and any(page.runs) and not is_elsewhere:
+        if page.base_url != self.base_url and any(page.runs) and not is_elsewhere:
             raise PromptLayerConfigurationError(
                 f"Runs of this batch were started at {page.base_url}, and the Airflow connection "
-                f"leads to {self._base_url} now. {version_compat.way_back(is_noted=True)}"
+                f"leads to {self.base_url} now. {version_compat.way_back(is_noted=True)}"
             )
         inputs = []
         for index, (text, note) in enumerate(zip(page.inputs, page.runs, strict=True), first):

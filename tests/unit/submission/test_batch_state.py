@@ -90,7 +90,7 @@ class World(Store):
             if self.happens("deferral"):
                 batch = read_batch(batch_payload(batch))
                 state = State(self, self.epoch)
-                state.resume(HERE)
+                state.base_url = HERE
                 batch.arrange(self.rendered())
         state.write(batch)
         return batch
@@ -100,7 +100,6 @@ class World(Store):
         assert {*self.runs_of(text)} <= self.failed, "started twice"
         batch.starting(index)
         state.write(batch, index)
-        state.mark(index)
         page = self[f"promptlayer_batch_{index // 4 * 4}"]
         assert page["runs"][index % 4] == "sent", "sent without a note"
         self.may_die()
@@ -211,7 +210,6 @@ class TestCleared:
             batch.starting(index)
             state.write(batch, index)
             batch.started(index, 1000 + index)
-            state.mark(index)
         state.write(batch)
         assert runs(world, "b", at_ten) == batch.run_ids
 
