@@ -142,7 +142,7 @@ class TestInputs:
         [
             *(
                 ({"inputs": inputs}, "inputs")
-                for inputs in ("None", 5, {"n": 1}, [1], ["n"], [{1: 2}], "[1", [{"n": object()}])
+                for inputs in ("None", 5, {"n": 1}, [1], ["n"], [{1: 2}], "[1", [{"n": b"x"}])
             ),
             *(
                 ({"nodes": nodes}, "nodes must be a list")
