@@ -148,7 +148,7 @@ def test_the_message_of_a_cancel_is_airflows() -> None:
 
 class TestRepeatedCancels:
     @pytest.mark.parametrize("failures", [0, 2])
-    def test_do_not_keep_it_from_being_cancelled(
+    def test_do_not_prevent_the_cancellation(
         self, failures: int, server: LocalPromptLayer, log: Log
     ) -> None:
         if failures:
@@ -158,7 +158,7 @@ class TestRepeatedCancels:
         assert server.count("DELETE") == 1 + failures
         assert "was cancelled" in log()
 
-    def test_nor_before_on_kill_is_called(
+    def test_do_not_prevent_it_before_on_kill_is_called(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Airflow first writes a line, for which it may have to wait for a thread."""
@@ -170,7 +170,7 @@ class TestRepeatedCancels:
         kill(server, waiting(server))
         assert is_cancelled(server)
 
-    def test_nor_while_the_first_question_takes_long(
+    def test_do_not_prevent_it_while_the_first_question_takes_long(
         self, server: LocalPromptLayer, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Longer than Airflow waits: the trigger has ended by the time of the answer."""
@@ -238,7 +238,7 @@ class TestTheConnection:
         assert not failures
         assert is_cancelled(server)
 
-    def test_may_be_read_just_then(
+    def test_may_be_under_way_when_the_cancel_comes(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Airflow reads it through asgiref, which drops the message of the cancel."""
@@ -354,7 +354,7 @@ class TestTheQuestion:
         operations = [server.operations[trigger.state.job.id] for trigger in triggers]
         assert [each.cancelled_at is None for each in operations] == [False, True, False, False]
 
-    def test_joins_none_that_was_asked_before(
+    def test_does_not_join_one_that_was_asked_before(
         self, server: LocalPromptLayer, supervisor: Supervisor
     ) -> None:
         """Its answer may be of a time when the user had not yet ended the task."""
@@ -404,7 +404,7 @@ class TestTakenOver:
         assert ("is not cancelled" in log()) != has_ended_here
 
     @pytest.mark.parametrize("is_polled", [True, False])
-    def test_a_workflow_run_is_not_said_to_go_on(self, is_polled: bool, log: Log) -> None:
+    def test_the_log_says_only_what_is_known(self, is_polled: bool, log: Log) -> None:
         trigger = PromptLayerWorkflowTrigger(workflow_version_execution_id=7)
         if is_polled:
             trigger._polled_at = time.time() - 47
@@ -440,7 +440,7 @@ class TestAClear:
             (False, False, "its next try starts another one."),
         ],
     )
-    def test_of_a_run_that_cannot_be_cancelled_is_told(
+    def test_of_a_run_that_cannot_be_cancelled_is_logged(
         self, keeps: bool, reattaches: bool, says: str, log: Log, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", keeps)

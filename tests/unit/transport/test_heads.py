@@ -96,7 +96,7 @@ def test_a_head_that_is_refused(driver: Any, serve: Any, name: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_all_headers_are_handed_on(driver: Any, serve: Any) -> None:
+def test_all_headers_are_returned(driver: Any, serve: Any) -> None:
     sent = answer(b"Retry-After: 7", *many(150), b"X-Fold: a", b"\tb", b"X-Fold: c", LENGTH)
     (response,) = driver.send(serve(lambda exchange: exchange.write(sent)), START)
     assert response.headers["retry-after"] == "7"

@@ -76,7 +76,7 @@ HOSTS += ["256.256.256.256", "münchen..de", "a,b", "xn--\u00e4", "[::1%25nope]"
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_that_cannot_be(driver: Any, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_host(driver: Any, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
 
     def never_ask_the_network(name: Any, *args: Any, **kwargs: Any) -> Any:
@@ -240,7 +240,7 @@ def test_an_odd_time_out_is_refused_or_used(driver: Any, serve: Any, timeout: fl
         assert driver.get(settings).body == b"whole"
 
 
-def test_a_transport_is_good_again_after_a_failure(serve: Any) -> None:
+def test_a_transport_works_after_a_failure(serve: Any) -> None:
     def handle(exchange: Exchange) -> None:
         if exchange.number == 1:
             exchange.hang()

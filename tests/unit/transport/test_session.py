@@ -26,31 +26,17 @@ def session(server: Any) -> Iterator[PromptLayerSession]:
         yield session
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/prefix", "/prefix/", "/prefix/x?y=z", "/prefix/a%2Fb", "/x/../prefix/x", "/%70refix/x"],
-)
-def test_the_key_goes_to_promptlayer(server: Any, session: PromptLayerSession, path: str) -> None:
-    assert session.get(server.url + path, timeout=60).content == b"whole"
-    assert server.requests[0].headers["x-api-key"] == KEY
+BELOW = ["/prefix", "/prefix/", "/prefix/x?y=z", "/prefix/a%2Fb", "/x/../prefix/x", "/%70refix/x"]
+NOT_BELOW = ["/", "/other", "/prefixed/x", "/prefix.evil/x", "/prefix/%2e%2E/other"]
+NOT_BELOW += ["/prefix/../other"]
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/other", "/prefixed/x", "/prefix.evil/x", "/prefix/%2e%2E/other"]
-)
-def test_the_key_goes_nowhere_below_another_path(
+@pytest.mark.parametrize("path", BELOW + NOT_BELOW)
+def test_the_key_goes_to_promptlayers_path_alone(
     server: Any, session: PromptLayerSession, path: str
 ) -> None:
-    session.get(server.url + path, timeout=60)
-    assert "x-api-key" not in server.requests[0].headers
-
-
-def test_a_path_that_climbs_out_of_the_prefix_does_not_take_the_key_along(
-    server: Any, session: PromptLayerSession
-) -> None:
-    session.get(server.url + "/prefix/../other", timeout=60)
-    (received,) = server.requests
-    assert ("x-api-key" in received.headers) == received.target.startswith("/prefix")
+    assert session.get(server.url + path, timeout=60).content == b"whole"
+    assert server.requests[0].headers.get("x-api-key") == (KEY if path in BELOW else None)
 
 
 @pytest.mark.parametrize(

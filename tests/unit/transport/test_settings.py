@@ -119,7 +119,7 @@ def test_the_base_url(fields: dict[str, Any], url: str) -> None:
     ],
     ids=str,
 )
-def test_a_host_that_cannot_be_meant(fields: dict[str, Any]) -> None:
+def test_an_invalid_host(fields: dict[str, Any]) -> None:
     with pytest.raises(PromptLayerConfigurationError, match="'promptlayer_default'") as caught:
         read_connection(connection(**fields))
     assert KEY not in str(caught.value)
@@ -273,7 +273,7 @@ FIELD = st.none() | SCRAP | st.text(max_size=10) | st.integers()
         optional={"timeout": JSON, "verify": JSON, "proxy": JSON | SCRAP.map("http://{}".format)},
     ).map(json.dumps),
 )
-def test_whatever_the_fields_hold(
+def test_any_fields_give_settings_or_a_clear_error(
     host: Any, port: Any, schema: Any, password: Any, extra: Any
 ) -> None:
     fields = connection(host=host, port=port, schema=schema, password=password, extra=extra)

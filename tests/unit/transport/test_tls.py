@@ -63,7 +63,7 @@ def test_a_ca_file_of_the_connection(
 
 
 @BOTH
-def test_a_ca_file_that_has_not_signed(
+def test_a_ca_file_of_another_ca(
     driver: Any, tls_server: Any, certificates: Any, request_: Request
 ) -> None:
     error = refusal(driver, tls_server, request_, verify=certificates.other_ca_file)
@@ -109,7 +109,7 @@ def test_a_ca_file_that_is_replaced_is_read_again(
 
 @BOTH
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"], ids=["none", "empty", "text"])
-def test_a_ca_file_that_is_none(
+def test_a_ca_file_that_cannot_be_used(
     driver: Any, tls_server: Any, tmp_path: Path, content: bytes | None, request_: Request
 ) -> None:
     bundle = tmp_path / "ca.pem"
