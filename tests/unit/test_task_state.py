@@ -145,7 +145,7 @@ class TestCleared:
     def test_after_a_try_that_died_while_sending(
         self, start: Start, cleared: dict[str, Any], server: LocalPromptLayer
     ) -> None:
-        """No log had told to look for a run, so the first clear says nothing; the next does."""
+        """No log had asked a person to look, so the first clear does not mean that one has."""
         store = Store({KEY: sending(epoch(), 1)})
         for number in (2, 3):
             ending = start.run(store, number=number, **cleared)
@@ -202,7 +202,7 @@ def test_a_deferral_that_cannot_be_read(
 def test_all_is_ready_before_a_start_is_noted(
     start: Start, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that dies between the note and the start asks a person to look for nothing."""
+    """If a worker dies between the two, a person has to look for a run that was never started."""
     happened: list[str] = []
 
     class NotingStore(Store):

@@ -115,12 +115,6 @@ class TestOneRun:
         assert ending.value == answers(0, 1, 2, 3)
         assert ending.worker_visits <= 2
 
-    def test_that_is_gone(self, server: LocalPromptLayer, deferrable: bool) -> None:
-        server.script(UNKNOWN, method="GET", execution_id=2, times=None)
-        ending = run(numbered(3), workflow="Slow", deferrable=deferrable, min_success_rate=0.6)
-        assert ending.value == answers(0, None, 2)
-        assert "404" in ending.xcoms["promptlayer_errors"][1]
-
     def test_that_was_said_to_have_ended_too_early(self, server: LocalPromptLayer) -> None:
         """PromptLayer's status code has been wrong for a moment; the results tell."""
         server.script(Reply(200, '"early"'), method="GET", execution_id=2)
@@ -141,14 +135,22 @@ class TestOneRun:
         assert server.count("GET") < 20
 
     @pytest.mark.parametrize(
-        ("places", "broken"),
+        ("reply", "places", "broken"),
         # With one at a time, an outage of the first one is all that is known.
-        [(None, 0), (None, 1), (1, 1), (1, 2)],
+        [
+            (UNKNOWN, None, 1),
+            *((Reply(502), *case) for case in [(None, 0), (None, 1), (1, 1), (1, 2)]),
+        ],
     )
-    def test_that_cannot_be_polled(
-        self, server: LocalPromptLayer, deferrable: bool, places: int | None, broken: int
+    def test_that_is_gone_or_cannot_be_polled(
+        self,
+        server: LocalPromptLayer,
+        deferrable: bool,
+        reply: Reply,
+        places: int | None,
+        broken: int,
     ) -> None:
-        server.script(Reply(502), method="GET", execution_id=broken + 1, times=None)
+        server.script(reply, method="GET", execution_id=broken + 1, times=None)
         ending = run(
             numbered(3),
             workflow="Slow",
@@ -158,7 +160,7 @@ class TestOneRun:
             max_outage=0.4,
         )
         assert ending.value == answers(*(None if n == broken else n for n in range(3))), ending
-        assert "502" in ending.xcoms["promptlayer_errors"][broken]
+        assert str(reply.status) in ending.xcoms["promptlayer_errors"][broken]
 
     def test_that_cannot_be_read_long_after_the_others(
         self, server: LocalPromptLayer, deferrable: bool

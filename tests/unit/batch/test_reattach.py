@@ -64,7 +64,7 @@ class TestCrashes:
     def test_around_a_start(
         self, server: LocalPromptLayer, deferrable: bool, after: bool, store: Store
     ) -> None:
-        """Whether it arrived is unknown: that input fails, the others come to their end."""
+        """Whether the start arrived is unknown, so its input fails; the others do not."""
         with dying_around_the_start(2, after=after), pytest.raises(Died):
             run(store=store)
         ending = run(None, retry(), store, min_success_rate=0.8, deferrable=deferrable)
@@ -165,19 +165,17 @@ class TestCleared:
         run(numbered(2), ti, store)
         assert server.count("POST") == 4
 
-    def test_with_another_workflow_it_starts_all_anew(
-        self, server: LocalPromptLayer, store: Store
-    ) -> None:
-        leave(numbered(3), store, "Endless")
-        assert run(numbered(3), cleared(), store).value == answers(0, 1, 2)
-        assert server.count("POST") == 6
-
-    def test_with_keys_in_another_order_it_reattaches(
-        self, server: LocalPromptLayer, store: Store
+    @pytest.mark.parametrize(
+        ("now", "workflow", "started"),
+        [([{"n": 0, "m": 1}], "Echo", 2), ([{"m": 1, "n": 0}], "Slow", 1)],
+        ids=["another workflow", "the same with its keys in another order"],
+    )
+    def test_what_is_another_input(
+        self, server: LocalPromptLayer, store: Store, now: Any, workflow: str, started: int
     ) -> None:
         leave([{"n": 0, "m": 1}], store)
-        assert run([{"m": 1, "n": 0}], cleared(), store, "Slow").value == answers(0)
-        assert server.count("POST") == 1
+        assert run(now, cleared(), store, workflow).value == answers(0)
+        assert server.count("POST") == started
 
     def test_after_a_retry_with_another_input_it_starts_anew(
         self, server: LocalPromptLayer, store: Store, log: Callable[[], str]
@@ -213,7 +211,7 @@ class TestCleared:
     def test_after_a_death_it_asks_a_person_first(
         self, server: LocalPromptLayer, store: Store
     ) -> None:
-        """No log had told to look for the run, so the clear does not say that a person has."""
+        """No log had asked a person to look, so the clear does not mean that one has."""
         with dying_around_the_start(1, after=True), pytest.raises(Died):
             run(numbered(2), store=store)
         ending = run(numbered(2), cleared(), store)
@@ -349,7 +347,7 @@ class TestWithoutNotes:
 def test_all_is_ready_before_a_start_is_noted(
     server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that dies between the note and the start asks a person to look for nothing."""
+    """If a worker dies between the two, a person has to look for a run that was never started."""
     happened: list[str] = []
 
     class NotingStore(Store):

@@ -272,7 +272,7 @@ class TestUnreadable:
         store[key] = [5] if change is None else {**store[key], **change}
         before = dict(store)
         for epoch in ("a", "a", "b", "b"):
-            if epoch == "b":  # a clear of a person whom no log had told to look
+            if epoch == "b":  # a clear by a person whom no log had asked to look
                 store.pop("promptlayer_question")
             with pytest.raises(PromptLayerStartUncertainError, match=rf"\({key}\)"):
                 runs(store, epoch, fingerprints(2))
