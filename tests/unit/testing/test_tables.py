@@ -94,18 +94,18 @@ class TestOperations:
         assert ask(client, SheetCells(*HERE).fetch_call()).active_operations == ()
 
     def test_a_large_one_is_confirmed_once_and_for_the_same_cells(self, client):
-        def needed(**selection):
-            answer = ask(client, recalculate_cells(*THERE, **selection))
+        def needed(call):
+            answer = ask(client, call)
             assert isinstance(answer, ConfirmationNeeded)
             return answer
 
-        first = needed()
+        whole, part = recalculate_cells(*THERE), recalculate_cells(*THERE, row_ids=range(6))
+        first = needed(whole)
         assert first.affected_cell_count == 10
-        token = first.confirmation_token
-        assert needed(row_ids=range(6), confirmation_token=token).affected_cell_count == 6
-        again = needed(confirmation_token=token)
+        assert needed(confirmed(part, first)).affected_cell_count == 6
+        again = needed(confirmed(whole, first))
         assert client.server.operations == {}
-        started(client, *THERE, confirmation_token=again.confirmation_token)
+        ask(client, confirmed(whole, again))
         assert len(client.server.operations) == 1
 
     def test_a_small_one_needs_no_confirmation(self, client):
