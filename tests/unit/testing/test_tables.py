@@ -28,6 +28,7 @@ from airflow_provider_promptlayer.api.tables import (
     ConfirmationNeeded,
     NothingToDo,
     SheetOperation,
+    confirmed,
     recalculate_cells,
 )
 from airflow_provider_promptlayer.exceptions import PromptLayerRefusedError
