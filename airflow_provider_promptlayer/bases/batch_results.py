@@ -217,12 +217,11 @@ class BatchResults:
 
     def _output(self, results: WorkflowResults) -> Any:
         """Return what the task returns of a run, in a form that Airflow can store."""
-        warnings = xcom.StorageWarnings(results)
-        outputs = xcom.storable_outputs(xcom.select(results, self.nodes), results.nodes, warnings)
-        output = outputs.by_stored_name if self.return_all_outputs else outputs.final(results)
+        outputs = xcom.RunOutputs(results, self.nodes, return_all_outputs=self.return_all_outputs)
+        output = outputs.result
         self._size += outputs.size
         self._warnings += [
             f"Workflow run {results.workflow_version_execution_id}: {line}"
-            for line in warnings.lines()[: _WARNINGS - len(self._warnings)]
+            for line in outputs.warnings()[: _WARNINGS - len(self._warnings)]
         ]
         return output

@@ -11,14 +11,12 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeAlias
+from typing import Any, Generic, Protocol
 
 from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.submission.batch import fingerprint
-
-Push: TypeAlias = Callable[[str, Any], None]
-"""Pushes a value to XCom under a key; does nothing where ``do_xcom_push`` is off."""
+from airflow_provider_promptlayer.xcom.outputs import Push
 
 
 class Outputs(Protocol):

@@ -14,8 +14,8 @@ from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, run_workflow
 from airflow_provider_promptlayer.bases.kind import JobKind, Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
-from airflow_provider_promptlayer.bases.workflow import RunOutputs, WorkflowTask
-from airflow_provider_promptlayer.xcom.outputs import select
+from airflow_provider_promptlayer.bases.workflow import WorkflowTask
+from airflow_provider_promptlayer.xcom.outputs import RunOutputs, select
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg

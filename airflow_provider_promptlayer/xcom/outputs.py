@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import texts
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.workflows import NodeResult, WorkflowResults
-from airflow_provider_promptlayer.xcom.storable import safe_keys, storable, storable_text
+from airflow_provider_promptlayer.api.workflows import WorkflowResults
+from airflow_provider_promptlayer.xcom.storable import Stored, safe_keys, storable, storable_text
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+Push: TypeAlias = Callable[[str, Any], None]
+"""Pushes a value to XCom under a key; does nothing where ``do_xcom_push`` is off."""
 
 EXECUTION_ID_KEY: Final = "promptlayer_execution_id"
 EXECUTION_IDS_KEY: Final = "promptlayer_execution_ids"
@@ -70,12 +73,6 @@ def select(results: WorkflowResults, nodes: Iterable[str] | str | None) -> dict[
     return {name: value for name, value in results.outputs.items() if name in names}
 
 
-def statuses(nodes: Mapping[str, NodeResult]) -> dict[str, str]:
-    """Return node name → status, in a form that Airflow can store."""
-    names = safe_keys(nodes.keys())
-    return {names.get(name, name): storable_text(node.status) for name, node in nodes.items()}
-
-
 def storable_key(name: str) -> bool:
     """Return whether any Airflow stores an XCom under ``name``, and returns it.
 
@@ -95,85 +92,118 @@ def storable_key(name: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """The outputs of a run, in a form that Airflow can store.
+class RunOutputs:
+    """The outputs of one run, in a form that Airflow can store.
 
-    :param by_node: node name → value.
-    :param by_stored_name: the same under the names that can be keys of an object in XCom.
-    :param size: about the bytes that they take as JSON.
+    :param results: of a run that has ended.
+    :param nodes: the names of the nodes whose outputs to keep; None for those of all nodes.
+    :param return_all_outputs: False returns the bare main output.
+    :param push_node_xcoms: whether each node has an XCom of its own.
     """
 
-    by_node: Mapping[str, Any]
-    by_stored_name: dict[str, Any]
-    size: int
-    _main: str | None
-    _findings: StorageWarnings
+    def __init__(
+        self,
+        results: WorkflowResults,
+        nodes: Sequence[str] | None,
+        *,
+        return_all_outputs: bool = True,
+        push_node_xcoms: bool = True,
+    ) -> None:
+        self._results = results
+        self._nodes = nodes
+        self._returns_all = return_all_outputs
+        self._pushes_nodes = push_node_xcoms
+        self._keys = safe_keys(results.nodes.keys())
+        self._remarks: dict[str, list[str]] = {}  # node → phrases that go on after its name
+        self._hint: str | None = None
+        self.size = 0  # about the bytes of the outputs, as JSON
+        for name, key in self._keys.items():
+            self._remark(name, f"is called {one_line(repr(key), 80)} in XCom")
 
-    def final(self, results: WorkflowResults) -> Any:
-        """Return the main output, whether or not its node was selected."""
-        if self._main is not None and self._main in self.by_node:
-            return self.by_node[self._main]
-        stored = storable(results.final_output)
-        if self._main is not None:
-            self._findings.add_changes(self._main, stored.changes)
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The statuses of the nodes, under their XCom key."""
+        nodes = self._results.nodes.items()
+        statuses = {self._keys.get(name, name): storable_text(node.status) for name, node in nodes}
+        return {NODE_STATUSES_KEY: statuses}
+
+    @cached_property
+    def by_node(self) -> dict[str, Any]:
+        """Node → output.
+
+        :raises PromptLayerInvalidInputError: see :func:`select`.
+        """
+        found = {}
+        for name, value in select(self._results, self._nodes).items():
+            stored = storable(value)
+            self._remark_changes(name, stored)
+            self.size += stored.size
+            found[name] = stored.value
+        return found
+
+    @cached_property
+    def final_output(self) -> Any:
+        """The main output, whether or not its node is one of those to keep."""
+        nodes = self._results.nodes.items()
+        main = next((name for name, node in nodes if node.is_output_node and node.succeeded), None)
+        if main is not None and main in self.by_node:
+            return self.by_node[main]
+        stored = storable(self._results.final_output)
+        if main is not None:
+            self._remark_changes(main, stored)
         return stored.value
 
+    @property
+    def result(self) -> Any:
+        """What the task returns."""
+        if not self._returns_all:
+            return self.final_output
+        return {self._keys.get(name, name): value for name, value in self.by_node.items()}
 
-def storable_outputs(
-    selected: Mapping[str, Any], nodes: Mapping[str, NodeResult], findings: StorageWarnings
-) -> Outputs:
-    """Return the selected outputs of a run that has ``nodes``, and note what had to change."""
-    by_node, size = {}, 0
-    for name, value in selected.items():
-        stored = storable(value)
-        findings.add_changes(name, stored.changes)
-        by_node[name] = stored.value
-        size += stored.size
-    names = safe_keys(nodes.keys())
-    return Outputs(
-        by_node,
-        {names.get(name, name): value for name, value in by_node.items()},
-        size,
-        next(
-            (name for name, node in nodes.items() if node.is_output_node and node.succeeded), None
-        ),
-        findings,
-    )
+    def push(self, push: Push) -> Any:
+        """Push the outputs; return the task's result.
 
+        :raises PromptLayerInvalidInputError: see :func:`select`.
+        """
+        for name, value in self.by_node.items() if self._pushes_nodes else ():
+            if not self._is_pushed(name, value, push):
+                where = "; its value is in return_value" if self._returns_all else ""
+                self._remark(
+                    name,
+                    "has no XCom of its own, because Airflow cannot keep one under that name"
+                    + where,
+                )
+        push(FINAL_OUTPUT_KEY, self.final_output)
+        self._hint = size_hint(self.size)
+        return self.result
 
-class StorageWarnings:
-    """What is not in XCom as PromptLayer sent it: a line for each node, up to twenty.
-
-    :param results: the run; nodes whose names have to change in XCom are noted at once.
-    """
-
-    def __init__(self, results: WorkflowResults | None = None) -> None:
-        self._notes = results.notes if results else ()
-        self._of_node: dict[str, list[str]] = {}
-        for name, new in safe_keys(results.nodes.keys()).items() if results else ():
-            self.add(name, f"is called {one_line(repr(new), 80)} in XCom")
-
-    def add(self, node: str, finding: str) -> None:
-        """Note a phrase that goes on after the name of a node."""
-        self._of_node.setdefault(node, []).append(finding)
-
-    def add_changes(self, node: str, changes: Iterable[str]) -> None:
-        """Note what was changed in the output of a node."""
-        if changes := tuple(changes):
-            self.add(node, f"was changed so that Airflow can store it: {', '.join(changes)}")
-
-    def lines(self) -> list[str]:
-        """Return what to log."""
-        lines = [
-            f"Node {one_line(repr(name), 80)} {'; '.join(findings)}."
-            for name, findings in list(self._of_node.items())[:_NODES_NAMED]
-        ]
-        if (more := len(self._of_node) - len(lines)) > 0:
+    def warnings(self) -> list[str]:
+        """Return a line for each node, up to twenty, that is not in XCom as PromptLayer sent it."""
+        lines = []
+        if notes := self._results.notes:
+            lines.append(f"Read from PromptLayer's answer: {'; '.join(notes)}.")
+        for name, remarks in list(self._remarks.items())[:_NODES_NAMED]:
+            lines.append(f"Node {one_line(repr(name), 80)} {'; '.join(remarks)}.")
+        if (more := len(self._remarks) - _NODES_NAMED) > 0:
             lines.append(f"The same kind of thing was found in {more} more nodes.")
-        if self._notes:
-            lines.insert(0, f"Read from PromptLayer's answer: {'; '.join(self._notes)}.")
-        return lines
+        return [*lines, self._hint] if self._hint else lines
+
+    def _is_pushed(self, name: str, value: Any, push: Push) -> bool:
+        if not storable_key(name):
+            return False
+        try:
+            push(name, value)
+        except UnicodeError:  # dag.test() takes names in ASCII alone
+            return False
+        return True
+
+    def _remark(self, node: str, phrase: str) -> None:
+        self._remarks.setdefault(node, []).append(phrase)
+
+    def _remark_changes(self, node: str, stored: Stored) -> None:
+        if stored.changes:
+            changes = ", ".join(stored.changes)
+            self._remark(node, f"was changed so that Airflow can store it: {changes}")
 
 
 def size_hint(size: int) -> str | None:

@@ -150,11 +150,10 @@ def test_main_output_outside_of_the_selection(server: RawPromptLayer, log: Any) 
         "b": NodeResult("SUCCESS"),
     }
     results = WorkflowResults(1, is_complete=True, nodes=nodes, final_output="x\0")
-    findings = xcom.StorageWarnings(results)
-    outputs = xcom.storable_outputs({"b": None}, nodes, findings)
-    assert outputs.final(results) == "x\ufffd"
-    assert outputs.by_stored_name == {"b": None}
-    (line,) = findings.lines()
+    outputs = xcom.RunOutputs(results, ["b"])
+    assert outputs.final_output == "x\ufffd"
+    assert outputs.result == {"b": None}
+    (line,) = outputs.warnings()
     assert line.startswith(r"Node 'main\x00' is called 'main�' in XCom; was changed")
 
 
@@ -199,11 +198,11 @@ def test_fifty_megabytes_cost_little() -> None:
     value = [{"text": "é" * 25_000_000}]
     tracemalloc.start()
     try:
-        outputs = xcom.storable_outputs(
-            {"a": value}, {"a": NodeResult("SUCCESS")}, xcom.StorageWarnings()
+        outputs = xcom.RunOutputs(
+            WorkflowResults(1, True, {"a": NodeResult("SUCCESS", value)}), None
         )
+        assert outputs.by_node["a"] is value
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert outputs.by_node["a"] is value
     assert peak < 1.1 * 50_000_000  # one encoding of the text, to count its bytes
