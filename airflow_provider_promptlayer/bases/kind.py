@@ -35,7 +35,10 @@ class Outputs(Protocol):
 
 @dataclass(frozen=True)
 class ResultOnly:
-    """The :class:`Outputs` of a job that succeeded are the task's result and nothing else."""
+    """:class:`Outputs` of which nothing is pushed besides the metadata and the task's result.
+
+    :param lines: the warnings.
+    """
 
     result: Any
     metadata: Mapping[str, Any] = field(default_factory=dict)
