@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -124,25 +124,16 @@ class PromptLayerConnection(BaseHook):
         :raises PromptLayerError: if the key was refused, and the connection cannot be read.
         """
         if self._settings == used and self._may_have_changed(error):
-            try:
-                with _reading:
-                    if self._settings == used:
-                        self._use_if_new(self._read_connection())
-            except PromptLayerError:
-                if isinstance(error, PromptLayerUnreachableError):
-                    return False
-                raise
+            with _unreadable_is_unchanged(error), _reading:
+                if self._settings == used:
+                    self._use_if_new(self._read_connection())
         return self._says_changed(error, used)
 
     async def _ahas_changed(self, error: PromptLayerError, used: Settings) -> bool:
         """Do what :meth:`_has_changed` does, without blocking the event loop."""
         if self._settings == used and self._may_have_changed(error):
-            try:
+            with _unreadable_is_unchanged(error):
                 self._use_if_new(await self._aread_connection())
-            except PromptLayerError:
-                if isinstance(error, PromptLayerUnreachableError):
-                    return False
-                raise
         return self._says_changed(error, used)
 
     def _may_have_changed(self, error: PromptLayerError) -> bool:
@@ -245,3 +236,9 @@ class PromptLayerConnection(BaseHook):
                 f"Could not read the Airflow connection {self.promptlayer_conn_id!r}: "
                 f"{one_line(str(error))}"
             ) from error
+
+
+def _unreadable_is_unchanged(error: PromptLayerError) -> AbstractContextManager[None]:
+    """Let a wait go on that reaches no server, if the connection cannot be read either."""
+    unreachable = isinstance(error, PromptLayerUnreachableError)
+    return suppress(PromptLayerError) if unreachable else nullcontext()
