@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a wait for a workflow run ends, the same in every mode of waiting."""
+"""How a wait for a workflow run ends, the same in every mode of waiting.
+
+At this server a second passes with each poll: a run that ends still runs at the first poll and has
+ended at the second.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,9 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     TaskDeferred,
 )
+from support.clocks import timed_by_polls
 from support.connections import connect
-from support.kinds import OUTPUTS, SECRET, Serve, new_server
+from support.kinds import BRIEF, OUTPUTS, SECRET, Serve, new_server
 from support.modes import (
     MODES,
     TASK_MODES,
@@ -41,8 +46,10 @@ from airflow_provider_promptlayer.version_compat import RescheduleException
 every_mode = pytest.mark.parametrize("mode", MODES)
 
 
-OUTPUT = Node("Answer", SECRET, is_output_node=True)
-NO_OUTPUT = Node("Answer", status="FAILED", is_output_node=True, error_message="too hot")
+OUTPUT = Node("Answer", SECRET, duration=BRIEF, is_output_node=True)
+NO_OUTPUT = Node(
+    "Answer", status="FAILED", duration=BRIEF, is_output_node=True, error_message="too hot"
+)
 BROKEN = Node("Side", status="FAILED", error_message="boom", raw_error_message="Traceback …")
 
 WORKFLOWS = [
@@ -57,7 +64,7 @@ WORKFLOWS = [
 
 @pytest.fixture
 def server(serve: Serve) -> LocalPromptLayer:
-    return serve(LocalPromptLayer(WORKFLOWS))
+    return serve(timed_by_polls(WORKFLOWS))
 
 
 def wait(mode: str, run_id: Any, **arguments: Any) -> Ending:
@@ -93,10 +100,8 @@ def test_fail_on(
     assert "\n" not in ending.message
 
 
-def test_an_end_that_is_found_at_once_is_said(
-    server: LocalPromptLayer, log: Callable[[], str]
-) -> None:
-    run_id = server.start_execution("Bad")
+def test_an_end_that_is_found_at_once_is_said(serve: Serve, log: Callable[[], str]) -> None:
+    run_id = serve(LocalPromptLayer(WORKFLOWS)).start_execution("Bad")
     assert wait("poke", run_id, fail_on="never").kind == "success"
     said = log()
     assert f"Workflow run {run_id}: 2 of 2 nodes done." in said
