@@ -2,8 +2,8 @@
 """How a task starts many runs, each once, and waits for all of them: the base of the operator.
 
 The task is a loop over :meth:`.Batch.plan`: start what may be started, wait for some runs, fetch
-the results of those that have ended. A worker does all of it but most of the waiting; each visit of
-a worker begins with the state of the batch that the visit before has left.
+the results of those that have ended. Workers do all of this except most of the waiting. Each begins
+with the state of the batch that the previous one left.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
 _ABOUT: Final = "the batch of workflow runs"
-"""What was started at a PromptLayer, for messages."""
+"""How messages name the job."""
 
 
 @dataclass
 class _Visit:
-    """What a worker knows while it works on a batch, until it leaves the wait to the triggerer."""
+    """What a worker knows of a batch, until it defers."""
 
     batch: Batch
     starts: BatchStarts
@@ -98,13 +98,13 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         **kwargs: Any,
     ) -> None:
         if kwargs.get("multiple_outputs"):
-            raise PromptLayerInvalidInputError("multiple_outputs is not taken: a list is returned.")
+            raise PromptLayerInvalidInputError("multiple_outputs is refused: a list is returned.")
         super().__init__(**kwargs)
         check_fail_on(fail_on)
         _check_limits(max_active_runs, min_success_rate)
         self.max_active_runs = max_active_runs
         self.min_success_rate = min_success_rate
-        self.nodes: Any = nodes  # rendered before it is used, as all template fields
+        self.nodes: Any = nodes  # rendered before use, like all template fields
         self.return_all_outputs = return_all_outputs
         self.fail_on: FailOn = fail_on
         self._task_state: BatchState | None = None
@@ -163,8 +163,8 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             self._keep(context)
         if state is not None and state.left_elsewhere:
             self.log.warning(
-                "Runs that an earlier try started at another PromptLayer are left to themselves: "
-                "%s.",
+                "The task does not wait for runs that an earlier try started at another "
+                "PromptLayer: %s.",
                 first_of(state.left_elsewhere),
             )
         return WorkflowRuns(batch.going)
@@ -202,15 +202,15 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             except PromptLayerOutageError:
                 if _until(job) or batch.count(Stage.RUNNING, *OVER) < 2:
                     raise
-                visit.results.is_doubtful = True  # fetching the results will tell
+                visit.results.is_doubtful = True  # fetching the results finds out
             except PromptLayerWaitTimeoutError:
                 return self._finish_late(context)
             if _until(job) == 0:
-                batch.end_all()  # a run that has not is found when its results are fetched
+                batch.end_all()  # fetching the results finds the runs that have not ended
             return self._to_the_end(context, outage_since=state.worker_outage(now=time.time()))
 
     def on_kill(self) -> None:
-        """Start no more, and say which runs go on."""
+        """Start no further run, and log which runs go on."""
         self.hook.stop_starting()
         if self._visit is None:
             return
@@ -225,11 +225,11 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             self.log.warning(
                 "Input %s: %s",
                 batch.places[index],
-                how_to_find(index, "the task is being stopped while its start is being sent."),
+                how_to_find(index, "the task is being stopped while it sends the start."),
             )
 
     def may_retry(self, error: Exception) -> bool:
-        """Return whether a retry can help, and cannot double a run that is no failure."""
+        """Return whether a retry can help without repeating a run that has not failed."""
         batch = None if self._visit is None else self._visit.batch
         if self._task_state is None and (self._resumed if batch is None else batch.unrepeatable):
             return False
@@ -240,7 +240,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
     # --- what the base class calls ------------------------------------------------------------
 
     def poll(self, job: RemoteJob[BatchStatus]) -> BatchStatus:
-        """Poll the runs, one after the other, until it is known whether to wait on."""
+        """Poll the runs one by one, until it is clear whether the wait goes on."""
         return self._now.results.poll(_until(job))
 
     def trigger(self, **how: Any) -> BaseTrigger:
@@ -266,7 +266,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         super()._defer(WorkflowRuns(self._now.batch.going, _until(job)), poller, decision)
 
     def _state_without_notes(self, context: Context) -> dict[str, Any]:
-        # An input without a run may have been refused, or not started yet: which, is unknown.
+        # Whether an input without a run was refused or not started yet is unknown.
         pushed = xcom.pull_own(context, xcom.EXECUTION_IDS_KEY)
         texts_now = self.new_inputs(context).fingerprints if pushed else []
         if not pushed or None in pushed or len(texts_now) != len(pushed):
@@ -304,7 +304,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         return self._visit
 
     def _to_the_end(self, context: Context, outage_since: float | None = None) -> Any:
-        """Start, wait and fetch until each input has come to its end, or the time is up."""
+        """Start, wait and fetch until every input has an outcome, or the time is up."""
         batch, results = self._now.batch, self._now.results
         may_start = True
         try:
@@ -326,9 +326,9 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             return self._finish_late(context)
 
     def _finish_late(self, context: Context) -> Any:
-        """Push the results of the runs that have ended, of a batch whose time is up.
+        """Push the results of the runs that ended before the deadline of the batch.
 
-        :raises PromptLayerWaitTimeoutError: if they are too few.
+        :raises PromptLayerWaitTimeoutError: if too few inputs succeeded.
         """
         visit = self._now
         time_given = in_words(visit.deadline - visit.began_at)
@@ -346,7 +346,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         return needed(len(self._now.batch), self.min_success_rate)
 
     def _stop_if_out_of_reach(self) -> None:
-        """Start nothing more if ``min_success_rate`` cannot be reached, and say so."""
+        """Start no further run if ``min_success_rate`` cannot be reached, and log that."""
         batch = self._now.batch
         if not batch.count(Stage.PENDING):
             return
@@ -354,8 +354,8 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             self._now.results.fetch_ended()
         if batch.spare(self._needed) < 0:
             self.log.warning(
-                "min_success_rate=%g cannot be reached any more, so the %s inputs that are left "
-                "are not started. %s runs go on.",
+                "min_success_rate=%g cannot be reached any more, so the %s remaining inputs are "
+                "not started. %s runs go on.",
                 self.min_success_rate,
                 batch.count(Stage.PENDING),
                 batch.count(Stage.RUNNING),
@@ -378,13 +378,13 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         except PromptLayerOutageError:
             if max_running or not batch.count(*OVER):
                 raise
-            visit.results.is_doubtful = True  # fetching the results will tell
+            visit.results.is_doubtful = True  # fetching the results finds out
             batch.end_all()
 
     def _start_some(self, context: Context) -> bool:
-        """Start what may be started now; return False if a start has failed that may be repeated.
+        """Start all inputs that may be started now; return False after a failure that may pass.
 
-        :raises PromptLayerError: if it may not, or no run goes on that could be waited for.
+        :raises PromptLayerError: for any other failure, or if there is no run to wait for.
         """
         visit, batch = self._now, self._now.batch
         try:
@@ -413,7 +413,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         return True
 
     def _keep(self, context: Context) -> None:
-        """Note and push the ids of the runs; the log alone tells of a failure."""
+        """Record and push the ids of the runs; a failure is only logged."""
         self._now.starts.note()
         try:
             self._push(context, xcom.EXECUTION_IDS_KEY, self._now.batch.run_ids)

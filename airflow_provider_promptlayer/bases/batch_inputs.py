@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inputs of a batch, as the task has them now: what is sent for each of them."""
+"""The inputs of a batch, as the task has them now, and the request for each of them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class BatchInputs:
 
     :param rendered: the list as it was rendered; parsed when it is first needed.
     :param workflow_id_or_name: name or numeric id of the workflow.
-    :param metadata: what is sent with all of them, as it was rendered.
-    :param origin: metadata that is added where it is not given.
+    :param metadata: what is sent with each input, as it was rendered.
+    :param origin: metadata to add under keys that ``metadata`` does not have.
     :param others: the other arguments of :func:`.run_workflow`.
-    :param log: is told where the list differs from what earlier tries had.
+    :param log: logs where the list differs from that of earlier tries.
     """
 
     rendered: Any
@@ -40,17 +40,17 @@ class BatchInputs:
 
     @property
     def fingerprints(self) -> list[str]:
-        """What tells each input, for this workflow, from others; empty for one that is unfit.
+        """A fingerprint of each input and the workflow; empty if the input cannot be sent.
 
-        :raises PromptLayerInvalidInputError: if the inputs are no list of mappings.
+        :raises PromptLayerInvalidInputError: if the inputs are not a list of mappings.
         """
         return self._fingerprints_and_unfit[0]
 
     def check(self, min_success_rate: float) -> None:
-        """Refuse what cannot be sent.
+        """Refuse arguments that cannot be sent.
 
-        :raises PromptLayerInvalidInputError: if too few of the inputs can be sent, or another
-            argument cannot be.
+        :raises PromptLayerInvalidInputError: if too few of the inputs can be sent, or any other
+            argument cannot.
         """
         run_workflow(self.workflow_id_or_name, **self._arguments({}, {}))
         fingerprints, unfit = self._fingerprints_and_unfit
@@ -62,15 +62,15 @@ class BatchInputs:
             )
 
     def call(self, place: int, index: int) -> Call[StartedRun]:
-        """Return the start of the input at a place.
+        """Return the request that starts the input at a place of the list.
 
-        :param index: by which its run is found in PromptLayer.
+        :param index: goes into the metadata, so that a person can find the run.
         """
         first = {"airflow_batch_index": str(index)}
         return run_workflow(self.workflow_id_or_name, **self._arguments(self._inputs[place], first))
 
     def match(self, batch: Batch) -> None:
-        """Refuse the unfit inputs of a batch that has this list; log what else it has."""
+        """Refuse inputs that cannot be sent; log the runs of earlier tries."""
         if batch.going:
             self.log.info("Going back to %s runs of an earlier try.", len(batch.going))
             known = [batch.inputs[index] for index in batch.order]
@@ -81,8 +81,8 @@ class BatchInputs:
             ]
             if others:
                 self.log.warning(
-                    "%s of them were started for another input than there is now, the first for "
-                    "inputs[%s]. A retry keeps them; clear the task to start anew.",
+                    "%s of them were started for inputs that have changed since, the first for "
+                    "inputs[%s]. A retry keeps them; clear the task to start new ones.",
                     len(others),
                     others[0],
                 )
@@ -90,12 +90,12 @@ class BatchInputs:
         self._log_dropped(batch)
 
     def arrange(self, batch: Batch) -> None:
-        """Have a batch take over the list, or keep its own where there is none any more."""
+        """Give a batch the order of the list; keep the old order if the list is gone."""
         dropped = batch.dropped
         try:
             batch.arrange(self.fingerprints)
         except PromptLayerInvalidInputError as error:  # such as an XCom that was deleted
-            self.log.warning("%s The order of the inputs before the deferral is kept.", error)
+            self.log.warning("%s Keeping the order of the inputs before the deferral.", error)
             return
         self._refuse_unfit(batch)
         if batch.dropped != dropped:
@@ -109,8 +109,8 @@ class BatchInputs:
     def _log_dropped(self, batch: Batch) -> None:
         if dropped := batch.dropped:
             self.log.warning(
-                "%s runs were started for inputs that are not in the list any more, and are left "
-                "to themselves: %s.",
+                "%s runs were started for inputs that are no longer in the list. The task does not "
+                "wait for them: %s.",
                 len(dropped),
                 first_of(dropped),
             )
@@ -131,7 +131,7 @@ class BatchInputs:
 
     @cached_property
     def _fingerprints_and_unfit(self) -> tuple[list[str], dict[int, str]]:
-        """The fingerprints; and why the inputs at some places cannot be sent."""
+        """The fingerprints; and place → reason for each input that cannot be sent."""
         fingerprints, unfit = [], {}
         others, workflow = self.others, self.workflow_id_or_name
         version = others["workflow_label_name"], others["workflow_version_number"]
@@ -147,7 +147,7 @@ class BatchInputs:
 
 
 def first_of(run_ids: Sequence[int]) -> str:
-    """Return the first of many runs, for a message."""
+    """Return the first ids, and how many more there are, for a message."""
     named = ", ".join(map(str, run_ids[:_RUNS_NAMED]))
     more = len(run_ids) - _RUNS_NAMED
     return named + (f" and {more} more" if more > 0 else "")

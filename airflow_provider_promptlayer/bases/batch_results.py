@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runs of a batch have left: whether they have ended, and their outputs or problems."""
+"""The results of a batch: which runs have ended, and their outputs or problems."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 _MANY_TROUBLES: Final = 3
-"""After requests about so many runs have failed, those about the others would fail as well."""
+"""After failed requests about this many runs, the other runs are not requested either."""
 
 _WARNINGS: Final = 20
 
 
 @dataclass
 class BatchResults:
-    """The results of a batch, as far as this visit of a worker has fetched them.
+    """The results of a batch, as far as this worker has fetched them.
 
     :param hook: sends the requests.
-    :param batch: is told which runs have ended, succeeded or failed.
+    :param batch: records which runs have ended, succeeded or failed.
     :param fail_on: which outcome of a run counts as a failure.
     :param nodes: whose outputs are kept.
     :param return_all_outputs: False keeps the bare main outputs.
     :param max_outage: seconds for which PromptLayer may be out of reach.
-    :param is_doubtful: whether an outage was seen that may be of one run alone.
+    :param is_doubtful: whether there was an outage that may concern one run alone.
     """
 
     hook: PromptLayerHook
@@ -55,7 +55,7 @@ class BatchResults:
     is_doubtful: bool = False
 
     def __post_init__(self) -> None:
-        self.contradicted: set[int] = set()  # inputs whose run was said to have ended, and goes on
+        self.contradicted: set[int] = set()  # inputs whose run goes on, though a poll said it ended
         self._outputs: dict[int, Any] = {}  # of the inputs that succeeded
         self._failures: dict[int, str] = {}  # of the inputs whose run counts as a failure
         self._warnings: list[str] = []
@@ -63,25 +63,25 @@ class BatchResults:
 
     @property
     def in_order(self) -> list[Any]:
-        """The output for each input of the list; None for an input without."""
+        """The output for each input of the list; None for an input without one."""
         return [self._outputs.get(index) for index in self.batch.order]
 
     @property
     def errors(self) -> list[str | None]:
-        """What went wrong with each input of the list; None where nothing did."""
+        """The problem of each input of the list; None for an input without one."""
         inputs = self.batch.inputs
         return [self._failures.get(index, inputs[index].problem) for index in self.batch.order]
 
     def warnings(self) -> list[str]:
-        """Return what to log of the values in XCom."""
+        """Return the warnings to log about the values in XCom."""
         hint = xcom.size_hint(self._size)
         return [*self._warnings, *([hint] if hint else [])]
 
     def poll(self, max_running: int) -> BatchStatus:
-        """Poll the runs, one after the other, until it is known whether to wait on.
+        """Poll the runs one by one, until it is clear whether the wait goes on.
 
-        A run about which a request fails counts as running. The answer to a request about another
-        run tells that PromptLayer can be reached.
+        A run whose poll fails counts as running, if the poll of another run shows that PromptLayer
+        can be reached.
 
         :param max_running: how many runs may be left.
         :raises PromptLayerTransientError: if no request was answered.
@@ -118,7 +118,7 @@ class BatchResults:
         unread, answers = dict[int, PromptLayerOutageError](), 0
         one_alone = retries.FETCHING_ONE_OF_MANY.within(self.max_outage)
         for index in self._unfetched():
-            # After one outage, the requests about other runs soon tell whether it is of that alone.
+            # After one outage, short tries for other runs show whether it concerns that run alone.
             policy = (
                 one_alone if unread or self.is_doubtful else retries.POLLING.within(self.max_outage)
             )
@@ -126,7 +126,7 @@ class BatchResults:
                 answers += self._fetch(index, policy)
             except PromptLayerOutageError as error:
                 unread[index] = error
-                if self._outputs:  # one that was read can be polled, unless PromptLayer is away
+                if self._outputs:  # a run that was fetched can be polled, or PromptLayer is away
                     good = self.batch.run(next(iter(self._outputs)))
                     self.hook.call_with_backoff(
                         good.status_call(), about=good.name, policy=one_alone
@@ -142,7 +142,7 @@ class BatchResults:
     def fetch_ended(self) -> None:
         """Fetch the results of the runs that have ended, until a request fails.
 
-        Whatever is not fetched is left to the next visit of a worker.
+        The next worker fetches the rest.
         """
         for index in self.batch.at(Stage.ENDED):
             try:
@@ -151,12 +151,12 @@ class BatchResults:
                 return
 
     def fetch_late(self, time_given: str) -> None:
-        """Fetch what can be had soon, of a batch whose time is up; the other inputs have failed.
+        """Fetch quickly, for a batch whose time is up; inputs without results have failed.
 
         :param time_given: how long the batch had, in words.
         """
         batch = self.batch
-        batch.end_all()  # fetching their results tells which of them have not
+        batch.end_all()  # fetching the results finds the runs that have not ended
         policy = retries.FETCHING_LATE.within(self.max_outage)
         give_up_at, in_a_row = time.time() + policy.give_up_after, 0
         for index in self._unfetched():
@@ -187,7 +187,7 @@ class BatchResults:
             results = self.hook.call_with_backoff(run.fetch_call(), about=run.name, policy=policy)
             if not results.is_complete:
                 batch.goes_on(index)
-                self.contradicted.add(index)  # its status would say again that it has ended
+                self.contradicted.add(index)  # a status call would again say that it has ended
                 return True
             raise_for_outcome(results, self.fail_on)
             self._outputs[index] = self._output(results)
@@ -216,7 +216,7 @@ class BatchResults:
         self.batch.inputs[index].retry_helps = True
 
     def _output(self, results: WorkflowResults) -> Any:
-        """Return what the task returns of a run, in a form that Airflow can store."""
+        """Return the output of a run, in a form that Airflow can store."""
         outputs = xcom.RunOutputs(results, self.nodes, return_all_outputs=self.return_all_outputs)
         output = outputs.result
         self._size += outputs.size

@@ -19,7 +19,7 @@ from airflow_provider_promptlayer.submission.batch import Batch
 from airflow_provider_promptlayer.submission.task_state import BatchState
 
 _ABOUT_THE_INPUT: Final = frozenset({400, 413, 422})
-"""The statuses of refusals that another input may not meet."""
+"""The statuses of refusals that concern one input alone."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class BatchStarts:
     """Starts the inputs of a batch.
 
     :param hook: sends the starts.
-    :param batch: is told what became of each.
+    :param batch: records what became of each start.
     :param inputs: as they are rendered now.
     :param state: notes each step for later tries; None where Airflow keeps no task state.
     """
@@ -38,7 +38,7 @@ class BatchStarts:
     state: BatchState | None
 
     def start(self, index: int) -> None:
-        """Start one input; note that its start is sent, when all is ready to send it.
+        """Start one input, and record that right before the request is sent.
 
         :raises PromptLayerError: if other inputs would meet the same error.
         """
@@ -55,31 +55,31 @@ class BatchStarts:
             if isinstance(error, PromptLayerRefusedError) and error.status in _ABOUT_THE_INPUT:
                 batch.refused(index, str(error))
             else:
-                batch.not_started(index)  # certainly
+                batch.not_started(index)  # the error says so
                 raise
         problem = batch.inputs[index].problem
         self.hook.log.warning("Input %s: %s", batch.places[index], problem)
 
     def note(self) -> None:
-        """Note the runs for later tries."""
-        self._write(lambda state: state.write(self.batch), "Could not note the runs.")
+        """Record the runs for later tries."""
+        self._write(lambda state: state.write(self.batch), "Could not record the runs.")
 
     def note_reported(self) -> None:
-        """Note that the task's errors tell of the starts of which no answer is known.
+        """Record that the task has reported the starts whose answer is unknown.
 
-        A clear after that says that a person has looked for their runs.
+        A clear after that means that a person has looked for their runs.
         """
         if new := self.batch.report_uncertain():
             self._write(
                 lambda state: state.write(self.batch, *new),
-                "Could not note what a person is asked; the next try asks again.",
+                "Could not record what a person is asked; the next try asks again.",
             )
 
     def note_delivered(self) -> None:
-        """Note that the results were pushed, so that a clear after this starts all anew."""
+        """Record that the results were pushed, so that a clear starts every input again."""
         self._write(
             lambda state: state.deliver(self.batch),
-            "Could not note for later tries that the results were pushed.",
+            "Could not record for later tries that the results were pushed.",
         )
 
     def _note_start(self, index: int) -> None:

@@ -183,7 +183,7 @@ class TestCleared:
         """The retry keeps the run of the old input, and says so; it is not taken for the new."""
         leave([{"n": 1}], store)
         leave([{"n": 2}], store, ti=retry())
-        assert "1 of them were started for another input than there is now" in log()
+        assert "1 of them were started for inputs that have changed since" in log()
         assert run([{"n": 2}], cleared(3), store, "Slow").value == answers(2)
         assert server.count("POST") == 2
 
@@ -193,8 +193,8 @@ class TestCleared:
         leave(numbered(3), store)
         run([{"n": 1}], cleared(), store, "Slow")
         said = log()
-        assert "2 runs were started for inputs that are not in the list any more" in said
-        assert "left to themselves: 1, 3." in said
+        assert "2 runs were started for inputs that are no longer in the list" in said
+        assert "does not wait for them: 1, 3." in said
 
     def test_after_a_lost_answer_it_starts_that_input_again(
         self, server: LocalPromptLayer, store: Store
@@ -286,7 +286,7 @@ class TestElsewhere:
         ending = run(numbered(2), cleared(), store, promptlayer_conn_id="there")
         assert ending.value == answers(0, 1)
         assert there.count("POST") == 2
-        assert "left to themselves: 1, 2." in log()
+        assert "at another PromptLayer: 1, 2." in log()
 
 
 class Resumed(PromptLayerRunWorkflowBatchOperator):
