@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from airflow_provider_promptlayer.submission.task_state import BatchState, RunState
 
 _AHEAD_OF_EXECUTION_TIMEOUT = 60.0
-"""How long a task needs to come back from the triggerer and to push its outputs, in seconds."""
+"""Seconds that a task needs to come back from the triggerer and to push its outputs."""
 
 
 class PromptLayerReattacher(PromptLayerWaiter[L]):
-    """Base of every task that starts jobs, and goes back to them in a later try.
+    """Base of every task that starts jobs, and reattaches to them in a later try.
 
     :param reattach: go back to the jobs of an earlier try (Airflow 3.3 and later); True if left
         out.
@@ -76,8 +76,8 @@ class PromptLayerReattacher(PromptLayerWaiter[L]):
             )
 
     def _must_end_by(self, context: Context) -> float:
-        # execution_timeout fails the task from outside, and the retry would start another job:
-        # where it counts on through the wait and there is no record, end the wait before it.
+        # execution_timeout fails the task from outside, and without a record the retry would start
+        # another job. So where execution_timeout counts during the wait, end the wait before it.
         counts = version_compat.EXECUTION_TIMEOUT_COUNTS_WHILE_DEFERRED or not self.deferrable
         if self._task_state is not None or self.execution_timeout is None or not counts:
             return math.inf

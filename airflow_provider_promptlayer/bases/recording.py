@@ -17,10 +17,10 @@ from airflow_provider_promptlayer.polling.poller import PollDecision
 def write_or_log(
     write: Callable[[], None], log: Any, is_stopping: Callable[[], bool], failure: str
 ) -> None:
-    """Write what a later try has to know; repeat that while it fails.
+    """Write a record for later tries; retry if that fails.
 
     :param write: may be called more than once.
-    :param is_stopping: whether the task is being stopped, so that there is no time for retries.
+    :param is_stopping: returns whether the task is being stopped: then there is no time to retry.
     :param failure: what to log with the error of the last attempt. The task goes on: the job runs,
         and failing now would lose it.
     """
@@ -42,7 +42,7 @@ def write_or_log(
 
 
 def store_trouble(error: Exception) -> PromptLayerTransientError:
-    """Return the error for a start that was not sent, as it could not be noted before."""
+    """Return the error for a start that was not sent because it could not be recorded first."""
     return PromptLayerTransientError(
-        f"Airflow's task state store could not be written ({error}), so nothing more is started."
+        f"Could not write to Airflow's task state store ({error}), so nothing more is started."
     )

@@ -100,7 +100,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         return job
 
     def restore_job(self, context: Context) -> RemoteJob[L] | None:
-        """Return the job whose id was pushed, or the one that is waited for without one."""
+        """Return the job whose id was pushed, or the one to wait for if none was submitted."""
         external_id = xcom.pull_own(context, self.kind.id_key)
         if external_id is None:
             return self.kind.unsubmitted_job
@@ -115,19 +115,19 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         super().on_kill()
         if sending_try is not None and self._submission is not None:
             self.log.warning(
-                "The task is being stopped while its start is being sent, so what it starts may go "
-                "on at PromptLayer: %s.",
+                "The task is being stopped while it sends the start, so a job may be going on at "
+                "PromptLayer: %s.",
                 self._submission.how_to_find(sending_try),
             )
 
     def may_retry(self, error: Exception) -> bool:
-        """Return whether a retry can help, and cannot start a second job."""
+        """Return whether a retry can help without starting a second job."""
         if self._may_resubmit(error):
             return True
         nothing_started = not self.cancels_on_kill or (self._job is None and not self._resumed)
         return (nothing_started or self._task_state is not None) and super().may_retry(error)
 
-    # Not in execute: Airflow 2 takes a call of the base's for one from outside of the task.
+    # Not in execute: Airflow 2 takes a call of super().execute for one from outside the task.
     def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
         if self.wait_for_completion:
             return super()._go_on(context, job)
@@ -145,17 +145,17 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     # --- submitting ---------------------------------------------------------------------------
 
     def _start(self, context: Context) -> RemoteJob[L] | None:
-        """Submit a job, and return it; None where there is nothing to do, nor to wait for."""
+        """Submit a job and return it; None if there is nothing to do and nothing to wait for."""
         submission = self._submission_for(context)
         self.hook.warm_up()
         self.cancels_on_kill = type(self).cancels_on_kill
         if self._task_state is not None:
-            # Before the start, so that a crash in the middle of it cannot pass for no start. With
-            # nothing left to do in between: after a crash there, a person has to look for a job.
+            # Before the start, so that a crash cannot hide that the start was sent; and right
+            # before it, because after a crash in between a person looks for a job in PromptLayer.
             try:
                 self._task_state.write(SubmissionPhase.INTENT, self.hook.settings.base_url)
             except Exception as error:
-                self._forget_the_start()  # the record may be there all the same
+                self._forget_the_start()  # the record may have been written all the same
                 raise store_trouble(error) from error
         self._sending_try = context["ti"].try_number
         try:
@@ -164,7 +164,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             self._note_question()
             raise
         except PromptLayerError:
-            self._forget_the_start()  # certainly there was none
+            self._forget_the_start()  # certainly nothing was started
             raise
         finally:
             self._sending_try = None
@@ -184,7 +184,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         try:
             return self._submission_for(context).input_fingerprint
         except PromptLayerInvalidInputError:
-            return "unfit"  # to be sent, as the start will say
+            return "unfit"  # the start will raise the same error
 
     # --- what an earlier try has left ---------------------------------------------------------
 
@@ -206,7 +206,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         if record is None:
             return None
         if record.external_id is None:
-            here, asked_for = None, None  # of no account
+            here, asked_for = None, None  # not used for such a record
         else:
             here, asked_for = self.hook.settings.base_url, self._input_fingerprint(context)
         what = plan(record, state.clear_epoch, here, asked_for)
@@ -214,11 +214,11 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             how_to_look = self._submission_for(context).how_to_find(record.try_number)
             self._ask_a_person(state, without_end(record), how_to_look)
         elif not record.submitted_by_this_task:
-            pass  # PromptLayer is asked anew whether there is nothing to do
+            pass  # start again: PromptLayer says whether there is still nothing to do
         elif what is Plan.REATTACH:
             return self._reattach(record, is_retry=record.clear_epoch == state.clear_epoch)
         elif record.phase is SubmissionPhase.SUBMITTED:
-            self._submission_for(context)  # else the running job would be cancelled for nothing
+            self._submission_for(context)  # refuses arguments before the running job is cancelled
             self._superseded = record
             self._cancel_superseded(record)
         return None
@@ -237,27 +237,27 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
             if is_retry:
                 raise
-            self.log.warning("%s The task was cleared, so another one is started.", error)
+            self.log.warning("%s The task was cleared, so it starts another.", error)
             return None
         if failure is not None:
             self._superseded = record
-            self.log.info("%s of an earlier try is no success: %s", job, failure)
+            self.log.info("%s of an earlier try did not succeed: %s", job, failure)
             return None
         self._earlier_fingerprint = record.input_fingerprint
         self.log.info("Going back to %s, which an earlier try started.", job.name)
         return job
 
     def _failure(self, job: RemoteJob[L], *, is_retry: bool) -> PromptLayerError | None:
-        """Return why to start another job, if this one has failed; None to go back to it.
+        """Return the failure that calls for another job; None to go back to this one.
 
-        A verdict is an answer, which a retry does not ask for again; a person who clears the task
-        does. Where the job does not have what the task is to return, a clear asks for another job
-        too, as the workflow may have changed.
+        A verdict is a result: only a clear asks for another one, not a retry. If the job does not
+        have what the task is to return, a clear asks for another job too, as the workflow may have
+        changed.
         """
         try:
             status = self.hook.call(job.fetch_call())
         except PromptLayerTransientError:
-            return None  # the wait will tell
+            return None  # the wait finds out
         if not status.is_complete:
             return None
         try:
@@ -267,16 +267,16 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         return None
 
     def _may_resubmit(self, error: Exception) -> bool:
-        """Return whether the job has failed in a way that makes another one worth a start."""
+        """Return whether the job has failed in a way that another job may not."""
         return isinstance(error, PromptLayerOutcomeError) and self.kind.may_resubmit(error.outcome)
 
     def _cancel_superseded(self, record: SubmissionRecord) -> None:
-        """Cancel the job that was started for other arguments before a clear, where that can be."""
+        """Cancel, if possible, a job that was started for other arguments before a clear."""
         kind, shown_id = self.kind, one_line(str(record.external_id), 80)
         if record.base_url != self.hook.settings.base_url:
             self.log.warning(
-                "What an earlier try started at %s is left to itself, as the connection leads to "
-                "%s now: %s.",
+                "Not cancelling the job that an earlier try started at %s, as the connection leads "
+                "to %s now: %s.",
                 record.base_url,
                 self.hook.settings.base_url,
                 shown_id,
@@ -296,7 +296,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             )
         except (PromptLayerError, TypeError) as error:
             self.log.warning(
-                "What an earlier try started for other arguments may go on: %s (%s)",
+                "The job that an earlier try started for other arguments may go on: %s (%s)",
                 shown_id,
                 error,
             )
@@ -306,10 +306,10 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     def _ask_a_person(
         self, state: RunState, what_is_there: str, how_to_look: str, *, is_in_backend: bool = False
     ) -> None:
-        """Return if a person was asked before, and has cleared the task since.
+        """Ask a person to check, unless one was asked before and has cleared the task since.
 
         :param is_in_backend: see :func:`.question`: then a person has to act before a clear.
-        :raises PromptLayerStartUncertainError: if not.
+        :raises PromptLayerStartUncertainError: to ask.
         """
         if not is_in_backend and state.is_answered():
             self.log.info("%s The task was cleared since, so it starts another.", what_is_there)
@@ -339,23 +339,23 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
                 input_fingerprint=input_fingerprint,
                 job=asdict(job),
             ),
-            f"Could not note {job.name} for later tries.",  # the job runs: failing would lose it
+            f"Could not record {job.name} for later tries.",  # the job runs: failing would lose it
         )
 
     def _forget_the_start(self) -> None:
         if (state := self._task_state) is None:
             return
-        superseded = self._superseded  # nothing took its place
+        superseded = self._superseded  # still the latest job, so its record is put back
         self._write(
             state.forget if superseded is None else lambda: state.put_back(superseded),
-            "Could not remove the note that a start is being sent.",
+            "Could not remove the record that a start is being sent.",
         )
 
     def _note_question(self) -> None:
         """Record that a person is asked, so that a clear after this means that they have looked."""
         if (state := self._task_state) is not None:
             self._write(
-                state.ask, "Could not note that a person is asked; the next try asks again."
+                state.ask, "Could not record that a person is asked; the next try asks again."
             )
 
     def _write(self, write: Callable[[], None], failure: str) -> None:

@@ -84,7 +84,7 @@ def test_a_clear_starts_another(
     lead_to(there)
     assert start.run(store, number=2, max_tries=3).kind == "success"
     assert (server.count("POST"), there.count("POST")) == (1, 1)
-    assert f"What an earlier try started at {server.url} is left to itself" in log()
+    assert f"Not cancelling the job that an earlier try started at {server.url}," in log()
 
 
 @pytest.mark.parametrize("max_tries", [2, 3], ids=["retry", "cleared"])
