@@ -6,12 +6,12 @@ from __future__ import annotations
 import datetime
 
 SETTLE_SECONDS = 10.0
-"""How long after a deferral the trigger does not poll, and so cannot fire.
+"""How long the trigger does not poll after a deferral, so that it cannot fire.
 
-If a task comes back before the scheduler has read the executor's report on its first leg, the
-scheduler takes the task for killed, and fails or retries it (apache/airflow issues 66374, 67287,
-72716; up to 3.3.2 at least). A retry would start, and bill, a second run. Schedulers have been seen
-to take five seconds on a busy machine.
+If a task comes back before the scheduler has read the executor's report on its first worker, the
+scheduler assumes that the task was killed, and fails or retries it (apache/airflow issues 66374,
+67287, 72716; up to 3.3.2 at least). A retry would start, and bill, a second run. Schedulers have
+been seen to take five seconds on a busy machine.
 """
 
 TIMEOUT_GRACE = datetime.timedelta(minutes=1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluations as kinds of job: for each, what its sensor and its operator share.
 
-Those two say what the arguments mean, and :mod:`.outcomes.evaluations` what an outcome means. A
-gate that fails is an answer and no accident, so it never uses up the task's retries: trying until
-it passes is not what a gate is for.
+Sensor and operator say what the arguments mean, :mod:`.outcomes.evaluations` what an outcome means.
+A gate that fails is a result, not an error, so the task is not retried: trying until it passes is
+not what a gate is for.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class TableTask(PromptLayerWaiter[Any]):
     def new_kind(self) -> JobKind[Any]:
         """Return recalculations of the sheet's cells.
 
-        Where no cell of the selection is left to start, the task waits for whatever calculates
-        cells of the sheet, and the counts of the sheet decide.
+        If no cell of the selection is left to start, the task waits for any operation that
+        calculates cells of the sheet, and the counts of the sheet decide.
         """
         selected = choices("statuses", self.statuses, list(CellStatus))
 
@@ -104,12 +104,11 @@ class TableTask(PromptLayerWaiter[Any]):
             }
 
         def may_resubmit(ending: TableOperation | SheetOperations) -> bool:
-            """Return whether another operation calculates what is left, and nothing that is done.
+            """Return whether another operation would calculate the remaining cells alone.
 
-            That is so where the operation was cancelled or broke off, for failed cells if
-            ``statuses`` has them and not those that succeeded, and for stale cells that another
-            operation has left. It is not so where the retry would ignore failed cells that
-            ``fail_on`` counts.
+            True if the operation was cancelled; unless ``statuses`` has completed cells, also if
+            the operation broke off, if ``statuses`` has failed cells, or if another operation left
+            stale cells. False if the retry would ignore failed cells that ``fail_on`` counts.
             """
             takes_failed, takes_done = selects(CellStatus.FAILED), selects(CellStatus.COMPLETED)
             if isinstance(ending, SheetOperations):
@@ -193,7 +192,7 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
             job_from_id=job,
             raise_for_outcome=check,
             outputs=outputs,
-            # A verdict is an answer, and with an unknown status it may still be calculated.
+            # A verdict is a result, and a calculation with an unknown status may still go on.
             may_resubmit=lambda ending: (
                 ending.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
             ),
@@ -220,7 +219,7 @@ class ReportTask(PromptLayerWaiter[Report]):
     def new_kind(self) -> JobKind[Report]:
         """Return reports, with the gate."""
         min_score = _needed_score(self.min_score, self._needs_score, highest=MAX_SCORE)
-        scores = dict[int, ReportScore]()  # an earlier try's report has another one
+        scores = dict[int, ReportScore]()  # by report: that of an earlier try has another score
 
         def score(ending: Report) -> ReportScore:
             if ending.report_id not in scores:
@@ -273,7 +272,7 @@ def _score_field(min_score: Any) -> tuple[Any, bool]:
     """Return a ``min_score`` as a template field, and whether a score is needed.
 
     The field is None where the argument was left out, because Airflow shows and stores template
-    fields as JSON. The flag tells that from the None of a template or an XCom without a value.
+    fields as JSON. The flag tells this None from that of a template or of an XCom without a value.
     """
     return (None, False) if min_score is NOTSET else (min_score, True)
 

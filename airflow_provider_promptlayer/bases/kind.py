@@ -2,7 +2,7 @@
 """A kind of job as a value: what the base classes are handed, in place of methods to override.
 
 One method for each kind, such as ``ScorecardTask.new_kind``, makes the value from the rendered
-arguments of a task. A sensor and an operator share it, so that both parse, judge and push alike.
+arguments of a task. The sensor and the operator share it, so both parse, judge and push alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_provider_promptlayer.xcom.outputs import Push
 
 
 class Outputs(Protocol):
-    """What a job that has ended leaves in XCom."""
+    """What goes to XCom when a job has ended."""
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -30,7 +30,7 @@ class Outputs(Protocol):
         """Push the outputs of a job that succeeded; return the task's result."""
 
     def warnings(self) -> Sequence[str]:
-        """Return a line for each value that is not in XCom as PromptLayer sent it."""
+        """Return the warnings to log about the values in XCom."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ class JobKind(Generic[L]):
     How a job is polled, fetched and cancelled, and what messages call it, is in the job itself: see
     :class:`.RemoteJob`. The functions that take a status get the last one of a job that has ended.
 
-    :param job_types: the classes of job that the task may come to wait for, the usual one first.
+    :param job_types: the classes of job that the task may wait for, the usual one first.
     :param id_key: under which key the job's id is pushed to XCom.
     :param trigger: the class in :mod:`.triggers.promptlayer` that waits in the triggerer; its name
         alone, because DAG files must not import triggers.
     :param job_from_id: returns the job that has an id; raises
-        :class:`PromptLayerInvalidInputError` for what is no such id.
+        :class:`PromptLayerInvalidInputError` for an invalid id.
     :param raise_for_outcome: raises a :class:`PromptLayerOutcomeError` where the outcome counts as
         a failure, and :class:`PromptLayerInvalidInputError` where the job does not have what the
         task is to return.
-    :param outputs: returns what the job leaves in XCom.
-    :param may_resubmit: returns whether another job is worth a start, after one has ended with this
-        outcome, which counts as a failure.
+    :param outputs: returns what goes to XCom.
+    :param may_resubmit: returns whether to start another job after one that has failed with this
+        outcome.
     :param trigger_arguments: the trigger's arguments besides those of :class:`.PromptLayerTrigger`.
     :param unsubmitted_job: the job to wait for if PromptLayer says that there is nothing to do.
     :param unsubmitted_result: the task's result in that case if the task does not wait.
@@ -110,7 +110,7 @@ class Submission:
 
     @cached_property
     def input_fingerprint(self) -> str:
-        """What tells this job from one with another input, however the arguments are written."""
+        """A text that is the same for the same input, however the arguments are written."""
         body = json.loads(self.request.body or b"{}")
         asked_for = {name: value for name, value in body.items() if name not in self.not_input}
         parts = {"path": self.request.path, "body": asked_for}

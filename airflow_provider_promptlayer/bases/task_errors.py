@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The errors that a task raises: each is one of this provider's and one of Airflow's as well.
+"""The errors that a task raises: each is of a class of this provider and of one of Airflow's.
 
 Airflow decides by its own classes what comes next: a retry, a failure for good, a skip. Failure
 callbacks and retry policies want to know what has happened: a failed run, an outage, a start that
-may have arrived. So a task raises an error that is of both classes, and has the attributes of ours.
+may have arrived. So a task raises an error of both classes, with the attributes of this provider's.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _DECISIONS: Final = (
 def airflow_errors(may_retry: Callable[[Exception], bool], skips: Sequence[str]) -> Iterator[None]:
     """Turn this provider's errors into those by which Airflow decides what comes next.
 
-    :param may_retry: returns whether a retry of the task can help, and cannot do harm.
-    :param skips: the options of the task that ask Airflow to skip it instead of a failure.
+    :param may_retry: returns whether a retry of the task can help and does no harm.
+    :param skips: the options, of those that are set, which turn a failure into a skip.
     """
     try:
         yield
     except PromptLayerError as error:
         if isinstance(error, AirflowException):
-            raise  # from within, and already both
+            raise  # it is of both classes already
         message = str(error)
         if skips:
             airflow_class: type[AirflowException] = AirflowSkipException
@@ -55,7 +55,7 @@ def airflow_errors(may_retry: Callable[[Exception], bool], skips: Sequence[str])
     except _DECISIONS:
         raise
     except Exception as error:
-        # Also one of Airflow that says no more, as an XCom backend may raise.
+        # Also a plain AirflowException, as an XCom backend may raise.
         if may_retry(error):
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error

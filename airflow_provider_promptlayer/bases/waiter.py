@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a task waits for a job: the base of the sensors and of the operators.
 
-Whatever the mode, a task takes the same three steps. It gets its *job*. It *polls* the job until
-that has ended; between two polls it sleeps, is rescheduled, or is deferred to the triggerer. It
+Whatever the mode, a task takes the same three steps. It gets its *job*. It *polls* until the job
+has ended; between two polls it sleeps, is rescheduled, or is deferred to the triggerer. It
 *finishes*: raises for an outcome that counts as a failure, and pushes the result. What a job is,
 and what its outcome means, is in a :class:`.JobKind`. Errors become Airflow's in one place, so
 ``soft_fail``, ``never_fail`` and retries do the same in every mode.
@@ -106,7 +106,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         # Each poll of a rescheduled task starts a process, which Airflow advises to do rarely.
         self._keeps_interval = poke_interval is not None or self._is_rescheduled
         self.max_outage = seconds("max_outage", max_outage, zero=True)
-        if self.max_outage == math.inf:  # Airflow 3 hands no such number on to a trigger
+        if self.max_outage == math.inf:  # Airflow 3 cannot pass infinity to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
         self._job: RemoteJob[L] | None = None  # once known
         self._outputs: Outputs | None = None  # of the job, once it has ended
@@ -134,7 +134,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def new_kind(self) -> JobKind[L]:
         """Return the kind of job, made from this task's rendered arguments.
 
-        :raises PromptLayerInvalidInputError: for an argument that is not what it should be.
+        :raises PromptLayerInvalidInputError: for an invalid argument.
         """
 
     @abstractmethod
@@ -142,11 +142,11 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         """Return the job to wait for, or None if there is none."""
 
     def restore_job(self, context: Context) -> RemoteJob[L] | None:
-        """Return the job that this task waited for when it left the worker; None if it is lost."""
+        """Return the job that this task waited for when it deferred; None if it is not known."""
         return self.get_job(context)
 
     def poll(self, job: RemoteJob[L]) -> L:
-        """Fetch the status of a job once, with all that it has left if it has ended."""
+        """Fetch the status of a job once, and its results if it has ended."""
         return self.hook.call(job.fetch_call())
 
     def raise_for_outcome(self, ending: L) -> None:
@@ -181,16 +181,16 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return trigger
 
     def may_retry(self, error: Exception) -> bool:
-        """Return whether a retry of the task can help, and cannot do harm."""
+        """Return whether a retry of the task can help and does no harm."""
         if isinstance(error, (PromptLayerAuthError, PromptLayerUnknownConnectionError)):
-            return True  # somebody may mend the connection between two tries
+            return True  # a user may correct the connection between two tries
         return error.retry_helps if isinstance(error, PromptLayerError) else True
 
     def execute(self, context: Context) -> Any:
         """Wait for the job and push its outputs.
 
-        The errors are also of the class of :mod:`.exceptions` that says what has happened, and have
-        its attributes.
+        Each error is also of the class of :mod:`.exceptions` that says what has happened, with the
+        attributes of that class.
 
         :raises AirflowFailException: if a retry cannot help.
         :raises AirflowException: if it can.
@@ -232,10 +232,10 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
-        """Resume the task; raise what the trigger would have, where Airflow ended the deferral."""
+        """Resume the task; if Airflow ended the deferral, raise the error that says so."""
         self._resumed = self.hook.connection_was_there = True
         if next_method != _DEFERRAL_FAILED:
-            # Past BaseSensorOperator, which would replace the reason of a skip by a stock phrase.
+            # Not through BaseSensorOperator, which would replace the reason for a skip.
             return super(BaseSensorOperator, self).resume_execution(
                 next_method, next_kwargs, context
             )
@@ -256,7 +256,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def on_kill(self) -> None:
         """Cancel the job, if this task has submitted it and PromptLayer can cancel it.
 
-        Nothing is submitted afterwards, as Airflow 3 lets the task go on until it is killed.
+        Nothing is submitted after that, though Airflow 3 lets the task go on until it is killed.
         """
         self.hook.stop_starting()
         job = self._job
@@ -290,11 +290,11 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return self._finish(context, self._poll_until_ended(state))
 
     def _state_without_notes(self, context: Context) -> dict[str, Any]:
-        """Return the state of a wait where Airflow resumes the task without it.
+        """Return the state of a wait that Airflow resumes without one.
 
-        ``dag.test()`` and ``airflow tasks test`` hand over the event alone, and no worker has made
-        the state of a wait that began in the triggerer. The job is known all the same, or its id is
-        in XCom.
+        ``dag.test()`` and ``airflow tasks test`` pass on the event alone, and a wait that began in
+        the triggerer has no state from a worker. The job is that of the arguments, or its id is in
+        XCom.
 
         :raises PromptLayerEventError: if the job is not known.
         """
@@ -313,7 +313,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return math.inf
 
     def _poll_until_ended(self, state: PollState[Any]) -> L:
-        """Go on with a wait until its job has ended; or leave the worker, to come back later."""
+        """Poll until the job has ended; or leave the worker, and come back later."""
         job = state.job
         poller = Poller(
             job.name,
@@ -338,7 +338,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         if not (decision.is_done or decision.is_hold):
             self._has_waited = True
         if not decision.is_done or decision.ends_outage or not self._resumed:
-            decision.log_to(self.log)  # else the triggerer has said it
+            decision.log_to(self.log)  # else the triggerer has logged it
         if decision.is_done:
             return
         if self.deferrable and not decision.is_hold:
@@ -362,7 +362,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             poller.began_at,
             poller.deadline,
             poller.grace,
-            # The triggerer goes on with the outage of the first worker. Later workers only fetch.
+            # The triggerer takes over the outage of the first worker; later workers only fetch.
             outage_since=None if self._resumed else poller.outage_since,
             fetch_outage_since=poller.outage_since if self._resumed else None,
             next_poll_at=next_poll_at,
@@ -434,7 +434,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
     @contextmanager
     def _airflow_errors(self) -> Iterator[None]:
-        """Raise errors as those of Airflow, and close the connections when the worker is left."""
+        """Turn errors into Airflow's; close the connections when the task leaves the worker."""
         skips = [name for name in ("soft_fail", "never_fail") if getattr(self, name)]
         try:
             with airflow_errors(self.may_retry, skips):

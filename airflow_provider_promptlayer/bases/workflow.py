@@ -18,7 +18,7 @@ from airflow_provider_promptlayer.xcom import outputs as xcom
 
 
 class WorkflowTask(PromptLayerWaiter[WorkflowResults]):
-    """Base of the tasks that wait for a workflow run; those say what the arguments mean."""
+    """Base of the tasks that wait for a workflow run; they say what the arguments mean."""
 
     def __init__(self, *, fail_on: FailOn = "no_output", **kwargs: Any) -> None:
         super().__init__(**kwargs)
