@@ -332,7 +332,8 @@ def _send(session: PromptLayerSession, settings: Settings, request: Request) -> 
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         # requests' own errors are OSErrors. A ValueError comes from IDNA, which refuses a host, or
         # from http.client, which cannot read the answer.
-        reason = None if isinstance(error, requests.Timeout) else _reason(error, session)
+        is_late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError))
+        reason = None if is_late else _reason(error, session)
         raise unreachable(request, settings, reason, arrived=session.connection.is_ready) from None
 
 

@@ -7,11 +7,12 @@ import gzip
 import json
 import socket
 import time
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from unit.transport.conftest import BOTH, KEY, POLL, START, Exchange, Handler, settings_for
+from unit.transport.conftest import BOTH, KEY, POLL, START, Driver, Exchange, Handler, settings_for
 
 from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.exceptions import (
@@ -224,6 +225,22 @@ def test_a_slow_answer(
     assert f"no whole answer within {SHORT:g} s" in str(error)
     threads_end()  # although the server still drips
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["no-answer", "stuck-in-headers", "stuck-in-body"])
+def test_a_slow_answer_that_the_socket_gives_up_first(
+    serve: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the thread that waits may wake up after the one that reads."""
+
+    class Late(SimpleQueue[Any]):
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ARG002
+            return super().get()
+
+    monkeypatch.setattr(blocking, "SimpleQueue", Late)
+    error = failure(Driver("blocking"), serve(SLOW[name]), START, timeout=SHORT)
+    assert error.arrived is True
+    assert f"no whole answer within {SHORT:g} s" in str(error)
 
 
 @pytest.mark.parametrize("timeout", [1e-6, 1e6, 1e12, 1e300])
