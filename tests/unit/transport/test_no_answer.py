@@ -234,7 +234,7 @@ def test_a_slow_answer_that_the_socket_gives_up_first(
     """On a busy machine the thread that waits may wake up after the one that reads."""
 
     class Late(SimpleQueue[Any]):
-        def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ARG002
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
             return super().get()
 
     monkeypatch.setattr(blocking, "SimpleQueue", Late)
