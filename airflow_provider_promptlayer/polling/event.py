@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one event that a trigger sends to the worker, and how it is read.
 
-It travels through the metadata database, so it is small and holds no outputs. It is versioned,
-because during a rolling upgrade the triggerer and the worker run different releases: what the
-worker does not understand is an error, never a success.
+The event goes through the metadata database, so it is small and holds no outputs. It is versioned,
+because during a rolling upgrade the triggerer and the worker run different releases: an event that
+the worker does not understand is an error, never a success.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Outcome(StrEnum):
     """How a wait in the triggerer ended."""
 
     ENDED = "ended"
-    """The run has ended; how, is for the worker to read."""
+    """The run has ended; the worker reads how."""
     TIMED_OUT = "timed_out"
     """The run did not end before the deadline."""
     OUTAGE = "outage"
-    """PromptLayer could not be asked for longer than ``max_outage``."""
+    """PromptLayer was out of reach for longer than ``max_outage``."""
     REFUSED = "refused"
     """PromptLayer refused the request for good."""
     KEY_REFUSED = "key_refused"

@@ -32,7 +32,7 @@ Loop: TypeAlias = Generator[Any, Any, R]
 def poll_until_ended(poller: Poller, call: Call[L] | RemoteJob[L]) -> Loop[L]:
     """Poll until the job has ended; return its last status.
 
-    :param call: asks for the status; or the job itself, where the driver knows how to ask.
+    :param call: fetches the status; or the job itself, if the driver makes the call.
     :raises PromptLayerError: what :meth:`.Poller.on_status` and :meth:`.Poller.on_error` raise.
     """
     while True:
@@ -54,16 +54,16 @@ def ask_with_backoff(
 ) -> Loop[Any]:
     """Send a call until there is an answer, riding out trouble as a wait does; return the answer.
 
-    :param deadline: when to send no more, in seconds since the epoch.
-    :param asks_airflow: whether Airflow is asked, as for its connection: its answer does not end an
-        outage of PromptLayer.
+    :param deadline: when to stop sending, in seconds since the epoch.
+    :param asks_airflow: whether Airflow answers the call, as for its connection: an answer then
+        does not end an outage of PromptLayer.
     :raises PromptLayerError: what :meth:`.Poller.on_error` raises.
     :raises PromptLayerWaitTimeoutError: if there was no answer before the deadline.
     """
     while True:
         if time.time() >= deadline:
             raise PromptLayerWaitTimeoutError(
-                f"The time is up, and PromptLayer has not told everything about {poller.job}."
+                f"The time is up, and PromptLayer has not answered about {poller.job}."
             )
         try:
             answer = yield call
@@ -130,7 +130,7 @@ def drive(
     """Run a loop or a :class:`.CallFlow` to its end, and return its result.
 
     :param send: sends a call, and returns what its answer means.
-    :param pause: acts on a decision. What it raises ends the loop.
+    :param pause: acts on a decision. An error that it raises ends the loop.
     """
     try:
         step = next(loop)
@@ -157,8 +157,8 @@ async def adrive(
 ) -> R:
     """Do what :func:`drive` does, on an event loop.
 
-    :param before_sleep: is told each decision before its seconds are slept. It is no coroutine, as
-        each of thousands of waits would hold one for as long as it sleeps.
+    :param before_sleep: gets each decision before the sleep. Not a coroutine function: each of
+        thousands of waits would hold a coroutine for as long as it sleeps.
     """
     try:
         step = next(loop)

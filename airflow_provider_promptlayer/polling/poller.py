@@ -71,18 +71,18 @@ class PollDecision:
 class Poller:
     """The state of one wait.
 
-    :param job: what is waited for, for messages: ``"workflow run 123"``.
+    :param job: how messages name the job, such as ``"workflow run 123"``.
     :param began_at: when the wait began, in seconds since the epoch.
-    :param deadline: when it ends without success, in seconds since the epoch; infinite for a caller
-        that watches the time itself.
-    :param grace: seconds after the deadline in which failed polls are still ridden out, for a job
-        that was reported to have ended in time. An answer that it goes on ends the wait then.
+    :param deadline: when the wait fails, in seconds since the epoch; infinite for a caller that
+        watches the time itself.
+    :param grace: seconds after the deadline in which failed polls are still retried, for a job that
+        was reported to have ended in time. An answer that the job goes on ends the wait then.
     :param max_outage: seconds for which PromptLayer may be out of reach.
     :param outage_since: when an outage began that is still going on, or None.
-    :param doubts_connection: whether to ride out an Airflow connection that cannot be used, for a
-        few polls: it could be used before.
+    :param doubts_connection: whether to retry, for a few polls, if the Airflow connection cannot be
+        used any more.
     :param backoff: how long to pause after trouble.
-    :param throttle: what all waits on one connection share.
+    :param throttle: the pause that all waits on one connection share.
     :param jitter: returns numbers from 0 to 1.
     """
 
@@ -106,7 +106,7 @@ class Poller:
     def of_call(cls, about: str, policy: RetryPolicy, *, doubts_connection: bool = False) -> Poller:
         """Return the state of a call that is sent until there is an answer.
 
-        :param about: what is asked about, for messages.
+        :param about: the job or its part, for messages.
         """
         return cls(
             about,
@@ -132,8 +132,8 @@ class Poller:
 
         :param decision: the decision after the last poll here.
         :param settle: seconds in which the triggerer must not poll.
-        :param is_contradicted: whether the short answer, which the triggerer asks for, said wrongly
-            that the job had ended. It may say so again, so the whole interval passes before.
+        :param is_contradicted: whether the triggerer was told wrongly that the job had ended. That
+            may happen again, so a whole interval passes first.
         """
         if decision.is_trouble:
             seconds = max(decision.sleep, settle) + self._place * min(decision.sleep, settle)
@@ -149,16 +149,16 @@ class Poller:
     ) -> float:
         """Return the seconds until this process is to poll first.
 
-        Waits whose time has long passed, as when a triggerer comes back, are spread. A wait whose
-        time lies further ahead than any plan goes was planned by another machine's clock: it polls
-        after two intervals, or two minutes; after trouble, in which PromptLayer may have asked for
-        a longer pause, after ``max_outage`` at the latest. A wait that seems to begin in the future
-        begins now, and lasts as long as it was meant to.
+        Polls that are long overdue, as after a restart of the triggerer, are spread. A poll that is
+        planned too far ahead was planned by another machine's clock: it is sent after two intervals
+        or two minutes at the latest; after trouble, in which PromptLayer may have asked for a
+        longer pause, after ``max_outage`` at the latest. A wait that seems to begin in the future
+        begins now, and keeps its length.
 
         :param planned: what :meth:`first_poll_after_defer` said; None for a wait that begins here.
-        :param after_trouble: whether the process before could not ask; that is not an outage here.
+        :param after_trouble: whether requests of the last process failed; no outage begins by that.
         """
-        if self.began_at > now:  # this machine's clock is behind that of the one before
+        if self.began_at > now:  # this machine's clock is behind that of the last one
             self.deadline -= self.began_at - now
             self.began_at = now
         interval = self._interval(now)
@@ -173,9 +173,9 @@ class Poller:
         return self._capped(self._place * interval, now)
 
     def delay_before_poll(self, *, now: float) -> float:
-        """Return the seconds to put the poll off, because PromptLayer told other waits to pause.
+        """Return for how long to put the poll off, because PromptLayer told other waits to pause.
 
-        0 once the time is up: the last poll is sent, and decides.
+        0 once the time is up, so that the last poll is sent.
         """
         return self._capped(self.throttle.delay(now=now), now)
 
@@ -194,12 +194,12 @@ class Poller:
         self._last = progress
         if status.is_complete:
             return PollDecision(is_done=True, note=note, ends_outage=ends_outage)
-        self.grace = 0.0  # is for a job that has ended in time, and this one has not
+        self.grace = 0.0  # it is for a job that ended in time, and this one did not
         sleep = self._until_next(now, self.deadline)
         return PollDecision(sleep=sleep, note=note, ends_outage=ends_outage)
 
     def on_answer(self, *, now: float) -> PollDecision:
-        """Return the decision after an answer that says all that was asked for."""
+        """Return the decision after the answer to a call that is not repeated."""
         self._unusable = 0
         if self.outage_since is None:
             return PollDecision(is_done=True)
@@ -226,7 +226,7 @@ class Poller:
             raise PromptLayerOutageError(
                 f"PromptLayer could not be asked about {self.job} since "
                 f"{moment(self.outage_since)}, longer than max_outage "
-                f"({in_words(self.max_outage)}). It may well go on. Last trouble: {error}"
+                f"({in_words(self.max_outage)}). The job may well go on. Last error: {error}"
             ) from None
         backoff = self.backoff.pause(self._failures, error, jitter=self.jitter)
         until_outage = self.outage_since + self.max_outage - now

@@ -24,9 +24,9 @@ def may_pass(error: Exception) -> bool:
 
 
 def started_nothing(error: Exception) -> bool:
-    """Return whether the request to start a job failed in a way that may pass and never arrived.
+    """Return whether a request to start a job certainly did not arrive, and may succeed later.
 
-    That is so where no connection was made, and for the 429 and 503 which say so. An error that
+    True if no connection was made, and for a 429 or a 503 that says so. An error that
     leaves open whether a job was started is not transient, see :mod:`.api.submit`.
     """
     arrived = isinstance(error, PromptLayerUnreachableError) and error.arrived
@@ -34,7 +34,7 @@ def started_nothing(error: Exception) -> bool:
 
 
 def whatever_it_is(error: Exception) -> bool:  # noqa: ARG001
-    """Return True: what Airflow raises when its server is away has no class of its own."""
+    """Return True: Airflow's errors while its server is away have no class of their own."""
     return True
 
 
@@ -44,14 +44,14 @@ class RetryPolicy:
 
     :param first_pause: seconds after the first failure.
     :param factor: what each further failure in a row multiplies the pause by.
-    :param longest_pause: where the pause stops growing.
+    :param longest_pause: seconds up to which the pause grows.
     :param jitter: the share of a pause that is left to chance, so that tasks which failed together
         are spread.
     :param attempts: how often to try, the first time included.
     :param give_up_after: seconds of trouble after which to give up.
     :param longest_retry_after: the largest ``Retry-After`` to wait for; a larger one gives up. None
-        ignores what an answer asks for.
-    :param retries: tells the errors after which to try again.
+        ignores the header.
+    :param retries: returns whether to try again after an error.
     """
 
     first_pause: float = 2.0
@@ -109,19 +109,19 @@ class RetryPolicy:
 
 
 POLLING: Final = RetryPolicy()
-"""A poll, and what is asked about a job that has ended. ``max_outage`` ends the retries."""
+"""A poll, or a request about a job that has ended. ``max_outage`` ends the retries."""
 
 SUBMITTING: Final = RetryPolicy(
     first_pause=1.0, attempts=5, longest_retry_after=60.0, retries=started_nothing
 )
-"""The request that starts a job and costs money: only where certainly nothing was started.
+"""To start a job, which costs money: retried only if certainly nothing was started.
 
-Where ``Retry-After`` asks for more than a minute, a retry of the task is cheaper than to hold the
+If ``Retry-After`` asks for more than a minute, a retry of the task is cheaper than holding the
 worker.
 """
 
 READING_CONNECTION: Final = RetryPolicy(attempts=5)
-"""In the triggerer, an Airflow connection that cannot be used, and that a worker could use before.
+"""To read an Airflow connection in the triggerer that a worker could use before.
 
 A user may be about to correct it, or Airflow may fail for a moment.
 """
@@ -135,26 +135,26 @@ CANCELLING_SUPERSEDED: Final = RetryPolicy(give_up_after=15.0)
 SIGNAL_HANDLER: Final = RetryPolicy(
     first_pause=0.3, factor=1.0, jitter=0.0, give_up_after=3.0, longest_retry_after=None
 )
-"""To cancel from a signal handler: Airflow 3 gives a task that is to stop five seconds."""
+"""To cancel from a signal handler: Airflow 3 gives a task five seconds to stop."""
 
 WRITING_TASK_STATE: Final = RetryPolicy(
     first_pause=2.0, factor=1.0, jitter=0.0, give_up_after=60.0, retries=whatever_it_is
 )
-"""The record without which a later try has to ask a person. Airflow's client tries some 10 s."""
+"""To write a record that spares a person a check. Airflow's own client retries for some 10 s."""
 
 ASKING_AIRFLOW: Final = RetryPolicy(
     first_pause=1.0, longest_pause=30.0, jitter=0.0, give_up_after=300.0, retries=whatever_it_is
 )
-"""Airflow's word on a task whose trigger was cancelled: whether its job is cancelled too."""
+"""To ask for the state of a task whose trigger was cancelled, before its job is cancelled too."""
 
 EXPLAINING: Final = RetryPolicy(give_up_after=60.0)
-"""One request for what explains a gate that did not pass, which only the error message needs."""
+"""One request for the reasons why a gate failed, which only the error message needs."""
 
 EXPLAINING_SECONDS: Final = 120.0
 """How long all these requests may take together."""
 
 FETCHING_ONE_OF_MANY: Final = RetryPolicy(give_up_after=60.0)
-"""The results of one run of a batch, once another one could not be asked about either."""
+"""To fetch the results of one run of a batch, after those of another could not be fetched."""
 
 FETCHING_LATE: Final = RetryPolicy(first_pause=1.0, factor=1.0, jitter=0.0, give_up_after=30.0)
-"""The results of the runs that have ended, of a batch whose time is already up."""
+"""To fetch the results of runs that have ended, for a batch whose time is up."""

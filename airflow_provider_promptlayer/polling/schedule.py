@@ -13,7 +13,7 @@ _SPREAD: Final = 0.25
 
 
 class Throttle:
-    """Until when no request is to be sent. The waits and the threads of one process share it."""
+    """Holds requests back for a while. The waits and the threads of one process share it."""
 
     def __init__(self, *, jitter: Callable[[], float] = random.random) -> None:
         self._since = 0.0
@@ -28,10 +28,10 @@ class Throttle:
     def delay(self, *, now: float) -> float:
         """Return the seconds for which to put a poll off; 0 if there is no need to.
 
-        Each caller gets a different share on top, so that the polls are spread.
+        A random share is added for each caller, so that the polls are spread.
         """
         if now < self._since:
-            return 0.0  # the clock was set back, and every wait would be held for as long
+            return 0.0  # the clock was set back: else every wait would be held for as long
         remaining = self._until - now
         return remaining * (1.0 + _SPREAD * self._jitter()) if remaining > 0 else 0.0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of a wait that travels: from the worker to the triggerer, and back to a worker.
+"""The state of a wait, which goes from the worker to the triggerer and back to a worker.
 
 The trigger's arguments and the deferral's kwargs hold the same dict. Airflow keeps both in the
 metadata database, so another release may read them (a rolling upgrade).
@@ -19,7 +19,7 @@ from airflow_provider_promptlayer.api.text import one_line
 J = TypeVar("J", bound=RemoteJob[Any])
 
 _LONG_WAIT: Final = 600.0
-"""Seconds after the triggerer's first poll from which on a worker's outage counts as over."""
+"""A worker's outage counts as over this many seconds after the triggerer's first poll."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class PollState(Generic[J]):
     """A wait so far. All times are seconds since the epoch.
 
     :param began_at: when the wait began.
-    :param deadline: when it ends without success; infinite where the caller watches the time.
+    :param deadline: when the wait fails; infinite where the caller watches the time.
     :param grace: see :class:`.Poller`.
     :param outage_since: since when polls of the status have failed; None if the last one succeeded.
-    :param fetch_outage_since: since when the workers could not ask, see :meth:`worker_outage`.
+    :param fetch_outage_since: since when requests of workers failed, see :meth:`worker_outage`.
     :param next_poll_at: when the triggerer is to poll first, where a worker has deferred.
     :param submitted_by_this_task: whether this task has started the job, and cancels it when it is
         killed.
@@ -53,7 +53,7 @@ class PollState(Generic[J]):
         return self.deadline + self.grace
 
     def worker_outage(self, *, now: float) -> float | None:
-        """Return since when workers could not ask, as for results, which only workers fetch.
+        """Return since when requests of workers have failed, such as those for results.
 
         An outage goes on from one worker to the next, unless the triggerer polled for ten minutes
         in between: two blips an hour apart are no outage of an hour. The pause until the
@@ -73,7 +73,7 @@ class PollState(Generic[J]):
         """Return the state that was kept.
 
         :param job_types: the kinds of job that the caller waits for.
-        :raises PromptLayerEventError: if there is none that this release can read.
+        :raises PromptLayerEventError: if there is none, or this release cannot read it.
         """
         return read_deferred(
             kept,

@@ -285,8 +285,8 @@ def test_an_outage_ends_the_wait() -> None:
         poller.on_error(UNREACHABLE, now=START + 600)
     assert str(caught.value) == (
         "PromptLayer could not be asked about workflow run 42 since 2027-01-15 08:00:00 UTC, "
-        "longer than max_outage (10 minutes). It may well go on. "
-        "Last trouble: Could not poll: reset."
+        "longer than max_outage (10 minutes). The job may well go on. "
+        "Last error: Could not poll: reset."
     )
     assert caught.value.retry_helps
 
