@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wait in the triggerer.
 
-A trigger polls with GETs alone, so it may run twice at once without harm, as Airflow allows. What
-Airflow stores of it has the id of the connection and never the key.
+A trigger polls with GETs alone, so it may run twice at once without harm, as Airflow allows.
+Airflow stores the id of its connection, and never the key.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class PromptLayerTrigger(BaseTrigger):
 
     @property
     def log(self) -> Any:
-        """The logger of the class: one for each of thousands of waits would take 1 kB."""
+        """The logger of the class: a logger for each of thousands of waits would take 1 kB."""
         return type(self).logger()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -155,7 +155,7 @@ class PromptLayerTrigger(BaseTrigger):
             if not self._may_cancel(job):
                 self.log.warning("The task no longer waits here. %s", self._left(job))
             elif time.time() >= self.state.last_deadline:
-                self.log.warning("The time for %s was up: it is not cancelled.", job.name)
+                self.log.warning("The time for %s was up: not cancelling it.", job.name)
             elif not await self._is_waited_for_elsewhere(job):
                 what_became = await self._cancel(job)
                 self.log.warning("The task no longer waits here. %s %s.", job, what_became)
@@ -180,9 +180,9 @@ class PromptLayerTrigger(BaseTrigger):
     async def _is_waited_for_elsewhere(self, job: RemoteJob[Any]) -> bool:
         """Return whether another triggerer or try waits for the job now, and log that.
 
-        Where Airflow cannot be asked, the answer is yes. An evaluation that goes on is paid for
-        once. One that is cancelled while a task waits for it fails a task that no user has ended,
-        and the retry pays for another evaluation.
+        If Airflow cannot be asked, the answer is yes. An evaluation that goes on is paid for once.
+        One that is cancelled while a task waits for it fails a task that no user has ended, and the
+        retry pays for another evaluation.
         """
         if self.task_instance is None or not version_compat.ON_KILL_IS_AMBIGUOUS:
             return False
@@ -190,11 +190,11 @@ class PromptLayerTrigger(BaseTrigger):
             state = await state_of(self.task_instance)
         except Exception as error:  # noqa: BLE001  # whatever it is, the answer is unknown
             self.log.error(
-                "Could not ask Airflow for %s whether another triggerer or try waits for %s "
-                "(%s), which is not cancelled: if the task was ended, cancel it in PromptLayer.",
-                in_words(retries.ASKING_AIRFLOW.give_up_after),
+                "Could not ask Airflow whether another triggerer or try waits for %s (%s; tried "
+                "for %s). Not cancelling it: if the task was ended, cancel it in PromptLayer.",
                 job.name,
                 str(error) or type(error).__name__,
+                in_words(retries.ASKING_AIRFLOW.give_up_after),
             )
             return True
         is_another_try = state != version_compat.GONE and state not in version_compat.FINAL_STATES
@@ -262,7 +262,7 @@ class PromptLayerTrigger(BaseTrigger):
             now=time.time(),
             after_trouble=state.fetch_outage_since is not None,
         )
-        # By this machine's clock, for the pollers of a batch's runs.
+        # The times by this machine's clock, for the pollers of a batch's runs.
         self._state = replace(state, began_at=poller.began_at, deadline=poller.deadline)
         self._hook = hook
         await asyncio.sleep(pause)
@@ -271,7 +271,7 @@ class PromptLayerTrigger(BaseTrigger):
 
     def _new_hook(self) -> PromptLayerHook:
         hook, state = PromptLayerHook(self.promptlayer_conn_id), self.state
-        hook.connection_was_there = state.next_poll_at is not None  # for the worker that planned it
+        hook.connection_was_there = state.next_poll_at is not None  # when a worker planned the poll
         if state.base_url is not None:
             way_back = version_compat.way_back(is_noted=self.reattaches_after_clear)
             hook.stay_at(state.base_url, about=state.job.name, way_back=way_back)
@@ -287,7 +287,7 @@ class PromptLayerTrigger(BaseTrigger):
     def _until_ended(self, send: Sender, poller: Poller, job: RemoteJob[Any]) -> Awaitable[Any]:
         """Poll until one job has ended.
 
-        No coroutine of its own, as thousands of waits would hold one each.
+        Not a coroutine function, as each of thousands of waits would hold one more coroutine.
         """
         return adrive(
             poll_until_ended(poller, summarized(job.status_call())), send, self._on_decision
@@ -316,7 +316,7 @@ class PromptLayerTrigger(BaseTrigger):
         self._log_decision(decision)
 
     def _log_decision(self, decision: PollDecision) -> None:
-        if decision.note:  # as after few polls
+        if decision.note:  # few decisions have one
             decision.log_to(self.log)
 
 

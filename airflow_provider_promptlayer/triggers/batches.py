@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wait for a batch in the triggerer: one trigger, however many runs.
 
-Not every run has to be polled all the time. While more runs than may be left are known to go on,
-the others cannot end the wait, so they are polled only when one of these has ended. A batch of a
-thousand runs polls as often as some twenty waits do, and once for each of the others.
+Not every run has to be polled all the time. The wait cannot end while more runs than may be left
+are known to go on. So the trigger polls only some runs, and another one when one of these has
+ended. A batch of a thousand runs polls as often as some twenty waits, and once for each other run.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _WATCHERS: Final = 20
 """How many runs are polled at a time, beyond those that may be left."""
 
 _BETWEEN_TROUBLES: Final = 60.0
-"""Seconds between two log lines about failed polls, which all runs have at the same time."""
+"""Seconds between two log lines about failed polls: those of all runs fail at the same time."""
 
 
 class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
-    """Wait in the triggerer until at most so many of some workflow runs are left.
+    """Wait in the triggerer until few enough of a batch's workflow runs go on.
 
     A run that PromptLayer does not know, or whose answer is too large, counts as ended here: a
     worker finds out why.
 
     :param ended: how many runs of the batch had ended before, for progress in the log.
-    :param total: how many runs the batch has with these; None if it has no others.
+    :param total: how many runs the batch has in all; None if it has no others.
     :param kwargs: how to wait, see :class:`.PromptLayerTrigger`.
     """
 
@@ -54,7 +54,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         self.total = total
         self._outage_since = None if self._state is None else self._state.outage_since
         self._troubled_at = self._answered_at = 0.0
-        # Whether a log, here or the worker's, has the beginning of an outage and not its end.
+        # Whether the task's log has the beginning of an outage but not its end.
         self._owes_recovery = self._outage_since is not None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -80,7 +80,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
     async def _until_few_are_left(
         self, hook: PromptLayerHook, runs: deque[WorkflowRun], until: int
     ) -> None:
-        """Watch as many runs at a time as it takes; each watcher goes on to the next run."""
+        """Poll as many runs at a time as necessary; each watcher goes on to the next run."""
         total = self.ended_before + len(runs) if self.total is None else self.total
         unfinished, ended, late = len(runs), self.ended_before, 0
 
@@ -102,7 +102,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
                 except PromptLayerOutageError as error:
                     if self._answered_at < time.time() - self.max_outage:
                         raise
-                    self.log.warning("%s", error)  # it alone: a worker finds out why
+                    self.log.warning("%s", error)  # this run alone: a worker finds out why
                 except PromptLayerWaitTimeoutError as error:
                     late += 1  # it goes on: certainly one of those that are left
                     if late > until:

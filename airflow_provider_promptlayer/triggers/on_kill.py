@@ -2,7 +2,7 @@
 """How a trigger gets its work done in ``on_kill``, and asks Airflow for a task's state.
 
 Airflow gives ``on_kill`` much less than its 30 s. Until the trigger has ended, the triggerer
-cancels it again every second, and each cancellation interrupts what the trigger awaits by then:
+cancels it again every second, and each cancellation interrupts what the trigger is awaiting:
 ``on_kill``, or the log line that Airflow writes before it calls ``on_kill``, which is then never
 called. And the first question that a triggerer asks Airflow takes many seconds, because the process
 that answers imports Airflow's whole API first, and does nothing else meanwhile. (In Airflow 3.3.2,
@@ -62,8 +62,8 @@ class DetachedWork:
 def is_user_action(cancel: BaseException | None) -> bool:
     """Return whether the triggerer has cancelled a wait because the task no longer waits there.
 
-    The error's message says so, or that of the error before it: asgiref, by which Airflow reads a
-    connection, raises another one without the message. Airflow calls no ``on_kill`` then.
+    The error's message says so, or that of the error's context: asgiref, by which Airflow reads a
+    connection, raises a new error without the message. Airflow does not call ``on_kill`` then.
     """
     while isinstance(cancel, asyncio.CancelledError):
         if cancel.args[:1] == (version_compat.USER_ACTION,):
@@ -98,8 +98,8 @@ def warm_up(ti: Any) -> None:
 class _Questions:
     """Asks for the states of task instances, one question after the other.
 
-    One question asks about all instances of a mapped task that wait for an answer. Each question
-    holds up the triggerer, and a thread of the pool that Airflow's own log lines need.
+    One question asks about all instances of a mapped task that wait for an answer, because each
+    holds up the triggerer and occupies a thread of the pool that Airflow's own log lines need.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class _Questions:
         self._asking: asyncio.Task[None] | None = None
 
     async def ask(self, ti: Any) -> str | None:
-        """Return the state as of now or later: a question that is under way is not joined."""
+        """Return the state as of now or later, so do not join a question that is under way."""
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((ti, answer))
         if self._asking is None:
@@ -116,7 +116,7 @@ class _Questions:
         return await answer
 
     async def warm_up(self, ti: Any) -> None:
-        """Ask, and ignore the answer; without one, the next wait asks again when it begins."""
+        """Ask, and ignore the answer; if asking fails, the next wait to begin asks again."""
         try:
             await self.ask(ti)
         except Exception:  # noqa: BLE001  # the answer is not needed

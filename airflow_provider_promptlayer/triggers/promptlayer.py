@@ -28,7 +28,7 @@ from airflow_provider_promptlayer.triggers.batches import PromptLayerWorkflowBat
 class PromptLayerTableOperationTrigger(PromptLayerTrigger):
     """Wait in the triggerer until a recalculation of a sheet's cells has ended.
 
-    Where a task had nothing to start: until no cell of the sheet is being calculated.
+    If the task had nothing to start: until no cell of the sheet is being calculated.
     """
 
     job_types = (SheetOperation, SheetCells)
@@ -53,7 +53,7 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
         the triggerer, with no worker before it. Airflow renders this argument and
         ``promptlayer_conn_id`` then.
     :param timeout: seconds after which such a wait fails; None for never.
-    :param airflow_timeout: seconds after which Airflow ends the deferral, from the same beginning.
+    :param airflow_timeout: seconds after which Airflow ends the deferral, counted like ``timeout``.
     :param end_from_trigger: end the task here if the run is a success; else a worker ends it.
     :param fail_on: what counts as a success, see :data:`.FailOn`.
     :param kwargs: how to wait, see :class:`.PromptLayerTrigger`.
@@ -107,7 +107,7 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
     async def ended(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> TriggerEvent:
         """Return the event for a run that has ended, which ends the task if the run succeeded."""
         if self.end_from_trigger and await self._is_success(hook, job):
-            self.log.info("%s has ended well. The task ends here, without a worker.", job)
+            self.log.info("%s has succeeded. The task ends here, without a worker.", job)
             return TaskSuccessEvent()
         return await super().ended(hook, job)
 

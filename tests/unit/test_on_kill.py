@@ -401,7 +401,7 @@ class TestTakenOver:
 
         asyncio.run(play())
         assert not is_cancelled(server)
-        assert ("is not cancelled" in log()) != has_ended_here
+        assert ("not cancelling it" in log()) != has_ended_here
 
     @pytest.mark.parametrize("is_polled", [True, False])
     def test_the_log_says_only_what_is_known(self, is_polled: bool, log: Log) -> None:
