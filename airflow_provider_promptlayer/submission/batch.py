@@ -73,12 +73,12 @@ class BatchStatus:
 class Batch:
     """The state of a batch.
 
-    An input keeps its index for good: by it, its run is found in PromptLayer. Its place in the list
-    of the inputs, which may change, is told by :attr:`order`.
+    An input keeps its index for good, as a person finds its run in PromptLayer by the index. Its
+    place in the list of the inputs may change: see :attr:`order`.
 
     :param inputs: all that were ever seen.
     :param order: the index of the input at each place of the list as it is now; inputs that are not
-        in the list count for nothing.
+        in the list are ignored.
     """
 
     def __init__(self, inputs: list[Input], order: Sequence[int] | None = None) -> None:
@@ -90,12 +90,12 @@ class Batch:
 
         A retry, a clear, or the end of a deferral may render the list in another order, with more
         inputs or with fewer. An input is recognized by its fingerprint. One that is not, such as
-        one that tells the time, is taken for the input that had its place, if that is not
-        recognized elsewhere and the list is as long as before.
+        one with the current time in it, counts as the input that had its place, if that input is
+        not recognized elsewhere and the list is as long as before.
 
         :param fingerprints: of the inputs in their order now.
-        :param places: the index of the input that had each place; None for the order of now. Empty
-            after a clear: who clears a task may have changed its inputs.
+        :param places: the index of the input that had each place; None for the current order. Empty
+            after a clear, as whoever clears a task may have changed its inputs.
         """
         matched = self._match(fingerprints, self.order if places is None else places)
         used = set(matched)
@@ -115,7 +115,7 @@ class Batch:
         self._set_order(order)
 
     def _match(self, fingerprints: Sequence[str], places: Sequence[int]) -> list[int | None]:
-        """Return the index of the input that stands at each place now; None for a new one.
+        """Return the index of the input that is at each place now; None for a new one.
 
         Where there are fewer equal inputs than before, those of the lowest rank are kept.
         """
@@ -175,7 +175,7 @@ class Batch:
         worker comes back rarely.
 
         :param max_active: how many runs may go on at a time; None for any number.
-        :param may_start: False where a start has failed a moment ago.
+        :param may_start: False if the last start has just failed.
         """
         active = self.count(Stage.RUNNING)
         places = len(self) if max_active is None else max_active
@@ -206,7 +206,7 @@ class Batch:
         self._move(index, Stage.UNCERTAIN, problem=how_to_find(index, problem))
 
     def report_uncertain(self) -> list[int]:
-        """Note that the log tells of the uncertain starts; return those not reported before."""
+        """Note that the uncertain starts are reported; return those not reported before."""
         new = [index for index in self.at(Stage.UNCERTAIN) if not self.inputs[index].is_reported]
         for index in new:
             self.inputs[index].is_reported = True
@@ -312,7 +312,7 @@ class Batch:
 
 
 def indexes_by(values: Iterable[T]) -> dict[T, list[int]]:
-    """Return the indexes at which each value stands."""
+    """Return the indexes of each value."""
     found = defaultdict[T, list[int]](list)
     for index, value in enumerate(values):
         found[value].append(index)

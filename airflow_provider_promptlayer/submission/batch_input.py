@@ -75,7 +75,7 @@ class Input:
 
     @property
     def note(self) -> Note:
-        """What later tries have to know of it."""
+        """What later tries have to know of this input."""
         if self.stage in (Stage.STARTING, Stage.UNCERTAIN):
             return REPORTED if self.is_reported else SENT
         return self.run_id
@@ -84,8 +84,8 @@ class Input:
     def of_note(cls, index: int, fingerprint: str, note: Note, *, is_retry: bool) -> Input:
         """Return what a try makes of the note that an earlier try has left.
 
-        :param is_retry: whether the task has not been cleared since. Clearing a task says that a
-            person has looked for a run only if the log had asked for that before.
+        :param is_retry: whether the task has not been cleared since. A clear means that a person
+            has looked for a run only if the log had asked for that before.
         """
         each = cls(fingerprint)
         if isinstance(note, int):

@@ -32,8 +32,8 @@ class Head:
         last is that of the try that wrote this.
     :param size: how many inputs the pages have at most.
     :param base_url: where that try has reattached to runs, and sent its starts.
-    :param order: for each place of the list that it had, the index of the input there.
-    :param is_delivered: whether the results were handed on.
+    :param order: for each place of that try's list, the index of the input there.
+    :param is_delivered: whether the results were pushed.
     """
 
     clear_epochs: list[str]
@@ -50,7 +50,7 @@ class Head:
     def read(cls, fields: Fields) -> Head:
         """Return the head that was kept.
 
-        :raises ValueError: if it is none.
+        :raises ValueError: if it is invalid.
         """
         epochs, size, order = fields.get("clear_epochs"), fields.count("size"), fields.get("order")
         if not _is_list_of(str, epochs) or not epochs:
@@ -83,13 +83,13 @@ class Page:
     def read(cls, fields: Fields) -> Page:
         """Return the page that was kept.
 
-        :raises ValueError: if it is none.
+        :raises ValueError: if it is invalid.
         """
         inputs, runs = fields.get("inputs"), fields.get("runs")
         if not isinstance(runs, list) or not _is_list_of(str, inputs) or len(inputs) != len(runs):
-            raise FieldError("has not one run for each input")
+            raise FieldError("does not have one run for each input")
         if not all(run in (None, SENT, REPORTED) or (type(run) is int and run > 0) for run in runs):
-            raise FieldError("has a run that is none")
+            raise FieldError("has an invalid run")
         return cls(fields.text("clear_epoch"), fields.text("base_url"), inputs, runs)
 
 
@@ -112,9 +112,9 @@ def batch_payload(batch: Batch) -> dict[str, Any]:
 
 
 def read_batch(kept: Any) -> Batch:
-    """Return the state that :func:`batch_payload` has put down.
+    """Return the batch whose state :func:`batch_payload` returned.
 
-    :raises PromptLayerEventError: if it is none that this release can read.
+    :raises PromptLayerEventError: if this release cannot read it.
     """
     return read_deferred(
         kept,
@@ -146,7 +146,7 @@ def _read(fields: Fields) -> Batch:
             raise FieldError("has an order of other inputs")
         return Batch(inputs, order)
     except (AttributeError, KeyError, TypeError, IndexError):
-        raise FieldError("has not the fields of a batch") from None
+        raise FieldError("does not have the fields of a batch") from None
 
 
 def _is_list_of(kind: type, value: Any) -> bool:

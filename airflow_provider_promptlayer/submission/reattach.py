@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting a run exactly once: what an earlier try has left, and what to do about it.
+"""Starting a run exactly once: the record that an earlier try has left, and what to do about it.
 
 PromptLayer has no idempotency key and no list of runs, so a second POST is a second, billed run.
 A start is sent again only when it certainly did not arrive (:mod:`..api.submit` tells), and a task
@@ -24,7 +24,7 @@ class SubmissionPhase(StrEnum):
     """How far a task has come with its run."""
 
     INTENT = "intent"
-    """The start is about to be sent. Noted before, so that a crash cannot hide it."""
+    """The start is about to be sent. Recorded first, so that a crash cannot hide the start."""
     SUBMITTED = "submitted"
     """The run has an id."""
     DELIVERED = "delivered"
@@ -37,12 +37,12 @@ class SubmissionRecord:
 
     :param clear_epoch: tells a retry from a try after a clear, see :func:`.clear_epoch`.
     :param try_number: the try that wrote this.
-    :param base_url: where the start was sent: elsewhere the id is that of something else.
-    :param external_id: the id of what was started, or None if that is not known yet.
-    :param submitted_by_this_task: False where something else had started it, so that this task
-        must not cancel it.
-    :param input_fingerprint: of what was asked for; None if that was not noted.
-    :param job: all ids of what was started, as those of the sheet may be others by now.
+    :param base_url: where the start was sent: elsewhere the id is that of another job.
+    :param external_id: the id of the job that was started, or None if that is not known yet.
+    :param submitted_by_this_task: False if the job was started elsewhere, so that this task must
+        not cancel it.
+    :param input_fingerprint: of the job's input; None if that was not recorded.
+    :param job: all ids of the job, as the task's arguments may name another sheet by now.
     """
 
     phase: SubmissionPhase
@@ -73,7 +73,7 @@ class SubmissionRecord:
     def read(cls, fields: Fields) -> SubmissionRecord:
         """Return the record that was kept.
 
-        :raises ValueError: if it is none.
+        :raises ValueError: if it is invalid.
         """
         phase, external_id = SubmissionPhase(fields.text("phase")), fields.get("external_id")
         if phase is SubmissionPhase.INTENT:
@@ -97,10 +97,10 @@ def question(
 ) -> str:
     """Return what to ask a person, who alone can tell whether a run goes on.
 
-    :param what_is_there: what an earlier try has left, in sentences.
-    :param how_to_look: how to tell whether its start has arrived, without a full stop.
-    :param keys: under which keys of the task's state that was kept.
-    :param is_in_backend: whether a state backend has more about it, which has to be read there.
+    :param what_is_there: sentences on the record that an earlier try has left.
+    :param how_to_look: how to tell whether the start of that try has arrived, without a full stop.
+    :param keys: the keys of the task's state that have the record.
+    :param is_in_backend: whether the record's value is in a state backend that has to be read.
     """
     return f"{what_is_there} So what that try started may be going on: {how_to_look}. Then " + (
         f"clear this task, which goes back to it; or delete {keys} from the task's state and clear "
@@ -111,10 +111,10 @@ def question(
 
 
 def without_end(record: SubmissionRecord) -> str:
-    """Return what there is to say of a record without an id."""
+    """Return the sentences on a record without an id."""
     return (
         f"Try {record.try_number} of this task noted that it was about to send the start to "
-        f"{record.base_url}, and not what came of it: it was killed, or Airflow could not be "
+        f"{record.base_url}, but not the answer: it was killed, or Airflow could not be "
         f"reached. If PromptLayer has answered, the log of try {record.try_number} says what was "
         "started."
     )
@@ -127,8 +127,8 @@ class Plan(StrEnum):
     REATTACH = "reattach"
     """Wait for the run of the record, where it was started, unless it has failed."""
     UNCERTAIN = "uncertain"
-    """An earlier try noted only that it was about to send the start: a person has to look whether
-    the start arrived. A clear alone does not say that a person has looked."""
+    """An earlier try recorded only that it was about to send the start: a person has to check
+    whether the start arrived. A clear alone does not mean that a person has checked."""
 
 
 def plan(
@@ -137,13 +137,13 @@ def plan(
     base_url: str | None,
     input_fingerprint: str | None = None,
 ) -> Plan:
-    """Return what to do, given what an earlier try has left behind.
+    """Return what to do, given the record that an earlier try has left.
 
-    A task that is cleared after it has delivered is meant to run again; one that is cleared
-    while its run goes on is meant to wait for it again, unless it asks for something else now.
+    A task that is cleared after it has pushed its outputs is meant to run again; one that is
+    cleared while its run goes on is meant to wait for that run, unless its input has changed.
 
     :param base_url: where a start would be sent now; not read for a record without an id.
-    :param input_fingerprint: of what is asked for now, see :class:`SubmissionRecord`.
+    :param input_fingerprint: of the input now, see :class:`SubmissionRecord`.
     """
     if record is None:
         return Plan.START

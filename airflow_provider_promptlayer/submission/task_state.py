@@ -57,9 +57,9 @@ class _TaskState:
     def _kept(self, key: str) -> Any:
         """Return what is kept under a key, or None where nothing is.
 
-        :raises UnreadableError: if Airflow has the place of a value in a state backend, and the
-            value is not there, as in a directory of another machine. Airflow returns None for
-            that, and the default for a key that it does not know.
+        :raises UnreadableError: if Airflow knows where a state backend has put the value, and the
+            value is not there, such as a file on another machine. Airflow returns None then, and
+            the default for a key that it does not know.
         """
         found = self._store.get(key, _NOTHING)
         if found is None:
@@ -71,12 +71,12 @@ class _TaskState:
         return None if found is _NOTHING else found
 
     def _ask_about(self, kept: Any) -> None:
-        """Note that this try asks a person to look at what an earlier try has left."""
+        """Record that this try asks a person to check what an earlier try has left."""
         asked = {"clear_epoch": self.clear_epoch, "about": _digest(kept)}
         self._store.set(_QUESTION_KEY, versioned(asked))
 
     def _is_answered_about(self, kept: Any) -> bool:
-        """Return whether a person was asked about just this, and has cleared the task since."""
+        """Return whether a person was asked about this value, and has cleared the task since."""
         try:
             asked = read_persisted(
                 self._store.get(_QUESTION_KEY),
@@ -115,7 +115,7 @@ class RunState(_TaskState):
         self.put_back(record)
 
     def put_back(self, record: SubmissionRecord) -> None:
-        """Note what an earlier try had noted."""
+        """Write a record, such as one of an earlier try."""
         self._store.set(KEY, record.payload())
 
     def forget(self) -> None:
@@ -123,7 +123,7 @@ class RunState(_TaskState):
         self._store.delete(KEY)
 
     def ask(self) -> None:
-        """Note that this try asks a person to look at what an earlier try has left."""
+        """Record that this try asks a person to check what an earlier try has left."""
         self._ask_about(self._store.get(KEY))
 
     def is_answered(self) -> bool:
@@ -135,7 +135,7 @@ class BatchState(_TaskState):
     """What a task remembers of a batch: a page of notes for each hundred inputs, and a head.
 
     With one record for all, a thousand starts would write a thousand lists of a thousand runs. A
-    page is written before each start, and holds the ids so far as well: one write says both.
+    page is written before each start, and one write records both that start and the ids so far.
     """
 
     PAGE: ClassVar[int] = 100
@@ -149,10 +149,10 @@ class BatchState(_TaskState):
         self.left_elsewhere: list[int] = []  # runs at another PromptLayer, of tries before a clear
 
     def open(self, fingerprints: Sequence[str], base_url: str) -> Batch:
-        """Return what this try makes of what earlier tries have left.
+        """Return the batch with which this try goes on from the notes of earlier tries.
 
-        It reattaches to a run that was started. It never sends a start again that was being sent
-        when its try died, until a person who was told so has cleared the task.
+        It reattaches to runs that were started. If a try died while it sent a start, that start is
+        not sent again until a person who was told so has cleared the task.
 
         :param fingerprints: of the inputs as they are now.
         :param base_url: where the starts are sent.
@@ -185,15 +185,15 @@ class BatchState(_TaskState):
                 self._dirty.discard(first)
 
     def deliver(self, batch: Batch) -> None:
-        """Note that the results were pushed: a task that is cleared now starts all anew."""
+        """Note that the results were pushed: a clear after that starts every input again."""
         self._update_head(batch, is_delivered=True)
 
     def _update_head(
         self, batch: Batch, epochs: list[str] | None = None, *, is_delivered: bool = False
     ) -> None:
-        """Write the head if it does not say so already.
+        """Write the head if it has changed.
 
-        :param epochs: see :class:`.Head`; None for those that it has.
+        :param epochs: see :class:`.Head`; None to keep those that the head has.
         """
         if epochs is None:
             self._head = self._head or self._read_head()  # not read yet after a deferral
@@ -252,10 +252,10 @@ class BatchState(_TaskState):
         return inputs
 
     def _ask_unless_answered(self, unreadable: Mapping[str, UnreadableError]) -> None:
-        """Return if a person was asked about all of it before, and has cleared the task since.
+        """Ask a person to check, unless one was asked before and has cleared the task since.
 
-        :param unreadable: why what is kept under a key cannot be read.
-        :raises PromptLayerStartUncertainError: if not.
+        :param unreadable: key → why its value cannot be read.
+        :raises PromptLayerStartUncertainError: to ask.
         """
         kept = {key: self._store.get(key) for key in unreadable}
         is_in_backend = any(error.is_elsewhere for error in unreadable.values())
@@ -289,7 +289,7 @@ class OutageState(_TaskState):
     def read(self, log: Any) -> float | None:
         """Return since when, in seconds since the epoch; None without an outage in this try.
 
-        :param log: is told of a record that cannot be read, which counts as none.
+        :param log: warns of a record that cannot be read, which counts as none.
         """
         kept = self._store.get(_OUTAGE_KEY)
         self._is_noted = kept is not None
