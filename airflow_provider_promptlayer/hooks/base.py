@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the hook's methods send: each is written once, as a loop, and run by two drivers.
+"""How the hook's methods send requests: each is written once, as a loop, and run by two drivers.
 
-The blocking driver sends over requests, that of the ``a…`` twins over aiohttp. Both are imported on
+The blocking driver uses requests, that of the ``a…`` twins aiohttp. Both libraries are imported on
 first use, because DAG files import this module on every parse.
 """
 
@@ -59,7 +59,7 @@ _aio: ModuleType | None = None
 """The asynchronous transport, once it is imported."""
 
 _opening = threading.RLock()
-"""Held while a hook makes its transport. One lock for all hooks, as that takes no time."""
+"""Held while a hook makes its transport, which is quick: so one lock for all hooks will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class PromptLayerConnectionHook(PromptLayerConnection):
     def sender(self, poller: Poller | None = None) -> Sender:
         """Hold the event loop's pool of connections open for one wait, and send its calls over it.
 
-        :param poller: says until when the wait needs an answer, and is told of the throttle.
+        :param poller: has the deadline of the wait, and gets the throttle of the connection.
         """
         if poller is not None:
             poller.throttle = self.throttle
@@ -143,9 +143,9 @@ class PromptLayerConnectionHook(PromptLayerConnection):
     def call(self, call: Call[T]) -> T:
         """Send a request of :mod:`..api` and return what its answer means.
 
-        If the key is refused, or no server is reached, the connection may have changed: it is read
-        again (for the latter once a minute at most), and the request is sent again if it has.
-        Several threads may share the hook.
+        If the key is refused or no server is reached, the hook reads the connection again (if no
+        server is reached, once a minute at most). If the connection has changed, the request is
+        sent again. Several threads may share the hook.
         """
         transport = self._blocking_transport()
         try:
@@ -163,8 +163,8 @@ class PromptLayerConnectionHook(PromptLayerConnection):
     def call_from_signal_handler(self, call: Call[T]) -> T:
         """Do what :meth:`call` does, over a new connection and with the key that is known.
 
-        For a signal handler, which may have interrupted another call, or Airflow while it asked its
-        supervisor: so the Airflow connection must not be read. Retries for a few seconds.
+        A signal handler may have interrupted another call, or a request of Airflow to its
+        supervisor, so this does not read the Airflow connection. Retries for a few seconds.
 
         :param call: one that may be sent again without harm.
         """
@@ -210,14 +210,14 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         if isinstance(flow, Wait):
             async with self.sender(flow.poller) as send:
                 return await adrive(flow.loop, send, self._log_decision)
-        # Each call opens the pool, so that the loop retries a connection that cannot be read, too.
+        # Each call opens the pool, so that the loop also retries a connection that cannot be read.
         return await adrive(flow, self.acall, self._log_decision)
 
     def _submit(self, call: Call[T]) -> Loop[T]:
         """Send a request that starts a job; return what its answer means.
 
-        It is sent again, a few times and with growing pauses, only when it certainly started
-        nothing, see :mod:`.api.submit`. Not after :meth:`stop_starting`.
+        The request is sent again, a few times and with growing pauses, only if it certainly started
+        nothing, see :mod:`.api.submit`. Nothing is sent after :meth:`stop_starting`.
         """
         return retried(
             retries.SUBMITTING,
@@ -253,16 +253,16 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         decision.log_to(self.log)
 
     def stop_starting(self) -> None:
-        """Let nothing more be started through this hook, whose task is being stopped.
+        """Refuse to start further jobs, because the task of this hook is being stopped.
 
-        Airflow 2 interrupts such a task; Airflow 3 lets it go on until it is killed, seconds later.
+        Airflow 2 interrupts such a task; Airflow 3 lets it go on and kills it seconds later.
         """
         self.is_stopping = True
 
     def _refuse_if_stopping(self, call: Call[Any]) -> None:
         """Raise instead of sending a start for a task that is being stopped.
 
-        Before each single send: a call may send a second time, with another key.
+        Checked before each request, as a call may send a second one with another key.
         """
         if call.starts and self.is_stopping:
             raise PromptLayerTransientError(
@@ -293,9 +293,9 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         return call.read(self._received(call.request, response, over.settings), time.time())
 
     def _received(self, request: Request, response: Response, settings: Settings) -> Response:
-        """Return an answer with the name of its sender, for errors, and warn of redacted outputs.
+        """Return an answer with its origin, which errors name, and warn of redacted outputs.
 
-        No task gets outputs from a refusal or from a run that goes on (202): those need no warning.
+        A refusal, or an answer about a run that goes on (202), has no outputs and needs no warning.
         """
         if response.redactions and response.is_success and response.status != 202:
             self.log.warning(
@@ -339,8 +339,8 @@ class Sender:
     async def __call__(self, call: Call[T]) -> T:
         """Do what :meth:`.PromptLayerConnectionHook.call` does, without blocking the event loop.
 
-        A poller's deadline bounds the call: it takes no longer after it than the connection's
-        ``timeout``, however many other calls queue.
+        The call ends no later than the connection's ``timeout`` after the poller's deadline,
+        however many other calls queue.
         """
         hook, used = self._hook, self._transport.settings
         if used is not hook.settings and used != hook.settings:

@@ -34,7 +34,7 @@ _throttles: WeakKeyDictionary[Settings, Throttle] = WeakKeyDictionary()
 """Connection → the throttle of all waits in this process that use it."""
 
 _reading = threading.RLock()
-"""Held while Airflow reads a connection: 3.0 and 3.1 mix up the questions of two threads."""
+"""Held while Airflow reads a connection: 3.0 and 3.1 mix up the requests of two threads."""
 
 _READ_AGAIN_SECONDS = 60.0
 """Seconds between two reads of a connection through which no server is reached."""
@@ -58,7 +58,7 @@ class PromptLayerConnection(BaseHook):
         self._read_at = 0.0  # by the monotonic clock
         self.connection_was_there = False  # when an earlier process of the same wait read it
         self.stays_at: str | None = None
-        """The base URL of the only PromptLayer that may be asked; None for any."""
+        """The base URL of the only PromptLayer to send requests to; None for any."""
         self._job, self._way_back = "", ""
 
     @classmethod
@@ -79,8 +79,8 @@ class PromptLayerConnection(BaseHook):
     def get_conn(self) -> requests.Session:
         """Return a session for calls that this hook has no method for.
 
-        It adds the key to requests to PromptLayer and to no others, and has the connection's TLS
-        and proxy settings. The caller closes it and gives a ``timeout`` to each call.
+        The session adds the key to requests to PromptLayer and to no others, and has the
+        connection's TLS and proxy settings. Close it, and give a ``timeout`` to each call.
         """
         from airflow_provider_promptlayer.transport.blocking import PromptLayerSession
 
@@ -97,11 +97,11 @@ class PromptLayerConnection(BaseHook):
 
     @property
     def throttle(self) -> Throttle:
-        """What all waits of this process that use the same connection share."""
+        """The throttle that all waits of this process on the same connection share."""
         return CurrentThrottle(lambda: _throttles.setdefault(self.settings, Throttle()))
 
     def stay_at(self, base_url: str, *, about: str, way_back: str) -> None:
-        """Ask no other PromptLayer from now on, where the same id is another job's.
+        """Send requests to no other PromptLayer from now on: there, the same id is another job's.
 
         :param base_url: as in :class:`.Settings`.
         :param about: the job that was started there, for messages.
@@ -162,7 +162,7 @@ class PromptLayerConnection(BaseHook):
         if settings == self._settings:
             return
         if elsewhere := self._leads_elsewhere(settings):
-            self.log.warning("%s PromptLayer is asked about it where it was started.", elsewhere)
+            self.log.warning("%s Still polling where it was started.", elsewhere)
             return
         self._adopt(settings)
 
@@ -190,7 +190,7 @@ class PromptLayerConnection(BaseHook):
             )
         if settings.verify is False:
             self.log.warning(
-                "Airflow connection %r does not verify TLS certificates: whoever is on the way to "
+                "Airflow connection %r does not verify TLS certificates: anyone between here and "
                 "PromptLayer can read the API key.",
                 self.promptlayer_conn_id,
             )
@@ -215,7 +215,7 @@ class PromptLayerConnection(BaseHook):
 
     @contextmanager
     def _connection_errors(self) -> Iterator[None]:
-        """Turn what Airflow raises for a connection into this provider's errors."""
+        """Turn Airflow's errors about a connection into this provider's."""
         try:
             yield
         except PromptLayerError:
@@ -239,6 +239,6 @@ class PromptLayerConnection(BaseHook):
 
 
 def _unreadable_is_unchanged(error: PromptLayerError) -> AbstractContextManager[None]:
-    """Let a wait go on that reaches no server, if the connection cannot be read either."""
+    """Suppress errors of reading the connection after a call that reached no server."""
     unreachable = isinstance(error, PromptLayerUnreachableError)
     return suppress(PromptLayerError) if unreachable else nullcontext()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hook's methods for tables, scorecards and reports.
 
-Results are those of :mod:`..api.tables`, :mod:`..api.scorecards` and :mod:`..api.reports`, which
-say what they mean. A request that starts a job is sent again only when it certainly did not arrive.
+:mod:`..api.tables`, :mod:`..api.scorecards` and :mod:`..api.reports` say what the results mean. A
+request that starts a job is sent again only if it certainly did not arrive.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class EvaluationMethods(PromptLayerConnectionHook):
             ``[]`` for all.
         :param confirm_large: start a job that is so large that PromptLayer asks first.
         :returns: what was queued; or :class:`.NothingToDo` if no cell fits. That does not
-            mean that the cells are calculated: something else may be calculating them, or they have
-            failed before. :class:`.PromptLayerRunTableOperator` finds out.
+            mean that the cells are calculated: another operation may be calculating them, or they
+            have failed before. :class:`.PromptLayerRunTableOperator` finds out.
         :raises PromptLayerConfirmationNeededError: for a large job without ``confirm_large``.
         :raises PromptLayerStartUncertainError: if an operation may have been queued and its id is
             not known.
@@ -74,7 +74,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     def start_table_operation(
         self, call: Call[tables.OperationAnswer], *, confirm_large: bool
     ) -> tables.QueuedOperation | tables.NothingToDo:
-        """Send a recalculation that was built before; does what :meth:`run_table_operation` does.
+        """Send a recalculation that is built already, as :meth:`run_table_operation` does.
 
         :param call: from :func:`.recalculate_cells`.
         """
@@ -86,7 +86,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         answer = yield from self._submit(call)
         if isinstance(answer, tables.ConfirmationNeeded) and confirm_large:
             self.log.info(
-                "PromptLayer asks whether to calculate %s cells: yes.",
+                "Confirming to PromptLayer that it is to calculate %s cells.",
                 tables.show_count(answer.affected_cell_count),
             )
             answer = yield from self._submit(tables.confirmed(call, answer))
@@ -138,8 +138,8 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on: which failed cells count as a failure, see :data:`.FailOnCells`.
-        :raises PromptLayerEvaluationFailedError: if it ended badly; has the counts.
-        :raises PromptLayerWaitTimeoutError: if it did not end in time. It goes on.
+        :raises PromptLayerEvaluationFailedError: if ``fail_on`` calls for it; has the counts.
+        :raises PromptLayerWaitTimeoutError: if the operation did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
         job = tables.SheetOperation(table_id, sheet_id, operation_id)
@@ -177,7 +177,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     run_scorecard, arun_scorecard = twins(_run_scorecard)
 
     def start_scorecard(self, call: Call[str]) -> str:
-        """Send a recalculation that was built before; does what :meth:`run_scorecard` does.
+        """Send a recalculation that is built already, as :meth:`run_scorecard` does.
 
         :param call: from :func:`.recalculate_scorecard`.
         """
@@ -242,7 +242,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     def _cancel_scorecard(
         self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
     ) -> Loop[scorecards.CancelledScorecard]:
-        """Cancel whatever is being calculated for a sheet's scorecard, whoever has started it."""
+        """Cancel all calculations of a sheet's scorecard, whoever has started them."""
         return _once(
             scorecards.cancel_scorecard(
                 table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
@@ -298,7 +298,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         fail_on_verdict: Sequence[str],
         min_score: float | None,
     ) -> None:
-        """Accept the ending of a calculation, or fetch what explains it and raise.
+        """Return if a calculation passes its gate; else fetch the reasons and raise.
 
         :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
         """
@@ -320,7 +320,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         """Run a legacy evaluation pipeline, and return without waiting for its report.
 
         :param report_id: the pipeline.
-        :param name: of the report that the run makes.
+        :param name: the name of the report that the run makes.
         :param dataset_id: None for the pipeline's own.
         :param refresh_dataset: only for dynamic datasets.
         :returns: the id of the report that the run makes.
@@ -336,7 +336,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     run_report, arun_report = twins(_run_report)
 
     def start_report(self, call: Call[int]) -> int:
-        """Send a run that was built before; does what :meth:`run_report` does.
+        """Send a run that is built already, as :meth:`run_report` does.
 
         :param call: from :func:`.run_report` of :mod:`..api.reports`.
         """
@@ -393,7 +393,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
     def score_of_report(
         self, ending: reports.Report, *, max_outage: float = DEFAULT_MAX_OUTAGE
     ) -> reports.ReportScore:
-        """Return the score of a report that has ended; one that has not completed has none.
+        """Return the score of a report that has ended; it is empty if the report did not complete.
 
         :param max_outage: seconds for which PromptLayer may be out of reach.
         """

@@ -15,8 +15,8 @@ class PromptLayerHook(WorkflowMethods, EvaluationMethods):
     :param promptlayer_conn_id: id of an Airflow connection of type ``promptlayer``. Its password
         is the API key; host, ``timeout``, ``verify`` and ``proxy`` are optional.
 
-    A method that starts, waits for or cancels a job is there twice, blocking and as an ``a…``
-    coroutine; so is ``get_workflow_results``. Every method raises
+    A method that starts, waits for or cancels a job has an ``a…`` twin, a coroutine; so has
+    ``get_workflow_results``. Every method raises
     :class:`PromptLayerConfigurationError` if there is no such connection or it cannot be used,
     :class:`PromptLayerInvalidInputError` for arguments that cannot be sent,
     :class:`PromptLayerRefusedError` if PromptLayer refuses for good, and

@@ -36,12 +36,12 @@ class WorkflowMethods(PromptLayerConnectionHook):
     ) -> Loop[int]:
         """Start a run of a workflow and return without waiting for it.
 
-        PromptLayer has no idempotency key, so a second POST would be a second, billed run. It is
-        sent again, a few times and with growing pauses, only when it certainly started nothing: no
+        PromptLayer has no idempotency key, so a second POST would be a second, billed run. The POST
+        is sent again, a few times and with growing pauses, only if it certainly started nothing: no
         connection was made, or the answer was 429, or a 503 that says so.
 
         :param workflow_id_or_name: name or numeric id.
-        :param input_variables: what the workflow takes; anything that JSON can hold.
+        :param input_variables: the workflow's input; anything that JSON can hold.
         :param metadata: strings to find the run by in PromptLayer.
         :param workflow_label_name: run the version with this release label.
         :param workflow_version_number: run this version; excludes the label. Without either,
@@ -65,7 +65,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
     run_workflow, arun_workflow = twins(_run_workflow)
 
     def start_run(self, call: Call[StartedRun]) -> int:
-        """Send a start that was built before; does what :meth:`run_workflow` does.
+        """Send a start that is built already, as :meth:`run_workflow` does.
 
         :param call: from :func:`.run_workflow`.
         """
@@ -111,7 +111,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
         :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :param fail_on: which ending counts as a failure, see :data:`FailOn`.
-        :raises PromptLayerRunFailedError: if the run ended badly; has the results.
+        :raises PromptLayerRunFailedError: if ``fail_on`` calls for it; has the results.
         :raises PromptLayerWaitTimeoutError: if the run did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """

@@ -189,4 +189,4 @@ def test_a_wait_goes_on_where_it_began(
     mover.join()
     assert ending.kind == "failed", ending
     assert there.count() == 0
-    assert f"leads to {there.url} now. PromptLayer is asked about it" in log()
+    assert f"leads to {there.url} now. Still polling where it was started" in log()
