@@ -146,7 +146,7 @@ def test_airflows_answer_ends_no_outage_of_promptlayer(run: Drive) -> None:
 
 
 def test_asks_no_more_after_the_deadline(run: Drive) -> None:
-    with pytest.raises(PromptLayerWaitTimeoutError, match="not told everything about workflow"):
+    with pytest.raises(PromptLayerWaitTimeoutError, match="not answered about workflow"):
         run(ask_with_backoff(poller(), CALL, deadline=time.time() - 1.0), Script())
 
 
