@@ -163,7 +163,7 @@ class PromptLayerEventError(PromptLayerError):
 
 
 class PromptLayerOutageError(PromptLayerError):
-    """PromptLayer could not be asked for longer than ``max_outage``. The job may well go on.
+    """PromptLayer was out of reach for longer than ``max_outage``. The job may well go on.
 
     Trying again later can help.
     """

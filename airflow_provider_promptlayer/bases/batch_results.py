@@ -168,7 +168,7 @@ class BatchResults:
                 except PromptLayerOutageError:
                     in_a_row += 1
             name = batch.run(index).name
-            self._note_unread(index, f"PromptLayer could not be asked about {name} in time.")
+            self._note_unread(index, f"The results of {name} could not be fetched in time.")
         for index in batch.at(Stage.RUNNING):
             self._failures[index] = (
                 f"{batch.run(index)} did not end within {time_given}. It goes on at PromptLayer."
@@ -207,7 +207,7 @@ class BatchResults:
     ) -> None:
         if self.batch.failed(index, retry_helps=retry_helps, is_gone=is_gone):
             place = self.batch.places[index]
-            self.hook.log.info("Input %s is started anew: %s", place, error)
+            self.hook.log.info("Input %s is started again: %s", place, error)
         else:
             self._failures[index] = str(error)
 

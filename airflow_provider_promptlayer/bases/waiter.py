@@ -81,7 +81,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     """Whether the job was submitted by this task, and so is cancelled when the task is ended."""
 
     starts_what_it_waits_for: ClassVar[bool] = False
-    """Whether the task submits the job, so that it must not begin anew with each poll."""
+    """Whether the task submits the job, so that a poll must not run the task again."""
 
     def __init__(
         self,

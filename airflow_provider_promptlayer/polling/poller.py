@@ -224,7 +224,7 @@ class Poller:
         self._last = str(error)
         if now - self.outage_since >= self.max_outage:
             raise PromptLayerOutageError(
-                f"PromptLayer could not be asked about {self.job} since "
+                f"No request about {self.job} has succeeded since "
                 f"{moment(self.outage_since)}, longer than max_outage "
                 f"({in_words(self.max_outage)}). The job may well go on. Last error: {error}"
             ) from None

@@ -110,7 +110,7 @@ class PromptLayerTrigger(BaseTrigger):
         return type(self).logger()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class's path and the arguments that make it anew."""
+        """Return the class's path and the arguments that recreate the trigger."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {

@@ -58,7 +58,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         self._owes_recovery = self._outage_since is not None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class's path and the arguments that make it anew."""
+        """Return the class's path and the arguments that recreate the trigger."""
         path, kwargs = super().serialize()
         return path, {**kwargs, "ended": self.ended_before, "total": self.total}
 

@@ -82,7 +82,7 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
         self.fail_on: FailOn = fail_on
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class's path and the arguments that make it anew."""
+        """Return the class's path and the arguments that recreate the trigger."""
         path, kwargs = super().serialize()
         for name in ("workflow_version_execution_id", "timeout", "airflow_timeout"):
             if (value := getattr(self, name)) is not None:

@@ -325,7 +325,7 @@ class TestTimeIsUp:
         )
         assert ending.value == answers(0, None, 2), ending
         error = ending.xcoms["promptlayer_errors"][1]
-        assert error == "PromptLayer could not be asked about workflow run 2 in time."
+        assert error == "The results of workflow run 2 could not be fetched in time."
 
     def test_and_promptlayer_is_away(
         self,
@@ -350,7 +350,7 @@ class TestTimeIsUp:
         )
         assert server.count("GET") < 50  # a few failures tell that all will fail
         assert ending.kind == "timeout", ending
-        assert all("could not be asked" in error for error in ending.xcoms["promptlayer_errors"])
+        assert all("could not be fetched" in error for error in ending.xcoms["promptlayer_errors"])
 
 
 class TestTheStoreIsAway:

@@ -284,7 +284,7 @@ def test_an_outage_ends_the_wait() -> None:
     with pytest.raises(PromptLayerOutageError) as caught:
         poller.on_error(UNREACHABLE, now=START + 600)
     assert str(caught.value) == (
-        "PromptLayer could not be asked about workflow run 42 since 2027-01-15 08:00:00 UTC, "
+        "No request about workflow run 42 has succeeded since 2027-01-15 08:00:00 UTC, "
         "longer than max_outage (10 minutes). The job may well go on. "
         "Last error: Could not poll: reset."
     )
