@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol
 
-from airflow_provider_promptlayer.api.http import Request
+from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.submission.batch import fingerprint
 from airflow_provider_promptlayer.xcom.outputs import Push
@@ -93,25 +93,27 @@ class JobKind(Generic[L]):
 class Submission:
     """A job that is ready to be submitted: its arguments have been checked, and nothing is sent.
 
-    :param request: the request that starts the job.
-    :param send: sends the request; returns the job's id, or None if PromptLayer says that there is
-        nothing to do. Raises :class:`PromptLayerStartUncertainError` if a job may have been started
-        all the same.
+    :param call: the request that starts the job, with the function that reads the job's id from the
+        answer; see :func:`.submit_call`.
     :param how_to_find: returns a phrase that tells a person how to find out whether the start of a
         try has arrived. Its argument is the number of the try, or None if that is unknown.
     :param not_input: the fields of the request's body that may differ between two starts of the
         same job.
+    :param send: sends the call, where that takes more than one request or the answer has more than
+        an id; returns the job's id, or None if PromptLayer says that there is nothing to do. Raises
+        :class:`PromptLayerStartUncertainError` if a job may have been started all the same.
     """
 
-    request: Request
-    send: Callable[[], int | str | None]
+    call: Call[Any]
     how_to_find: Callable[[int | None], str]
     not_input: Collection[str] = ()
+    send: Callable[[], int | str | None] | None = None
 
     @cached_property
     def input_fingerprint(self) -> str:
         """A text that is the same for the same input, however the arguments are written."""
-        body = json.loads(self.request.body or b"{}")
+        request = self.call.request
+        body = json.loads(request.body or b"{}")
         asked_for = {name: value for name, value in body.items() if name not in self.not_input}
-        parts = {"path": self.request.path, "body": asked_for}
+        parts = {"path": request.path, "body": asked_for}
         return fingerprint(json.dumps(parts, sort_keys=True).encode())

@@ -213,6 +213,13 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         # Each call opens the pool, so that the loop also retries a connection that cannot be read.
         return await adrive(flow, self.acall, self._log_decision)
 
+    def submit(self, call: Call[T]) -> T:
+        """Send a request that starts a job; return what its answer means.
+
+        :raises PromptLayerStartUncertainError: if a job may have been started with an unknown id.
+        """
+        return self._run(self._submit(call))
+
     def _submit(self, call: Call[T]) -> Loop[T]:
         """Send a request that starts a job; return what its answer means.
 

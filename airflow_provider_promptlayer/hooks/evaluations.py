@@ -168,25 +168,14 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerStartUncertainError: if a calculation may have been queued and its id is
             not known.
         """
-        return self._start_scorecard(
-            scorecards.recalculate_scorecard(
-                table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
-            )
+        call = scorecards.recalculate_scorecard(
+            table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
         )
+        calculation_id = yield from self._submit(call)
+        self.log.info("PromptLayer started scorecard calculation %s.", calculation_id)
+        return calculation_id
 
     run_scorecard, arun_scorecard = twins(_run_scorecard)
-
-    def start_scorecard(self, call: Call[str]) -> str:
-        """Send a recalculation that is built already, as :meth:`run_scorecard` does.
-
-        :param call: from :func:`.recalculate_scorecard`.
-        """
-        return self._run(self._start_scorecard(call))
-
-    def _start_scorecard(self, call: Call[str]) -> Loop[str]:
-        calculation_id = yield from self._submit(call)
-        self.log.info("PromptLayer calculates the scorecard: calculation %s.", calculation_id)
-        return calculation_id
 
     def get_scorecard(self, table_id: str, sheet_id: str) -> scorecards.Scorecard | None:
         """Return the scorecard of a sheet, or None if it has none."""
@@ -327,25 +316,14 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :raises PromptLayerStartUncertainError: if a run may have been started and its id is not
             known.
         """
-        return self._start_report(
-            reports.run_report(
-                report_id, name, dataset_id=dataset_id, refresh_dataset=refresh_dataset
-            )
+        call = reports.run_report(
+            report_id, name, dataset_id=dataset_id, refresh_dataset=refresh_dataset
         )
+        started = yield from self._submit(call)
+        self.log.info("PromptLayer started report %s.", started)
+        return started
 
     run_report, arun_report = twins(_run_report)
-
-    def start_report(self, call: Call[int]) -> int:
-        """Send a run that is built already, as :meth:`run_report` does.
-
-        :param call: from :func:`.run_report` of :mod:`..api.reports`.
-        """
-        return self._run(self._start_report(call))
-
-    def _start_report(self, call: Call[int]) -> Loop[int]:
-        report_id = yield from self._submit(call)
-        self.log.info("PromptLayer started report %s.", report_id)
-        return report_id
 
     def get_report(self, report_id: int | str) -> reports.Report:
         """Poll a report that a run has made, once. Does not wait or raise for how it ended."""

@@ -92,7 +92,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
             )
             return None
 
-        return Submission(call.request, send, lambda _: "look at the sheet in PromptLayer")
+        return Submission(call, lambda _: "look at the sheet in PromptLayer", send=send)
 
 
 class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[ScorecardCalculation]):
@@ -148,11 +148,7 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
         call = recalculate_scorecard(
             self.table_id, self.sheet_id, row_indices=self.row_indices, step_ids=self.step_ids
         )
-        return Submission(
-            call.request,
-            lambda: self.hook.start_scorecard(call),
-            lambda _: "look at the scorecard in PromptLayer",
-        )
+        return Submission(call, lambda _: "look at the scorecard in PromptLayer")
 
 
 class PromptLayerRunReportOperator(ReportTask, PromptLayerSubmitter[Report]):
@@ -208,8 +204,7 @@ class PromptLayerRunReportOperator(ReportTask, PromptLayerSubmitter[Report]):
             refresh_dataset=self.refresh_dataset,
         )
         return Submission(
-            call.request,
-            lambda: self.hook.start_report(call),
+            call,
             lambda _: "look in PromptLayer for a report of that name",
             not_input=("name",),
         )

@@ -200,10 +200,10 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
             return f"look in PromptLayer for a run with the metadata {shown}"
 
         return Submission(
-            call.request,
-            send=lambda: self.hook.start_run(call),
-            how_to_find=how_to_find,
+            call,
+            how_to_find,
             not_input=("metadata", "return_all_outputs"),
+            send=lambda: self.hook.start_run(call),
         )
 
 
