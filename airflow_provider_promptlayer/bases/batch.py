@@ -202,7 +202,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             except PromptLayerOutageError:
                 if _until(job) or batch.count(Stage.RUNNING, *OVER) < 2:
                     raise
-                visit.results.is_doubtful = True  # fetching the results finds out
+                visit.results.is_doubtful = True  # the outage may concern one run alone
             except PromptLayerWaitTimeoutError:
                 return self._finish_late(context)
             if _until(job) == 0:
@@ -378,7 +378,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         except PromptLayerOutageError:
             if max_running or not batch.count(*OVER):
                 raise
-            visit.results.is_doubtful = True  # fetching the results finds out
+            visit.results.is_doubtful = True  # the outage may concern one run alone
             batch.end_all()
 
     def _start_some(self, context: Context) -> bool:

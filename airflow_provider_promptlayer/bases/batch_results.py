@@ -28,7 +28,7 @@ from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 _MANY_TROUBLES: Final = 3
-"""After failed requests about this many runs, the other runs are not requested either."""
+"""After requests about this many runs have failed, none is sent about the others."""
 
 _WARNINGS: Final = 20
 
@@ -151,7 +151,7 @@ class BatchResults:
                 return
 
     def fetch_late(self, time_given: str) -> None:
-        """Fetch quickly, for a batch whose time is up; inputs without results have failed.
+        """Fetch results quickly, as the time of the batch is up; the other inputs have failed.
 
         :param time_given: how long the batch had, in words.
         """

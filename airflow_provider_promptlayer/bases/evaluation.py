@@ -106,9 +106,10 @@ class TableTask(PromptLayerWaiter[Any]):
         def may_resubmit(ending: TableOperation | SheetOperations) -> bool:
             """Return whether another operation would calculate the remaining cells alone.
 
-            True if the operation was cancelled; unless ``statuses`` has completed cells, also if
-            the operation broke off, if ``statuses`` has failed cells, or if another operation left
-            stale cells. False if the retry would ignore failed cells that ``fail_on`` counts.
+            True if the operation was cancelled. If ``statuses`` is without completed cells, also
+            true after an operation that broke off, for failed cells that ``statuses`` has, and for
+            stale cells that another operation has left. False if the retry would ignore failed
+            cells that ``fail_on`` counts.
             """
             takes_failed, takes_done = selects(CellStatus.FAILED), selects(CellStatus.COMPLETED)
             if isinstance(ending, SheetOperations):

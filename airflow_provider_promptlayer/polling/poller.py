@@ -156,9 +156,9 @@ class Poller:
         begins now, and keeps its length.
 
         :param planned: what :meth:`first_poll_after_defer` said; None for a wait that begins here.
-        :param after_trouble: whether requests of the last process failed; no outage begins by that.
+        :param after_trouble: whether the previous process met trouble; that is no outage here.
         """
-        if self.began_at > now:  # this machine's clock is behind that of the last one
+        if self.began_at > now:  # this machine's clock is behind that of the previous one
             self.deadline -= self.began_at - now
             self.began_at = now
         interval = self._interval(now)
