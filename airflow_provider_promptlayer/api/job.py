@@ -24,7 +24,7 @@ CallFlow: TypeAlias = Generator[Call[Any], Any, R]
 """A sequence of requests, each of which depends on the answer to the one before, as one value.
 
 The generator yields calls; its driver sends the result of each into it, or throws the error in. So
-both hooks, blocking and asynchronous, send the same requests in the same order.
+the blocking and the asynchronous driver send the same requests in the same order.
 """
 
 

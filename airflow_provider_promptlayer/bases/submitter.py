@@ -38,7 +38,7 @@ from airflow_provider_promptlayer.submission.reattach import (
     SubmissionRecord,
     plan,
     question,
-    without_end,
+    start_without_id,
 )
 from airflow_provider_promptlayer.submission.task_state import RunState
 from airflow_provider_promptlayer.xcom import outputs as xcom
@@ -218,7 +218,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         what = plan(record, state.clear_epoch, here, asked_for)
         if what is Plan.UNCERTAIN:
             how_to_look = self._submission_for(context).how_to_find(record.try_number)
-            self._ask_a_person(state, without_end(record), how_to_look)
+            self._ask_a_person(state, start_without_id(record), how_to_look)
         elif not record.submitted_by_this_task:
             pass  # start again: PromptLayer says whether there is still nothing to do
         elif what is Plan.REATTACH:
@@ -353,7 +353,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             return
         superseded = self._superseded  # still the latest job, so its record is put back
         self._write(
-            state.forget if superseded is None else lambda: state.put_back(superseded),
+            state.forget if superseded is None else lambda: state.store(superseded),
             "Could not remove the record that a start is being sent.",
         )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a workflow run that has ended is a success. No other module decides it.
+"""Whether a workflow run that has ended is a success by ``fail_on``. No other module decides it.
 
 Nodes on a branch that was not taken are skipped, and a workflow may have several output nodes on
 different branches, so a run has succeeded when at least one output node has.
@@ -47,8 +47,8 @@ def check_fail_on(fail_on: str) -> None:
 def raise_for_outcome(results: WorkflowResults, fail_on: FailOn) -> None:
     """Accept the ending of a run, or raise.
 
-    :raises PromptLayerRunFailedError: naming each failed node with its error, cut to a sensible
-        length, and nothing of what other nodes said.
+    :raises PromptLayerRunFailedError: with the failed nodes and their errors, cut to a sensible
+        length, and no other node's output.
     """
     check_fail_on(fail_on)
     if fail_on == "never":

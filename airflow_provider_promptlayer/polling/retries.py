@@ -42,6 +42,9 @@ def whatever_it_is(error: Exception) -> bool:  # noqa: ARG001
 class RetryPolicy:
     """When to try again, and when to give up.
 
+    :meth:`next_pause` applies all of it. :class:`.Poller` asks :meth:`pause` alone, and gives up at
+    its own deadline and ``max_outage``.
+
     :param first_pause: seconds after the first failure.
     :param factor: what each further failure in a row multiplies the pause by.
     :param longest_pause: seconds up to which the pause grows.

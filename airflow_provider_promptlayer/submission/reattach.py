@@ -110,7 +110,7 @@ def question(
     )
 
 
-def without_end(record: SubmissionRecord) -> str:
+def start_without_id(record: SubmissionRecord) -> str:
     """Return the sentences on a record without an id."""
     return (
         f"Try {record.try_number} of this task noted that it was about to send the start to "
@@ -147,7 +147,7 @@ def plan(
     """
     if record is None:
         return Plan.START
-    if record.external_id is None:
+    if record.external_id is None:  # INTENT
         return Plan.UNCERTAIN
     if record.clear_epoch == clear_epoch:  # a retry
         return Plan.REATTACH

@@ -112,9 +112,9 @@ class RunState(_TaskState):
         record = SubmissionRecord(
             phase, self.clear_epoch, self._try_number, base_url, external_id, **details
         )
-        self.put_back(record)
+        self.store(record)
 
-    def put_back(self, record: SubmissionRecord) -> None:
+    def store(self, record: SubmissionRecord) -> None:
         """Write a record, such as one of an earlier try."""
         self._store.set(KEY, record.payload())
 

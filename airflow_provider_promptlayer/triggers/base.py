@@ -133,7 +133,7 @@ class PromptLayerTrigger(BaseTrigger):
             event = to_worker(event_for(external_id, error))
         except asyncio.CancelledError as cancel:
             if is_user_action(cancel):
-                await self.on_kill()  # now, as Airflow's own call may never come
+                await self.on_kill()  # here, because Airflow's call of it may never come
             raise
         self._is_over = True
         yield event
@@ -239,7 +239,7 @@ class PromptLayerTrigger(BaseTrigger):
                 "If the task was cleared, its next try starts another one."
                 if not self.reattaches_after_clear
                 else "If the task was cleared, its next try goes back to it."
-                if version_compat.ON_KILL_IS_AMBIGUOUS
+                if version_compat.CLEAR_KEEPS_STATE
                 else "If the task was cleared, its next try starts another one, unless Airflow "
                 "was told to keep the task's state."
             )

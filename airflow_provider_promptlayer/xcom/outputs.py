@@ -74,7 +74,7 @@ def select(results: WorkflowResults, nodes: Iterable[str] | str | None) -> dict[
 
 
 def storable_key(name: str) -> bool:
-    """Return whether any Airflow stores an XCom under ``name``, and returns it.
+    """Return whether every Airflow stores an XCom under ``name``, and returns it.
 
     Airflow 3 puts the key into a URL path: it cuts the key at ``?`` and ``#``, resolves dot
     segments and ``%41``, takes ``…/slice`` and ``…/item/3`` for other routes, and fails for control

@@ -93,7 +93,7 @@ def storable_text(text: str) -> str:
 
 
 def safe_keys(names: Collection[str]) -> dict[str, str]:
-    """Return those of ``names`` that cannot be keys of one object, and what each becomes.
+    """Return those of ``names`` that cannot be keys of one object → the key for each in its place.
 
     :param names: all keys of the object, each once.
     """
