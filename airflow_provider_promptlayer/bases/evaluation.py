@@ -103,7 +103,7 @@ class TableTask(PromptLayerWaiter[Any]):
                 "failed_count": ending.failed_count,
             }
 
-        def may_resubmit(ending: TableOperation | SheetOperations) -> bool:
+        def may_resubmit(ending: Any) -> bool:
             """Return whether another operation would calculate the remaining cells alone.
 
             True if the operation was cancelled. If ``statuses`` is without completed cells, also
@@ -118,6 +118,8 @@ class TableTask(PromptLayerWaiter[Any]):
                 if ending.failed_count:
                     return takes_failed
                 return ending.stale_count > 0 and selects(CellStatus.STALE)
+            if not isinstance(ending, TableOperation):
+                return False
             if ending.failed_count and self.fail_on == "any_cell" and not takes_failed:
                 return False
             return ending.is_cancelled or ((takes_failed or ending.broke_off) and not takes_done)
@@ -195,7 +197,8 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
             outputs=outputs,
             # A verdict is a result, and a calculation with an unknown status may still go on.
             may_resubmit=lambda ending: (
-                ending.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
+                isinstance(ending, ScorecardCalculation)
+                and ending.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
             ),
         )
 

@@ -71,7 +71,7 @@ class JobKind(Generic[L]):
         task is to return.
     :param outputs: returns what goes to XCom.
     :param may_resubmit: returns whether to start another job after one that has failed with this
-        outcome.
+        outcome, which may be of any class where a subclass in a DAG has raised the error.
     :param trigger_arguments: the trigger's arguments besides those of :class:`.PromptLayerTrigger`.
     :param unsubmitted_job: the job to wait for if PromptLayer says that there is nothing to do.
     :param unsubmitted_result: the task's result in that case if the task does not wait.

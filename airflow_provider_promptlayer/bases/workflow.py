@@ -43,5 +43,5 @@ class WorkflowTask(PromptLayerWaiter[WorkflowResults]):
             job_from_id=WorkflowRun,
             raise_for_outcome=check,
             outputs=lambda results: ResultOnly(results.workflow_version_execution_id),
-            may_resubmit=lambda _: True,
+            may_resubmit=lambda outcome: isinstance(outcome, WorkflowResults),
         )

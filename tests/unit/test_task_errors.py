@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from support.kinds import WORKFLOW_RUN
 from support.modes import MODES, TASK_MODES, FakeTaskInstance
-from support.starts import RUN_WORKFLOW
+from support.starts import RUN_WORKFLOW, Start, every_start
 from unit.api.test_exceptions import CLASSES, make
 
 from airflow_provider_promptlayer import exceptions
@@ -75,6 +76,20 @@ def test_which_of_airflows_classes_it_is(
         assert [cls for cls in AIRFLOWS if isinstance(raised.value, cls)] == [
             cls for cls in AIRFLOWS if cls in (AirflowException, its)
         ]
+
+
+@every_start
+def test_a_failure_that_is_not_of_the_job_starts_no_other(
+    start: Start, server: LocalPromptLayer
+) -> None:
+    """A subclass in a DAG may raise any of the errors, with any outcome."""
+
+    class Judging(start.operator):  # type: ignore[misc, name-defined]
+        def raise_for_outcome(self, ending: Any) -> None:
+            raise exceptions.PromptLayerOutcomeError("not good enough", outcome=None)
+
+    ending = replace(start, operator=Judging).run()
+    assert (ending.kind, ending.message) == ("failed for good", "not good enough")
 
 
 def wait(mode: str, external_id: Any, **arguments: Any) -> Any:
