@@ -81,6 +81,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
         """
         self._open_task_state(context)
+        self._submission = None  # a subclass may execute one operator with several inputs
         kind = self.kind  # refuses arguments before anything is started
         self._job = job = self._of_earlier_try(context) or self._start(context)
         if job is None:

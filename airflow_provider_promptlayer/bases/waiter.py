@@ -109,7 +109,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         if self.max_outage == math.inf:  # Airflow 3 cannot pass infinity to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
         self._job: RemoteJob[L] | None = None  # once known
-        self._outputs: Outputs | None = None  # of the job, once it has ended
+        self._outputs: tuple[L, Outputs] | None = None  # of the job, once it has ended
         self._outage_state: OutageState | None = None
         self._resumed = False  # whether this process came back to a wait
         self._has_waited = False  # whether a poll of this process found the job running, or failed
@@ -162,8 +162,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
 
         :param ending: the job's last status.
         """
-        outputs = self.kind.outputs(ending) if self._outputs is None else self._outputs
-        return outputs.push(partial(self._push, context))
+        return self._outputs_of(ending).push(partial(self._push, context))
 
     def resume_state(self) -> dict[str, Any]:
         """Return what to keep through a deferral besides the state of the wait, as JSON."""
@@ -410,7 +409,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         return True
 
     def _finish(self, context: Context, ending: L) -> Any:
-        outputs = self._outputs = self.kind.outputs(ending)
+        outputs = self._outputs_of(ending)
         try:
             for key, value in outputs.metadata.items():
                 self._push(context, key, value)
@@ -420,6 +419,11 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             if self.do_xcom_push:
                 for line in outputs.warnings():
                     self.log.warning("%s", line)
+
+    def _outputs_of(self, ending: L) -> Outputs:
+        if self._outputs is None or self._outputs[0] is not ending:
+            self._outputs = ending, self.kind.outputs(ending)
+        return self._outputs[1]
 
     def _schedule(self) -> PollSchedule:
         return PollSchedule(
@@ -435,6 +439,9 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     @contextmanager
     def _airflow_errors(self) -> Iterator[None]:
         """Turn errors into Airflow's; close the connections when the task leaves the worker."""
+        # A new kind for each step, because it refers to this operator and its arguments: dag.test()
+        # of Airflow 2 resumes a copy, and a subclass may execute an operator more than once.
+        self.__dict__.pop("kind", None)
         skips = [name for name in ("soft_fail", "never_fail") if getattr(self, name)]
         try:
             with airflow_errors(self.may_retry, skips):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from support.kinds import Serve
 from support.modes import Ending, FakeTaskInstance, run_task
 from support.starts import deferred
 
+from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerEventError,
     PromptLayerWaitTimeoutError,
@@ -49,8 +51,11 @@ def server(serve: Serve) -> LocalPromptLayer:
     return serve(LocalPromptLayer(workflows))
 
 
-def make(**arguments: Any) -> PromptLayerRunWorkflowOperator:
-    return PromptLayerRunWorkflowOperator(
+def make(
+    operator: type[PromptLayerRunWorkflowOperator] = PromptLayerRunWorkflowOperator,
+    **arguments: Any,
+) -> PromptLayerRunWorkflowOperator:
+    return operator(
         **{
             "task_id": "task",
             "workflow_id_or_name": "Digest",
@@ -261,3 +266,31 @@ class TestEnd:
         assert ending.kind == kind
         assert isinstance(ending.error, error)
         assert "Workflow run 7 goes on" in ending.message
+
+
+class TestSubclass:
+    """In a DAG: it may override these methods, and call those that it overrides."""
+
+    def test_may_run_the_operator_for_several_inputs(self, server: LocalPromptLayer) -> None:
+        class Several(PromptLayerRunWorkflowOperator):
+            def execute(self, context: Any) -> Any:
+                found = []
+                for topic, node in (("tea", "Notes"), ("milk", "Answer")):
+                    self.input_variables, self.nodes = {"topic": topic}, [node]
+                    found.append(super().execute(context))
+                return found
+
+        ending = start(operator=Several, deferrable=False, reattach=False)
+        assert ending.value == [{"Notes": OUTPUTS["Notes"]}, {"Answer": "long"}]
+        asked = [run.input_variables for run in server.executions.values()]
+        assert asked == [{"topic": "tea"}, {"topic": "milk"}]
+
+    def test_may_push_another_result(self, server: LocalPromptLayer) -> None:
+        class Few(PromptLayerRunWorkflowOperator):
+            def push_result(self, context: Any, ending: WorkflowResults) -> Any:
+                notes = {"Notes": ending.nodes["Notes"]}
+                return super().push_result(context, replace(ending, nodes=notes))
+
+        ending = start(operator=Few)
+        assert ending.value == {"Notes": OUTPUTS["Notes"]}
+        assert "Answer" not in ending.xcoms

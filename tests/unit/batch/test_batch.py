@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowException
+from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
 from support.batches import (
     SLOW,
     Died,
@@ -98,6 +98,16 @@ class TestResults:
             copied = copy.copy(original)
             copied.inputs = [{"n": n}]
             assert copied.execute(context_of(FakeTaskInstance())) == answers(n)
+
+    def test_of_a_copy_that_is_resumed(self, server: LocalPromptLayer) -> None:
+        """As ``dag.test()`` of Airflow 2 copies the very operator that has left the worker."""
+        context, first = context_of(FakeTaskInstance()), task(numbered(2))
+        with pytest.raises(TaskDeferred) as left:
+            first.execute(context)
+        event = asyncio.run(first_event(rebuilt(left.value.trigger)))
+        kwargs = {**(left.value.kwargs or {}), "event": event.payload}
+        second = copy.copy(first)
+        assert second.resume_execution(left.value.method_name, kwargs, context) == answers(0, 1)
 
     def test_without_inputs(self, server: LocalPromptLayer, deferrable: bool) -> None:
         ending = run([], deferrable=deferrable)
