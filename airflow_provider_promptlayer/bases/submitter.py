@@ -149,6 +149,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     def _start(self, context: Context) -> RemoteJob[L] | None:
         """Submit a job and return it; None if there is nothing to do and nothing to wait for."""
         submission = self._submission_for(context)
+        self._input_fingerprint(context)  # now, because an error would lose a job that is started
         self.hook.warm_up()
         self.cancels_on_kill = type(self).cancels_on_kill
         if self._task_state is not None:

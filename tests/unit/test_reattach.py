@@ -144,6 +144,20 @@ class TestReattach:
             RUN_WORKFLOW.run(Away())
         assert server.count() == 0
 
+    def test_an_input_that_has_no_fingerprint_starts_nothing(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such as one that is nested too deep by a few levels: its run could not be recorded."""
+
+        def too_deep(_: bytes) -> str:
+            raise RecursionError
+
+        monkeypatch.setattr("airflow_provider_promptlayer.bases.kind.fingerprint", too_deep)
+        store = Store()
+        with pytest.raises(RecursionError):
+            RUN_WORKFLOW.run(store)
+        assert (server.count("POST"), store) == (0, {})
+
     @pytest.mark.parametrize("is_stored", [False, True])
     def test_a_store_that_cannot_be_written_before_the_start_stops_no_retry(
         self, server: LocalPromptLayer, is_stored: bool
