@@ -63,7 +63,7 @@ def is_user_action(cancel: BaseException | None) -> bool:
     """Return whether the triggerer has cancelled a wait because the task no longer waits there.
 
     The error's message says so, or that of the error's context: asgiref, by which Airflow reads a
-    connection, raises a new error without the message; Airflow does not call ``on_kill`` for such an error.
+    connection, raises a new error without the message, for which Airflow does not call ``on_kill``.
     """
     while isinstance(cancel, asyncio.CancelledError):
         if cancel.args[:1] == (version_compat.USER_ACTION,):

@@ -443,7 +443,7 @@ class TestAClear:
     def test_of_a_run_that_cannot_be_cancelled_is_logged(
         self, keeps: bool, reattaches: bool, says: str, log: Log, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(version_compat, "ON_KILL_IS_AMBIGUOUS", keeps)
+        monkeypatch.setattr(version_compat, "CLEAR_KEEPS_STATE", keeps)
         how = {"submitted_by_this_task": True, "reattaches_after_clear": reattaches}
         trigger = trigger_for(PromptLayerWorkflowTrigger, WorkflowRun(7), **how)
         asyncio.run(trigger.on_kill())
