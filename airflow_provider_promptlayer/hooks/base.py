@@ -226,11 +226,9 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         The request is sent again, a few times and with growing pauses, only if it certainly started
         nothing, see :mod:`.api.submit`. Nothing is sent after :meth:`stop_starting`.
         """
-        return retried(
-            retries.SUBMITTING,
-            call,
-            says="{error}. Nothing was started; trying again in {sleep}.",
-        )
+        usual = retries.SUBMITTING
+        policy = replace(usual, retries=lambda error: not self.is_stopping and usual.retries(error))
+        return retried(policy, call, says="{error}. Nothing was started; trying again in {sleep}.")
 
     def _new_poller(
         self, job: RemoteJob[Any], timeout: float, poke_interval: float | None, max_outage: float
