@@ -74,6 +74,9 @@ def twins(
     flow: Callable[Concatenate[H, P], Loop[T] | Wait[T]],
 ) -> tuple[Callable[Concatenate[H, P], T], Callable[Concatenate[H, P], Coroutine[Any, Any, T]]]:
     """Return two methods that run what ``flow`` returns: a blocking one, and its ``a…`` twin."""
+    name = flow.__name__.removeprefix("_")
+    # help() shows users the result of the methods, and not the loop that has it.
+    flow.__annotations__["return"] = flow.__annotations__["return"].partition("[")[2][:-1]
 
     @wraps(flow)
     def method(hook: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -83,8 +86,10 @@ def twins(
     async def twin(hook: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await hook._arun(flow(hook, *args, **kwargs))
 
-    name = flow.__name__.removeprefix("_")
-    method.__name__, twin.__name__ = name, f"a{name}"
+    for made, made_name in ((method, name), (twin, f"a{name}")):
+        made.__name__ = made_name
+        made.__qualname__ = flow.__qualname__.replace(flow.__name__, made_name)
+    twin.__doc__ = f"Do what :meth:`{name}` does, without blocking the event loop."
     return method, twin
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -59,6 +60,9 @@ def test_twins_have_the_names_and_arguments_of_their_methods() -> None:
         assert inspect.iscoroutinefunction(twin)
         assert not inspect.isgeneratorfunction(method)
         assert inspect.signature(method) == inspect.signature(twin)
+        assert not re.match("Loop|Wait", inspect.signature(method).return_annotation)
+        assert f":meth:`{name}`" in twin.__doc__
+        assert method.__qualname__.endswith(f"Methods.{name}")
         assert method.__doc__
 
 
