@@ -360,7 +360,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         def loop() -> Loop[tuple[reports.Report, reports.ReportScore]]:
             ending = yield from poll_until_ended(poller, job.fetch_call())
-            score = yield from _score_of(ending, max_outage)
+            score = yield from _score_of(ending, poller.max_outage)
             raise_for_report(ending, score, fail_on=fail_on, min_score=needed)
             return ending, score
 

@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -135,7 +136,9 @@ def test_report(ask: Ask, server: LocalPromptLayer) -> None:
     report_id = ask("run_report", 1, "nightly")
     assert ask("get_report", report_id).completed_count == 4
     assert ask("get_report_score", report_id).overall_score == 90.0
-    report, score = ask("wait_for_report", report_id, timeout=60, min_score=90)
+    report, score = ask(
+        "wait_for_report", report_id, timeout=60, min_score=90, max_outage=timedelta(minutes=5)
+    )
     assert (report.report_id, score.overall_score) == (report_id, 90.0)
 
 
