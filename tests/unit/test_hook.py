@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -24,6 +25,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
     PromptLayerNotFoundError,
     PromptLayerRunFailedError,
+    PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
@@ -290,6 +292,29 @@ def test_another_key_brings_its_throttle_along(
     old.call(workflow_count())  # reads the key again
     assert throttle.delay(now=1000.0) >= 60
     old.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["blocking", "async"])
+def test_an_outage_reads_the_connection_again_but_not_at_each_poll(
+    is_async: bool, deaf_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = "airflow_provider_promptlayer.hooks.connection"
+    read = Mock(wraps=import_module(connection).read_connection)
+    monkeypatch.setattr(f"{connection}.read_connection", read)
+    hook = connect(monkeypatch, host=f"http://127.0.0.1:{deaf_port}", password="x")
+
+    def poll() -> None:
+        for _ in range(3):
+            with pytest.raises(PromptLayerUnreachableError):
+                asyncio.run(hook.acall(workflow_count())) if is_async else hook.call(
+                    workflow_count()
+                )
+
+    poll()
+    assert read.call_count == 1
+    monkeypatch.setattr(f"{connection}._READ_AGAIN_SECONDS", 0.0)
+    poll()
+    assert read.call_count == 4
 
 
 def test_no_key_outlives_its_last_hook(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,12 @@ def test_an_outage_of_all_is_one(server: LocalPromptLayer) -> None:
     assert fire(range(1, 41), max_outage=0.3)["outcome"] == "outage"
 
 
+def test_a_run_that_alone_cannot_be_polled_does_not_end_the_wait(server: LocalPromptLayer) -> None:
+    broken, goes_on, ended = *started(server, "Endless", 2), server.start_execution("Echo")
+    server.script(Reply(502), execution_id=broken, times=None)
+    assert fire([broken, goes_on, ended], until=1, max_outage=0.3)["outcome"] == "ended"
+
+
 def test_an_outage_that_is_over_does_not_count_for_the_runs_after_it(
     server: LocalPromptLayer,
 ) -> None:

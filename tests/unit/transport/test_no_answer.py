@@ -257,6 +257,15 @@ def test_an_odd_time_out_is_refused_or_used(driver: Any, serve: Any, timeout: fl
         assert driver.get(settings).body == b"whole"
 
 
+def test_a_connection_that_was_given_up_carries_no_request_any_more() -> None:
+    """Its caller was told that nothing had been sent, and may send the request again."""
+    connection = blocking.AbortableConnection()
+    connection.abort()
+    with pytest.raises(ConnectionAbortedError):
+        connection.ready()
+    assert not connection.is_ready
+
+
 def test_a_transport_works_after_a_failure(serve: Any) -> None:
     def handle(exchange: Exchange) -> None:
         if exchange.number == 1:
