@@ -12,6 +12,7 @@ import asyncio
 import datetime
 import json
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -310,6 +311,16 @@ class TestOlderAirflow:
         assert made.start_trigger_args is None
 
 
+@pytest.fixture
+def far_from_utc() -> Iterator[None]:
+    """Set the local time nine hours ahead of UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @needs_start
 class TestStart:
     @pytest.mark.parametrize("key", ["return_value", 'it\'s "odd" }} {% %}', "\\n"])
@@ -362,7 +373,7 @@ class TestStart:
 
     @pytest.mark.parametrize("zone", [datetime.UTC, None])
     def test_a_triggerer_that_takes_over_keeps_the_deadline(
-        self, zone: datetime.tzinfo | None, server: LocalPromptLayer
+        self, zone: datetime.tzinfo | None, server: LocalPromptLayer, far_from_utc: None
     ) -> None:
         """It knows only when Airflow will end the deferral: a minute after the deadline."""
         args = sensor(
