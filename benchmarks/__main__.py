@@ -62,15 +62,18 @@ def main() -> int:
     """Return the exit code."""
     names = [benchmark.name for benchmark in BENCHMARKS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=names, action="append", help="this one; may be repeated")
+    parser.add_argument("--only", metavar="NAME,…", help=f"some of them: {', '.join(names)}")
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", metavar="PATH")
     options = parser.parse_args()
+    chosen = options.only.split(",") if options.only else names
+    if unknown := sorted(set(chosen) - set(names)):
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(names)}")
 
     found_on = machine()
     print(machine_line(found_on), flush=True)
     figures: list[Figure] = []
     for benchmark in BENCHMARKS:
-        if options.only and benchmark.name not in options.only:
+        if benchmark.name not in chosen:
             continue
         print(f"measuring {benchmark.title} … ", end="", flush=True)
         start = time.monotonic()

@@ -133,7 +133,7 @@ async def _run(address: Address, size: int, rounds: int, traced: bool) -> dict[s
         collection_before = _full_collection()
         if traced:
             tracemalloc.start()  # only now: it is to see the waits, not Airflow
-        memory = _task_state()
+        memory = _memory_used()
         with _Collections().watched() as collections:
             pulse = _Pulse(collections)
             beat = asyncio.create_task(pulse.beat())
@@ -149,7 +149,7 @@ async def _run(address: Address, size: int, rounds: int, traced: bool) -> dict[s
                 usage.append(await _use(control))
             steady = pulse.longest
             beat.cancel()
-            used = _task_state() - memory
+            used = _memory_used() - memory
             connections = _connections()
             arrivals = control.arrivals()
             for task in tasks:
@@ -310,7 +310,7 @@ def _full_collection() -> float:
     return time.process_time() - start
 
 
-def _task_state() -> int:
+def _memory_used() -> int:
     if tracemalloc.is_tracing():
         gc.collect()
         # Connections are few, however many waits there are, and large.
