@@ -179,7 +179,7 @@ def _show_occupancy(seen: Occupancy) -> None:
         _say("No moment was seen in which nothing but a deferred task was left to wait for")
         return
     samples = seen.deferred_samples
-    _say("While a task was deferred and nothing else was due")
+    _say("While a task was deferred and nothing else was due: no worker and no pool slot is held")
     workers = f"in {seen.deferred_with_worker} of {samples} samples of the processes"
     _table(
         [

@@ -152,7 +152,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def raise_for_outcome(self, ending: L) -> None:
         """Raise if the outcome of a job counts as a failure.
 
-        :param ending: the job's last status.
+        :param ending: the job's last status, such as :class:`.WorkflowResults`.
         :raises PromptLayerOutcomeError: saying why.
         """
         self.kind.raise_for_outcome(ending)

@@ -17,6 +17,7 @@ from support.starts import deferred
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerEventError,
+    PromptLayerRunFailedError,
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.operators.promptlayer import (
@@ -284,6 +285,18 @@ class TestSubclass:
         assert ending.value == [{"Notes": OUTPUTS["Notes"]}, {"Answer": "long"}]
         asked = [run.input_variables for run in server.executions.values()]
         assert asked == [{"topic": "tea"}, {"topic": "milk"}]
+
+    def test_may_fail_for_a_reason_of_its_own(self, server: LocalPromptLayer) -> None:
+        class Strict(PromptLayerRunWorkflowOperator):
+            def raise_for_outcome(self, ending: WorkflowResults) -> None:
+                super().raise_for_outcome(ending)
+                if ending.final_output == "long":
+                    raise PromptLayerRunFailedError("The answer is long.", results=ending)
+
+        ending = start(operator=Strict)
+        assert (ending.kind, ending.message) == ("failed", "The answer is long.")
+        assert ending.xcoms["promptlayer_node_statuses"] == STATUSES
+        assert "Answer" not in ending.xcoms
 
     def test_may_push_another_result(self, server: LocalPromptLayer) -> None:
         class Few(PromptLayerRunWorkflowOperator):
