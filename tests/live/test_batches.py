@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 from live.runs import Run, finish
+from support.needs import needs_task_state
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 from dev.airflow_config import AIRFLOW_VERSION
 from dev.airflow_stack import AirflowStack
 
-REMEMBERS = AIRFLOW_VERSION >= (3, 3)
 DAG_ID = "live_batches"
 SIZE = 20
 
@@ -61,7 +61,7 @@ def test_few_at_a_time(ended: Run, starts: dict[str, list[int]]) -> None:
     assert starts["few_at_a_time"] == [1] * 6
 
 
-@pytest.mark.skipif(not REMEMBERS, reason="there is no task state before Airflow 3.3")
+@needs_task_state
 @pytest.mark.parametrize(("moment", "expected"), [("before", 0), ("after", 1)])
 def test_killed_between_two_starts(
     ended: Run, starts: dict[str, list[int]], moment: str, expected: int

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from support.needs import HAS_TASK_STATE
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
-from dev.airflow_config import AIRFLOW_VERSION
 from dev.airflow_stack import AirflowStack
 
-REMEMBERS = AIRFLOW_VERSION >= (3, 3)
 SECONDS = 900.0
 
 
@@ -39,7 +38,7 @@ def ended(
 def test_killed_before_the_id_was_noted(ended: tuple[dict[str, str], Counter[str]]) -> None:
     """It is uncertain whether the start arrived, so it is not sent again; before 3.3 it is."""
     states, starts = ended
-    assert (states["sent"], starts["sent"]) == (("failed", 1) if REMEMBERS else ("success", 2))
+    assert (states["sent"], starts["sent"]) == (("failed", 1) if HAS_TASK_STATE else ("success", 2))
 
 
 @pytest.mark.parametrize("moment", ["noted", "resuming"])
@@ -48,7 +47,7 @@ def test_killed_after_the_id_was_noted(
 ) -> None:
     """The next try waits for the same run."""
     states, starts = ended
-    assert (states[moment], starts[moment]) == ("success", 1 if REMEMBERS else 2)
+    assert (states[moment], starts[moment]) == ("success", 1 if HAS_TASK_STATE else 2)
 
 
 def test_execution_timeout_starts_no_second_run(

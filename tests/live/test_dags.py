@@ -6,14 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow.triggers.base import BaseTrigger
 from live.runs import SECONDS, Run, begin, finish, held, watch
+from support.needs import needs_on_kill
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
-from airflow_provider_promptlayer.version_compat import ON_KILL_IS_AMBIGUOUS
+from airflow_provider_promptlayer.version_compat import CLEAR_KEEPS_STATE
 from dev.airflow_stack import AirflowStack
 
-TRIGGERS_HAVE_ON_KILL = hasattr(BaseTrigger, "on_kill")
 ENDLESS_TASKS = ("cells", "scorecard")
 
 
@@ -287,9 +286,10 @@ def end_all(run: Run) -> None:
         run.stack.api("PATCH", path, {"new_state": "failed"})
 
 
+# Of this test and the next, each version from 3.3 on runs the one that is about its kind of clear.
+@needs_on_kill
 @pytest.mark.skipif(
-    not (TRIGGERS_HAVE_ON_KILL and ON_KILL_IS_AMBIGUOUS),
-    reason="Airflow 3.3 calls on_kill of a trigger, and keeps the state of a task that is cleared",
+    not CLEAR_KEEPS_STATE, reason="Airflow 3.4 and later drop the state of a task that is cleared"
 )
 def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it_cancels(
     stack: AirflowStack, promptlayer: LocalPromptLayer
@@ -332,9 +332,9 @@ def test_clearing_a_deferred_task_goes_back_to_what_it_has_started_and_ending_it
     )
 
 
+@needs_on_kill
 @pytest.mark.skipif(
-    not TRIGGERS_HAVE_ON_KILL or ON_KILL_IS_AMBIGUOUS,
-    reason="Airflow 3.4 and later drop the state of a task that is cleared",
+    CLEAR_KEEPS_STATE, reason="Airflow 3.3 keeps the state of a task that is cleared"
 )
 def test_clearing_a_deferred_task_cancels_what_it_has_started_and_starts_another(
     stack: AirflowStack, promptlayer: LocalPromptLayer

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from live.runs import SECONDS, Run
-from live.test_dags import TRIGGERS_HAVE_ON_KILL
+from support.needs import needs_on_kill
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 from dev.airflow_stack import AirflowStack
@@ -13,9 +13,7 @@ from dev.airflow_stack import AirflowStack
 DAG_ID = "live_many_operations"
 MANY = 30
 
-pytestmark = pytest.mark.skipif(
-    not TRIGGERS_HAVE_ON_KILL, reason="Airflow 3.3 and later call on_kill of a trigger"
-)
+pytestmark = needs_on_kill
 
 
 @pytest.fixture(scope="module")

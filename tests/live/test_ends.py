@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from live.runs import SECONDS, Run, finish, held
+from support.needs import needs_start_in_triggerer
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 from airflow_provider_promptlayer.version_compat import STARTS_IN_TRIGGERER
@@ -25,9 +26,6 @@ WORKERS_OF_A_SUCCESS = (
 )
 WORKERS_OF_A_FAILURE = (
     {"plain": 2, "end": 2, "start": 1, "both": 1} if STARTS_IN_TRIGGERER else dict.fromkeys(WAYS, 2)
-)
-needs_start = pytest.mark.skipif(
-    not STARTS_IN_TRIGGERER, reason="no task starts in this Airflow's triggerer"
 )
 
 
@@ -97,7 +95,8 @@ class TestWhatIsLeftOut:
         returned = ends.xcoms(f"good_{way}").get("return_value")
         assert (returned is not None) == (way in RETURNING)
 
-    @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 calls back from the DAG processor")
+    # Airflow 2 calls back from the DAG processor, whoever ended the task: README says so.
+    @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 calls back of every success")
     @pytest.mark.parametrize("way", WAYS)
     def test_success_is_called_back_by_a_worker_alone(
         self, ends: Run, way: str, callbacks: Path
@@ -113,7 +112,7 @@ def templates(stack: AirflowStack, promptlayer: LocalPromptLayer) -> Run:
     return finish(stack, {dag: {"run": run}})[dag]
 
 
-@needs_start
+@needs_start_in_triggerer
 class TestTemplates:
     @pytest.mark.parametrize("task_id", ["params", "conf", "pull", "output", "connection"])
     def test_are_rendered_in_the_triggerer(self, templates: Run, task_id: str) -> None:
@@ -163,7 +162,7 @@ def late(stack: AirflowStack, promptlayer: LocalPromptLayer) -> Late:
     return late
 
 
-@needs_start
+@needs_start_in_triggerer
 def test_another_triggerer_goes_on_with_a_wait_that_no_worker_saw(
     stack: AirflowStack, late: Late
 ) -> None:
@@ -173,7 +172,7 @@ def test_another_triggerer_goes_on_with_a_wait_that_no_worker_saw(
     assert len(late.polls()) > late.before
 
 
-@needs_start
+@needs_start_in_triggerer
 @pytest.mark.last  # the rest of its minute passes while other tests run
 def test_a_wait_that_no_worker_saw_keeps_its_deadline(stack: AirflowStack, late: Late) -> None:
     """The triggerer that takes over counts from the true beginning."""

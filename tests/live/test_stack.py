@@ -91,7 +91,8 @@ def test_the_watchdog_ends_what_a_killed_owner_leaves(tmp_path: Path) -> None:
     wait_until(lambda: not members(session))
 
 
-@pytest.mark.skipif(not psutil.LINUX, reason="other systems do not count it")
+# Of the benchmarks in a live Airflow, which report CPU time on Linux alone.
+@pytest.mark.skipif(not psutil.LINUX, reason="only Linux keeps the CPU time of ended children")
 @pytest.mark.parametrize("notice", ["reap", "leave"])
 def test_the_cpu_time_of_ended_children_is_counted(components: Components, notice: str) -> None:
     parents = [

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
-from airflow.triggers.base import BaseTrigger
 from support.kinds import KINDS, at
 from support.modes import FakeTaskInstance, Store, rebuilt
+from support.needs import needs_on_kill
 from support.starts import RUN_REPORT, RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, Start, deferred
 
 from airflow_provider_promptlayer import version_compat
@@ -23,9 +23,6 @@ from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
 from airflow_provider_promptlayer.triggers import on_kill
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
-
-TRIGGERS_ARE_TOLD = hasattr(BaseTrigger, "on_kill")
-"""Whether this Airflow tells a trigger that a user has ended its task."""
 
 Kill = Callable[[Any, Any], None]
 
@@ -99,7 +96,7 @@ class TestItsOwn:
         assert bool(start.started(server)) is not bool(blips)
         assert blips or is_cancelled(server)
 
-    @pytest.mark.skipif(not TRIGGERS_ARE_TOLD, reason="this Airflow tells no trigger")
+    @needs_on_kill
     @pytest.mark.parametrize(
         ("state", "reattach", "goes_on"),
         [

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.needs import needs_task_state
 
 from airflow_provider_promptlayer import version_compat
 
-pytestmark = pytest.mark.skipif(
-    not version_compat.STARTS_IN_TRIGGERER, reason="before Airflow 3.3 no task state is kept"
-)
+pytestmark = needs_task_state
 
 
 class Database:

@@ -29,6 +29,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import TaskSuccessEvent
 from support.modes import FakeTaskInstance, first_event, rebuilt, run_task, started_by_airflow
+from support.needs import needs_start_in_triggerer
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.http import LARGE
@@ -47,9 +48,6 @@ RUNNING = Reply(202, "{}")
 ENDED = Reply.of_json("yes")
 LARGE_OUTPUT = Reply.of_json(
     {"Only": {"status": "SUCCESS", "value": "x" * LARGE, "is_output_node": True}}
-)
-needs_start = pytest.mark.skipif(
-    not version_compat.STARTS_IN_TRIGGERER, reason="no task starts in this Airflow's triggerer"
 )
 
 
@@ -98,8 +96,8 @@ class TestWorkers:
         [
             (False, False, 2, 2),
             (False, True, 1, 2),
-            pytest.param(True, False, 1, 1, marks=needs_start),
-            pytest.param(True, True, 0, 1, marks=needs_start),
+            pytest.param(True, False, 1, 1, marks=needs_start_in_triggerer),
+            pytest.param(True, True, 0, 1, marks=needs_start_in_triggerer),
         ],
     )
     def test_visits(
@@ -161,7 +159,7 @@ class TestEnd:
         assert not isinstance(event, TaskSuccessEvent)
         assert event.payload["outcome"] == "ended"
 
-    @pytest.mark.parametrize("start", [False, pytest.param(True, marks=needs_start)])
+    @pytest.mark.parametrize("start", [False, pytest.param(True, marks=needs_start_in_triggerer)])
     def test_is_left_to_a_subclass_that_judges_by_more(
         self, start: bool, server: LocalPromptLayer
     ) -> None:
@@ -321,7 +319,7 @@ def far_from_utc() -> Iterator[None]:
     time.tzset()
 
 
-@needs_start
+@needs_start_in_triggerer
 class TestStart:
     @pytest.mark.parametrize("key", ["return_value", 'it\'s "odd" }} {% %}', "\\n"])
     def test_an_output_becomes_a_template(self, key: str) -> None:

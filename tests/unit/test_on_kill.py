@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 from unittest.mock import Mock
 
 import pytest
-from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 from support.modes import first_event, rebuilt
+from support.needs import needs_on_kill
 from support.triggerer import Supervisor, Triggerer, TriggererTaskInstance, until
 from support.waits import trigger_for
 
@@ -49,9 +49,7 @@ from airflow_provider_promptlayer.triggers.promptlayer import (
     PromptLayerWorkflowTrigger,
 )
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(BaseTrigger, "on_kill"), reason="this Airflow tells no trigger"
-)
+pytestmark = needs_on_kill
 
 Log: TypeAlias = Callable[[], str]
 

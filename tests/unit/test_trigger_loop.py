@@ -178,6 +178,7 @@ def test_a_state_that_cannot_be_read_ends_its_own_wait_alone(
         PromptLayerWorkflowTrigger(state=state)
 
 
+# Its triggerer is handed no workloads. The TypeError, on which this rests, is tested above.
 @pytest.mark.skipif(TASK_RUNNER is None, reason="Airflow 2 makes triggers from its database")
 @pytest.mark.parametrize("state", [{"version": 2}, None])
 def test_the_triggerer_goes_on_where_a_state_cannot_be_read(state: Any) -> None:

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which Airflow a test needs. Where it is another one, what the test is about does not exist."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from airflow.triggers.base import BaseTrigger
+
+from airflow_provider_promptlayer.version_compat import STARTS_IN_TRIGGERER
+from dev.airflow_config import AIRFLOW_VERSION
+
+HAS_ON_KILL: Final = hasattr(BaseTrigger, "on_kill")
+HAS_TASK_STATE: Final = AIRFLOW_VERSION >= (3, 3)
+
+# README says what a user has to do on these versions: cancel in PromptLayer.
+needs_on_kill = pytest.mark.skipif(
+    not HAS_ON_KILL,
+    reason="before 3.3, Airflow does not tell a trigger that its task is ended",
+)
+
+# The tests of what a retry or a clear does without it run on every version.
+needs_task_state = pytest.mark.skipif(
+    not HAS_TASK_STATE, reason="before 3.3, Airflow keeps nothing from one try to the next"
+)
+
+# The sensor then warns and defers from a worker, which is tested on every version.
+needs_start_in_triggerer = pytest.mark.skipif(
+    not STARTS_IN_TRIGGERER, reason="before 3.3, Airflow starts no task in the triggerer"
+)
