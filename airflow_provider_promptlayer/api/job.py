@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.text import one_line
@@ -119,6 +119,11 @@ class Identified:
     def __post_init__(self) -> None:
         for name, parse in self.id_parsers.items():
             object.__setattr__(self, name, parse(name, getattr(self, name)))
+
+    @classmethod
+    def of(cls, *ids: Any) -> Self:
+        """Return the one with these ids, whose types are only certain once they are parsed."""
+        return cls(*ids)
 
 
 @dataclass(frozen=True)

@@ -190,16 +190,6 @@ def run_report(
     return replace(call, read=read)
 
 
-def report(report_id: int | str) -> Call[Report]:
-    """``GET /reports/{report_id}``: poll a final report.
-
-    The result is an error for a blueprint, which never ends as it never runs.
-
-    :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
-    """
-    return FinalReport(positive("report_id", report_id)).fetch_call()
-
-
 def report_score(report_id: int | str) -> Call[ReportScore]:
     """``GET /reports/{report_id}/score``: the score of a final report.
 
@@ -237,7 +227,10 @@ class FinalReport(RemoteJob[Report]):
     abandoned_phrase = "goes on at PromptLayer, which cannot cancel it"
 
     def fetch_call(self) -> Call[Report]:
-        """Ask for the status, and for the counts of the cells."""
+        """``GET /reports/{report_id}``: ask for the status, and for the counts of the cells.
+
+        The result is an error for a blueprint, which never ends as it never runs.
+        """
         request = Request("GET", f"/reports/{self.report_id}", f"poll report {self.report_id}")
         return object_call(request, self._read)
 

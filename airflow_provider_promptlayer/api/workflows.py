@@ -196,38 +196,6 @@ def run_workflow(
     )
 
 
-def workflow_results(
-    workflow_version_execution_id: int | str,
-    *,
-    return_all_outputs: bool = True,
-    by_status: bool = False,
-) -> Call[WorkflowResults]:
-    """``GET /workflow-version-execution-results``: poll a run.
-
-    - 202, or 204 without a body: the run goes on.
-    - 200 with a map of nodes: the run has ended, unless a node is still QUEUED or RUNNING
-      (PromptLayer's release notes of March 2026 tell of a moment in which the status is wrong).
-    - 200 where only the main output was asked for: the body is that output, any JSON value. A body
-      that is a map with an unfinished node is taken for the moment described above.
-    - 400 or 500 with ``{"success": false, "output": …}``: the run has ended without output.
-      PromptLayer announced it in March 2026; it is an ending and not a server error.
-
-    :param by_status: take every 200 for the end of the run. For a caller that then asks for all
-        outputs: a run whose main output looks like a map with an unfinished node would never end
-        otherwise.
-    :raises PromptLayerInvalidInputError: for an id that is not a positive integer.
-    """
-    run_id = execution_id(workflow_version_execution_id)
-    all_outputs = "true" if return_all_outputs else "false"
-    request = Request(
-        "GET",
-        f"/workflow-version-execution-results?workflow_version_execution_id={run_id}"
-        f"&return_all_outputs={all_outputs}",
-        f"read the results of workflow run {run_id}",
-    )
-    return Call(request, _ReadResults(run_id, request, return_all_outputs, by_status))
-
-
 @dataclass(frozen=True, slots=True)
 class _ReadResults:
     # An object with slots and no closure: there is one for each of thousands of waits.
@@ -287,16 +255,41 @@ class WorkflowRun(RemoteJob[WorkflowResults]):
 
     def fetch_call(self) -> Call[WorkflowResults]:
         """Ask for the outputs of all nodes."""
-        return workflow_results(self.workflow_version_execution_id)
+        return self.results_call()
 
     def status_call(self) -> Call[WorkflowResults]:
         """Ask for the main output alone, which makes the answer for an ended run small.
 
         While the run goes on both calls are answered with the nodes so far.
         """
-        return workflow_results(
-            self.workflow_version_execution_id, return_all_outputs=False, by_status=True
+        return self.results_call(return_all_outputs=False, by_status=True)
+
+    def results_call(
+        self, *, return_all_outputs: bool = True, by_status: bool = False
+    ) -> Call[WorkflowResults]:
+        """``GET /workflow-version-execution-results``: poll the run.
+
+        - 202, or 204 without a body: the run goes on.
+        - 200 with a map of nodes: the run has ended, unless a node is still QUEUED or RUNNING
+          (PromptLayer's release notes of March 2026 tell of a moment in which the status is wrong).
+        - 200 where only the main output was asked for: the body is that output, any JSON value. A
+          body that is a map with an unfinished node is taken for the moment described above.
+        - 400 or 500 with ``{"success": false, "output": …}``: the run has ended without output.
+          PromptLayer announced it in March 2026; it is an ending and not a server error.
+
+        :param by_status: take every 200 for the end of the run. For a caller that then asks for all
+            outputs: a run whose main output looks like a map with an unfinished node would never
+            end otherwise.
+        """
+        run_id = self.workflow_version_execution_id
+        all_outputs = "true" if return_all_outputs else "false"
+        request = Request(
+            "GET",
+            f"/workflow-version-execution-results?workflow_version_execution_id={run_id}"
+            f"&return_all_outputs={all_outputs}",
+            f"read the results of workflow run {run_id}",
         )
+        return Call(request, _ReadResults(run_id, request, return_all_outputs, by_status))
 
 
 def workflow_count() -> Call[int | None]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, positive
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.text import one_line
@@ -327,7 +327,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
     def get_report(self, report_id: int | str) -> reports.Report:
         """Poll a report that a run has made, once. Does not wait or raise for how it ended."""
-        return self.call(reports.report(report_id))
+        return self.call(reports.FinalReport.of(report_id).fetch_call())
 
     def get_report_score(self, report_id: int | str) -> reports.ReportScore:
         """Return the score of a report that a run has made."""
@@ -353,7 +353,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :returns: the report and its score.
         :raises PromptLayerEvaluationFailedError: if it does not pass.
         """
-        job = reports.FinalReport(positive("report_id", report_id))
+        job = reports.FinalReport.of(report_id)
         check_fail_on_cells(fail_on)
         needed = check_min_score(min_score)
         poller = self._new_poller(job, timeout, poke_interval, max_outage)

@@ -6,14 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.workflows import (
     StartedRun,
     WorkflowResults,
     WorkflowRun,
     run_workflow,
-    workflow_results,
 )
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on, raise_for_outcome
@@ -87,9 +85,8 @@ class WorkflowMethods(PromptLayerConnectionHook):
         :param return_all_outputs: False asks for the main output alone: ``nodes`` is then empty
             once the run has ended, and nothing tells whether it succeeded.
         """
-        results: WorkflowResults = yield workflow_results(
-            workflow_version_execution_id, return_all_outputs=return_all_outputs
-        )
+        run = WorkflowRun.of(workflow_version_execution_id)
+        results: WorkflowResults = yield run.results_call(return_all_outputs=return_all_outputs)
         return results
 
     get_workflow_results, aget_workflow_results = twins(_get_workflow_results)
@@ -115,7 +112,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
         :raises PromptLayerWaitTimeoutError: if the run did not end in time. It goes on.
         :raises PromptLayerOutageError: if PromptLayer was out of reach for too long.
         """
-        run = WorkflowRun(execution_id(workflow_version_execution_id))
+        run = WorkflowRun.of(workflow_version_execution_id)
         check_fail_on(fail_on)
         poller = self._new_poller(run, timeout, poke_interval, max_outage)
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
-from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import PROBLEM_LIMIT, one_line
@@ -158,7 +157,7 @@ class Batch:
 
     def run(self, index: int) -> WorkflowRun:
         """Return the run of an input that has one."""
-        return WorkflowRun(execution_id(self.inputs[index].run_id))
+        return WorkflowRun.of(self.inputs[index].run_id)
 
     def count(self, *stages: Stage) -> int:
         """Return how many inputs are at one of the stages."""
@@ -354,7 +353,7 @@ class WorkflowRuns(RemoteJob[BatchStatus]):
 
         :raises PromptLayerInvalidInputError: for what is no id.
         """
-        return [WorkflowRun(execution_id(each)) for each in self.workflow_version_execution_ids]
+        return [WorkflowRun(each) for each in self.workflow_version_execution_ids]
 
     def fetch_call(self) -> Call[BatchStatus]:
         """Not to be called: each of :attr:`runs` is polled by a call of its own."""

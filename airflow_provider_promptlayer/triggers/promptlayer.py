@@ -10,7 +10,6 @@ from typing import Any
 
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_promptlayer.api.arguments import execution_id
 from airflow_provider_promptlayer.api.cells import SheetCells
 from airflow_provider_promptlayer.api.errors import PromptLayerError
 from airflow_provider_promptlayer.api.job import RemoteJob, unless_large
@@ -101,7 +100,7 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
                 ends = ends.replace(tzinfo=datetime.UTC)
             began_at = ends.timestamp() - self.airflow_timeout
         deadline = math.inf if self.timeout is None else began_at + self.timeout
-        run = WorkflowRun(execution_id(self.workflow_version_execution_id))
+        run = WorkflowRun.of(self.workflow_version_execution_id)
         return PollState(run, began_at, deadline)
 
     async def ended(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> TriggerEvent:

@@ -16,9 +16,9 @@ from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.json_reader import MAX_DEPTH
 from airflow_provider_promptlayer.api.workflows import (
     WorkflowResults,
+    WorkflowRun,
     run_workflow,
     workflow_count,
-    workflow_results,
 )
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerError,
@@ -30,8 +30,8 @@ from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_ou
 
 CALLS: list[Call[Any]] = [
     run_workflow("Digest"),
-    workflow_results(42),
-    workflow_results(42, return_all_outputs=False),
+    WorkflowRun(42).results_call(),
+    WorkflowRun(42).results_call(return_all_outputs=False),
     workflow_count(),
     tables.recalculate_cells(TABLE, SHEET),
     tables.SheetOperation(TABLE, SHEET, "op").fetch_call(),
@@ -44,7 +44,7 @@ CALLS: list[Call[Any]] = [
     scorecards.scorecard_rows(TABLE, SHEET),
     scorecards.scorecard_row(TABLE, SHEET, 0),
     reports.run_report(5, "n"),
-    reports.report(5),
+    reports.FinalReport(5).fetch_call(),
     reports.report_score(5),
 ]
 NASTY = [
@@ -188,7 +188,7 @@ def test_deeper_than_anything_is_read(body: bytes) -> None:
             check(call, Response(status, {}, body))
 
 
-RUN, POLL = run_workflow("Digest"), workflow_results(42)
+RUN, POLL = run_workflow("Digest"), WorkflowRun(42).results_call()
 CALCULATION = scorecards.SheetCalculation(TABLE, SHEET, OTHER).fetch_call()
 
 
@@ -207,7 +207,7 @@ CALCULATION = scorecards.SheetCalculation(TABLE, SHEET, OTHER).fetch_call()
             (CALCULATION, [200], f'{{"calculation": {{"id": "{OTHER}", "status": "failed", {x}}}}}')
             for x in ('"criterion_summaries": {"a": %s}', '"drift_summary": {"a": %s}')
         ),
-        (reports.report(5), [200], '{"status": "COMPLETED", "stats": %s}'),
+        (reports.FinalReport(5).fetch_call(), [200], '{"status": "COMPLETED", "stats": %s}'),
         (
             scorecards.scorecard_row(TABLE, SHEET, 0),
             [200],

@@ -23,7 +23,7 @@ from airflow_provider_promptlayer.api.tables import (
     SheetOperation,
     recalculate_cells,
 )
-from airflow_provider_promptlayer.api.workflows import WorkflowRun, run_workflow, workflow_results
+from airflow_provider_promptlayer.api.workflows import WorkflowRun, run_workflow
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 
 
@@ -231,10 +231,9 @@ def test_an_execution_id(value: Any, number: int) -> None:
     ids=type,
 )
 def test_an_invalid_execution_id(value: Any) -> None:
-    for parse in (WorkflowRun, workflow_results):
-        with pytest.raises(PromptLayerInvalidInputError, match="be a positive integer") as caught:
-            parse(value)
-        assert len(str(caught.value)) < 200
+    with pytest.raises(PromptLayerInvalidInputError, match="be a positive integer") as caught:
+        WorkflowRun.of(value)
+    assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize(

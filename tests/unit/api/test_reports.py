@@ -9,9 +9,9 @@ import pytest
 from unit.api.answers import NOW, answer, body_of, check_start_rules
 
 from airflow_provider_promptlayer.api.reports import (
+    FinalReport,
     Report,
     ReportScore,
-    report,
     report_score,
     run_report,
 )
@@ -24,6 +24,8 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnexpectedAnswerError,
 )
 
+POLL = FinalReport(5).fetch_call()
+
 
 def poll(status: Any = "RUNNING", **counts: Any) -> Report:
     body = {
@@ -32,7 +34,7 @@ def poll(status: Any = "RUNNING", **counts: Any) -> Report:
         "status": status,
         "stats": {"status_counts": counts},
     }
-    return report(5).read(answer(200, body), NOW)
+    return POLL.read(answer(200, body), NOW)
 
 
 def test_a_start() -> None:
@@ -103,7 +105,7 @@ def test_a_refusal_may_repeat_the_pipeline() -> None:
 
 
 def test_a_poll() -> None:
-    assert report("5").request.path == "/reports/5"
+    assert FinalReport.of("5").fetch_call().request.path == "/reports/5"
     running = poll(COMPLETED=35, FAILED=2, QUEUED=80, RUNNING=3)
     assert running.progress == "37 of 120 cells done, 2 failed"
     assert (running.completed_count, running.failed_count, running.pending_count) == (35, 2, 83)
@@ -138,23 +140,28 @@ def test_completed_without_counts_is_not_understood(stats: Any) -> None:
     """Else no cell would have failed."""
     body = {"report": {}, "status": "COMPLETED", "stats": stats}
     with pytest.raises(PromptLayerUnexpectedAnswerError):
-        report(5).read(answer(200, body), NOW)
-    assert not report(5).read(answer(200, {**body, "status": "RUNNING"}), NOW).is_complete
+        POLL.read(answer(200, body), NOW)
+    assert (
+        not FinalReport(5)
+        .fetch_call()
+        .read(answer(200, {**body, "status": "RUNNING"}), NOW)
+        .is_complete
+    )
 
 
 def test_what_the_description_does_not_require() -> None:
-    found = report(5).read(answer(200, {"status": "RUNNING"}), NOW)
+    found = POLL.read(answer(200, {"status": "RUNNING"}), NOW)
     assert found == Report(5, "RUNNING")
     assert found.progress == "running"
     with pytest.raises(PromptLayerUnexpectedAnswerError, match="has no status"):
-        report(5).read(answer(200, {"success": True}), NOW)
+        POLL.read(answer(200, {"success": True}), NOW)
 
 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, "a", 5, True])
 def test_what_decides_nothing_is_taken_as_it_comes(value: Any) -> None:
     body = {"status": "RUNNING", "stats": value, "report": {"name": value}}
     body["report"] |= {"score_calculation_error": value}
-    found = report(5).read(answer(200, body), NOW)
+    found = POLL.read(answer(200, body), NOW)
     assert (found.is_complete, found.score_calculation_error) == (False, value)
     score = {"overall_score": 87.5, "score_type": value, "details": value}
     scored = report_score(5).read(answer(200, {"score": score}), NOW)
@@ -164,7 +171,7 @@ def test_what_decides_nothing_is_taken_as_it_comes(value: Any) -> None:
 def test_a_blueprint_never_ends() -> None:
     body = {"status": "COMPLETED", "report": {"is_blueprint": True}}
     with pytest.raises(PromptLayerInvalidInputError, match="Report 5 is a blueprint") as caught:
-        report(5).read(answer(200, body), NOW)
+        POLL.read(answer(200, body), NOW)
     assert not caught.value.retry_helps
     with pytest.raises(PromptLayerRefusedError, match="A blueprint has no score"):
         report_score(5).read(answer(400, {"message": "no"}), NOW)

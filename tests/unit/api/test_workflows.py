@@ -18,7 +18,6 @@ from airflow_provider_promptlayer.api.workflows import (
     WorkflowRun,
     run_workflow,
     workflow_count,
-    workflow_results,
 )
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerAuthError,
@@ -44,7 +43,7 @@ def node(status: str = "SUCCESS", value: Any = None, **fields: Any) -> dict[str,
 
 
 def poll(response: Response, *, all_outputs: bool = True) -> WorkflowResults:
-    return workflow_results(42, return_all_outputs=all_outputs).read(response, NOW)
+    return WorkflowRun(42).results_call(return_all_outputs=all_outputs).read(response, NOW)
 
 
 # Starting
@@ -109,7 +108,7 @@ def test_a_start_without_an_id_is_uncertain(run_id: bytes) -> None:
 
 @pytest.mark.parametrize(("all_outputs", "text"), [(True, "true"), (False, "false")])
 def test_the_request_of_a_poll(all_outputs: bool, text: str) -> None:
-    call = workflow_results(" 42 ", return_all_outputs=all_outputs)
+    call = WorkflowRun.of(" 42 ").results_call(return_all_outputs=all_outputs)
     assert (call.request.method, call.request.body) == ("GET", None)
     assert call.request.path == (
         "/workflow-version-execution-results"

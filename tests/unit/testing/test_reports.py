@@ -19,7 +19,7 @@ from unit.testing.evaluations import (
 )
 
 from airflow_provider_promptlayer.api.http import Call, Response
-from airflow_provider_promptlayer.api.reports import report, report_score, run_report
+from airflow_provider_promptlayer.api.reports import FinalReport, report_score, run_report
 from airflow_provider_promptlayer.api.scorecards import SheetCalculation, recalculate_scorecard
 from airflow_provider_promptlayer.api.tables import SheetOperation, recalculate_cells
 from airflow_provider_promptlayer.exceptions import (
@@ -42,7 +42,7 @@ class TestReports:
         run = ask(client, run_report(7, "Nightly", dataset_id=5, refresh_dataset=False))
         seen = []
         for _ in range(3):
-            status = ask(client, report(run))
+            status = ask(client, FinalReport(run).fetch_call())
             score = ask(client, report_score(run))
             seen.append((status.progress, status.is_complete, score.overall_score))
             clock.now += 5
@@ -61,7 +61,7 @@ class TestReports:
 
     def test_a_blueprint_has_no_result(self, client):
         with pytest.raises(PromptLayerInvalidInputError, match="Report 7 is a blueprint"):
-            ask(client, report(7))
+            ask(client, FinalReport(7).fetch_call())
         with pytest.raises(PromptLayerRefusedError):
             ask(client, report_score(7))
 
@@ -70,12 +70,14 @@ class TestReports:
             ask(client, run_report(8, "n"))
         # A 403 that is not about the key.
         assert not isinstance(caught.value, PromptLayerAuthError)
-        assert ask(client, report(8)).is_complete
+        assert ask(client, FinalReport(8).fetch_call()).is_complete
         details = ask(client, report_score(8)).details
         assert (details["column_name"], details["score"]) == ("A", 90.0)
 
     def test_an_unknown_one_is_404(self, client):
-        assert_not_found(client, run_report(99, "n"), report(99), report_score(99))
+        assert_not_found(
+            client, run_report(99, "n"), FinalReport(99).fetch_call(), report_score(99)
+        )
 
     def test_a_dataset_that_cannot_be_refreshed(self, client):
         with pytest.raises(PromptLayerRefusedError, match="may not allow it"):
@@ -124,7 +126,7 @@ def test_starts_without_http(client, clock):
     clock.now += 60
     assert ask(client, SheetOperation(*THERE, operation_id).fetch_call()).is_complete
     assert ask(client, SheetCalculation(*HERE, calculation_id).fetch_call()).is_complete
-    assert ask(client, report(report_id)).name == "theirs"
+    assert ask(client, FinalReport(report_id).fetch_call()).name == "theirs"
     assert not server.operations[operation_id].was_posted
     assert not server.calculations[calculation_id].was_posted
     assert not server.reports[report_id].was_posted
