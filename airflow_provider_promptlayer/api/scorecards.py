@@ -178,7 +178,7 @@ def recalculate_scorecard(
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     return submit_call(
-        _selection_request("recalculate", table_id, sheet_id, row_indices, step_ids),
+        _selection_request("recalculate", Sheet(table_id, sheet_id), row_indices, step_ids),
         lambda answer: _uuid(answer, "calculation_id"),
         id_field="calculation_id",
         advice=(
@@ -190,7 +190,7 @@ def recalculate_scorecard(
 
 
 def cancel_scorecard(
-    table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
+    sheet: Sheet, *, row_indices: Any = None, step_ids: Any = None
 ) -> Call[CancelledScorecard]:
     """``POST …/scorecard/cancel``: cancel the calculation of a sheet; a repeat does no harm.
 
@@ -199,7 +199,7 @@ def cancel_scorecard(
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     return object_call(
-        _selection_request("cancel", table_id, sheet_id, row_indices, step_ids),
+        _selection_request("cancel", sheet, row_indices, step_ids),
         lambda answer: CancelledScorecard(
             answer.count("cancelled_count"),
             answer.text_if_any("calculation_id"),
@@ -245,20 +245,15 @@ class SheetCalculation(Sheet, RemoteJob[ScorecardCalculation]):
                 and not latest.is_complete
             )
 
-        return scorecard(self.table_id, self.sheet_id).then(is_newest)
+        return scorecard(self).then(is_newest)
 
     def cancel(self) -> Call[bool]:
         """Cancel the active calculation of the sheet, see :func:`cancel_scorecard`."""
-        call = cancel_scorecard(self.table_id, self.sheet_id)
-        return call.then(lambda cancelled: cancelled.cancelled_count > 0)
+        return cancel_scorecard(self).then(lambda cancelled: cancelled.cancelled_count > 0)
 
 
-def scorecard(table_id: str, sheet_id: str) -> Call[Scorecard | None]:
-    """``GET …/scorecard``: the scorecard of a sheet, or None where it has none.
-
-    :raises PromptLayerInvalidInputError: for an id that is not a UUID.
-    """
-    sheet = Sheet(table_id, sheet_id)
+def scorecard(sheet: Sheet) -> Call[Scorecard | None]:
+    """``GET …/scorecard``: the scorecard of a sheet, or None where it has none."""
 
     def build(answer: Fields) -> Scorecard | None:
         card = answer.object_or_none("scorecard")
@@ -285,8 +280,7 @@ def scorecard(table_id: str, sheet_id: str) -> Call[Scorecard | None]:
 
 
 def scorecard_rows(
-    table_id: str,
-    sheet_id: str,
+    sheet: Sheet,
     *,
     calculation_id: str | None = None,
     verdict: str | None = None,
@@ -299,7 +293,6 @@ def scorecard_rows(
 
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
-    sheet = Sheet(table_id, sheet_id)
     size = positive("limit", limit)
     if size > MAX_ROWS:
         raise PromptLayerInvalidInputError(f"limit must be 1 to {MAX_ROWS}, not {limit}.")
@@ -330,7 +323,7 @@ def scorecard_rows(
 
 
 def scorecard_row(
-    table_id: str, sheet_id: str, row_index: int, *, calculation_id: str | None = None
+    sheet: Sheet, row_index: int, *, calculation_id: str | None = None
 ) -> Call[ScorecardRow]:
     """``GET …/scorecard/rows/{row_index}``: one row with the results of its steps.
 
@@ -341,7 +334,6 @@ def scorecard_row(
     path = f"scorecard/rows/{row}"
     if calculation_id is not None:
         path += f"?calculation_id={uuid('calculation_id', calculation_id)}"
-    sheet = Sheet(table_id, sheet_id)
     return object_call(sheet.request("GET", path, f"read scorecard row {row}"), _row)
 
 
@@ -350,10 +342,7 @@ def show_score(score: float) -> str:
     return f"{score:.12g}" if abs(score) < 10**300 else "countless"
 
 
-def _selection_request(
-    action: str, table_id: str, sheet_id: str, row_indices: Any, step_ids: Any
-) -> Request:
-    sheet = Sheet(table_id, sheet_id)
+def _selection_request(action: str, sheet: Sheet, row_indices: Any, step_ids: Any) -> Request:
     selection = {
         "row_indices": list_of(row_number, "row_indices", row_indices),
         "step_ids": list_of(uuid, "step_ids", step_ids),

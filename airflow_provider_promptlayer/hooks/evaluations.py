@@ -179,7 +179,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
     def get_scorecard(self, table_id: str, sheet_id: str) -> scorecards.Scorecard | None:
         """Return the scorecard of a sheet, or None if it has none."""
-        return self.call(scorecards.scorecard(table_id, sheet_id))
+        return self.call(scorecards.scorecard(tables.Sheet(table_id, sheet_id)))
 
     def get_scorecard_calculation(
         self, table_id: str, sheet_id: str, calculation_id: str
@@ -208,8 +208,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         """
         return self.call(
             scorecards.scorecard_rows(
-                table_id,
-                sheet_id,
+                tables.Sheet(table_id, sheet_id),
                 calculation_id=calculation_id,
                 verdict=verdict,
                 cursor=cursor,
@@ -224,9 +223,8 @@ class EvaluationMethods(PromptLayerConnectionHook):
 
         :param calculation_id: None for the latest.
         """
-        return self.call(
-            scorecards.scorecard_row(table_id, sheet_id, row_index, calculation_id=calculation_id)
-        )
+        sheet = tables.Sheet(table_id, sheet_id)
+        return self.call(scorecards.scorecard_row(sheet, row_index, calculation_id=calculation_id))
 
     def _cancel_scorecard(
         self, table_id: str, sheet_id: str, *, row_indices: Any = None, step_ids: Any = None
@@ -234,7 +232,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         """Cancel all calculations of a sheet's scorecard, whoever has started them."""
         return _once(
             scorecards.cancel_scorecard(
-                table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
+                tables.Sheet(table_id, sheet_id), row_indices=row_indices, step_ids=step_ids
             )
         )
 

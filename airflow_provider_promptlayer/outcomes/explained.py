@@ -57,7 +57,7 @@ def explained_outcome(
         return
     card, worst, trouble = None, list[ScorecardRow](), ""
     try:
-        card = yield scorecard(calculation.table_id, calculation.sheet_id)
+        card = yield scorecard(calculation)
         if ending.status != CalculationStatus.CANCELLED:
             # Where the verdict fails, the rows with such verdicts explain it; a low score may come
             # from any row.
@@ -90,8 +90,7 @@ def _find_worst(
         yield from _search_rows(worst, calculation, None)
     for number, row in enumerate(worst):
         worst[number] = yield scorecard_row(
-            calculation.table_id,
-            calculation.sheet_id,
+            calculation,
             row.row_index,
             calculation_id=calculation.calculation_id,
         )
@@ -103,8 +102,7 @@ def _search_rows(
     cursor = None
     for _ in range(MAX_PAGES):
         page = yield scorecard_rows(
-            calculation.table_id,
-            calculation.sheet_id,
+            calculation,
             calculation_id=calculation.calculation_id,
             verdict=verdict,
             cursor=cursor,

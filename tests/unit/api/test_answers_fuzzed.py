@@ -28,6 +28,7 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.outcomes import evaluations
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_outcome
 
+WHERE = tables.Sheet(TABLE, SHEET)
 CALLS: list[Call[Any]] = [
     run_workflow("Digest"),
     WorkflowRun(42).results_call(),
@@ -39,10 +40,10 @@ CALLS: list[Call[Any]] = [
     cells.SheetCells(TABLE, SHEET).fetch_call(),
     scorecards.recalculate_scorecard(TABLE, SHEET),
     scorecards.SheetCalculation(TABLE, SHEET, OTHER).fetch_call(),
-    scorecards.cancel_scorecard(TABLE, SHEET),
-    scorecards.scorecard(TABLE, SHEET),
-    scorecards.scorecard_rows(TABLE, SHEET),
-    scorecards.scorecard_row(TABLE, SHEET, 0),
+    scorecards.cancel_scorecard(WHERE),
+    scorecards.scorecard(WHERE),
+    scorecards.scorecard_rows(WHERE),
+    scorecards.scorecard_row(WHERE, 0),
     reports.run_report(5, "n"),
     reports.FinalReport(5).fetch_call(),
     reports.report_score(5),
@@ -209,7 +210,7 @@ CALCULATION = scorecards.SheetCalculation(TABLE, SHEET, OTHER).fetch_call()
         ),
         (reports.FinalReport(5).fetch_call(), [200], '{"status": "COMPLETED", "stats": %s}'),
         (
-            scorecards.scorecard_row(TABLE, SHEET, 0),
+            scorecards.scorecard_row(WHERE, 0),
             [200],
             '{"row_index": 0, "step_results": {"a": {"evidence": %s}}}',
         ),

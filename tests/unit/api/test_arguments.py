@@ -18,8 +18,9 @@ from unit.api.answers import OTHER, SHEET, TABLE, body_of
 
 from airflow_provider_promptlayer.api.arguments import execution_id, seconds
 from airflow_provider_promptlayer.api.cells import SheetCells
-from airflow_provider_promptlayer.api.scorecards import recalculate_scorecard, scorecard
+from airflow_provider_promptlayer.api.scorecards import recalculate_scorecard
 from airflow_provider_promptlayer.api.tables import (
+    Sheet,
     SheetOperation,
     recalculate_cells,
 )
@@ -298,7 +299,7 @@ def test_invalid_uuids(bad: Any) -> None:
     calls: list[Callable[[Any, Any], object]] = [
         recalculate_cells,
         recalculate_scorecard,
-        scorecard,
+        Sheet,
         SheetCells,
         lambda table, sheet: SheetOperation(table, sheet, "op"),
     ]

@@ -21,12 +21,14 @@ from airflow_provider_promptlayer.api.scorecards import (
     scorecard_row,
     scorecard_rows,
 )
+from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerRefusedError,
     PromptLayerUnexpectedAnswerError,
 )
 
+WHERE = Sheet(TABLE, SHEET)
 PATH = f"/api/public/v2/tables/{TABLE}/sheets/{SHEET}/scorecard"
 CALCULATION: dict[str, Any] = {
     "id": OTHER,
@@ -68,9 +70,10 @@ def test_a_start() -> None:
     ],
 )
 def test_an_invalid_selection(arguments: dict[str, Any], named: str) -> None:
-    for call in (recalculate_scorecard, cancel_scorecard):
-        with pytest.raises(PromptLayerInvalidInputError, match=named):
-            call(TABLE, SHEET, **arguments)
+    with pytest.raises(PromptLayerInvalidInputError, match=named):
+        recalculate_scorecard(TABLE, SHEET, **arguments)
+    with pytest.raises(PromptLayerInvalidInputError, match=named):
+        cancel_scorecard(WHERE, **arguments)
 
 
 def test_what_leaves_open_whether_it_was_queued() -> None:
@@ -83,7 +86,7 @@ def test_a_sheet_without_a_scorecard() -> None:
     with pytest.raises(PromptLayerRefusedError, match=r"Scorecard is not configured.*set one up"):
         call.read(answer(400, {"message": "Scorecard is not configured"}), NOW)
     body = {"success": True, "scorecard": None, "latest_calculation": None}
-    assert scorecard(TABLE, SHEET).read(answer(200, body), NOW) is None
+    assert scorecard(WHERE).read(answer(200, body), NOW) is None
 
 
 def test_a_poll() -> None:
@@ -150,13 +153,13 @@ def test_what_decides_nothing_is_taken_as_it_comes(value: Any) -> None:
     assert calculation.drift_summary == calculation.error_summary == value
     assert calculation.progress == "completed, verdict pass, score 0.9"
     body = {"row_index": 3, "step_results": value, "error_summary": value, "aggregate_score": value}
-    row = scorecard_row(TABLE, SHEET, 3).read(answer(200, body), NOW)
+    row = scorecard_row(WHERE, 3).read(answer(200, body), NOW)
     assert (row.step_results, row.error_summary) == (value or {}, value)
     cancelled = {"cancelled_count": 1, "calculation_id": value, "message": value}
-    assert cancel_scorecard(TABLE, SHEET).read(answer(200, cancelled), NOW).cancelled_count == 1
+    assert cancel_scorecard(WHERE).read(answer(200, cancelled), NOW).cancelled_count == 1
     card = {"id": TABLE, "status": "ready", "name": value, "steps": value}
     body = {"scorecard": card, "latest_calculation": CALCULATION, "progress": value}
-    found = scorecard(TABLE, SHEET).read(answer(200, body), NOW)
+    found = scorecard(WHERE).read(answer(200, body), NOW)
     assert found is not None
     assert found.latest is not None
     assert found.latest.calculation_id == OTHER
@@ -171,7 +174,7 @@ def test_progress_is_one_line_whatever_comes() -> None:
 
 
 def test_cancelling_says_what_was_cancelled() -> None:
-    call = cancel_scorecard(TABLE, SHEET)
+    call = cancel_scorecard(WHERE)
     assert (call.request.method, call.request.path) == ("POST", f"{PATH}/cancel")
     assert body_of(call) == {}
     body = {"message": "ok", "cancelled_count": 2, "calculation_id": None}
@@ -181,7 +184,7 @@ def test_cancelling_says_what_was_cancelled() -> None:
 
 
 def test_the_scorecard() -> None:
-    call = scorecard(TABLE, SHEET)
+    call = scorecard(WHERE)
     assert (call.request.method, call.request.path) == ("GET", PATH)
     body = {
         "scorecard": {
@@ -205,7 +208,7 @@ def test_the_scorecard() -> None:
 
 
 def test_a_page_of_rows() -> None:
-    call = scorecard_rows(TABLE, SHEET, calculation_id=OTHER, verdict="fail", cursor=4, limit=2)
+    call = scorecard_rows(WHERE, calculation_id=OTHER, verdict="fail", cursor=4, limit=2)
     path, _, query = call.request.path.partition("?")
     assert path == f"{PATH}/rows"
     assert parse_qs(query) == {
@@ -231,13 +234,13 @@ def test_a_page_of_rows() -> None:
 
 @pytest.mark.parametrize("following", [4, 3, -1, "3", "next", 5.5])
 def test_a_cursor_that_leads_nowhere(following: Any) -> None:
-    call = scorecard_rows(TABLE, SHEET, cursor=4)
+    call = scorecard_rows(WHERE, cursor=4)
     with pytest.raises(PromptLayerUnexpectedAnswerError, match="next_cursor"):
         call.read(answer(200, {"rows": [], "next_cursor": following}), NOW)
 
 
 def test_one_row() -> None:
-    call = scorecard_row(TABLE, SHEET, 0, calculation_id=OTHER)
+    call = scorecard_row(WHERE, 0, calculation_id=OTHER)
     assert call.request.path == f"{PATH}/rows/0?calculation_id={OTHER}"
     row = {"row_index": 0, "aggregate_score": 1, "step_results": {"s": {"verdict": "pass"}}}
     found = call.read(answer(200, row), NOW)
@@ -258,4 +261,4 @@ def test_one_row() -> None:
 )
 def test_an_invalid_page(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match=named):
-        scorecard_rows(TABLE, SHEET, **arguments)
+        scorecard_rows(WHERE, **arguments)

@@ -24,6 +24,7 @@ from airflow_provider_promptlayer.api.scorecards import (
     scorecard_row,
     scorecard_rows,
 )
+from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.exceptions import PromptLayerRefusedError
 
 PATH = f"{PATH}/scorecard"
@@ -68,7 +69,7 @@ def test_rows_by_verdict_and_page(client, clock, verdict, rows):
     cursor = None
     while not found or cursor is not None:
         call = scorecard_rows(
-            *HERE, calculation_id=calculation_id, verdict=verdict, cursor=cursor, limit=1
+            Sheet(*HERE), calculation_id=calculation_id, verdict=verdict, cursor=cursor, limit=1
         )
         page = ask(client, call)
         assert page.verdict_counts == {"pass": 1, "fail": 2, "error": 1}
@@ -100,19 +101,19 @@ def test_some_rows_and_steps(client, clock):
     clock.now += 10
     status = ask(client, SheetCalculation(*HERE, calculation_id).fetch_call())
     assert list(status.criterion_summaries) == [CARD.criteria[1].id]
-    page = ask(client, scorecard_rows(*HERE))
+    page = ask(client, scorecard_rows(Sheet(*HERE)))
     assert (page.calculation_id, page.next_cursor) == (calculation_id, None)
     assert [row.row_index for row in page.rows] == [0, 2]
-    assert_not_found(client, scorecard_row(*HERE, 1))
+    assert_not_found(client, scorecard_row(Sheet(*HERE), 1))
 
 
 def test_the_scorecard_itself(client, clock):
-    card = ask(client, scorecard(*HERE))
+    card = ask(client, scorecard(Sheet(*HERE)))
     assert (card.name, card.status, card.latest) == ("Quality", "ready", None)
     assert list(card.step_titles.values()) == ["Polite", "Cites"]
     calculation_id = calculated(client)
     clock.now += 10
-    card = ask(client, scorecard(*HERE))
+    card = ask(client, scorecard(Sheet(*HERE)))
     assert card.latest.calculation_id == calculation_id
     assert (card.scored_rows, card.total_rows) == (4, 4)
 
@@ -120,20 +121,20 @@ def test_the_scorecard_itself(client, clock):
 def test_cancel_ends_all_that_are_active(client, clock):
     ids = [calculated(client), calculated(client)]
     assert len(set(ids)) == 2
-    cancelled = ask(client, cancel_scorecard(*HERE))
+    cancelled = ask(client, cancel_scorecard(Sheet(*HERE)))
     assert (cancelled.cancelled_count, cancelled.calculation_id) == (2, ids[1])
     clock.now += 60
     found = [ask(client, SheetCalculation(*HERE, each).fetch_call()).status for each in ids]
     assert found == ["cancelled"] * 2
-    assert ask(client, cancel_scorecard(*HERE)).calculation_id is None
+    assert ask(client, cancel_scorecard(Sheet(*HERE))).calculation_id is None
 
 
 def test_a_sheet_without_one(client):
-    assert ask(client, scorecard(*THERE)) is None
+    assert ask(client, scorecard(Sheet(*THERE))) is None
     with pytest.raises(PromptLayerRefusedError, match="not configured"):
         ask(client, recalculate_scorecard(*THERE))
     assert client.server.calculations == {}
-    assert ask(client, scorecard_rows(*THERE)).rows == ()
+    assert ask(client, scorecard_rows(Sheet(*THERE))).rows == ()
 
 
 def test_an_unknown_one_is_404(client):
@@ -141,9 +142,9 @@ def test_an_unknown_one_is_404(client):
         client,
         recalculate_scorecard(NOWHERE, NOWHERE),
         SheetCalculation(*HERE, NOWHERE).fetch_call(),
-        scorecard(TABLE.id, NOWHERE),
-        scorecard_row(*HERE, 0),
-        scorecard_rows(*HERE, calculation_id=NOWHERE),
+        scorecard(Sheet(TABLE.id, NOWHERE)),
+        scorecard_row(Sheet(*HERE), 0),
+        scorecard_rows(Sheet(*HERE), calculation_id=NOWHERE),
     )
 
 
