@@ -234,11 +234,12 @@ class _ReadResults:
             )
         if not nodes:  # no workflow is without one
             raise unexpected(self.request, response, "is not a map of nodes")
+        main = main_node(nodes)
         return WorkflowResults(
             self.run_id,
             is_complete=not _is_unfinished(nodes),
             nodes=nodes,
-            final_output=_main_output(nodes),
+            final_output=None if main is None else nodes[main].value,
             notes=tuple(notes[:_NOTES_KEPT]),
         )
 
@@ -345,11 +346,11 @@ def _is_unfinished(nodes: Mapping[str, NodeResult] | None) -> bool:
     return any(not node.is_final for node in (nodes or {}).values())
 
 
-def _main_output(nodes: Mapping[str, NodeResult]) -> Any:
-    for node in nodes.values():
-        if node.is_output_node and node.succeeded:
-            return node.value
-    return None
+def main_node(nodes: Mapping[str, NodeResult]) -> str | None:
+    """Return the first output node that succeeded, which has the main output; None without one."""
+    return next(
+        (name for name, node in nodes.items() if node.is_output_node and node.succeeded), None
+    )
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -12,7 +12,12 @@ from typing import Final, Literal, get_args
 from airflow_provider_promptlayer.api.arguments import one_of
 from airflow_provider_promptlayer.api.errors import PromptLayerOutcomeError
 from airflow_provider_promptlayer.api.text import listed, one_line
-from airflow_provider_promptlayer.api.workflows import NodeResult, NodeStatus, WorkflowResults
+from airflow_provider_promptlayer.api.workflows import (
+    NodeResult,
+    NodeStatus,
+    WorkflowResults,
+    main_node,
+)
 
 
 class PromptLayerRunFailedError(PromptLayerOutcomeError):
@@ -53,9 +58,7 @@ def raise_for_outcome(results: WorkflowResults, fail_on: FailOn) -> None:
     check_fail_on(fail_on)
     if fail_on == "never":
         return
-    has_output = not results.ended_without_output and any(
-        node.is_output_node and node.succeeded for node in results.nodes.values()
-    )
+    has_output = not results.ended_without_output and main_node(results.nodes) is not None
     failed = {name: node for name, node in results.nodes.items() if node.failed}
     if has_output and not (failed and fail_on == "any_node"):
         return

@@ -12,7 +12,7 @@ from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import texts
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.workflows import WorkflowResults
+from airflow_provider_promptlayer.api.workflows import WorkflowResults, main_node
 from airflow_provider_promptlayer.xcom.storable import Stored, safe_keys, storable, storable_text
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ class RunOutputs:
     @cached_property
     def final_output(self) -> Any:
         """The main output, whether or not its node is one of those to keep."""
-        nodes = self._results.nodes.items()
-        main = next((name for name, node in nodes if node.is_output_node and node.succeeded), None)
+        main = main_node(self._results.nodes)
         if main is not None and main in self.by_node:
             return self.by_node[main]
         stored = storable(self._results.final_output)
