@@ -11,6 +11,7 @@ from typing import Any, Final
 from airflow_provider_promptlayer.api.arguments import canonical, items, mapping
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.text import listed
 from airflow_provider_promptlayer.api.workflows import StartedRun, run_workflow
 from airflow_provider_promptlayer.outcomes.batches import needed
 from airflow_provider_promptlayer.submission.batch import Batch, fingerprint
@@ -148,6 +149,4 @@ class BatchInputs:
 
 def first_of(run_ids: Sequence[int]) -> str:
     """Return the first ids, and how many more there are, for a message."""
-    named = ", ".join(map(str, run_ids[:_RUNS_NAMED]))
-    more = len(run_ids) - _RUNS_NAMED
-    return named + (f" and {more} more" if more > 0 else "")
+    return listed(map(str, run_ids), len(run_ids), _RUNS_NAMED, ", ")
