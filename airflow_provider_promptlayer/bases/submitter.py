@@ -22,7 +22,6 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
 )
-from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.text import one_line
@@ -162,7 +161,11 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
                 raise store_trouble(error) from error
         self._sending_try = context["ti"].try_number
         try:
-            external_id = submission.send() if submission.send else self._send(submission.call)
+            external_id = (
+                submission.send()
+                if submission.send
+                else self.hook.submit(submission.call, self.kind.job_types[0].noun)
+            )
         except PromptLayerStartUncertainError:
             self._note_question()
             raise
@@ -177,11 +180,6 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             return None
         self.cancels_on_kill = False
         return self.kind.unsubmitted_job
-
-    def _send(self, call: Call[int | str]) -> int | str:
-        external_id = self.hook.submit(call)
-        self.log.info("PromptLayer started %s %s.", self.kind.job_types[0].noun, external_id)
-        return external_id
 
     def _submission_for(self, context: Context) -> Submission:
         if self._submission is None:

@@ -218,12 +218,18 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         # Each call opens the pool, so that the loop also retries a connection that cannot be read.
         return await adrive(flow, self.acall, self._log_decision)
 
-    def submit(self, call: Call[T]) -> T:
-        """Send a request that starts a job; return what its answer means.
+    def submit(self, call: Call[T], noun: str) -> T:
+        """Send a request that starts a job; return the job's id.
 
+        :param noun: what the log calls the job, before its id.
         :raises PromptLayerStartUncertainError: if a job may have been started with an unknown id.
         """
-        return self._run(self._submit(call))
+        return self._run(self._start(call, noun))
+
+    def _start(self, call: Call[T], noun: str) -> Loop[T]:
+        job_id = yield from self._submit(call)
+        self.log.info("PromptLayer started %s %s.", noun, job_id)
+        return job_id
 
     def _submit(self, call: Call[T]) -> Loop[T]:
         """Send a request that starts a job; return what its answer means.

@@ -171,9 +171,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         call = scorecards.recalculate_scorecard(
             table_id, sheet_id, row_indices=row_indices, step_ids=step_ids
         )
-        calculation_id = yield from self._submit(call)
-        self.log.info("PromptLayer started scorecard calculation %s.", calculation_id)
-        return calculation_id
+        return self._start(call, scorecards.SheetCalculation.noun)
 
     run_scorecard, arun_scorecard = twins(_run_scorecard)
 
@@ -317,9 +315,7 @@ class EvaluationMethods(PromptLayerConnectionHook):
         call = reports.run_report(
             report_id, name, dataset_id=dataset_id, refresh_dataset=refresh_dataset
         )
-        started = yield from self._submit(call)
-        self.log.info("PromptLayer started report %s.", started)
-        return started
+        return self._start(call, reports.FinalReport.noun)
 
     run_report, arun_report = twins(_run_report)
 
