@@ -16,7 +16,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
@@ -372,9 +372,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             trigger=self.trigger(
                 state=state,
                 promptlayer_conn_id=self.promptlayer_conn_id,
-                poke_interval=poller.schedule.poke_interval,
-                exponential_backoff=poller.schedule.exponential_backoff,
-                max_wait=poller.schedule.max_wait,
+                **asdict(poller.schedule),
                 max_outage=poller.max_outage,
                 reattaches_after_clear=self.reattaches_after_clear,
             ),

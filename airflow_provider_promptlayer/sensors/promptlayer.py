@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
@@ -227,19 +227,15 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
         from airflow.triggers.base import StartTriggerArgs
 
         timeout = airflow_timeout(self.timeout)
-        schedule = self._schedule()
         # Airflow's rule, which it does not tell the trigger.
         ends_after = min(timeout, self.execution_timeout or timeout)
         return StartTriggerArgs(
             trigger_cls="airflow_provider_promptlayer.triggers.promptlayer.PromptLayerWorkflowTrigger",
             trigger_kwargs={
                 **{name: for_triggerer(name, getattr(self, name)) for name in _RENDERED_THERE},
-                "poke_interval": schedule.poke_interval,
-                "exponential_backoff": schedule.exponential_backoff,
-                "max_wait": schedule.max_wait,
+                **asdict(self._schedule()),
+                **self._how_to_end(),
                 "max_outage": self.max_outage,
-                "end_from_trigger": self._ends_there(),
-                "fail_on": self.fail_on,
                 "timeout": self.timeout,
                 "airflow_timeout": ends_after.total_seconds(),
             },
@@ -263,13 +259,16 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
 
     def new_kind(self) -> JobKind[WorkflowResults]:
         """Return workflow runs, which may end the task in the triggerer."""
-        ends = {"end_from_trigger": self._ends_there(), "fail_on": self.fail_on}
-        return replace(super().new_kind(), trigger_arguments=ends)
+        return replace(super().new_kind(), trigger_arguments=self._how_to_end())
 
-    def _ends_there(self) -> bool:
+    def _how_to_end(self) -> dict[str, Any]:
+        """Return the arguments of the trigger that say whether it may end the task."""
         # The triggerer judges by fail_on alone; a subclass that judges by more needs a worker.
         judges_alike = type(self).raise_for_outcome is PromptLayerWaiter.raise_for_outcome
-        return self.end_from_trigger and judges_alike
+        return {
+            "end_from_trigger": self.end_from_trigger and judges_alike,
+            "fail_on": self.fail_on,
+        }
 
 
 __all__ = [
