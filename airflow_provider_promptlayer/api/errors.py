@@ -9,7 +9,9 @@ never holds the API key. Errors that carry a result are in :mod:`..outcomes`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 
 class PromptLayerError(Exception):
@@ -29,12 +31,11 @@ class PromptLayerError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # So that it can be pickled: the default calls the class with ``args`` alone, which the
         # subclasses with keyword-only arguments refuse.
-        return _rebuild, (type(self), self.args, self.__dict__)
+        return rebuilt, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(
-    cls: type[PromptLayerError], args: tuple[Any, ...], state: dict[str, Any]
-) -> PromptLayerError:
+def rebuilt(cls: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
+    """Return an error of a class with these attributes, without a call of its constructor."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)

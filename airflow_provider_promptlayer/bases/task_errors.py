@@ -20,7 +20,11 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerWaitTimeoutError,
+    rebuilt,
+)
 
 _DECISIONS: Final = (
     AirflowFailException,
@@ -97,8 +101,4 @@ def _rebuild(
     args: tuple[Any, ...],
     state: dict[str, Any],
 ) -> AirflowException:
-    cls = _both(airflow_class, our_class)
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(state)
-    return error
+    return rebuilt(_both(airflow_class, our_class), args, state)
