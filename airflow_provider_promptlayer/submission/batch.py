@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from airflow_provider_promptlayer.api.http import Call
@@ -330,7 +330,7 @@ def fingerprint(body: bytes) -> str:
 class WorkflowRuns(RemoteJob[BatchStatus]):
     """Workflow runs as one job, which has ended when at most ``until`` of them go on."""
 
-    workflow_version_execution_ids: Sequence[int] = field(default=())
+    workflow_version_execution_ids: Sequence[int]
     until: int = 0
 
     abandoned_phrase: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"

@@ -53,7 +53,7 @@ class Head:
         :raises ValueError: if it is invalid.
         """
         epochs, size, order = fields.get("clear_epochs"), fields.count("size"), fields.get("order")
-        if not _is_list_of(str, epochs) or not epochs:
+        if not _are_texts(epochs) or not epochs:
             raise FieldError("has no clear_epochs")
         if not isinstance(order, list) or not _are_indexes(order, size):
             raise FieldError("has no order")
@@ -86,7 +86,7 @@ class Page:
         :raises ValueError: if it is invalid.
         """
         inputs, runs = fields.get("inputs"), fields.get("runs")
-        if not isinstance(runs, list) or not _is_list_of(str, inputs) or len(inputs) != len(runs):
+        if not isinstance(runs, list) or not _are_texts(inputs) or len(inputs) != len(runs):
             raise FieldError("does not have one run for each input")
         if not all(run in (None, SENT, REPORTED) or (type(run) is int and run > 0) for run in runs):
             raise FieldError("has an invalid run")
@@ -149,8 +149,8 @@ def _read(fields: Fields) -> Batch:
         raise FieldError("does not have the fields of a batch") from None
 
 
-def _is_list_of(kind: type, value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, kind) for each in value)
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _are_indexes(order: Sequence[Any], size: int) -> bool:
