@@ -49,6 +49,9 @@ def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
     return (arg.operator, arg.key) if isinstance(arg, PlainXComArg) else None
 
 
+TRIGGERS_HAVE_ON_KILL: Final = STARTS_IN_TRIGGERER
+"""Whether a triggerer calls ``on_kill`` of a trigger whose task was ended or cleared; since 3.3."""
+
 FINAL_STATES: Final = frozenset({"failed", "removed", "skipped", "success", "upstream_failed"})
 """The states in which a task instance has ended."""
 

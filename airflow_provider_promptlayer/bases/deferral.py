@@ -14,6 +14,16 @@ scheduler assumes that the task was killed, and fails or retries it (apache/airf
 been seen to take five seconds on a busy machine.
 """
 
+CANCELLATION_SECONDS = 60.0
+"""How long a try waits until the triggerer has cancelled the job of the try before.
+
+After a clear, the next try may start within a second, before the triggerer has sent the
+cancellation; a triggerer that had not asked Airflow anything before took up to 33 s.
+"""
+
+CANCELLATION_PAUSE = 2.0
+"""Seconds between two polls of that job."""
+
 TIMEOUT_GRACE = datetime.timedelta(minutes=1)
 """How long after the deadline Airflow ends a wait that the triggerer has not ended."""
 

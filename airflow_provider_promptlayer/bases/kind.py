@@ -99,6 +99,8 @@ class Submission:
         try has arrived. Its argument is the number of the try, or None if that is unknown.
     :param not_input: the fields of the request's body that may differ between two starts of the
         same job.
+    :param is_busy: asks whether a job is under way that would hinder this one, such as a job that
+        the triggerer is cancelling at that moment, because the task was cleared. None if none can.
     :param send: sends the call, where that takes more than one request or the answer has more than
         an id; returns the job's id, or None if PromptLayer says that there is nothing to do. Raises
         :class:`PromptLayerStartUncertainError` if a job may have been started all the same.
@@ -107,6 +109,7 @@ class Submission:
     call: Call[Any]
     how_to_find: Callable[[int | None], str]
     not_input: Collection[str] = ()
+    is_busy: Call[bool] | None = None
     send: Callable[[], int | str | None] | None = None
 
     @cached_property

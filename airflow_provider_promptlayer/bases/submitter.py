@@ -8,11 +8,13 @@ error is retried only where that cannot start a second job; see :mod:`.submissio
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
     PromptLayerError,
@@ -22,9 +24,12 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
 )
+from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.times import in_words
+from airflow_provider_promptlayer.bases import deferral
 from airflow_provider_promptlayer.bases.kind import Submission
 from airflow_provider_promptlayer.bases.reattacher import PromptLayerReattacher
 from airflow_provider_promptlayer.bases.recording import store_trouble, write_or_log
@@ -151,6 +156,8 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         self._input_fingerprint(context)  # now, because an error would lose a job that is started
         self.hook.warm_up()
         self.cancels_on_kill = type(self).cancels_on_kill
+        if submission.is_busy is not None and context["ti"].try_number > 1:
+            self._await_cancellation(submission.is_busy)
         if self._task_state is not None:
             # Before the start, so that a crash cannot hide that the start was sent; and right
             # before it, because after a crash in between a person looks for a job in PromptLayer.
@@ -180,6 +187,31 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             return None
         self.cancels_on_kill = False
         return self.kind.unsubmitted_job
+
+    def _await_cancellation(self, is_busy: Call[bool]) -> None:
+        """Wait while the triggerer may be cancelling the job of the try before.
+
+        This try does not know that job if the clear has dropped the task's state. PromptLayer would
+        have nothing to start, or the cancellation would meet the new job. Another user's job looks
+        the same, so the wait is short.
+        """
+        if not version_compat.TRIGGERS_HAVE_ON_KILL:
+            return
+        began_at = now = time.time()
+        while now < began_at + deferral.CANCELLATION_SECONDS and not self.hook.is_stopping:
+            try:
+                if not self.hook.call(is_busy):
+                    return
+            except PromptLayerError:
+                return  # the start fails alike, and says so
+            if now == began_at:
+                self.log.info(
+                    "Waiting for up to %s, as the triggerer may still be cancelling the job of an "
+                    "earlier try.",
+                    in_words(deferral.CANCELLATION_SECONDS),
+                )
+            time.sleep(deferral.CANCELLATION_PAUSE)
+            now = time.time()
 
     def _submission_for(self, context: Context) -> Submission:
         if self._submission is None:

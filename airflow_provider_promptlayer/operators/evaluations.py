@@ -6,9 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_promptlayer.api.cells import SheetCells
 from airflow_provider_promptlayer.api.reports import Report, run_report
-from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, recalculate_scorecard
-from airflow_provider_promptlayer.api.tables import NothingToDo, recalculate_cells
+from airflow_provider_promptlayer.api.scorecards import (
+    ScorecardCalculation,
+    recalculate_scorecard,
+    scorecard,
+)
+from airflow_provider_promptlayer.api.tables import NothingToDo, Sheet, recalculate_cells
 from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
 from airflow_provider_promptlayer.bases.kind import Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
@@ -92,7 +97,14 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
             )
             return None
 
-        return Submission(call, lambda _: "look at the sheet in PromptLayer", send=send)
+        return Submission(
+            call,
+            lambda _: "look at the sheet in PromptLayer",
+            is_busy=SheetCells(self.table_id, self.sheet_id)
+            .fetch_call()
+            .then(lambda cells: not cells.is_complete),
+            send=send,
+        )
 
 
 class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[ScorecardCalculation]):
@@ -148,7 +160,13 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
         call = recalculate_scorecard(
             self.table_id, self.sheet_id, row_indices=self.row_indices, step_ids=self.step_ids
         )
-        return Submission(call, lambda _: "look at the scorecard in PromptLayer")
+        return Submission(
+            call,
+            lambda _: "look at the scorecard in PromptLayer",
+            is_busy=scorecard(Sheet(self.table_id, self.sheet_id)).then(
+                lambda card: bool(card and card.latest and not card.latest.is_complete)
+            ),
+        )
 
 
 class PromptLayerRunReportOperator(ReportTask, PromptLayerSubmitter[Report]):

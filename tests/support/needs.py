@@ -6,17 +6,15 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
-from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_promptlayer.version_compat import STARTS_IN_TRIGGERER
+from airflow_provider_promptlayer.version_compat import STARTS_IN_TRIGGERER, TRIGGERS_HAVE_ON_KILL
 from dev.airflow_config import AIRFLOW_VERSION
 
-HAS_ON_KILL: Final = hasattr(BaseTrigger, "on_kill")
 HAS_TASK_STATE: Final = AIRFLOW_VERSION >= (3, 3)
 
 # README says what a user has to do on these versions: cancel in PromptLayer.
 needs_on_kill = pytest.mark.skipif(
-    not HAS_ON_KILL,
+    not TRIGGERS_HAVE_ON_KILL,
     reason="before 3.3, Airflow does not tell a trigger that its task is ended",
 )
 

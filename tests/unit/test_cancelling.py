@@ -7,12 +7,16 @@ test_on_kill.py has the triggerer's own loop around it.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
+from airflow.triggers.base import BaseTrigger
+from support.clocks import leaping
 from support.kinds import KINDS, at
 from support.modes import FakeTaskInstance, Store, rebuilt
 from support.needs import needs_on_kill
@@ -42,6 +46,10 @@ def is_cancelled(server: LocalPromptLayer) -> bool:
     started: list[Any] = [*server.operations.values(), *server.calculations.values()]
     (only,) = started
     return only.cancelled_at is not None
+
+
+def test_whether_triggers_have_on_kill() -> None:
+    assert version_compat.TRIGGERS_HAVE_ON_KILL is hasattr(BaseTrigger, "on_kill")
 
 
 @pytest.mark.parametrize("start", [RUN_TABLE, RUN_SCORECARD], ids=["table", "scorecard"])
@@ -95,6 +103,37 @@ class TestItsOwn:
             operator.execute({"ti": FakeTaskInstance(), "run_id": "r"})
         assert bool(start.started(server)) is not bool(blips)
         assert blips or is_cancelled(server)
+
+    @needs_on_kill
+    @pytest.mark.parametrize("lasts", [0, 3, math.inf])
+    def test_before_another_try_starts_its_own(
+        self,
+        start: Start,
+        lasts: float,
+        server: LocalPromptLayer,
+        monkeypatch: pytest.MonkeyPatch,
+        log: Callable[[], str],
+    ) -> None:
+        """Where a clear drops the state of the task, or ``reattach`` is off."""
+        trigger = deferred(start.make("never", reattach=False)).trigger
+        leap, pauses = leaping(monkeypatch), list[float]()
+
+        def cancelled_meanwhile(seconds: float) -> None:
+            leap(seconds)
+            pauses.append(seconds)
+            if len(pauses) == lasts:
+                asyncio.run(rebuilt(trigger).on_kill())
+
+        if not lasts:
+            asyncio.run(rebuilt(trigger).on_kill())
+        monkeypatch.setattr(time, "sleep", cancelled_meanwhile)
+        again = start.make("never", reattach=False)
+        deferred(again, ti=FakeTaskInstance(try_number=2, max_tries=4))
+        old, *new = [one.cancelled_at is not None for one in start.started(server).values()]
+        assert sum(pauses) == (2 * lasts if lasts < math.inf else 60)
+        assert ("may still be cancelling" in log()) is bool(lasts)
+        if lasts < math.inf:  # else it may be somebody else's, and the try goes on all the same
+            assert (old, new) == (True, [False])
 
     @needs_on_kill
     @pytest.mark.parametrize(
