@@ -39,6 +39,9 @@ class NotSet(Enum):
     NOTSET = "not set"
 
 
+MAX_TITLE: Final = 255
+"""The most characters of a title, or of the name of a report or of a version."""
+
 NOTSET: Final = NotSet.NOTSET
 """The default of an argument that refuses None, because a missing XCom renders to None."""
 
@@ -80,6 +83,20 @@ def opaque_text(name: str, value: Any) -> str:
     if text in ("", ".", "..") or not _is_encodable(text):
         raise PromptLayerInvalidInputError(f"{name} must be an id as text, not {_given(value)}.")
     return text
+
+
+def title_text(name: str, value: Any) -> str:
+    """Return a title or a name of 1 to 255 characters.
+
+    Digits may come as a number, which a native template makes of them, such as those of a date.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID:
+        return str(value)
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TITLE:
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a text of 1 to {MAX_TITLE} characters, not {_given(value)}."
+        )
+    return value
 
 
 def path_segment(workflow_id_or_name: object) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Final
 
-from airflow_provider_promptlayer.api.arguments import MAX_ID, encode, positive
+from airflow_provider_promptlayer.api.arguments import encode, positive, title_text
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
     PromptLayerInvalidInputError,
@@ -27,9 +27,6 @@ from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import progress_of_cells
 from airflow_provider_promptlayer.api.text import one_line
-
-MAX_NAME: Final = 255
-"""The most characters that a report's name may have."""
 
 MAX_SCORE: Final = 100.0
 """The highest ``overall_score``."""
@@ -138,13 +135,8 @@ def run_report(
     :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
     """
     pipeline = positive("report_id", report_id)
-    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name <= MAX_ID:
-        name = str(name)  # a native template makes a number of digits, such as those of a date
-    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME:
-        raise PromptLayerInvalidInputError(
-            f"name must be a text of 1 to {MAX_NAME} characters, not {one_line(repr(name), 80)}."
-        )
-    body: dict[str, Any] = {"name": name}
+    wanted = title_text("name", name)
+    body: dict[str, Any] = {"name": wanted}
     if dataset_id is not None:
         body["dataset_id"] = positive("dataset_id", dataset_id)
     if refresh_dataset is not None:
@@ -162,7 +154,7 @@ def run_report(
         id_field="report_id",
         advice=(
             "A report may have been started all the same, so it was not asked for again: look "
-            f"in PromptLayer for one named {one_line(name, 80)!r} before you clear this task."
+            f"in PromptLayer for one named {one_line(wanted, 80)!r} before you clear this task."
         ),
         hints={
             403: (

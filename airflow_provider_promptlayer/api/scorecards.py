@@ -76,6 +76,9 @@ class ScorecardCalculation:
         PromptLayer's own library has a list. :func:`.criteria` reads both.
     :param drift_summary: of any shape, or None.
     :param error_summary: text or an object, or None.
+    :param config_hash: the same for calculations whose scores can be compared; None where
+        PromptLayer does not say.
+    :param started_at: as PromptLayer wrote it, or None.
     """
 
     calculation_id: str
@@ -85,11 +88,18 @@ class ScorecardCalculation:
     criterion_summaries: Any = field(default_factory=dict, repr=False)
     drift_summary: Any = field(default=None, repr=False)
     error_summary: Any = field(default=None, repr=False)
+    config_hash: str | None = None
+    started_at: str | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether the calculation has ended, well or badly."""
         return self.status not in _UNFINISHED
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the calculation has ended well, so that its score and verdict count."""
+        return self.status == CalculationStatus.COMPLETED
 
     @property
     def progress(self) -> str:
@@ -107,8 +117,8 @@ class Scorecard:
     """A sheet's scorecard.
 
     :param step_titles: id of a step → its title; a criterion is a step.
-    :param latest: the calculation that was started last, or None. PromptLayer may display another
-        one, such as a partial one.
+    :param latest: the calculation that was started last, or None.
+    :param displayed: the one that PromptLayer's dashboard shows, where that is another one.
     :param scored_rows: how many of ``total_rows`` have a score, where PromptLayer says.
     """
 
@@ -119,6 +129,15 @@ class Scorecard:
     latest: ScorecardCalculation | None
     scored_rows: int | None = None
     total_rows: int | None = None
+    displayed: ScorecardCalculation | None = None
+
+    @property
+    def last_scored(self) -> ScorecardCalculation | None:
+        """The last calculation that has completed with a score, as far as PromptLayer shows it."""
+        for calculation in (self.latest, self.displayed):
+            if calculation and calculation.is_completed and calculation.score is not None:
+                return calculation
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +292,7 @@ def scorecard(sheet: Sheet) -> Call[Scorecard | None]:
             latest=None if latest is None else _calculation(latest),
             scored_rows=progress.count_if_any("scored_rows"),
             total_rows=progress.count_if_any("total_rows"),
+            displayed=_displayed(answer),
         )
 
     purpose = f"read the scorecard of sheet {sheet.sheet_id}"
@@ -370,7 +390,16 @@ def _calculation(fields: Fields, outer: Fields | None = None) -> ScorecardCalcul
         criterion_summaries=summary("criterion_summaries") or {},
         drift_summary=summary("drift_summary"),
         error_summary=fields.get("error_summary"),
+        config_hash=fields.text_if_any("config_hash"),
+        started_at=fields.text_if_any("started_at"),
     )
+
+
+def _displayed(answer: Fields) -> ScorecardCalculation | None:
+    try:  # no wait depends on it, so an unknown form is none
+        return _calculation(answer.object("display_calculation"))
+    except FieldError:
+        return None
 
 
 def _row(fields: Fields) -> ScorecardRow:

@@ -21,9 +21,15 @@ from airflow_provider_promptlayer.api.scorecards import (
     ScorecardCalculation,
     SheetCalculation,
 )
-from airflow_provider_promptlayer.api.tables import CellStatus, SheetOperation, TableOperation
+from airflow_provider_promptlayer.api.tables import (
+    CellStatus,
+    Sheet,
+    SheetOperation,
+    TableOperation,
+)
 from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, ResultOnly
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.outcomes.baseline import PREVIOUS, Baseline, DropGate
 from airflow_provider_promptlayer.outcomes.evaluations import (
     DEFAULT_FAIL_ON_VERDICT,
     FailOnCells,
@@ -147,6 +153,8 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
         sheet_id: str | XComArg,
         fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
         min_score: float | str | XComArg | NotSet = NOTSET,
+        max_drop: float | str | XComArg | NotSet = NOTSET,
+        baseline: str | XComArg = PREVIOUS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -154,12 +162,24 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
         self.sheet_id: Any = sheet_id
         self.fail_on_verdict: Any = fail_on_verdict
         self.min_score, self._needs_score = _score_field(min_score)
+        self.max_drop, self._needs_drop = _score_field(max_drop)
+        self.baseline: Any = baseline
 
     def new_kind(self) -> JobKind[ScorecardCalculation]:
         """Return calculations of the sheet's scorecard, with the gate."""
         fail_on_verdict = check_fail_on_verdict(self.fail_on_verdict)
         min_score = _needed_score(self.min_score, self._needs_score, highest=math.inf)
+        drop_gate = self.drop_gate()
         job = partial(SheetCalculation, self.table_id, self.sheet_id)
+        drops = dict[str, str]()  # by calculation: that of an earlier try has another score
+
+        def drop(ending: ScorecardCalculation) -> str:
+            if drop_gate is None or not ending.is_completed:
+                return ""
+            if ending.calculation_id not in drops:
+                earlier = self.earlier_score(drop_gate, ending)
+                drops[ending.calculation_id] = self.hook.compare_scores(drop_gate, ending, earlier)
+            return drops[ending.calculation_id]
 
         def check(ending: ScorecardCalculation) -> None:
             self.hook.raise_for_scorecard(
@@ -167,6 +187,7 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
                 ending,
                 fail_on_verdict=fail_on_verdict,
                 min_score=min_score,
+                drop=drop(ending),
             )
 
         def outputs(ending: ScorecardCalculation) -> Outputs:
@@ -201,6 +222,16 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
                 and ending.status in (CalculationStatus.FAILED, CalculationStatus.CANCELLED)
             ),
         )
+
+    def drop_gate(self) -> DropGate | None:
+        """Return how far the score may drop, or None where it may by any amount."""
+        is_left_out = self.max_drop is None and not self._needs_drop
+        return DropGate.of(NOTSET if is_left_out else self.max_drop, self.baseline)
+
+    def earlier_score(self, gate: DropGate, ending: ScorecardCalculation) -> Baseline | None:
+        """Return the score to compare with, or None where there is none yet."""
+        sheet = Sheet(self.table_id, self.sheet_id)
+        return self.hook.find_baseline(gate, sheet, ending, max_outage=self.max_outage)
 
 
 class ReportTask(PromptLayerWaiter[Report]):

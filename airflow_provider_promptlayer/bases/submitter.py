@@ -66,6 +66,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     def __init__(self, *, wait_for_completion: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
+        self.notes: dict[str, Any] = {}  # JSON about the start, for later processes and tries
         self._submission: Submission | None = None
         self._task_state: RunState | None = None
         self._superseded: SubmissionRecord | None = None  # of the job that an earlier try started
@@ -78,6 +79,9 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
 
         :raises PromptLayerInvalidInputError: for an argument that cannot be sent.
         """
+
+    def prepare_start(self) -> None:
+        """Note what must be asked of PromptLayer before a job is started, such as an old score."""
 
     def get_job(self, context: Context) -> RemoteJob[L] | None:
         """Return the job that an earlier try has started, or start one.
@@ -111,6 +115,18 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         if external_id is None:
             return self.kind.unsubmitted_job
         return self.kind.job_from_id(external_id)
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return the notes about the start, to keep them through a deferral."""
+        return {"notes": self.notes} if self.notes else {}
+
+    def execute_complete(
+        self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
+    ) -> Any:
+        """Go on after the triggerer has fired; raises what :meth:`execute` raises."""
+        if isinstance(waiting, dict):
+            self.notes = dict(waiting.get("notes") or {})
+        return super().execute_complete(context, event, waiting)
 
     def on_kill(self) -> None:
         """Cancel the job; while its start is being sent, log how to find the job.
@@ -158,11 +174,14 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         self.cancels_on_kill = type(self).cancels_on_kill
         if submission.is_busy is not None and context["ti"].try_number > 1:
             self._await_cancellation(submission.is_busy)
+        self.prepare_start()
         if self._task_state is not None:
             # Before the start, so that a crash cannot hide that the start was sent; and right
             # before it, because after a crash in between a person looks for a job in PromptLayer.
             try:
-                self._task_state.write(SubmissionPhase.INTENT, self.hook.settings.base_url)
+                self._task_state.write(
+                    SubmissionPhase.INTENT, self.hook.settings.base_url, notes=self.notes
+                )
             except Exception as error:
                 self._forget_the_start()  # the record may have been written all the same
                 raise store_trouble(error) from error
@@ -243,6 +262,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             return None
         if record is None:
             return None
+        self.notes = dict(record.notes or {})
         if record.external_id is None:
             here, asked_for = None, None  # not used for such a record
         else:
@@ -376,6 +396,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
                 submitted_by_this_task=self.cancels_on_kill,
                 input_fingerprint=input_fingerprint,
                 job=asdict(job),
+                notes=self.notes,
             ),
             f"Could not record {job.name} for later tries.",  # the job runs: failing would lose it
         )

@@ -17,7 +17,9 @@ from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
+from airflow_provider_promptlayer.hooks.base import Wait, twins
+from airflow_provider_promptlayer.hooks.versions import VersionMethods
+from airflow_provider_promptlayer.outcomes.baseline import PREVIOUS, DropGate
 from airflow_provider_promptlayer.outcomes.evaluations import (
     DEFAULT_FAIL_ON_VERDICT,
     FailOnCells,
@@ -35,7 +37,7 @@ from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 T = TypeVar("T")
 
 
-class EvaluationMethods(PromptLayerConnectionHook):
+class EvaluationMethods(VersionMethods):
     """The methods for evaluations of :class:`.PromptLayerHook`."""
 
     # --- tables -------------------------------------------------------------------------------
@@ -247,6 +249,8 @@ class EvaluationMethods(PromptLayerConnectionHook):
         max_outage: float = DEFAULT_MAX_OUTAGE,
         fail_on_verdict: Sequence[str] | str = DEFAULT_FAIL_ON_VERDICT,
         min_score: float | NotSet = NOTSET,
+        max_drop: float | NotSet = NOTSET,
+        baseline: str = PREVIOUS,
     ) -> Wait[scorecards.ScorecardCalculation]:
         """Wait for a calculation to end, and raise if its gate fails. Holds the worker.
 
@@ -256,19 +260,28 @@ class EvaluationMethods(PromptLayerConnectionHook):
         :param fail_on_verdict: the verdicts that fail the gate; ``()`` for none.
         :param min_score: the score that is needed, on the scorecard's own scale. Left out for
             none; None is refused, as a missing XCom must not open the gate.
+        :param max_drop: how far the score may be below an earlier one. Left out for any; None is
+            refused.
+        :param baseline: whose score that is, see :class:`.PromptLayerScorecardSensor`.
         :raises PromptLayerEvaluationFailedError: if the gate fails; names the failing criteria and
             the worst rows.
         """
         job = scorecards.SheetCalculation(table_id, sheet_id, calculation_id)
         verdicts = check_fail_on_verdict(fail_on_verdict)
         needed = check_min_score(min_score, highest=math.inf)
+        drop_gate = DropGate.of(max_drop, baseline)
         poller = self._new_poller(job, timeout, poke_interval, max_outage)
 
         def loop() -> Loop[scorecards.ScorecardCalculation]:
             ending = yield from poll_until_ended(poller, job.fetch_call())
-            yield from _explained(
-                job, explained_outcome(job, ending, fail_on_verdict=verdicts, min_score=needed)
+            drop = ""
+            if drop_gate is not None and ending.is_completed:
+                earlier = yield from self.baseline_loop(drop_gate, job, ending, poller.max_outage)
+                drop = self.compare_scores(drop_gate, ending, earlier)
+            outcome = explained_outcome(
+                job, ending, fail_on_verdict=verdicts, min_score=needed, drop=drop
             )
+            yield from _explained(job, outcome)
             return ending
 
         return Wait(poller, loop())
@@ -282,13 +295,15 @@ class EvaluationMethods(PromptLayerConnectionHook):
         *,
         fail_on_verdict: Sequence[str],
         min_score: float | None,
+        drop: str = "",
     ) -> None:
         """Return if a calculation passes its gate; else fetch the reasons and raise.
 
+        :param drop: the problem that :meth:`compare_scores` has found.
         :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
         """
         outcome = explained_outcome(
-            calculation, ending, fail_on_verdict=fail_on_verdict, min_score=min_score
+            calculation, ending, fail_on_verdict=fail_on_verdict, min_score=min_score, drop=drop
         )
         self._run(_explained(calculation, outcome))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer.api.cells import SheetCells
+from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.reports import Report, run_report
 from airflow_provider_promptlayer.api.scorecards import (
     ScorecardCalculation,
@@ -17,6 +18,7 @@ from airflow_provider_promptlayer.api.tables import NothingToDo, Sheet, recalcul
 from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
 from airflow_provider_promptlayer.bases.kind import Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
+from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -128,6 +130,10 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
     :param fail_on_verdict: the verdicts that fail the task; ``()`` for none. Templated.
     :param min_score: the score that is needed, on the scorecard's own scale; left out for none, and
         None is refused. Templated.
+    :param max_drop: how far the score may be below an earlier one, on the same scale; left out for
+        any, and None is refused. Templated.
+    :param baseline: whose score that is: ``"previous"`` for the last one, or the name of a saved
+        version of the sheet, of which the newest counts. Templated.
     :param wait_for_completion: False returns the ``calculation_id`` as soon as there is one.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`, and ``reattach``.
@@ -141,6 +147,8 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
         "step_ids",
         "fail_on_verdict",
         "min_score",
+        "max_drop",
+        "baseline",
         "promptlayer_conn_id",
     )
 
@@ -167,6 +175,28 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
                 lambda card: bool(card and card.latest and not card.latest.is_complete)
             ),
         )
+
+    def prepare_start(self) -> None:
+        """Note the score to compare with, before the new calculation takes its place.
+
+        A try after a clear keeps the score that an earlier one has noted: else a gate that has
+        failed would pass when the task is cleared, as the score has not dropped once more.
+        """
+        gate = self.drop_gate()
+        noted = self.notes.get("baseline")
+        if gate is None or not self.wait_for_completion:
+            return
+        if noted is None or noted.get("of") != gate.baseline:
+            sheet = Sheet(self.table_id, self.sheet_id)
+            found = self.hook.find_baseline(gate, sheet, max_outage=self.max_outage)
+            self.notes["baseline"] = {"of": gate.baseline, **(found.payload() if found else {})}
+
+    def earlier_score(self, gate: DropGate, ending: ScorecardCalculation) -> Baseline | None:
+        """Return the score that was noted before the start."""
+        noted = self.notes.get("baseline")
+        if noted is None or noted.get("of") != gate.baseline:
+            return super().earlier_score(gate, ending)
+        return Baseline.read(Fields(noted))
 
 
 class PromptLayerRunReportOperator(ReportTask, PromptLayerSubmitter[Report]):

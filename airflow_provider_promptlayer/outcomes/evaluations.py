@@ -208,10 +208,13 @@ def scorecard_problems(
     *,
     fail_on_verdict: Sequence[str] = DEFAULT_FAIL_ON_VERDICT,
     min_score: float | None = None,
+    drop: str = "",
 ) -> tuple[str, ...]:
     """Return why a calculation does not pass the gate, a phrase each; empty if it passes.
 
     Without a verdict to fail on and a score to reach, any calculation that has completed passes.
+
+    :param drop: the problem that :meth:`.DropGate.compare` has found.
     """
     if calculation.status != CalculationStatus.COMPLETED:
         status = one_line(calculation.status, 40)
@@ -227,7 +230,7 @@ def scorecard_problems(
     elif verdict in fail_on_verdict:
         problems.append(f"the verdict is {verdict!r}")
     problems += _problem_of_score(calculation.score, min_score)
-    return tuple(problems)
+    return tuple(problems) + ((drop,) if drop else ())
 
 
 def raise_for_scorecard(
@@ -235,19 +238,23 @@ def raise_for_scorecard(
     *,
     fail_on_verdict: Sequence[str] = DEFAULT_FAIL_ON_VERDICT,
     min_score: float | None = None,
+    drop: str = "",
     scorecard: Scorecard | None = None,
     rows: Sequence[ScorecardRow] = (),
     trouble: str = "",
 ) -> None:
     """Raise if the calculation of a scorecard does not pass the gate.
 
+    :param drop: see :func:`scorecard_problems`.
     :param scorecard: has the titles of the criteria.
     :param rows: the worst ones, see :func:`worst_rows`; those from :func:`.scorecard_row` also have
         reasons.
     :param trouble: why the titles or the rows could not be fetched.
     :raises PromptLayerEvaluationFailedError: naming the failing criteria and these rows.
     """
-    problems = scorecard_problems(calculation, fail_on_verdict=fail_on_verdict, min_score=min_score)
+    problems = scorecard_problems(
+        calculation, fail_on_verdict=fail_on_verdict, min_score=min_score, drop=drop
+    )
     if not problems:
         return
     titles = scorecard.step_titles if scorecard else {}

@@ -48,12 +48,16 @@ def explained_outcome(
     *,
     fail_on_verdict: Sequence[str],
     min_score: float | None,
+    drop: str = "",
 ) -> CallFlow[None]:
     """Raise if a calculation that has ended does not pass the gate, and explain why.
 
+    :param drop: see :func:`.scorecard_problems`.
     :raises PromptLayerEvaluationFailedError: naming the failing criteria and the worst rows.
     """
-    if not scorecard_problems(ending, fail_on_verdict=fail_on_verdict, min_score=min_score):
+    if not scorecard_problems(
+        ending, fail_on_verdict=fail_on_verdict, min_score=min_score, drop=drop
+    ):
         return
     card, worst, trouble = None, list[ScorecardRow](), ""
     try:
@@ -69,6 +73,7 @@ def explained_outcome(
         ending,
         fail_on_verdict=fail_on_verdict,
         min_score=min_score,
+        drop=drop,
         scorecard=card,
         rows=worst,
         trouble=trouble,

@@ -92,6 +92,10 @@ class PromptLayerScorecardSensor(_Sensor[ScorecardCalculation], ScorecardTask):
     :param fail_on_verdict: the verdicts that fail the task. Templated.
     :param min_score: the score that is needed, on the scorecard's own scale; left out for none, and
         None is refused. Templated.
+    :param max_drop: how far the score may be below an earlier one, on the same scale; left out for
+        any, and None is refused. Templated.
+    :param baseline: whose score that is: ``"previous"`` for the last one, or the name of a saved
+        version of the sheet, of which the newest counts. Templated.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
     :returns: score, verdict and summaries.
@@ -103,6 +107,8 @@ class PromptLayerScorecardSensor(_Sensor[ScorecardCalculation], ScorecardTask):
         "calculation_id",
         "fail_on_verdict",
         "min_score",
+        "max_drop",
+        "baseline",
         "promptlayer_conn_id",
     )
 

@@ -43,6 +43,7 @@ class SubmissionRecord:
         not cancel it.
     :param input_fingerprint: of the job's input; None if that was not recorded.
     :param job: all ids of the job, as the task's arguments may name another sheet by now.
+    :param notes: what else the start has found out, see :class:`.PromptLayerSubmitter`.
     """
 
     phase: SubmissionPhase
@@ -53,6 +54,7 @@ class SubmissionRecord:
     submitted_by_this_task: bool = True
     input_fingerprint: str | None = None
     job: Mapping[str, Any] | None = None
+    notes: Mapping[str, Any] | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the record as plain JSON."""
@@ -66,6 +68,7 @@ class SubmissionRecord:
                 "submitted_by_this_task": self.submitted_by_this_task,
                 "input_fingerprint": self.input_fingerprint,
                 "job": None if self.job is None else dict(self.job),
+                "notes": None if self.notes is None else dict(self.notes),
             }
         )
 
@@ -89,6 +92,7 @@ class SubmissionRecord:
             fields.flag("submitted_by_this_task"),
             fields.text_or_none("input_fingerprint"),
             fields.mapping_or_none("job"),
+            fields.mapping_or_none("notes"),
         )
 
 

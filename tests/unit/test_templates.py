@@ -26,13 +26,13 @@ TEMPLATED = {
     operators.PromptLayerWorkflowResultsOperator: "workflow_version_execution_id nodes",
     operators.PromptLayerRunTableOperator: "table_id sheet_id column_ids row_ids statuses",
     operators.PromptLayerRunScorecardOperator: (
-        "table_id sheet_id row_indices step_ids fail_on_verdict min_score"
+        "table_id sheet_id row_indices step_ids fail_on_verdict min_score max_drop baseline"
     ),
     operators.PromptLayerRunReportOperator: "report_id name dataset_id min_score",
     sensors.PromptLayerWorkflowSensor: "workflow_version_execution_id",
     sensors.PromptLayerTableOperationSensor: "table_id sheet_id operation_id",
     sensors.PromptLayerScorecardSensor: (
-        "table_id sheet_id calculation_id fail_on_verdict min_score"
+        "table_id sheet_id calculation_id fail_on_verdict min_score max_drop baseline"
     ),
     sensors.PromptLayerReportSensor: "report_id min_score",
 }

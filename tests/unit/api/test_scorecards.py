@@ -52,6 +52,21 @@ def poll(outer: dict[str, Any] | None = None, /, **fields: Any) -> ScorecardCalc
     return SheetCalculation(TABLE, SHEET, OTHER).fetch_call().read(answer(200, body), NOW)
 
 
+def test_the_last_scored_calculation() -> None:
+    def last(latest: Any, displayed: Any) -> Any:
+        card = {"id": OTHER, "status": "completed", "name": "Quality"}
+        calculations = {"latest_calculation": latest, "display_calculation": displayed}
+        body = {"success": True, "scorecard": card, **calculations}
+        found = scorecard(WHERE).read(answer(200, body), NOW)
+        return found and found.last_scored and found.last_scored.config_hash
+
+    ours, theirs = ({**CALCULATION, "config_hash": name} for name in ("ours", "theirs"))
+    assert last(ours, theirs) == "ours"
+    for without in (None, {**ours, "status": "running"}, {**ours, "aggregate_score": None}):
+        assert last(without, theirs) == "theirs"
+        assert last(without, None) is last(without, {}) is last(without, "?") is None
+
+
 def test_a_start() -> None:
     call = recalculate_scorecard(TABLE, SHEET)
     assert (call.request.method, call.request.path) == ("POST", f"{PATH}/recalculate")

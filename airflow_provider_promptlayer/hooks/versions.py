@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook's methods for saved versions of a sheet, and for the scores of earlier calculations."""
+
+from __future__ import annotations
+
+from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
+from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import Loop, each_with_backoff
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
+
+
+class VersionMethods(PromptLayerConnectionHook):
+    """The methods for versions and earlier scores of :class:`.PromptLayerHook`."""
+
+    def find_baseline(
+        self,
+        gate: DropGate,
+        sheet: Sheet,
+        judged: ScorecardCalculation | None = None,
+        *,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> Baseline | None:
+        """Return the earlier score that a gate compares with, or None where there is none yet.
+
+        :param judged: the calculation to compare; None where it has not been started.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        """
+        return self._run(self.baseline_loop(gate, sheet, judged, max_outage))
+
+    def compare_scores(
+        self,
+        gate: DropGate,
+        ending: ScorecardCalculation,
+        baseline: Baseline | None,
+    ) -> str:
+        """Log how a score compares with an earlier one; return the problem, empty if it passes."""
+        comparison = gate.compare(ending, baseline)
+        if comparison.note:
+            log = self.log.info if comparison.is_compared else self.log.warning
+            log("%s", comparison.note)
+        return comparison.problem
+
+    def baseline_loop(
+        self,
+        gate: DropGate,
+        sheet: Sheet,
+        judged: ScorecardCalculation | None,
+        max_outage: float,
+    ) -> Loop[Baseline | None]:
+        """Return the loop of :meth:`find_baseline`."""
+        return each_with_backoff(
+            gate.find(sheet, judged),
+            about=f"the earlier scores of sheet {sheet.sheet_id}",
+            policy=retries.POLLING.within(max_outage),
+        )
