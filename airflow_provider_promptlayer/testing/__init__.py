@@ -27,8 +27,18 @@ if TYPE_CHECKING:
         load_definitions,
         load_workflows,
     )
-    from .evaluations.model import Column, Criterion, Report, Scorecard, ScoredRow, Sheet, Table
-    from .evaluations.runs import Calculation, Operation, ReportRun
+    from .evaluations.model import (
+        Column,
+        Criterion,
+        Report,
+        RequestMetrics,
+        Scorecard,
+        ScoredRow,
+        Sheet,
+        Table,
+    )
+    from .evaluations.request_logs import RequestLog
+    from .evaluations.runs import Calculation, Import, Operation, ReportRun
     from .faults.model import Close, Drip, GoAway, Huge, Raw, Reply, Reset, Silence, Slow
     from .faults.script import Script
     from .http.app import RecordedRequest
@@ -47,6 +57,7 @@ __all__ = [
     "Execution",
     "GoAway",
     "Huge",
+    "Import",
     "LocalPromptLayer",
     "Node",
     "OnlyIf",
@@ -57,6 +68,8 @@ __all__ = [
     "Reply",
     "Report",
     "ReportRun",
+    "RequestLog",
+    "RequestMetrics",
     "Reset",
     "Scorecard",
     "ScoredRow",
@@ -77,8 +90,9 @@ __all__ = [
 _MODULES = {
     "definitions": "Definitions builtin_evaluations builtin_workflows load_definitions "
     "load_workflows",
-    "evaluations.model": "Column Criterion Report Scorecard ScoredRow Sheet Table",
-    "evaluations.runs": "Calculation Operation ReportRun",
+    "evaluations.model": "Column Criterion Report RequestMetrics Scorecard ScoredRow Sheet Table",
+    "evaluations.request_logs": "RequestLog",
+    "evaluations.runs": "Calculation Import Operation ReportRun",
     "faults.model": "Close Drip GoAway Huge Raw Reply Reset Silence Slow",
     "faults.script": "Script",
     "http.app": "RecordedRequest",

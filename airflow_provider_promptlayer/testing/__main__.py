@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             defined and defined.workflows,
             tables=defined and defined.evaluations.tables,
             reports=defined and defined.evaluations.reports,
+            request_logs=defined and defined.evaluations.request_logs,
             api_key=options.api_key,
             host=options.host,
             port=options.port,
@@ -79,10 +80,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _announce(server: LocalPromptLayer) -> None:
     names = ", ".join(repr(name) for name in server.workflow_names)
+    tables = "; ".join(
+        f"{table.title!r} ({table.id}): "
+        + ", ".join(f"{sheet.title!r} ({sheet.id})" for sheet in table.sheets)
+        for table in server.tables
+    )
     connection = shlex.quote(server.airflow_connection_json)
     sys.stdout.write(
         f"Local PromptLayer on {server.url}, API key {server.api_key}\n"
         f"Workflows: {names}\n"
+        f"Tables: {tables or 'none'}\n"
         f"export AIRFLOW_CONN_PROMPTLAYER_DEFAULT={connection}\n"
     )
     sys.stdout.flush()

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .evaluations.model import Report, Table
+from .evaluations.request_logs import RequestLog
 from .workflows.catalog import Catalog
 from .workflows.model import Node, Template, Workflow, has_placeholder
 
@@ -26,10 +27,11 @@ _WORDS = {"missing": "the key is missing", "unexpected_keyword_argument": "unkno
 
 
 class Evaluations(NamedTuple):
-    """The tables and reports of a file."""
+    """The tables, reports and request logs of a file."""
 
     tables: tuple[Table, ...] = ()
     reports: tuple[Report, ...] = ()
+    request_logs: tuple[RequestLog, ...] = ()
 
 
 class Definitions(NamedTuple):
@@ -45,6 +47,7 @@ class _File(BaseModel):
     workflows: list[Workflow]
     tables: list[Table] = []
     reports: list[Report] = []
+    request_logs: list[RequestLog] = []
 
 
 def load_workflows(path: str | Path) -> tuple[Workflow, ...]:
@@ -53,7 +56,7 @@ def load_workflows(path: str | Path) -> tuple[Workflow, ...]:
 
 
 def load_definitions(path: str | Path) -> Definitions:
-    """Read a ``.toml`` or ``.json`` file of workflows, and of tables and reports if it has any.
+    """Read a ``.toml`` or ``.json`` file of workflows, and of tables, reports and request logs.
 
     Raises:
         OSError: it cannot be read.
@@ -80,7 +83,7 @@ def builtin_workflows() -> tuple[Workflow, ...]:
 
 @cache
 def builtin_evaluations() -> Evaluations:
-    """Return the tables and reports that a server has by default."""
+    """Return the tables, reports and request logs that a server has by default."""
     return _parse({"workflows": [], **_builtin("builtin_evaluations.toml")}).evaluations
 
 
@@ -101,7 +104,10 @@ def _parse(document: Any) -> Definitions:
         replace(workflow, nodes=[_with_template(node) for node in workflow.nodes])
         for workflow in parsed.workflows
     )
-    return Definitions(tuple(workflows), Evaluations(tuple(parsed.tables), tuple(parsed.reports)))
+    evaluations = Evaluations(
+        tuple(parsed.tables), tuple(parsed.reports), tuple(parsed.request_logs)
+    )
+    return Definitions(tuple(workflows), evaluations)
 
 
 def _mistake(error: Any) -> str:

@@ -10,18 +10,24 @@ import asyncio
 import ipaddress
 import json
 import time
-from collections import ChainMap, Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
 from .certificates import CertificateKind, Certificates
 from .definitions import builtin_evaluations, builtin_workflows
+from .evaluations.control import EvaluationControl
+from .evaluations.imports import ImportEndpoints
 from .evaluations.model import Report, Table
+from .evaluations.operations import OperationEndpoints
 from .evaluations.reports import ReportEndpoints
-from .evaluations.runs import Calculation, EvaluationRuns, Operation, ReportRun
+from .evaluations.request_logs import RequestLog
+from .evaluations.rows import RowEndpoints
+from .evaluations.runs import ReportRuns
 from .evaluations.scorecards import ScorecardEndpoints
 from .evaluations.tables import TableEndpoints
+from .evaluations.workspace import Dialect, RepeatedImport, Workspace
 from .faults.connections import Connections
 from .faults.model import Fault
 from .faults.script import FaultFunction, Script
@@ -34,10 +40,10 @@ from .workflows.engine import Execution, Executions, Origin
 from .workflows.model import NO_OUTPUT_STATUSES, Workflow
 
 
-class LocalPromptLayer:
+class LocalPromptLayer(EvaluationControl):
     """A local PromptLayer, for the length of a ``with`` or ``async with`` block.
 
-    It serves the workflows, the operations and scorecards of tables, and the reports of
+    It serves the workflows, the tables with their scorecards, and the reports of
     PromptLayer's description of August 2026, and is as strict. It makes no requests itself: a
     ``callback_url`` is accepted (202) and never called. It serves no stream: ``run_workflow`` of
     PromptLayer's Python library, which waits on one, gets a 404 that says so. It runs in a thread
@@ -50,6 +56,12 @@ class LocalPromptLayer:
             ones.
         tables: definitions; ``None`` for the built-in ones.
         reports: definitions, of pipelines and of final reports; ``None`` for the built-in ones.
+        request_logs: what imports from request logs find; ``None`` for the built-in ones.
+        import_duration: seconds that an import into a sheet takes; ``math.inf`` if it never ends.
+        repeated_import: what a repeated ``operation_id`` of an import does: it answers with the
+            ``same`` import, is a ``conflict`` (409), or imports ``again``.
+        dialect: where PromptLayer's sources disagree about tables, answer as its ``description``
+            says, or as its ``libraries`` expect.
         api_key: the key that requests must have in ``X-API-KEY``.
         host: a loopback address, or ``"localhost"`` for ``127.0.0.1``.
         port: 0 for any free one, a new one at every start.
@@ -73,6 +85,10 @@ class LocalPromptLayer:
         *,
         tables: Iterable[Table] | None = None,
         reports: Iterable[Report] | None = None,
+        request_logs: Iterable[RequestLog] | None = None,
+        import_duration: float = 0.0,
+        repeated_import: RepeatedImport = "same",
+        dialect: Dialect = "description",
         api_key: str = "pl_local_key",
         host: str = "127.0.0.1",
         port: int = 0,
@@ -90,22 +106,31 @@ class LocalPromptLayer:
         self._catalog = Catalog(builtin_workflows() if workflows is None else workflows)
         self._executions = Executions(clock)
         builtin = builtin_evaluations()
-        self._evaluations = EvaluationRuns(
+        workspace = Workspace(
             builtin.tables if tables is None else tables,
-            builtin.reports if reports is None else reports,
             clock,
+            request_logs=builtin.request_logs if request_logs is None else request_logs,
+            import_duration=import_duration,
+            repeated_import=repeated_import,
+            dialect=dialect,
         )
+        report_runs = ReportRuns(builtin.reports if reports is None else reports, clock)
         self._api = Api(
             api_key,
             [
                 *WorkflowEndpoints(self._catalog, self._executions, no_output_status).routes,
-                *TableEndpoints(self._evaluations).routes,
-                *ScorecardEndpoints(self._evaluations).routes,
-                *ReportEndpoints(self._evaluations).routes,
+                # Before those of a sheet, for which "operations" would be an id.
+                *ImportEndpoints(workspace).routes,
+                *TableEndpoints(workspace).routes,
+                *RowEndpoints(workspace).routes,
+                *OperationEndpoints(workspace).routes,
+                *ScorecardEndpoints(workspace).routes,
+                *ReportEndpoints(report_runs).routes,
             ],
             clock=clock,
             max_requests=max_requests,
         )
+        super().__init__(workspace, report_runs, self._api.log.announce_change)
         self._connections = Connections()
         self._tls = tls
         self._thread: HttpThread | None = None
@@ -177,21 +202,6 @@ class LocalPromptLayer:
     def executions(self) -> dict[int, Execution]:
         """A copy of all executions, by ``workflow_version_execution_id``."""
         return self._executions.snapshot()
-
-    @property
-    def operations(self) -> dict[str, Operation]:
-        """A copy of all table operations, by ``operation_id``."""
-        return dict(ChainMap(*(runs.operations for runs in self._evaluations.sheets)))
-
-    @property
-    def calculations(self) -> dict[str, Calculation]:
-        """A copy of all scorecard calculations, by ``calculation_id``."""
-        return dict(ChainMap(*(runs.calculations for runs in self._evaluations.sheets)))
-
-    @property
-    def reports(self) -> dict[int, ReportRun]:
-        """A copy of all final reports, by ``report_id``, including those that were defined."""
-        return dict(self._evaluations.reports)
 
     @property
     def requests(self) -> list[RecordedRequest]:
@@ -350,61 +360,6 @@ class LocalPromptLayer:
         )
         self._api.log.announce_change()
         return execution.id
-
-    def start_operation(
-        self,
-        table_id: str,
-        sheet_id: str,
-        *,
-        column_ids: Collection[str] | None = None,
-        row_ids: Collection[int] | None = None,
-    ) -> str:
-        """Recalculate the stale cells of a sheet without HTTP; return the ``operation_id``.
-
-        Args:
-            table_id: the table.
-            sheet_id: the sheet.
-            column_ids: the columns; ``None`` for all.
-            row_ids: zero-based numbers of the rows; ``None`` for all.
-
-        Raises:
-            LookupError: no such sheet, or no stale cell.
-
-        """
-        runs = self._evaluations.sheet(table_id, sheet_id)
-        operation = runs.start_operation(column_ids=column_ids, row_ids=row_ids, confirm=True)
-        if not isinstance(operation, Operation):
-            raise LookupError(f"sheet {runs.sheet.title!r} has no stale cell")
-        self._api.log.announce_change()
-        return operation.id
-
-    def cancel_operation(self, operation_id: str) -> None:
-        """Cancel a table operation without HTTP, if it is active."""
-        for runs in self._evaluations.sheets:
-            runs.cancel_operation(operation_id)
-        self._api.log.announce_change()
-
-    def start_calculation(self, table_id: str, sheet_id: str) -> str:
-        """Recalculate the scorecard of a sheet without HTTP; return the ``calculation_id``.
-
-        Raises:
-            LookupError: no such sheet, or it has no scorecard.
-
-        """
-        calculation = self._evaluations.sheet(table_id, sheet_id).start_calculation()
-        self._api.log.announce_change()
-        return calculation.id
-
-    def start_report(self, report_id: int, name: str) -> int:
-        """Run an evaluation pipeline without HTTP; return the ``report_id`` of its final report.
-
-        Raises:
-            LookupError: no such pipeline.
-
-        """
-        run = self._evaluations.start_report(report_id, name)
-        self._api.log.announce_change()
-        return run.id
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float) -> None:
         """Block until ``predicate()`` holds; it is evaluated now and after every request.

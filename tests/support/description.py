@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PromptLayer's description of its evaluation endpoints, as shapes to hold JSON against.
-
-A shape is a type, a set of words, a predicate, a list of one shape, a tuple of alternatives, None
-for null, or an object: a dict of names (``name?`` may be missing) to shapes. An object takes no
-other names, unless it has the name ``...``, as in ``additionalProperties``.
-"""
+"""PromptLayer's description of its evaluation endpoints, as shapes to hold JSON against."""
 
 from __future__ import annotations
 
@@ -12,79 +7,20 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def uuid(value: Any) -> bool:
-    return isinstance(value, str) and UUID_TEXT.fullmatch(value) is not None
-
-
-def number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def row(value: Any) -> bool:
-    return conforms(value, int) and value >= 0
-
-
-def counts(value: Any) -> bool:
-    return isinstance(value, dict) and all(conforms(item, int) for item in value.values())
-
-
-def conforms(value: Any, shape: Any) -> bool:
-    return not problem(value, shape)
-
-
-def problem(value: Any, shape: Any, where: str = "the body") -> str:
-    """Return what is wrong with a value, or nothing."""
-    match shape:
-        case None:
-            right = value is None
-        case tuple():
-            right = any(conforms(value, alternative) for alternative in shape)
-        case list():
-            if isinstance(value, list):
-                found = (problem(v, shape[0], f"{where}[{i}]") for i, v in enumerate(value))
-                return next(filter(None, found), "")
-            right = False
-        case dict():
-            if isinstance(value, dict):
-                return _problem_of_object(value, shape, where)
-            right = False
-        case set():
-            right = isinstance(value, str) and value in shape
-        case type():
-            right = isinstance(value, shape) and (shape is bool or not isinstance(value, bool))
-        case _:
-            right = shape(value)
-    return "" if right else f"{where} is {value!r}"
-
-
-def _problem_of_object(value: dict[str, Any], shape: Mapping[str, Any], where: str) -> str:
-    names = {name.rstrip("?"): inner for name, inner in shape.items() if name != "..."}
-    for name in shape:
-        if not name.endswith("?") and name != "..." and name not in value:
-            return f"{where} has no {name}"
-    for name, item in value.items():
-        if name in names:
-            if found := problem(item, names[name], f"{where}.{name}"):
-                return found
-        elif "..." not in shape:
-            return f"{where} has the undeclared {name}"
-    return ""
-
-
-def cells_of_row(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        uuid(key) and conforms(cell, CELL_IN_ROW) for key, cell in value.items()
-    )
-
+from support import described_tables
+from support.shapes import (
+    OBJECT,
+    OBJECT_OR_NULL,
+    TEXT,
+    counts,
+    number,
+    problem,
+    row,
+    uuid,
+)
 
 CELL_STATUS = {"STALE", "QUEUED", "DISPATCHED", "RUNNING", "COMPLETED", "FAILED"}
 VERDICT = ({"pass", "warn", "fail", "error", "skipped"}, None)
-TEXT = (str, None)
-OBJECT = {"...": True}
-OBJECT_OR_NULL = (OBJECT, None)
 
 ERROR = {"success?": bool, "message?": str, "error?": str, "...": True}
 REFUSAL = {"success": bool, "message": str, "...": True}
@@ -112,28 +48,6 @@ CELL = {
     "row_index": int,
     "status": CELL_STATUS,
     "display_value?": TEXT,
-    "...": True,
-}
-CELL_IN_ROW = {
-    "id?": uuid,
-    "sheet_id?": uuid,
-    "column_id?": uuid,
-    "row_index?": int,
-    "status?": {"completed", "stale", "running", "queued", "error", "cancelled"},
-    "display_value?": TEXT,
-    "error?": TEXT,
-    "error_message?": TEXT,
-    "...": True,
-}
-COLUMN = {
-    "id?": uuid,
-    "sheet_id?": uuid,
-    "workspace_id?": int,
-    "title?": str,
-    "type?": str,
-    "config?": OBJECT,
-    "position_rank?": number,
-    "is_output_column?": bool,
     "...": True,
 }
 NOOP = {
@@ -258,6 +172,7 @@ SCORE = {
 _SHEET = r"/api/public/v2/tables/[^/]+/sheets/[^/]+"
 
 REQUESTS: dict[tuple[str, str], Any] = {
+    **described_tables.REQUESTS,
     ("POST", f"{_SHEET}/operations"): {
         "operation?": {"recalculate"},
         "column_ids?": ([uuid], None),
@@ -278,6 +193,7 @@ REQUESTS: dict[tuple[str, str], Any] = {
 """Method and path → the body of a request that has one."""
 
 ANSWERS: dict[tuple[str, str], Mapping[int, Any]] = {
+    **described_tables.ANSWERS,
     ("POST", f"{_SHEET}/operations"): {200: (NOOP, CONFIRMATION), 202: QUEUED},
     ("GET", f"{_SHEET}/operations"): {
         200: {
@@ -300,29 +216,6 @@ ANSWERS: dict[tuple[str, str], Mapping[int, Any]] = {
             "cancelled_cell_count": int,
             "not_started_reset_count?": int,
             "running_invalidated_count?": int,
-            "...": True,
-        }
-    },
-    ("GET", f"{_SHEET}/rows"): {
-        200: {
-            "data?": [{"row_index?": int, "cells?": cells_of_row, "...": True}],
-            "next_cursor?": TEXT,
-            "has_more?": bool,
-            # Not of this endpoint: so the description has it for lists of versions.
-            "pagination?": {
-                "next_cursor": TEXT,
-                "prev_cursor": TEXT,
-                "has_more": bool,
-                "limit": int,
-            },
-            "row_count?": int,
-            "columns?": [COLUMN],
-            "version?": int,
-            "execution_metadata_aggregates?": {
-                "by_column_id": OBJECT,
-                "sheet": {"by_metric": OBJECT, "...": True},
-                "...": True,
-            },
             "...": True,
         }
     },

@@ -46,9 +46,10 @@ PUBLIC = {
         PromptLayerWorkflowSensor
     """,
     f"{NAME}.testing": """
-        Calculation Close Column Criterion Definitions Drip Execution GoAway Huge
+        Calculation Close Column Criterion Definitions Drip Execution GoAway Huge Import
         LocalPromptLayer Node OnlyIf Operation Origin Raw RecordedRequest Reply Report
-        ReportRun Reset Scorecard ScoredRow Script Sheet Silence Slow Table Template
+        ReportRun RequestLog RequestMetrics Reset Scorecard ScoredRow Script Sheet Silence
+        Slow Table Template
         UnknownWorkflowError Workflow builtin_evaluations builtin_workflows load_definitions
         load_workflows
     """,

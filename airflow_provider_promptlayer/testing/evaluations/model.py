@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Definitions of evaluations: tables with scorecards, legacy reports, and how each of them ends.
+"""Definitions of evaluations: tables with their data and scorecards, and legacy reports.
 
 A definition that exists is valid: an invalid argument raises ``ValueError`` with one line that
 names the definition. Ids that are not given are derived from the names, so that the same
@@ -8,6 +8,7 @@ definitions always have the same ids.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -21,6 +22,24 @@ CALCULATION_STATUSES = ("queued", "running", "completed", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
+class RequestMetrics:
+    """What the request of one calculated cell cost; ``None`` for what PromptLayer does not know.
+
+    Args:
+        price: US dollars.
+        input_tokens: tokens of the prompt.
+        output_tokens: tokens of the answer.
+        latency_ms: milliseconds.
+
+    """
+
+    price: float | None = 0.001
+    input_tokens: int | None = 100
+    output_tokens: int | None = 20
+    latency_ms: int | None = 800
+
+
+@dataclass(frozen=True)
 class Column:
     """A column of a sheet.
 
@@ -31,6 +50,7 @@ class Column:
         cell_duration: seconds that a cell takes; ``math.inf`` for cells that never end.
         failing_rows: zero-based numbers of the rows whose cells fail.
         is_stale: whether the cells are stale before the first operation, rather than completed.
+        metrics: of each completed cell. Only cells of the type ``PROMPT_TEMPLATE`` have metrics.
 
     """
 
@@ -41,6 +61,7 @@ class Column:
     cell_duration: float = 0.0
     failing_rows: Sequence[int] = ()
     is_stale: bool = True
+    metrics: RequestMetrics = RequestMetrics()
 
     def __post_init__(self) -> None:
         _identify(self, "column", self.title)
@@ -139,7 +160,10 @@ class Sheet:
     Args:
         title: any text.
         columns: in their order.
-        row_count: how many rows there are.
+        row_count: how many rows there are, unless ``rows`` says so.
+        rows: of each row, title of a column -> the value of its cell. A ``TEXT`` cell without a
+            value is empty; any other shows its value, or one made from its place, once it is
+            completed. ``None``: all values are made from the places of the cells.
         id: a UUID; derived from the title if it is empty.
         scorecard: ``None`` for a sheet without one.
         confirm_above: an operation on more cells than this needs a confirmation; ``None``: none
@@ -152,6 +176,7 @@ class Sheet:
     columns: Sequence[Column] = ()
     row_count: int = 1
     _: KW_ONLY
+    rows: Sequence[Mapping[str, JsonValue]] | None = None
     id: str = ""
     scorecard: Scorecard | None = None
     confirm_above: int | None = None
@@ -165,6 +190,10 @@ class Sheet:
             raise ValueError(f"{where}: row_count is {self.row_count}, must be >= 0")
         object.__setattr__(self, "columns", tuple(self.columns))
         _check_unique(where, "columns", (column.id for column in self.columns))
+        if self.rows is not None:
+            object.__setattr__(self, "rows", tuple(self.rows))
+            object.__setattr__(self, "row_count", len(self.rows))
+            _check_titles(where, self.rows, Counter(column.title for column in self.columns))
 
 
 @dataclass(frozen=True)
@@ -237,6 +266,16 @@ def _identify(thing: Any, kind: str, name: str) -> None:
     except ValueError:
         raise ValueError(f"{kind} {name!r}: id is {thing.id!r}, must be a UUID") from None
     object.__setattr__(thing, "id", identity)
+
+
+def _check_titles(
+    where: str, rows: Iterable[Mapping[str, JsonValue]], titles: Counter[str]
+) -> None:
+    for row in rows:
+        for title in row:
+            if titles[title] != 1:
+                problem = "two columns have that title" if titles[title] else "unknown"
+                raise ValueError(f"{where}: a row names the column {title!r}: {problem}")
 
 
 def _check_seconds(where: str, name: str, seconds: float) -> None:

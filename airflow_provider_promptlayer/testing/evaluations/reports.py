@@ -16,7 +16,7 @@ from ..http.app import answer, get, refusal
 from ..http.validation import Body, Int64, Integer, read_body, read_path
 from ..json_text import JsonValue
 from .model import Report
-from .runs import EvaluationRuns, ReportRun
+from .runs import ReportRun, ReportRuns
 
 _TIME = "2026-01-01T00:00:00Z"
 
@@ -34,7 +34,7 @@ class _RunReport(Body):
 class ReportEndpoints:
     """Runs of evaluation pipelines."""
 
-    def __init__(self, runs: EvaluationRuns) -> None:
+    def __init__(self, runs: ReportRuns) -> None:
         self._runs = runs
 
     @property
@@ -58,7 +58,7 @@ class ReportEndpoints:
             raise refusal(404, "Report not found")
         if body.refresh_dataset and not blueprint.has_dynamic_dataset:
             raise refusal(403, "Dataset refresh is not allowed")
-        run = self._runs.start_report(
+        run = self._runs.start(
             number,
             body.name,
             dataset_id=body.dataset_id,

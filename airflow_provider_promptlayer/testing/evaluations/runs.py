@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations, calculations and report runs, and the state of each at any moment.
+"""Operations, imports, calculations and report runs, and the state of each at any moment.
 
 As with executions of workflows, each has a start time and a plan, and its state is computed from
 these and the clock. A cancellation is a second fixed time, at which the state freezes.
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeAlias
 
 from ..workflows.model import derived_id
-from .model import Report, Scorecard, ScoredRow, Sheet, Table
+from .cases import ReadCases
+from .model import Report, Scorecard, ScoredRow
 
 STALE, QUEUED, RUNNING, COMPLETED, FAILED = "STALE", "QUEUED", "RUNNING", "COMPLETED", "FAILED"
 CELL_STATUSES = (STALE, QUEUED, "DISPATCHED", RUNNING, COMPLETED, FAILED)
@@ -54,19 +55,24 @@ class Operation:
     cells: tuple[PlannedCell, ...] = field(default=(), repr=False)
     status_lag: float = field(default=0.0, repr=False)
 
-    def cell_statuses(self, now: float) -> list[str]:
-        """Return the status of each of its cells."""
+    @property
+    def execution_id(self) -> str:
+        """Another id, which leads to it as well."""
+        return derived_id("execution", self.id)
+
+    def cell_status(self, cell: PlannedCell, now: float) -> str:
+        """Return the status of one of its cells."""
         is_cancelled = self.cancelled_at is not None
         elapsed = (now if self.cancelled_at is None else self.cancelled_at) - self.started_at
-        statuses = []
-        for cell in self.cells:
-            if elapsed >= cell.ends_at:
-                statuses.append(cell.status)
-            elif is_cancelled:
-                statuses.append(STALE)
-            else:
-                statuses.append(RUNNING if elapsed >= cell.starts_at else QUEUED)
-        return statuses
+        if elapsed >= cell.ends_at:
+            return cell.status
+        if is_cancelled:
+            return STALE
+        return RUNNING if elapsed >= cell.starts_at else QUEUED
+
+    def cell_statuses(self, now: float) -> list[str]:
+        """Return the status of each of its cells."""
+        return [self.cell_status(cell, now) for cell in self.cells]
 
     def status(self, now: float) -> str:
         """Return its own status, which lags behind that of its cells.
@@ -78,6 +84,34 @@ class Operation:
         if now - self.started_at < self.cells[-1].ends_at + self.status_lag:
             return "running"
         return "failed" if {cell.status for cell in self.cells} == {FAILED} else "completed"
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import into a sheet. ``was_posted`` tells whether a request has started it.
+
+    ``status`` is ``pending``, ``running``, ``completed`` or ``failed``. ``rows_added`` and
+    ``row_count``, the number of rows of the sheet after it, are ``None`` until it has completed.
+    """
+
+    operation_id: str
+    table_id: str
+    sheet_id: str
+    source: str
+    file_name: str | None
+    was_posted: bool
+    started_at: float
+    created_at: str = field(repr=False)
+    status: str = "pending"
+    rows_added: int | None = None
+    row_count: int | None = None
+    error_message: str | None = None
+    read: ReadCases = field(kw_only=True, repr=False, compare=False)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has completed or failed."""
+        return self.status in ("completed", "failed")
 
 
 @dataclass(frozen=True)
@@ -148,177 +182,21 @@ class ReportRun:
         }
 
 
-class SheetRuns:
-    """The operations and calculations of one sheet, oldest first, by id.
+class ReportRuns:
+    """All reports of one server; no two have the same id. Safe to use from any thread."""
 
-    Safe to use from any thread.
-    """
-
-    def __init__(
-        self, table: Table, sheet: Sheet, clock: Callable[[], float], numbers: Iterator[int]
-    ) -> None:
-        self.table = table
-        self.sheet = sheet
-        self.now = clock
-        self.operations: dict[str, Operation] = {}
-        self.calculations: dict[str, Calculation] = {}
-        self._numbers = numbers
-        self._tokens: dict[str, frozenset[Cell]] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def version(self) -> int:
-        """The number of the sheet's version; every operation makes a new one."""
-        return 1 + len(self.operations)
-
-    def cell_statuses(self) -> dict[Cell, str]:
-        """Return the status of every cell."""
-        statuses = {
-            (column.id, row): STALE if column.is_stale and column.type != "TEXT" else COMPLETED
-            for row in range(self.sheet.row_count)
-            for column in self.sheet.columns
-        }
-        now = self.now()
-        for operation in list(self.operations.values()):
-            for cell, status in zip(operation.cells, operation.cell_statuses(now), strict=True):
-                statuses[cell.column_id, cell.row_index] = status
-        return statuses
-
-    def active_operations(self) -> list[Operation]:
-        """Return the operations that have not ended."""
-        now = self.now()
-        return [each for each in list(self.operations.values()) if each.status(now) == "running"]
-
-    def start_operation(
-        self,
-        *,
-        column_ids: Collection[str] | None = None,
-        row_ids: Collection[int] | None = None,
-        statuses: Collection[str] | None = None,
-        confirmation_token: str | None = None,
-        confirm: bool = False,
-        was_posted: bool = False,
-    ) -> Operation | str | int:
-        """Start an operation on the cells that fit.
-
-        Returns:
-            the operation; 0 if no cell fits; or a confirmation token if it has to be confirmed. A
-            token is valid once, for the same cells.
-
-        """
-        sheet = self.sheet
-        wanted = (STALE,) if statuses is None else statuses or CELL_STATUSES
-        computed = {column.id for column in sheet.columns if column.type != "TEXT"}
-        with self._lock:
-            chosen = [
-                cell
-                for cell, status in self.cell_statuses().items()
-                if cell[0] in computed
-                and status in wanted
-                and (column_ids is None or cell[0] in column_ids)
-                and (row_ids is None or cell[1] in row_ids)
-            ]
-            if not chosen:
-                return 0
-            is_large = sheet.confirm_above is not None and len(chosen) > sheet.confirm_above
-            is_confirmed = self._tokens.pop(confirmation_token or "", None) == frozenset(chosen)
-            if is_large and not (confirm or is_confirmed):
-                token = derived_id("token", next(self._numbers))
-                self._tokens[token] = frozenset(chosen)
-                return token
-            operation = Operation(
-                id=derived_id("operation", next(self._numbers)),
-                table_id=self.table.id,
-                sheet_id=sheet.id,
-                was_posted=was_posted,
-                started_at=self.now(),
-                version=self.version + 1,
-                cells=_plan(sheet, chosen),
-                status_lag=sheet.status_lag,
-            )
-            self.operations[operation.id] = operation
-        return operation
-
-    def cells_of_token(self, token: str) -> int:
-        """Return the number of cells that a confirmation token is for."""
-        return len(self._tokens[token])
-
-    def cancel_operation(self, operation_id: str) -> int:
-        """Cancel an operation if it is active; return the number of cells not calculated."""
-        with self._lock:
-            operation, now = self.operations.get(operation_id), self.now()
-            if operation is None or operation.status(now) != "running":
-                return 0
-            self.operations[operation_id] = replace(operation, cancelled_at=now)
-            return sum(status in (QUEUED, RUNNING) for status in operation.cell_statuses(now))
-
-    def start_calculation(
-        self,
-        *,
-        row_indices: Iterable[int] | None = None,
-        step_ids: Iterable[str] | None = None,
-        was_posted: bool = False,
-    ) -> Calculation:
-        """Start a calculation, whether or not another is under way."""
-        if self.sheet.scorecard is None:
-            raise UnknownEvaluationError(f"sheet {self.sheet.title!r} has no scorecard")
-        calculation = Calculation(
-            id=derived_id("calculation", next(self._numbers)),
-            table_id=self.table.id,
-            sheet_id=self.sheet.id,
-            row_indices=None if row_indices is None else tuple(row_indices),
-            step_ids=None if step_ids is None else tuple(step_ids),
-            was_posted=was_posted,
-            started_at=self.now(),
-            revision=self.version,
-            scorecard=self.sheet.scorecard,
-        )
-        with self._lock:
-            self.calculations[calculation.id] = calculation
-        return calculation
-
-    def latest_calculation(self) -> Calculation | None:
-        """Return the latest calculation, if there is one."""
-        return next(reversed(list(self.calculations.values())), None)
-
-    def cancel_calculations(self) -> list[Calculation]:
-        """Cancel every calculation that is queued or running, and return these."""
-        with self._lock:
-            now = self.now()
-            active = [each for each in self.calculations.values() if each.status(now) in UNFINISHED]
-            for each in active:
-                self.calculations[each.id] = replace(each, cancelled_at=now)
-        return active
-
-
-class EvaluationRuns:
-    """All sheets and reports of one server; no two have the same id.
-
-    Safe to use from any thread.
-    """
-
-    def __init__(
-        self, tables: Iterable[Table], reports: Iterable[Report], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, reports: Iterable[Report], clock: Callable[[], float]) -> None:
         self.now = clock
         self._lock = threading.Lock()
-        numbers = count(1)
-        self._sheets: dict[str, dict[str, SheetRuns]] = {}
-        for table in tables:
-            if table.id in self._sheets:
-                raise ValueError(f"two tables have the id {table.id}")
-            self._sheets[table.id] = {
-                sheet.id: SheetRuns(table, sheet, clock, numbers) for sheet in table.sheets
-            }
         self.blueprints: dict[int, Report] = {}
         self.reports: dict[int, ReportRun] = {}
         reports = list(reports)
         given = [report.id for report in reports if report.id is not None]
         if len(given) != len(set(given)):
             raise ValueError("two reports have the same id")
-        self._report_ids = (number for number in count(1) if number not in given)
+        self._ids = (number for number in count(1) if number not in given)
         for report in reports:
-            number = next(self._report_ids) if report.id is None else report.id
+            number = next(self._ids) if report.id is None else report.id
             if report.is_blueprint:
                 self.blueprints[number] = report
             else:
@@ -326,21 +204,7 @@ class EvaluationRuns:
                     number, None, report.name, None, False, False, -math.inf, report
                 )
 
-    def sheet(self, table_id: str, sheet_id: str) -> SheetRuns:
-        """Return the runs of a sheet."""
-        sheets = self._sheets.get(table_id.lower())
-        if sheets is None:
-            raise UnknownEvaluationError("Table not found")
-        if sheet_id.lower() not in sheets:
-            raise UnknownEvaluationError("Sheet not found")
-        return sheets[sheet_id.lower()]
-
-    @property
-    def sheets(self) -> list[SheetRuns]:
-        """All sheets of all tables."""
-        return [runs for sheets in self._sheets.values() for runs in sheets.values()]
-
-    def start_report(
+    def start(
         self,
         blueprint_id: int,
         name: str,
@@ -354,7 +218,7 @@ class EvaluationRuns:
             raise UnknownEvaluationError("Report not found")
         with self._lock:
             run = ReportRun(
-                id=next(self._report_ids),
+                id=next(self._ids),
                 parent_report_id=blueprint_id,
                 name=name,
                 dataset_id=dataset_id,
@@ -365,15 +229,3 @@ class EvaluationRuns:
             )
             self.reports[run.id] = run
         return run
-
-
-def _plan(sheet: Sheet, cells: Iterable[Cell]) -> tuple[PlannedCell, ...]:
-    columns = {column.id: column for column in sheet.columns}
-    planned, at = [], 0.0
-    for column_id, row in cells:
-        column = columns[column_id]
-        ends_at = at + column.cell_duration
-        status = FAILED if row in column.failing_rows else COMPLETED
-        planned.append(PlannedCell(column_id, row, at, ends_at, status))
-        at = ends_at
-    return tuple(planned)

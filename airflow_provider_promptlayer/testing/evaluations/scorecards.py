@@ -28,8 +28,10 @@ from ..http.validation import (
 from ..json_text import JsonValue
 from ..workflows.model import derived_id
 from .model import CALCULATION_STATUSES, Criterion, Scorecard, ScoredRow
-from .runs import UNFINISHED, Calculation, EvaluationRuns, SheetRuns
-from .tables import SHEET_PATH, find_sheet
+from .paging import SHEET_PATH, find_sheet
+from .runs import UNFINISHED, Calculation
+from .sheet import SheetState
+from .workspace import Workspace
 
 _TIME = "2026-01-01T00:00:00Z"
 _PlainRow = Annotated[Integer, Field(ge=0)]
@@ -56,8 +58,8 @@ class _GetRow(BaseModel):
 class ScorecardEndpoints:
     """Scorecards, their calculations and the rows of these."""
 
-    def __init__(self, runs: EvaluationRuns) -> None:
-        self._runs = runs
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
 
     @property
     def routes(self) -> list[web.RouteDef]:
@@ -75,21 +77,21 @@ class ScorecardEndpoints:
 
     async def get_scorecard(self, request: web.Request) -> web.Response:
         """Describe the scorecard with its latest calculation; null if there is none."""
-        runs = find_sheet(self._runs, request)
-        latest, card = runs.latest_calculation(), runs.sheet.scorecard
-        calculation = _calculation(latest, runs.now()) if latest else None
+        sheet = find_sheet(self._workspace, request)
+        latest, card = sheet.latest_calculation(), sheet.scorecard
+        calculation = _calculation(latest, sheet.now()) if latest else None
         return answer(
             200,
             {
                 "success": True,
-                "scorecard": card and _scorecard(runs, card, latest),
+                "scorecard": card and _scorecard(sheet, card, latest),
                 "latest_calculation": calculation,
                 "display_calculation": calculation,
                 "criterion_summaries": calculation and calculation["criterion_summaries"],
                 "drift_summary": calculation and calculation["drift_summary"],
                 "progress": latest
                 and {
-                    "scored_rows": len(latest.rows(runs.now())),
+                    "scored_rows": len(latest.rows(sheet.now())),
                     "total_rows": len(latest.scorecard.rows),
                     "partial_score": None,
                 },
@@ -98,16 +100,16 @@ class ScorecardEndpoints:
 
     async def recalculate(self, request: web.Request) -> web.Response:
         """Start a calculation: 202. It neither joins nor ends one that is under way."""
-        runs = find_sheet(self._runs, request)
+        sheet = find_sheet(self._workspace, request)
         body = await read_table_body(request, _Selection, required=False)
-        card = _scorecard_of(runs)
+        card = _scorecard_of(sheet)
         if not {criterion.id for criterion in card.criteria}.issuperset(body.step_ids):
             raise refusal(400, "Invalid request: step_ids has a step of another scorecard")
-        if any(row >= runs.sheet.row_count for row in body.row_indices):
+        if any(row >= sheet.row_count for row in body.row_indices):
             raise refusal(400, "Invalid request: row_indices has a row that does not exist")
         given = body.model_dump(exclude_unset=True)
-        calculation = runs.start_calculation(**given, was_posted=True)
-        status = calculation.status(runs.now())
+        calculation = sheet.start_calculation(**given, was_posted=True)
+        status = calculation.status(sheet.now())
         return answer(
             202,
             {
@@ -120,10 +122,10 @@ class ScorecardEndpoints:
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Cancel every calculation of the sheet that is queued or running, whatever its rows."""
-        runs = find_sheet(self._runs, request)
+        sheet = find_sheet(self._workspace, request)
         await read_table_body(request, _Selection, required=False)
-        card = _scorecard_of(runs)
-        cancelled = runs.cancel_calculations()
+        card = _scorecard_of(sheet)
+        cancelled = sheet.cancel_calculations()
         return answer(
             200,
             {
@@ -138,9 +140,9 @@ class ScorecardEndpoints:
 
     async def get_calculation(self, request: web.Request) -> web.Response:
         """Return the state of a calculation, and its results once it has completed."""
-        runs = find_sheet(self._runs, request)
-        found = _find_calculation(runs, read_uuid(request, "calculation_id"))
-        calculation = _calculation(found, runs.now())
+        sheet = find_sheet(self._workspace, request)
+        found = _find_calculation(sheet, read_uuid(request, "calculation_id"))
+        calculation = _calculation(found, sheet.now())
         return answer(
             200,
             {
@@ -153,10 +155,10 @@ class ScorecardEndpoints:
 
     async def list_rows(self, request: web.Request) -> web.Response:
         """List the rows of a calculation by page; counts are of all rows, whatever the filter."""
-        runs = find_sheet(self._runs, request)
+        sheet = find_sheet(self._workspace, request)
         query = read_table_query(request, _ListRows)
-        calculation = _wanted(runs, query.calculation_id)
-        rows = calculation.rows(runs.now()) if calculation else []
+        calculation = _wanted(sheet, query.calculation_id)
+        rows = calculation.rows(sheet.now()) if calculation else []
         found = [
             (number, row)
             for number, row in rows
@@ -178,11 +180,11 @@ class ScorecardEndpoints:
 
     async def get_row(self, request: web.Request) -> web.Response:
         """Return one row of a calculation with the results of its steps."""
-        runs = find_sheet(self._runs, request)
+        sheet = find_sheet(self._workspace, request)
         row_index = request.match_info["row_index"]
         query = read_table_query(request, _GetRow, row_index=row_index)
-        calculation = _wanted(runs, query.calculation_id)
-        rows = dict(calculation.rows(runs.now())) if calculation else {}
+        calculation = _wanted(sheet, query.calculation_id)
+        rows = dict(calculation.rows(sheet.now())) if calculation else {}
         if calculation is None or query.row_index not in rows:
             raise refusal(404, "Row result not found")
         row = rows[query.row_index]
@@ -204,22 +206,22 @@ class ScorecardEndpoints:
         )
 
 
-def _scorecard_of(runs: SheetRuns) -> Scorecard:
-    if runs.sheet.scorecard is None:
+def _scorecard_of(sheet: SheetState) -> Scorecard:
+    if sheet.scorecard is None:
         raise refusal(400, "Scorecard is not configured")
-    return runs.sheet.scorecard
+    return sheet.scorecard
 
 
-def _find_calculation(runs: SheetRuns, calculation_id: str) -> Calculation:
-    if calculation_id not in runs.calculations:
+def _find_calculation(sheet: SheetState, calculation_id: str) -> Calculation:
+    if calculation_id not in sheet.calculations:
         raise refusal(404, "Calculation not found")
-    return runs.calculations[calculation_id]
+    return sheet.calculations[calculation_id]
 
 
-def _wanted(runs: SheetRuns, calculation_id: str | None) -> Calculation | None:
+def _wanted(sheet: SheetState, calculation_id: str | None) -> Calculation | None:
     if calculation_id is None:
-        return runs.latest_calculation()
-    return _find_calculation(runs, calculation_id)
+        return sheet.latest_calculation()
+    return _find_calculation(sheet, calculation_id)
 
 
 def _calculation(calculation: Calculation, now: float) -> dict[str, JsonValue]:
@@ -251,15 +253,15 @@ def _calculation(calculation: Calculation, now: float) -> dict[str, JsonValue]:
     }
 
 
-def _scorecard(runs: SheetRuns, card: Scorecard, latest: Calculation | None) -> JsonValue:
-    status = latest.status(runs.now()) if latest else "ready"
+def _scorecard(sheet: SheetState, card: Scorecard, latest: Calculation | None) -> JsonValue:
+    status = latest.status(sheet.now()) if latest else "ready"
     return {
         "id": card.id,
         "workspace_id": 1,
-        "smart_table_id": runs.table.id,
-        "sheet_id": runs.sheet.id,
+        "smart_table_id": sheet.table.id,
+        "sheet_id": sheet.id,
         "name": card.name,
-        "evaluated_column_ids": [column.id for column in runs.sheet.columns],
+        "evaluated_column_ids": [column.id for column in sheet.columns],
         "aggregation": {
             "method": "weighted_average",
             "required_step_failure_behavior": "fail",

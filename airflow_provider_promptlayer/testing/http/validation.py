@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests as pydantic models, and the two forms in which PromptLayer refuses one.
 
-Most endpoints are FastAPI's: a 422 lists every mistake as ``{"loc", "msg", "type"}``. Those below
-``/api/public/v2`` have no 422 in the description: each mistake is a 400 in PromptLayer's own
+Most endpoints are FastAPI's: a 422 lists every mistake as ``{"loc", "msg", "type"}``. Most of those
+below ``/api/public/v2`` have no 422 in the description: each mistake is a 400 in PromptLayer's own
 words, and so is a field that is not declared (``additionalProperties: false``).
 
 Bodies are strict, since JSON has types of its own. A query is text; of an integer only the plain
@@ -75,10 +75,12 @@ class TableBody(Body):
     model_config = ConfigDict(extra="forbid")
 
 
-async def read_body(request: web.Request, model: type[ModelT]) -> ModelT:
-    """Read a body as FastAPI does."""
+async def read_body(request: web.Request, model: type[ModelT], *, required: bool = True) -> ModelT:
+    """Read a body as FastAPI does; unless ``required`` it may be absent."""
     body = await request.read()
     if not body:
+        if not required:
+            return model()
         raise _unprocessable("body", {"loc": (), "msg": "Field required", "type": "missing"})
     document: Any = body
     # A body of another type is handed to the model as bytes, which are no object.
@@ -104,7 +106,7 @@ def read_path(request: web.Request, model: type[ModelT]) -> ModelT:
 
 
 async def read_table_body(request: web.Request, model: type[ModelT], *, required: bool) -> ModelT:
-    """Read a body of an endpoint below ``/api/public/v2``; unless ``required`` it may be absent."""
+    """Read a body of such an endpoint without 422; unless ``required`` it may be absent."""
     body = await request.read()
     if not body and required:
         raise refusal(400, "A JSON body is required")
@@ -127,7 +129,7 @@ async def read_table_body(request: web.Request, model: type[ModelT], *, required
 
 
 def read_table_query(request: web.Request, model: type[ModelT], **path_parameters: str) -> ModelT:
-    """Read a query of an endpoint below ``/api/public/v2``, and some parameters of the path."""
+    """Read a query of such an endpoint without 422, and some parameters of the path."""
     try:
         return model.model_validate({**dict(request.query.items()), **path_parameters})
     except ValidationError as error:

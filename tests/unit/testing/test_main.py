@@ -27,23 +27,25 @@ COMMAND = [sys.executable, "-W", "error", "-m", "airflow_provider_promptlayer.te
 
 @contextmanager
 def running(*options):
-    """The command, and its three lines of output."""
+    """The command, and its four lines of output."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [*COMMAND, "--port", "0", *options], env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True
     ) as process:
         assert process.stdout
         try:
-            yield process, [process.stdout.readline() for _ in range(3)]
+            yield process, [process.stdout.readline() for _ in range(4)]
         finally:
             if process.poll() is None:
                 process.kill()
 
 
 def test_it_says_where_it_is_and_stops_cleanly():
-    with running("--api-key", "a'b") as (process, (where, workflows, export)):
+    with running("--api-key", "a'b") as (process, (where, workflows, tables, export)):
         assert "a'b" in where
         assert "'Article pipeline'" in workflows
+        assert "'Support answers' (5c0a1e00-0000-4000-8000-000000000001): " in tables
+        assert "'Regression set' (5c0a1e00-0000-4000-8000-000000000011), " in tables
         (assignment,) = shlex.split(export)[1:]
         name, _, value = assignment.partition("=")
         connection = json.loads(value)
@@ -64,8 +66,9 @@ def test_the_ready_file_appears_whole_and_goes_with_the_server(tmp_path):
     definitions.write_text('[[workflows]]\nname = "Mine"\nnodes = [{ name = "N" }]\n')
     ready = tmp_path / "ready.json"
     options = ("--ready-file", str(ready), "--workflows", str(definitions))
-    with running(*options) as (process, (where, workflows, _)):
+    with running(*options) as (process, (where, workflows, tables, _)):
         assert workflows == "Workflows: 'Mine'\n"
+        assert tables == "Tables: none\n"
         deadline = time.monotonic() + 60
         while not ready.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
