@@ -61,15 +61,33 @@ def row_number(name: str, value: Any) -> int:
     return _integer(name, value, 0, "a row number, 0 for the first row")
 
 
+def is_uuid(value: Any) -> bool:
+    """Return whether :func:`uuid` takes ``value``."""
+    return isinstance(value, (str, UUID)) and bool(_UUID.fullmatch(str(value).strip()))
+
+
 def uuid(name: str, value: Any) -> str:
     """Return a UUID in lower case, given as text or as :class:`uuid.UUID`."""
-    text = str(value).strip() if isinstance(value, (str, UUID)) else ""
-    if not _UUID.fullmatch(text):
+    if not is_uuid(value):
         raise PromptLayerInvalidInputError(
             f"{name} must be a UUID such as 123e4567-e89b-12d3-a456-426614174000, "
             f"not {_given(value)}."
         )
-    return text.lower()
+    return str(value).strip().lower()
+
+
+def title(name: str, value: Any) -> str:
+    """Return the title, or the UUID, of a table, a sheet or a column.
+
+    Digits may come as a number, which a native template makes of them.
+    """
+    is_title = isinstance(value, (str, int, UUID)) and not isinstance(value, bool)
+    text = _text(name, value) if is_title else ""
+    if not text.strip() or not _is_encodable(text):
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a title or a UUID, not {_given(value)}."
+        )
+    return text
 
 
 def opaque_text(name: str, value: Any) -> str:

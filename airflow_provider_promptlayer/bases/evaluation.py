@@ -21,13 +21,9 @@ from airflow_provider_promptlayer.api.scorecards import (
     ScorecardCalculation,
     SheetCalculation,
 )
-from airflow_provider_promptlayer.api.tables import (
-    CellStatus,
-    Sheet,
-    SheetOperation,
-    TableOperation,
-)
+from airflow_provider_promptlayer.api.tables import CellStatus, SheetOperation, TableOperation
 from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, ResultOnly
+from airflow_provider_promptlayer.bases.sheet import SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.outcomes.baseline import PREVIOUS, Baseline, DropGate
 from airflow_provider_promptlayer.outcomes.evaluations import (
@@ -56,7 +52,7 @@ _NO_CELLS: Final = {
 """The result of a task that had no cell to calculate."""
 
 
-class TableTask(PromptLayerWaiter[Any]):
+class TableTask(SheetArguments, PromptLayerWaiter[Any]):
     """Base of the tasks that wait for a recalculation of a sheet's cells."""
 
     statuses: Any = None
@@ -65,15 +61,11 @@ class TableTask(PromptLayerWaiter[Any]):
     def __init__(
         self,
         *,
-        table_id: str | XComArg,
-        sheet_id: str | XComArg,
         fail_on: FailOnCells = "any_cell",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_fail_on_cells(fail_on)
-        self.table_id: Any = table_id
-        self.sheet_id: Any = sheet_id
         self.fail_on: FailOnCells = fail_on
 
     def new_kind(self) -> JobKind[Any]:
@@ -134,23 +126,21 @@ class TableTask(PromptLayerWaiter[Any]):
             job_types=(SheetOperation, SheetCells),
             id_key=xcom.OPERATION_ID_KEY,
             trigger="PromptLayerTableOperationTrigger",
-            job_from_id=partial(SheetOperation, self.table_id, self.sheet_id),
+            job_from_id=partial(self.on_sheet, SheetOperation),
             raise_for_outcome=check,
             outputs=lambda ending: _outputs(counts(ending)),
             may_resubmit=may_resubmit,
-            unsubmitted_job=SheetCells(self.table_id, self.sheet_id),
+            unsubmitted_job=partial(self.on_sheet, SheetCells),
             unsubmitted_result=dict(_NO_CELLS),
         )
 
 
-class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
+class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
     """Base of the tasks that wait for a scorecard, and gate on it."""
 
     def __init__(
         self,
         *,
-        table_id: str | XComArg,
-        sheet_id: str | XComArg,
         fail_on_verdict: Sequence[str] | str | XComArg = DEFAULT_FAIL_ON_VERDICT,
         min_score: float | str | XComArg | NotSet = NOTSET,
         max_drop: float | str | XComArg | NotSet = NOTSET,
@@ -158,8 +148,6 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.table_id: Any = table_id
-        self.sheet_id: Any = sheet_id
         self.fail_on_verdict: Any = fail_on_verdict
         self.min_score, self._needs_score = _score_field(min_score)
         self.max_drop, self._needs_drop = _score_field(max_drop)
@@ -170,7 +158,7 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
         fail_on_verdict = check_fail_on_verdict(self.fail_on_verdict)
         min_score = _needed_score(self.min_score, self._needs_score, highest=math.inf)
         drop_gate = self.drop_gate()
-        job = partial(SheetCalculation, self.table_id, self.sheet_id)
+        job = partial(self.on_sheet, SheetCalculation)
         drops = dict[str, str]()  # by calculation: that of an earlier try has another score
 
         def drop(ending: ScorecardCalculation) -> str:
@@ -230,8 +218,7 @@ class ScorecardTask(PromptLayerWaiter[ScorecardCalculation]):
 
     def earlier_score(self, gate: DropGate, ending: ScorecardCalculation) -> Baseline | None:
         """Return the score to compare with, or None where there is none yet."""
-        sheet = Sheet(self.table_id, self.sheet_id)
-        return self.hook.find_baseline(gate, sheet, ending, max_outage=self.max_outage)
+        return self.hook.find_baseline(gate, self.found_sheet, ending, max_outage=self.max_outage)
 
 
 class ReportTask(PromptLayerWaiter[Report]):

@@ -73,7 +73,8 @@ class JobKind(Generic[L]):
     :param may_resubmit: returns whether to start another job after one that has failed with this
         outcome, which may be of any class where a subclass in a DAG has raised the error.
     :param trigger_arguments: the trigger's arguments besides those of :class:`.PromptLayerTrigger`.
-    :param unsubmitted_job: the job to wait for if PromptLayer says that there is nothing to do.
+    :param unsubmitted_job: returns the job to wait for if PromptLayer says that there is nothing to
+        do.
     :param unsubmitted_result: the task's result in that case if the task does not wait.
     """
 
@@ -85,7 +86,7 @@ class JobKind(Generic[L]):
     outputs: Callable[[L], Outputs]
     may_resubmit: Callable[[Any], bool] = lambda _: False
     trigger_arguments: Mapping[str, Any] = field(default_factory=dict)
-    unsubmitted_job: RemoteJob[L] | None = None
+    unsubmitted_job: Callable[[], RemoteJob[L]] | None = None
     unsubmitted_result: Any = None
 
 

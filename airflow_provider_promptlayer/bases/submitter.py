@@ -113,7 +113,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         """Return the job whose id was pushed, or the one to wait for if none was submitted."""
         external_id = xcom.pull_own(context, self.kind.id_key)
         if external_id is None:
-            return self.kind.unsubmitted_job
+            return self.kind.unsubmitted_job and self.kind.unsubmitted_job()
         return self.kind.job_from_id(external_id)
 
     def resume_state(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         if not self.wait_for_completion or self.kind.unsubmitted_job is None:
             return None
         self.cancels_on_kill = False
-        return self.kind.unsubmitted_job
+        return self.kind.unsubmitted_job()
 
     def _await_cancellation(self, is_busy: Call[bool]) -> None:
         """Wait while the triggerer may be cancelling the job of the try before.
@@ -240,7 +240,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     def _input_fingerprint(self, context: Context) -> str:
         try:
             return self._submission_for(context).input_fingerprint
-        except PromptLayerInvalidInputError:
+        except (PromptLayerInvalidInputError, PromptLayerNotFoundError):
             return "unfit"  # the start will raise the same error
 
     # --- what an earlier try has left ---------------------------------------------------------
@@ -287,7 +287,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         :param is_retry: whether the task was not cleared since.
         :raises PromptLayerConfigurationError: if the connection leads elsewhere.
         """
-        job = self.kind.job_from_id(record.external_id)
+        self._job = job = self._job_of(record)
         # Before the first request about the job, as each may find that the connection has changed.
         self._stay_at(record.base_url, job.name)
         try:
@@ -295,10 +295,11 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
             if is_retry:
                 raise
+            self._job = None
             self.log.warning("%s The task was cleared, so it starts another.", error)
             return None
         if failure is not None:
-            self._superseded = record
+            self._job, self._superseded = None, record
             self.log.info("%s of an earlier try did not succeed: %s", job, failure)
             return None
         self._earlier_fingerprint = record.input_fingerprint
@@ -330,7 +331,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
 
     def _cancel_superseded(self, record: SubmissionRecord) -> None:
         """Cancel, if possible, a job that was started for other arguments before a clear."""
-        kind, shown_id = self.kind, one_line(str(record.external_id), 80)
+        shown_id = one_line(str(record.external_id), 80)
         if record.base_url != self.hook.settings.base_url:
             self.log.warning(
                 "Not cancelling the job that an earlier try started at %s, as the connection leads "
@@ -341,11 +342,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             )
             return
         try:
-            job: RemoteJob[Any] = (
-                kind.job_types[0](**record.job)
-                if record.job
-                else kind.job_from_id(record.external_id)
-            )
+            job = self._job_of(record)
             what_became = drive(
                 cancellation(job),
                 lambda call: self.hook.call_with_backoff(
@@ -360,6 +357,12 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             )
         else:
             self.log.warning("%s was started for other arguments. It %s.", job, what_became)
+
+    def _job_of(self, record: SubmissionRecord) -> RemoteJob[L]:
+        """Return the job of a record, whose sheet the arguments may not lead to any more."""
+        if record.job:
+            return self.kind.job_types[0](**record.job)
+        return self.kind.job_from_id(record.external_id)
 
     def _ask_a_person(
         self, state: RunState, what_is_there: str, how_to_look: str, *, is_in_backend: bool = False

@@ -14,7 +14,7 @@ import datetime
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -24,24 +24,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 from airflow.providers.common.compat.sdk import BaseSensorOperator
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import seconds
 from airflow_provider_promptlayer.api.errors import (
-    PromptLayerAuthError,
     PromptLayerError,
     PromptLayerEventError,
     PromptLayerInvalidInputError,
-    PromptLayerUnknownConnectionError,
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases import deferral
 from airflow_provider_promptlayer.bases.kind import JobKind, Outputs
-from airflow_provider_promptlayer.bases.task_errors import airflow_errors
-from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.bases.task import PromptLayerTask
 from airflow_provider_promptlayer.polling.event import read_event
 from airflow_provider_promptlayer.polling.loop import drive, poll_until_ended
-from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision, Poller
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
 from airflow_provider_promptlayer.polling.schedule import AIRFLOWS_POKE_INTERVAL, PollSchedule
 from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.submission.task_state import OutageState
@@ -55,7 +51,7 @@ _DEFERRAL_FAILED = "__fail__"
 """The method that Airflow resumes when a trigger crashed or took too long."""
 
 
-class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
+class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     """Base of every task that waits for a job.
 
     A subclass says what kind of job that is (:meth:`new_kind`), and which one (:meth:`get_job`). In
@@ -66,16 +62,12 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     ``poke_interval``, ``timeout``, ``soft_fail``, ``never_fail``, ``exponential_backoff``,
     ``max_wait``, and ``mode`` with ``deferrable=False``.
 
-    :param promptlayer_conn_id: id of the Airflow connection.
     :param deferrable: wait in the triggerer, without holding a worker.
     :param poke_interval: seconds (or a ``timedelta``) between two polls, kept to exactly. None for
         intervals that grow with the wait, see :class:`.PollSchedule`; in ``mode="reschedule"``
         those are Airflow's own 60 s.
-    :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach
-        before the task fails.
+    :param kwargs: also those of :class:`.PromptLayerTask`.
     """
-
-    ui_color = "#e8e4fb"
 
     cancels_on_kill: bool = False
     """Whether the job was submitted by this task, and so is cancelled when the task is ended."""
@@ -86,17 +78,14 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
     def __init__(
         self,
         *,
-        promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
         deferrable: bool = True,
         poke_interval: datetime.timedelta | float | None = None,
-        max_outage: datetime.timedelta | float = DEFAULT_MAX_OUTAGE,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             poke_interval=AIRFLOWS_POKE_INTERVAL if poke_interval is None else poke_interval,
             **kwargs,
         )
-        self.promptlayer_conn_id = promptlayer_conn_id
         self.deferrable = deferrable
         self._is_rescheduled = self.reschedule and not deferrable
         if self._is_rescheduled and self.starts_what_it_waits_for:
@@ -105,9 +94,6 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
             )
         # Each poll of a rescheduled task starts a process, which Airflow advises to do rarely.
         self._keeps_interval = poke_interval is not None or self._is_rescheduled
-        self.max_outage = seconds("max_outage", max_outage, zero=True)
-        if self.max_outage == math.inf:  # Airflow 3 cannot pass infinity to a trigger
-            raise PromptLayerInvalidInputError("max_outage must be finite.")
         self._job: RemoteJob[L] | None = None  # once known
         self._outputs: tuple[L, Outputs] | None = None  # of the job, once it has ended
         self._outage_state: OutageState | None = None
@@ -116,14 +102,14 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         self._is_over = False  # whether the job was seen to have ended
 
     @cached_property
-    def hook(self) -> PromptLayerHook:
-        """The hook for ``promptlayer_conn_id``."""
-        return PromptLayerHook(self.promptlayer_conn_id)
-
-    @cached_property
     def kind(self) -> JobKind[L]:
         """The kind of job, from :meth:`new_kind`, once the arguments are rendered."""
         return self.new_kind()
+
+    @property
+    def known_job(self) -> RemoteJob[L] | None:
+        """The job that the task waits for, once it is known."""
+        return self._job
 
     @property
     def has_waited(self) -> bool:
@@ -179,12 +165,6 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         )
         return trigger
 
-    def may_retry(self, error: Exception) -> bool:
-        """Return whether a retry of the task can help and does no harm."""
-        if isinstance(error, (PromptLayerAuthError, PromptLayerUnknownConnectionError)):
-            return True  # a user may correct the connection between two tries
-        return error.retry_helps if isinstance(error, PromptLayerError) else True
-
     def execute(self, context: Context) -> Any:
         """Wait for the job and push its outputs.
 
@@ -197,6 +177,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         :raises AirflowSkipException: instead of these, with ``soft_fail`` or ``never_fail``.
         """
         with self._airflow_errors():
+            self._job = None  # a subclass may execute one operator more than once
             self._job = job = self.get_job(context)
             return self.kind.unsubmitted_result if job is None else self._go_on(context, job)
 
@@ -239,7 +220,7 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                 next_method, next_kwargs, context
             )
         with self._airflow_errors():
-            job = self._job = self.restore_job(context)
+            job = self._job = self._job_left_behind(context)
             left = f"{job or 'The job'} {(job or self.kind.job_types[0]).abandoned_phrase}."
             reason = str((next_kwargs or {}).get("error", "unknown"))
             for line in (next_kwargs or {}).get("traceback") or []:
@@ -251,6 +232,14 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
                     f"it. {left}"
                 )
             raise PromptLayerEventError(f"The wait in the triggerer broke off ({reason}). {left}")
+
+    def _job_left_behind(self, context: Context) -> RemoteJob[L] | None:
+        """Return the job of a deferral that Airflow has ended; None if it cannot be found."""
+        try:
+            return self.restore_job(context)
+        except PromptLayerError as error:
+            self.log.warning("The job that the task waited for is not known: %s", error)
+            return None
 
     def on_kill(self) -> None:
         """Cancel the job, if this task has submitted it and PromptLayer can cancel it.
@@ -434,15 +423,13 @@ class PromptLayerWaiter(BaseSensorOperator, Generic[L]):
         if self.do_xcom_push:
             xcom.push(context, key, value)
 
+    def _skips(self) -> Sequence[str]:
+        return [name for name in ("soft_fail", "never_fail") if getattr(self, name)]
+
     @contextmanager
     def _airflow_errors(self) -> Iterator[None]:
-        """Turn errors into Airflow's; close the connections when the task leaves the worker."""
         # A new kind for each step, because it refers to this operator and its arguments: dag.test()
         # of Airflow 2 resumes a copy, and a subclass may execute an operator more than once.
         self.__dict__.pop("kind", None)
-        skips = [name for name in ("soft_fail", "never_fail") if getattr(self, name)]
-        try:
-            with airflow_errors(self.may_retry, skips):
-                yield
-        finally:
-            self.hook.close()
+        with super()._airflow_errors():
+            yield

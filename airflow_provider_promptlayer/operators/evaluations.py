@@ -14,9 +14,10 @@ from airflow_provider_promptlayer.api.scorecards import (
     recalculate_scorecard,
     scorecard,
 )
-from airflow_provider_promptlayer.api.tables import NothingToDo, Sheet, recalculate_cells
+from airflow_provider_promptlayer.api.tables import NothingToDo, recalculate_cells
 from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
 from airflow_provider_promptlayer.bases.kind import Submission
+from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
 
@@ -41,8 +42,10 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
     are not retried: they are not stale, so a retry would leave them out. With
     ``statuses=["STALE", "FAILED"]`` a retry calculates the cells that are left.
 
-    :param table_id: the table, a UUID. Templated.
-    :param sheet_id: the sheet, a UUID. Templated.
+    :param table: title or UUID of the table. Templated.
+    :param sheet: title or UUID of the sheet. Templated.
+    :param table_id: UUID of the table, in place of ``table``. Templated.
+    :param sheet_id: UUID of the sheet, in place of ``sheet``. Templated.
     :param column_ids: UUIDs of the columns; None for all that are computed. Templated.
     :param row_ids: zero-based row numbers; None for all. Templated.
     :param statuses: which cells, see :class:`.CellStatus`; None for those that are
@@ -56,8 +59,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
     """
 
     template_fields: Sequence[str] = (
-        "table_id",
-        "sheet_id",
+        *SHEET_FIELDS,
         "column_ids",
         "row_ids",
         "statuses",
@@ -81,9 +83,8 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the start of a recalculation."""
-        call = recalculate_cells(
-            self.table_id,
-            self.sheet_id,
+        call = self.on_sheet(
+            recalculate_cells,
             column_ids=self.column_ids,
             row_ids=self.row_ids,
             statuses=self.statuses,
@@ -102,7 +103,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         return Submission(
             call,
             lambda _: "look at the sheet in PromptLayer",
-            is_busy=SheetCells(self.table_id, self.sheet_id)
+            is_busy=self.on_sheet(SheetCells)
             .fetch_call()
             .then(lambda cells: not cells.is_complete),
             send=send,
@@ -123,8 +124,10 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
     the sheet. Clearing a deferred task is as with :class:`PromptLayerRunTableOperator`. A lost
     answer, a crash and a retry start nothing twice, see :class:`.PromptLayerRunWorkflowOperator`.
 
-    :param table_id: the table, a UUID. Templated.
-    :param sheet_id: the sheet, a UUID. Templated.
+    :param table: title or UUID of the table. Templated.
+    :param sheet: title or UUID of the sheet. Templated.
+    :param table_id: UUID of the table, in place of ``table``. Templated.
+    :param sheet_id: UUID of the sheet, in place of ``sheet``. Templated.
     :param row_indices: zero-based row numbers; None for all. Templated.
     :param step_ids: UUIDs of the criteria; None for all. Templated.
     :param fail_on_verdict: the verdicts that fail the task; ``()`` for none. Templated.
@@ -141,8 +144,7 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
     """
 
     template_fields: Sequence[str] = (
-        "table_id",
-        "sheet_id",
+        *SHEET_FIELDS,
         "row_indices",
         "step_ids",
         "fail_on_verdict",
@@ -165,13 +167,13 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the start of a calculation."""
-        call = recalculate_scorecard(
-            self.table_id, self.sheet_id, row_indices=self.row_indices, step_ids=self.step_ids
+        call = self.on_sheet(
+            recalculate_scorecard, row_indices=self.row_indices, step_ids=self.step_ids
         )
         return Submission(
             call,
             lambda _: "look at the scorecard in PromptLayer",
-            is_busy=scorecard(Sheet(self.table_id, self.sheet_id)).then(
+            is_busy=scorecard(self.found_sheet).then(
                 lambda card: bool(card and card.latest and not card.latest.is_complete)
             ),
         )
@@ -187,8 +189,7 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
         if gate is None or not self.wait_for_completion:
             return
         if noted is None or noted.get("of") != gate.baseline:
-            sheet = Sheet(self.table_id, self.sheet_id)
-            found = self.hook.find_baseline(gate, sheet, max_outage=self.max_outage)
+            found = self.hook.find_baseline(gate, self.found_sheet, max_outage=self.max_outage)
             self.notes["baseline"] = {"of": gate.baseline, **(found.payload() if found else {})}
 
     def earlier_score(self, gate: DropGate, ending: ScorecardCalculation) -> Baseline | None:

@@ -156,6 +156,9 @@ EXPLAINING: Final = RetryPolicy(give_up_after=60.0)
 EXPLAINING_SECONDS: Final = 120.0
 """How long all these requests may take together."""
 
+FINDING_SECONDS: Final = 300.0
+"""How long all pages of a list of titles may take, besides an outage of ``max_outage``."""
+
 FETCHING_ONE_OF_MANY: Final = RetryPolicy(give_up_after=60.0)
 """To fetch the results of one run of a batch, after those of another could not be fetched."""
 

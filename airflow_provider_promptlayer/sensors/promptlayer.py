@@ -22,6 +22,7 @@ from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.bases.deferral import airflow_timeout
 from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
 from airflow_provider_promptlayer.bases.kind import JobKind
+from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.bases.workflow import WorkflowTask
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
@@ -60,8 +61,10 @@ class _Sensor(PromptLayerWaiter[L]):
 class PromptLayerTableOperationSensor(_Sensor[Any], TableTask):
     """Wait until a recalculation of a sheet's cells has ended, and fail if it ended badly.
 
-    :param table_id: the table, a UUID. Templated.
-    :param sheet_id: the sheet, a UUID. Templated.
+    :param table: title or UUID of the table. Templated.
+    :param sheet: title or UUID of the sheet. Templated.
+    :param table_id: UUID of the table, in place of ``table``. Templated.
+    :param sheet_id: UUID of the sheet, in place of ``sheet``. Templated.
     :param operation_id: the recalculation. Templated.
     :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
@@ -70,8 +73,7 @@ class PromptLayerTableOperationSensor(_Sensor[Any], TableTask):
     """
 
     template_fields: Sequence[str] = (
-        "table_id",
-        "sheet_id",
+        *SHEET_FIELDS,
         "operation_id",
         "promptlayer_conn_id",
     )
@@ -86,8 +88,10 @@ class PromptLayerTableOperationSensor(_Sensor[Any], TableTask):
 class PromptLayerScorecardSensor(_Sensor[ScorecardCalculation], ScorecardTask):
     """Wait until a scorecard has been calculated, and fail if it does not pass the gate.
 
-    :param table_id: the table, a UUID. Templated.
-    :param sheet_id: the sheet, a UUID. Templated.
+    :param table: title or UUID of the table. Templated.
+    :param sheet: title or UUID of the sheet. Templated.
+    :param table_id: UUID of the table, in place of ``table``. Templated.
+    :param sheet_id: UUID of the sheet, in place of ``sheet``. Templated.
     :param calculation_id: the calculation, a UUID. Templated.
     :param fail_on_verdict: the verdicts that fail the task. Templated.
     :param min_score: the score that is needed, on the scorecard's own scale; left out for none, and
@@ -102,8 +106,7 @@ class PromptLayerScorecardSensor(_Sensor[ScorecardCalculation], ScorecardTask):
     """
 
     template_fields: Sequence[str] = (
-        "table_id",
-        "sheet_id",
+        *SHEET_FIELDS,
         "calculation_id",
         "fail_on_verdict",
         "min_score",

@@ -220,7 +220,7 @@ def test_the_score_is_part_of_the_wait(mode: str, server: LocalPromptLayer) -> N
 
 
 BAD_ARGUMENTS = (
-    ("table operation", {"sheet_id": None}, "sheet_id must be a UUID"),
+    ("table operation", {"sheet_id": ""}, "sheet_id must be a UUID"),
     ("table operation", {"operation_id": ""}, "operation_id must be an id"),
     ("scorecard calculation", {"table_id": "x"}, "table_id must be a UUID"),
     ("scorecard calculation", {"calculation_id": "7"}, "calculation_id must be a UUID"),

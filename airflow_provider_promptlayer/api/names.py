@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Titles of tables, sheets and columns, in place of their UUIDs.
+
+A title is matched exactly, against all that the list endpoints have. PromptLayer lets several
+tables, sheets or columns have one title; none of them is chosen then. Facts are those of
+PromptLayer's published API description ("List Tables", "List Sheets", "List Columns").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlencode
+
+from airflow_provider_promptlayer.api.arguments import is_uuid, list_of, title, uuid
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+)
+from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
+from airflow_provider_promptlayer.api.http import Call, Request
+from airflow_provider_promptlayer.api.job import CallFlow
+from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
+from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.api.text import listed, one_line
+
+TABLES_PATH: Final = "/api/public/v2/tables"
+
+_TITLES_NAMED: Final = 5
+
+Titles: TypeAlias = dict[str, str]
+"""UUID → title, in the order of the list."""
+
+
+def find_table(table: Any) -> CallFlow[str]:
+    """Return the UUID of a table.
+
+    :param table: its title, or its UUID, for which nothing is sent.
+    :raises PromptLayerNotFoundError: if no table has the title.
+    :raises PromptLayerInvalidInputError: if several have it.
+    """
+    if is_uuid(table):
+        return uuid("table", table)
+    wanted = title("table", table)
+    found = yield from tables_with(wanted)
+    if wanted not in found.values():
+        first = yield _titles_at(TABLES_PATH, "list the tables", {}, None)
+        found |= dict(first.items)  # what the title may have been meant for
+    return _only("table", wanted, found)
+
+
+def tables_with(part: str) -> CallFlow[Titles]:
+    """Return the tables whose titles contain a text, in any case."""
+    purpose = f"list the tables titled {_shown(part)}"
+    return _all_titles(TABLES_PATH, purpose, {"name": part})
+
+
+def find_sheet(table_id: str, sheet: Any) -> CallFlow[Sheet]:
+    """Return a sheet of a table.
+
+    :param sheet: its title, or its UUID, for which nothing is sent.
+    :raises PromptLayerNotFoundError: if no sheet of the table has the title.
+    :raises PromptLayerInvalidInputError: if several have it.
+    """
+    if is_uuid(sheet):
+        return Sheet(table_id, sheet)
+    wanted = title("sheet", sheet)
+    found = yield from sheets_of(table_id)
+    return Sheet(table_id, _only("sheet", wanted, found, f" of table {table_id}"))
+
+
+def sheets_of(table_id: str) -> CallFlow[Titles]:
+    """Return the sheets of a table."""
+    path = f"{TABLES_PATH}/{uuid('table_id', table_id)}/sheets"
+    return _all_titles(path, f"list the sheets of table {table_id}")
+
+
+def find_columns(sheet: Sheet, columns: Any) -> CallFlow[list[str] | None]:
+    """Return the UUIDs of columns; None for None.
+
+    :param columns: a list of titles and UUIDs, which may be JSON. For UUIDs alone nothing is sent.
+    :raises PromptLayerNotFoundError: if no column of the sheet has one of the titles.
+    :raises PromptLayerInvalidInputError: if several have it, or if it is no list.
+    """
+    wanted = list_of(title, "columns", columns)
+    if wanted is None or all(map(is_uuid, wanted)):
+        return wanted and [uuid("columns", column) for column in wanted]
+    path = sheet.request("GET", "columns", "").path
+    found = yield from _all_titles(path, f"list the columns of sheet {sheet.sheet_id}")
+    where = f" of sheet {sheet.sheet_id}"
+    return [
+        uuid("columns", column) if is_uuid(column) else _only("column", column, found, where)
+        for column in wanted
+    ]
+
+
+def _all_titles(
+    path: str, purpose: str, query: Mapping[str, str] | None = None
+) -> CallFlow[Titles]:
+    found: list[tuple[str, str]] = []
+    yield from visit_items(partial(_titles_at, path, purpose, query or {}), found.append)
+    return dict(found)  # by id, as an item may move to the next page while the list is read
+
+
+def _titles_at(
+    path: str, purpose: str, query: Mapping[str, str], cursor: str | None
+) -> Call[Page[tuple[str, str]]]:
+    """Return the call for a page of a list, as pairs of UUID and title."""
+    asked = {**query, "limit": str(PAGE_SIZE), **({} if cursor is None else {"cursor": cursor})}
+    return object_call(
+        Request("GET", f"{path}?{urlencode(asked)}", purpose),
+        lambda answer: read_page(answer, lambda item: (read_id(item), item.text("title"))),
+    )
+
+
+def read_id(item: Fields) -> str:
+    """Return the UUID of a table, a sheet or a column in an answer.
+
+    :raises FieldError: if there is none.
+    """
+    if not is_uuid(item.get("id")):
+        raise FieldError("has no id that is a UUID")
+    return uuid("id", item.get("id"))
+
+
+def _only(noun: str, wanted: str, found: Titles, where: str = "") -> str:
+    """Return the id of the only one that has a title."""
+    ids = [one for one, its_title in found.items() if its_title == wanted]
+    if len(ids) == 1:
+        return ids[0]
+    if ids:
+        which = listed(ids, len(ids), _TITLES_NAMED, ", ")
+        raise PromptLayerInvalidInputError(
+            f"{len(ids)} {noun}s{where} are titled {_shown(wanted)}: give the UUID of one of them "
+            f"instead: {which}."
+        )
+    titles = list(dict.fromkeys(found.values()))
+    named = listed(map(_shown, titles), len(titles), _TITLES_NAMED, ", ")
+    there = f"these exist: {named}" if titles else f"there are no {noun}s"
+    raise PromptLayerNotFoundError(
+        f"No {noun}{where} is titled {_shown(wanted)}, and titles are matched exactly; {there}."
+    )
+
+
+def _shown(text: str) -> str:
+    return one_line(repr(text), 80)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a task names the table and the sheet that it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+from airflow_provider_promptlayer.api.arguments import uuid
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.bases.task import PromptLayerTask
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import XComArg
+
+T = TypeVar("T")
+
+SHEET_FIELDS: Final = ("table", "sheet", "table_id", "sheet_id")
+"""The template fields of :class:`SheetArguments`."""
+
+
+class SheetArguments(PromptLayerTask):
+    """The arguments that name a table and a sheet, for tasks of every base.
+
+    Titles are looked up once per task, before anything else is sent. A task that comes back to a
+    job, from the triggerer or in a retry, takes the UUIDs from the job.
+
+    :param table: title or UUID of the table; exactly one of ``table`` and ``table_id``.
+    :param sheet: title or UUID of the sheet; exactly one of ``sheet`` and ``sheet_id``.
+    :param table_id: UUID of the table.
+    :param sheet_id: UUID of the sheet.
+    """
+
+    needs_sheet: ClassVar[bool] = True
+    """Whether a sheet has to be named, and not the table alone."""
+
+    def __init__(
+        self,
+        *,
+        table: str | XComArg | None = None,
+        sheet: str | XComArg | None = None,
+        table_id: str | XComArg | None = None,
+        sheet_id: str | XComArg | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.table: Any = table
+        self.sheet: Any = sheet
+        self.table_id: Any = table_id
+        self.sheet_id: Any = sheet_id
+        # One that is left out is None; so may one that is given be, once it is rendered.
+        self._names_table_by = _one_of("table", table, "table_id", table_id)
+        self._names_sheet_by = (
+            _one_of("sheet", sheet, "sheet_id", sheet_id)
+            if self.needs_sheet or (sheet, sheet_id) != (None, None)
+            else None
+        )
+        self._found_table: tuple[Any, str] | None = None  # what was looked up, and its UUID
+        self._found_sheet: tuple[Any, Sheet] | None = None
+
+    @property
+    def found_table(self) -> str:
+        """The UUID of the table that the rendered arguments name.
+
+        :raises PromptLayerNotFoundError: if no table has the title.
+        :raises PromptLayerInvalidInputError: if several have it, or an argument cannot be used.
+        """
+        job: object = self.known_job
+        if isinstance(job, Sheet):
+            return job.table_id
+        if self._names_table_by == "table_id":
+            return uuid("table_id", self.table_id)
+        if self._found_table is None or self._found_table[0] != self.table:
+            table_id = self.hook.find_table(self.table, max_outage=self.max_outage)
+            self._found_table = self.table, table_id
+        return self._found_table[1]
+
+    @property
+    def found_sheet(self) -> Sheet:
+        """The sheet that the rendered arguments name.
+
+        :raises PromptLayerNotFoundError: if no table or no sheet has the title.
+        :raises PromptLayerInvalidInputError: if several have it, or an argument cannot be used.
+        """
+        job: object = self.known_job
+        if isinstance(job, Sheet):
+            return Sheet(job.table_id, job.sheet_id)
+        if self._names_sheet_by == "sheet_id":
+            sheet_id = uuid("sheet_id", self.sheet_id)  # before the table is looked up
+            return Sheet(self.found_table, sheet_id)
+        wanted = self.found_table, self.sheet
+        if self._found_sheet is None or self._found_sheet[0] != wanted:
+            self._found_sheet = wanted, self.hook.find_sheet(*wanted, max_outage=self.max_outage)
+        return self._found_sheet[1]
+
+    def on_sheet(self, make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Return what ``make`` returns for the sheet's two UUIDs and further arguments."""
+        sheet = self.found_sheet
+        return make(sheet.table_id, sheet.sheet_id, *args, **kwargs)
+
+
+def _one_of(name: str, value: Any, id_name: str, its_id: Any) -> str:
+    if (value is None) == (its_id is None):
+        raise PromptLayerInvalidInputError(
+            f"Give one of {name}, a title or a UUID, and {id_name}, a UUID; not "
+            f"{'none' if value is None else 'both'}."
+        )
+    return name if its_id is None else id_name

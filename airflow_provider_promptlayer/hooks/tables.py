@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook's methods that find tables, sheets and columns by their titles."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeVar
+
+from airflow_provider_promptlayer.api import names
+from airflow_provider_promptlayer.api.job import CallFlow
+from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, twins
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import Loop, each_with_backoff
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
+
+T = TypeVar("T")
+
+
+class TableMethods(PromptLayerConnectionHook):
+    """The methods of :class:`.PromptLayerHook` that find tables by their titles."""
+
+    def _find_table(self, table: str, *, max_outage: float = DEFAULT_MAX_OUTAGE) -> Loop[str]:
+        """Return the UUID of a table.
+
+        :param table: its title, matched exactly; or its UUID, for which nothing is sent.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerNotFoundError: if no table has the title.
+        :raises PromptLayerInvalidInputError: if several have it; names their UUIDs.
+        """
+        return _found(names.find_table(table), "the tables", max_outage)
+
+    find_table, afind_table = twins(_find_table)
+
+    def _find_sheet(
+        self, table: str, sheet: str, *, max_outage: float = DEFAULT_MAX_OUTAGE
+    ) -> Loop[Sheet]:
+        """Return a sheet, with the UUIDs of its table and its own.
+
+        :param table: title or UUID of the table.
+        :param sheet: title or UUID of the sheet.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerNotFoundError: if no table or no sheet has the title.
+        :raises PromptLayerInvalidInputError: if several have it; names their UUIDs.
+        """
+
+        def flow() -> CallFlow[Sheet]:
+            table_id = yield from names.find_table(table)
+            return (yield from names.find_sheet(table_id, sheet))
+
+        return _found(flow(), "the sheets", max_outage)
+
+    find_sheet, afind_sheet = twins(_find_sheet)
+
+    def _find_columns(
+        self, sheet: Sheet, columns: Any, *, max_outage: float = DEFAULT_MAX_OUTAGE
+    ) -> Loop[list[str] | None]:
+        """Return the UUIDs of columns of a sheet; None for None.
+
+        :param sheet: see :meth:`find_sheet`.
+        :param columns: a list of titles and UUIDs.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerNotFoundError: if no column has one of the titles.
+        :raises PromptLayerInvalidInputError: if several have it; names their UUIDs.
+        """
+        return _found(names.find_columns(sheet, columns), "the columns", max_outage)
+
+    find_columns, afind_columns = twins(_find_columns)
+
+
+def _found(flow: CallFlow[T], about: str, max_outage: float) -> Loop[T]:
+    """Send the calls of a flow that finds a title."""
+    return each_with_backoff(
+        flow,
+        about=about,
+        policy=retries.POLLING.within(max_outage),
+        deadline=time.time() + max_outage + retries.FINDING_SECONDS,
+    )

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Titles of tables, sheets and columns in place of UUIDs, in tasks and in the hook."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from support.kinds import SHEETS, TABLE, Fate
+from support.modes import FakeTaskInstance, Store, run_task
+from support.starts import RUN_SCORECARD, RUN_TABLE, Start, deferred
+
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+    PromptLayerUnexpectedAnswerError,
+)
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.sensors.promptlayer import (
+    PromptLayerScorecardSensor,
+    PromptLayerTableOperationSensor,
+)
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
+
+OTHER = "aaaaaaaa-0000-4000-8000-000000000001"
+TWIN = "aaaaaaaa-0000-4000-8000-000000000002"
+
+
+class Lists:
+    """The list endpoints of a workspace, whose pages have one item each.
+
+    :param form: where an answer has the cursor: at its top, or below ``pagination``.
+    """
+
+    def __init__(self, form: str = "top") -> None:
+        self.form = form
+        self.tables = [(OTHER, "table"), (TABLE.id, TABLE.title), (TWIN, "Table of contents")]
+        self.sheets = [(sheet.id, sheet.title) for sheet in SHEETS.values()]
+        self.asked: list[str] = []
+
+    def __call__(self, request: Any) -> Reply | None:
+        path, query = request.raw_path, request.query
+        listed = {
+            "/api/public/v2/tables": self.tables,
+            f"/api/public/v2/tables/{TABLE.id}/sheets": self.sheets,
+        }.get(path)
+        if request.method != "GET" or listed is None:
+            return None
+        self.asked.append(path)
+        part = query.get("name", "").casefold()
+        found = [item for item in listed if part in item[1].casefold()]
+        at = int(query.get("cursor", "0"))
+        more = at + 1 < len(found)
+        end = {"next_cursor": str(at + 1) if more else None, "has_more": more}
+        data = [{"id": one, "title": title} for one, title in found[at : at + 1]]
+        page = end if self.form == "top" else {"pagination": end}
+        return Reply.of_json({"success": True, "data": data, **page})
+
+
+@pytest.fixture(params=["top", "pagination"])
+def lists(request: pytest.FixtureRequest, server: LocalPromptLayer) -> Lists:
+    lists = Lists(request.param)
+    server.script(lists, times=None)
+    return lists
+
+
+@pytest.fixture(params=["blocking", "async"])
+def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Call a method of the hook, or its twin."""
+
+    def ask(name: str, *args: Any, **kwargs: Any) -> Any:
+        hook = PromptLayerHook()
+        if request.param == "async":
+            return asyncio.run(getattr(hook, f"a{name}")(*args, **kwargs))
+        try:
+            return getattr(hook, name)(*args, **kwargs)
+        finally:
+            hook.close()
+
+    return ask
+
+
+def named(fate: Fate, **more: Any) -> dict[str, Any]:
+    return {
+        "table_id": None,
+        "sheet_id": None,
+        "table": TABLE.title,
+        "sheet": SHEETS[fate].title,
+        **more,
+    }
+
+
+both = pytest.mark.parametrize("start", [RUN_TABLE, RUN_SCORECARD], ids=["table", "scorecard"])
+
+
+class TestTask:
+    @both
+    def test_looks_titles_up_once(self, start: Start, lists: Lists, deferrable: bool) -> None:
+        ending = start.run(**named("good"), deferrable=deferrable)
+        assert ending.kind == "success", ending
+        assert len(lists.asked) == 3 + 3  # the pages of the tables, and of the sheets
+
+    @both
+    def test_does_not_look_up_what_the_wait_has(
+        self, start: Start, lists: Lists, server: LocalPromptLayer
+    ) -> None:
+        ti = FakeTaskInstance(max_tries=2)
+        deferral = deferred(start.make("never", **named("never")), ti=ti)
+        lists.tables.clear()
+        asked = len(lists.asked)
+        waiting = (deferral.kwargs or {})["waiting"]
+        server.script(Reply(404, b'{"detail": "gone"}'), method="GET", times=None)
+        event = {"version": 1, "id": waiting["job"][start.kind.id_name], "outcome": "ended"}
+        task = start.make("never", **named("never"))
+        with pytest.raises(AirflowFailException, match="no such thing"):
+            task.resume_execution(
+                "execute_complete",
+                {"waiting": waiting, "event": {**event, "message": ""}},
+                {"ti": ti},
+            )
+        assert len(lists.asked) == asked
+
+    @pytest.mark.parametrize(
+        ("sensor", "begin"),
+        [
+            (PromptLayerTableOperationSensor, "start_operation"),
+            (PromptLayerScorecardSensor, "start_calculation"),
+        ],
+        ids=["table", "scorecard"],
+    )
+    def test_waits_for_a_job_of_a_titled_sheet(
+        self, sensor: Any, begin: str, lists: Lists, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        job_id = getattr(server, begin)(TABLE.id, SHEETS["good"].id)
+        id_field = {sensor.id_field: job_id}
+        arguments = {"task_id": "t", "deferrable": deferrable, **named("good"), **id_field}
+        assert run_task(lambda: sensor(**arguments)).kind == "success"
+        assert len(lists.asked) == 3 + 3
+
+    @both
+    def test_takes_uuids_for_titles(self, start: Start, server: LocalPromptLayer) -> None:
+        where = {"table": TABLE.id.upper(), "sheet": SHEETS["good"].id}
+        before = start.run(**named("good", **where)), server.count()
+        assert before[0].kind == "success", before
+        start.run()
+        assert server.count() == 2 * before[1]
+
+    def test_finds_nothing_to_start_out(self, lists: Lists) -> None:
+        """The counts of the sheet decide, which is another job than an operation."""
+        for _ in range(2):
+            ending = RUN_TABLE.run(**named("good"))
+        assert (ending.kind, ending.value["operation_id"]) == ("success", None), ending
+
+    @both
+    def test_goes_back_to_the_job_of_a_sheet_that_has_another_title_by_now(
+        self, start: Start, lists: Lists, server: LocalPromptLayer
+    ) -> None:
+        store = Store()
+        start.run(store, **named("good"))
+        lists.sheets = [(one, f"old {title}") for one, title in lists.sheets]
+        ending = start.run(store, number=2, **named("good"))
+        assert ending.kind == "success", ending
+        assert len(start.started(server)) == 1
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"table": "Tables"}, "No table is titled 'Tables', and .* these exist: 'table'"),
+            (
+                {"sheet": "Good"},
+                f"No sheet of table {TABLE.id} is titled 'Good', .* these exist: 'good', 'bad'",
+            ),
+            ({"table": "Twins"}, f"2 tables are titled 'Twins': give the UUID of one.*{TWIN}"),
+            ({"sheet": "  "}, "sheet must be a title or a UUID, not '  '"),
+            ({"table": None, "table_id": "Table"}, "table_id must be a UUID"),
+        ],
+        ids=str,
+    )
+    def test_fails_for_good_before_it_starts_anything(
+        self, change: dict[str, Any], says: str, lists: Lists, server: LocalPromptLayer
+    ) -> None:
+        lists.tables += [(OTHER, "Twins"), (TWIN, "Twins")]
+        store = Store()
+        ending = RUN_TABLE.run(store, **named("good", **change))
+        assert ending.kind == "failed for good", ending
+        assert re.search(says, ending.message), ending
+        assert (server.count("POST"), store) == (0, {})
+
+    def test_rides_an_outage_out(self, lists: Lists, server: LocalPromptLayer) -> None:
+        server.script(Reply(503), method="GET", times=3)
+        assert RUN_TABLE.run(**named("good")).kind == "success"
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            ({"table": None}, "Give one of table, a title or a UUID, and table_id.*none"),
+            ({"sheet_id": SHEETS["good"].id}, "Give one of sheet.*both"),
+        ],
+        ids=str,
+    )
+    def test_is_refused_without_one_of_both(self, given: dict[str, Any], says: str) -> None:
+        with pytest.raises(PromptLayerInvalidInputError, match=says):
+            RUN_TABLE.make(**named("good", **given))
+
+
+class TestHook:
+    def test_finds(self, ask: Callable[..., Any], lists: Lists) -> None:
+        assert ask("find_table", "Table") == TABLE.id
+        sheet = ask("find_sheet", "Table", "bad")
+        assert (sheet.table_id, sheet.sheet_id) == (TABLE.id, SHEETS["bad"].id)
+
+    def test_sends_nothing_for_uuids(
+        self, ask: Callable[..., Any], server: LocalPromptLayer
+    ) -> None:
+        assert ask("find_table", f" {OTHER.upper()}") == OTHER
+        assert ask("find_sheet", TWIN, OTHER).sheet_id == OTHER
+        assert server.count() == 0
+
+    def test_refuses_a_list_that_never_ends(
+        self, ask: Callable[..., Any], server: LocalPromptLayer
+    ) -> None:
+        page = {"data": [], "next_cursor": "again", "has_more": True}
+        server.script(Reply.of_json(page), times=None)
+        with pytest.raises(PromptLayerUnexpectedAnswerError, match="leads back"):
+            ask("find_table", "Table")
+        assert server.count() == 2
+
+    def test_names_five_of_the_titles_that_there_are(
+        self, ask: Callable[..., Any], lists: Lists
+    ) -> None:
+        lists.sheets = [(OTHER[:-2] + f"{number:02}", f"Sheet {number}") for number in range(7)]
+        with pytest.raises(PromptLayerNotFoundError, match="'Sheet 4' and 2 more"):
+            ask("find_sheet", "Table", "Sheet")
+        lists.sheets = []
+        with pytest.raises(PromptLayerNotFoundError, match="there are no sheets"):
+            ask("find_sheet", "Table", "Sheet")
