@@ -79,10 +79,12 @@ class QueuedOperation:
     """A recalculation that PromptLayer has accepted (202).
 
     :param cell_count: None where the answer does not say.
+    :param execution_ids: of the executions that calculate the cells, as far as the answer has them.
     """
 
     operation_id: str
     cell_count: int | None
+    execution_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +320,9 @@ def read_operation(fields: Fields) -> TableOperation:
 
 def _read_answer(answer: Fields) -> OperationAnswer:
     if answer.get("operation_id") is not None:  # whatever else the answer says, it goes on
-        return QueuedOperation(_operation_id(answer), answer.count_if_any("cell_count"))
+        return QueuedOperation(
+            _operation_id(answer), answer.count_if_any("cell_count"), _execution_ids(answer)
+        )
     # ``success`` says nothing here: it is false in an answer that asks for confirmation.
     if answer.flag("requires_confirmation"):
         return ConfirmationNeeded(
@@ -331,6 +335,12 @@ def _read_answer(answer: Fields) -> OperationAnswer:
 
 def _message(answer: Fields) -> str:
     return one_line(answer.text_if_any("message") or "")
+
+
+def _execution_ids(answer: Fields) -> tuple[str, ...]:
+    found = answer.get("execution_ids")
+    ids = [*(found if isinstance(found, list) else ()), answer.get("execution_id")]
+    return tuple(dict.fromkeys(each for each in ids if isinstance(each, str)))
 
 
 def _operation_id(fields: Fields) -> str:

@@ -22,6 +22,7 @@ from airflow_provider_promptlayer.api.scorecards import (
     SheetCalculation,
 )
 from airflow_provider_promptlayer.api.tables import CellStatus, SheetOperation, TableOperation
+from airflow_provider_promptlayer.api.usage import Usage
 from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, ResultOnly
 from airflow_provider_promptlayer.bases.sheet import SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
@@ -122,17 +123,26 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
                 return False
             return ending.is_cancelled or ((takes_failed or ending.broke_off) and not takes_done)
 
+        def outputs(ending: TableOperation | SheetOperations) -> Outputs:
+            usage = self.usage_of(ending) if isinstance(ending, TableOperation) else None
+            pushed = {} if usage is None else {xcom.USAGE_KEY: usage.payload()}
+            return _outputs(counts(ending), pushed=pushed)
+
         return JobKind(
             job_types=(SheetOperation, SheetCells),
             id_key=xcom.OPERATION_ID_KEY,
             trigger="PromptLayerTableOperationTrigger",
             job_from_id=partial(self.on_sheet, SheetOperation),
             raise_for_outcome=check,
-            outputs=lambda ending: _outputs(counts(ending)),
+            outputs=outputs,
             may_resubmit=may_resubmit,
             unsubmitted_job=partial(self.on_sheet, SheetCells),
             unsubmitted_result=dict(_NO_CELLS),
         )
+
+    def usage_of(self, ending: TableOperation) -> Usage | None:  # noqa: ARG002
+        """Return what an operation has cost; None where that is not known."""
+        return None
 
 
 class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
@@ -149,8 +159,8 @@ class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
     ) -> None:
         super().__init__(**kwargs)
         self.fail_on_verdict: Any = fail_on_verdict
-        self.min_score, self._needs_score = _score_field(min_score)
-        self.max_drop, self._needs_drop = _score_field(max_drop)
+        self.min_score, self._needs_score = optional_field(min_score)
+        self.max_drop, self._needs_drop = optional_field(max_drop)
         self.baseline: Any = baseline
 
     def new_kind(self) -> JobKind[ScorecardCalculation]:
@@ -213,8 +223,7 @@ class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
 
     def drop_gate(self) -> DropGate | None:
         """Return how far the score may drop, or None where it may by any amount."""
-        is_left_out = self.max_drop is None and not self._needs_drop
-        return DropGate.of(NOTSET if is_left_out else self.max_drop, self.baseline)
+        return DropGate.of(given_field(self.max_drop, is_given=self._needs_drop), self.baseline)
 
     def earlier_score(self, gate: DropGate, ending: ScorecardCalculation) -> Baseline | None:
         """Return the score to compare with, or None where there is none yet."""
@@ -236,7 +245,7 @@ class ReportTask(PromptLayerWaiter[Report]):
         check_fail_on_cells(fail_on)
         self.report_id: Any = report_id
         self.fail_on: FailOnCells = fail_on
-        self.min_score, self._needs_score = _score_field(min_score)
+        self.min_score, self._needs_score = optional_field(min_score)
 
     def new_kind(self) -> JobKind[Report]:
         """Return reports, with the gate."""
@@ -274,31 +283,41 @@ class ReportTask(PromptLayerWaiter[Report]):
         )
 
 
-def _outputs(values: dict[str, Any], metadata: Mapping[str, str] | None = None) -> Outputs:
+def _outputs(
+    values: dict[str, Any],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    pushed: Mapping[str, Any] | None = None,
+) -> Outputs:
     """Return the outputs of an evaluation, in a form that Airflow can store.
 
     :param values: the task's result.
     :param metadata: XCom key → the name of the value in the result.
+    :param pushed: XCom key → a value that the result does not have.
     """
     stored = storable(values)
     changes = ", ".join(stored.changes)
     line = f"The result was changed so that Airflow can store it: {changes}."
     return ResultOnly(
         stored.value,
-        {key: stored.value[name] for key, name in (metadata or {}).items()},
+        {key: stored.value[name] for key, name in (metadata or {}).items()} | dict(pushed or {}),
         [line] if changes else [],
     )
 
 
-def _score_field(min_score: Any) -> tuple[Any, bool]:
-    """Return a ``min_score`` as a template field, and whether a score is needed.
+def optional_field(argument: Any) -> tuple[Any, bool]:
+    """Return an argument that refuses None as a template field, and whether it was given.
 
     The field is None where the argument was left out, because Airflow shows and stores template
     fields as JSON. The flag tells this None from that of a template or of an XCom without a value.
     """
-    return (None, False) if min_score is NOTSET else (min_score, True)
+    return (None, False) if argument is NOTSET else (argument, True)
+
+
+def given_field(field: Any, *, is_given: bool) -> Any:
+    """Return what :func:`optional_field` was handed, rendered: ``NOTSET`` if it was left out."""
+    return NOTSET if field is None and not is_given else field
 
 
 def _needed_score(min_score: Any, needs_score: bool, *, highest: float) -> float | None:
-    is_left_out = min_score is None and not needs_score
-    return check_min_score(NOTSET if is_left_out else min_score, highest=highest)
+    return check_min_score(given_field(min_score, is_given=needs_score), highest=highest)

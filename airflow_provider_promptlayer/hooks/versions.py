@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from airflow_provider_promptlayer.api.errors import PromptLayerError
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
-from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.api.tables import Sheet, TableOperation
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.usage import MAX_ROWS_READ, Usage, usage_of
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
 from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
 from airflow_provider_promptlayer.polling import retries
@@ -42,6 +47,45 @@ class VersionMethods(PromptLayerConnectionHook):
             log = self.log.info if comparison.is_compared else self.log.warning
             log("%s", comparison.note)
         return comparison.problem
+
+    def find_usage(
+        self,
+        sheet: Sheet,
+        ending: TableOperation,
+        execution_ids: Collection[str],
+        *,
+        is_needed: bool = False,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> Usage | None:
+        """Log and return what a recalculation has cost; None where PromptLayer does not say.
+
+        :param ending: the operation, which has ended.
+        :param execution_ids: of the executions that its start has named.
+        :param is_needed: read all rows of a sheet, and raise if that fails, rather than return
+            None.
+        :param max_outage: seconds for which PromptLayer may be out of reach, if it is needed.
+        """
+        name = f"operation {one_line(ending.operation_id, 80)}"
+        loop = each_with_backoff(
+            usage_of(
+                sheet,
+                execution_ids,
+                ending.done_count,
+                max_rows=None if is_needed else MAX_ROWS_READ,
+            ),
+            about=f"the cost of {name}",
+            policy=retries.POLLING.within(max_outage) if is_needed else retries.EXPLAINING,
+        )
+        try:
+            usage: Usage | None = self._run(loop) if execution_ids else None
+        except PromptLayerError as error:
+            if is_needed:
+                raise
+            self.log.warning("Could not read what %s has cost: %s", name, error)
+            return None
+        said = "PromptLayer does not say" if usage is None else str(usage)
+        self.log.info("What %s has cost: %s.", name, said)
+        return usage
 
     def baseline_loop(
         self,

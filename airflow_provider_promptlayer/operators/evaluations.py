@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.cells import SheetCells
 from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.reports import Report, run_report
@@ -14,15 +16,31 @@ from airflow_provider_promptlayer.api.scorecards import (
     recalculate_scorecard,
     scorecard,
 )
-from airflow_provider_promptlayer.api.tables import NothingToDo, recalculate_cells
-from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
-from airflow_provider_promptlayer.bases.kind import Submission
+from airflow_provider_promptlayer.api.tables import (
+    NothingToDo,
+    TableOperation,
+    recalculate_cells,
+)
+from airflow_provider_promptlayer.api.usage import Usage
+from airflow_provider_promptlayer.bases.evaluation import (
+    ReportTask,
+    ScorecardTask,
+    TableTask,
+    given_field,
+    optional_field,
+)
+from airflow_provider_promptlayer.bases.kind import JobKind, Submission
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
+from airflow_provider_promptlayer.outcomes.price import check_max_price, price_problem, too_dear
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+
+_MAX_EXECUTIONS_NOTED: Final = 10_000
+"""Of how many executions the ids are kept through a deferral, to tell what they have cost."""
 
 
 class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
@@ -42,6 +60,9 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
     are not retried: they are not stale, so a retry would leave them out. With
     ``statuses=["STALE", "FAILED"]`` a retry calculates the cells that are left.
 
+    What the recalculation has cost is in the log and in the XCom ``promptlayer_usage``, as far as
+    PromptLayer says it: ``price`` in US dollars, ``input_tokens``, ``output_tokens``, ``requests``.
+
     :param table: title or UUID of the table. Templated.
     :param sheet: title or UUID of the sheet. Templated.
     :param table_id: UUID of the table, in place of ``table``. Templated.
@@ -51,6 +72,9 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
     :param statuses: which cells, see :class:`.CellStatus`; None for those that are
         stale, ``[]`` for all. Templated.
     :param confirm_large: start a job that is so large that PromptLayer asks first.
+    :param max_price: what the recalculation may cost, in US dollars; left out for any price, and
+        None is refused. It is judged at the end: the cells are calculated, and nothing is retried.
+        A price that PromptLayer does not say is a failure too. Templated.
     :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.
     :param wait_for_completion: False returns the ``operation_id`` as soon as there is one.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
@@ -63,6 +87,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         "column_ids",
         "row_ids",
         "statuses",
+        "max_price",
         "promptlayer_conn_id",
     )
 
@@ -73,6 +98,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         row_ids: Sequence[int] | str | XComArg | None = None,
         statuses: Sequence[str] | str | XComArg | None = None,
         confirm_large: bool = False,
+        max_price: float | str | XComArg | NotSet = NOTSET,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -80,6 +106,46 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         self.row_ids: Any = row_ids
         self.statuses: Any = statuses
         self.confirm_large = confirm_large
+        self.max_price, self._needs_price = optional_field(max_price)
+        self._usages = dict[str, Usage | None]()
+
+    def new_kind(self) -> JobKind[Any]:
+        """Return recalculations of the sheet's cells, which may be too dear."""
+        kind = super().new_kind()
+        max_price = check_max_price(given_field(self.max_price, is_given=self._needs_price))
+        self._usages = {}
+
+        def problem(ending: Any) -> str:
+            if max_price is None or not isinstance(ending, TableOperation):
+                return ""
+            return price_problem(self.usage_of(ending), max_price)
+
+        def check(ending: Any) -> None:
+            kind.raise_for_outcome(ending)
+            if found := problem(ending):
+                raise too_dear(ending, found)
+
+        return replace(
+            kind,
+            raise_for_outcome=check,
+            may_resubmit=lambda ending: kind.may_resubmit(ending) and not problem(ending),
+        )
+
+    def usage_of(self, ending: TableOperation) -> Usage | None:
+        """Return what an operation has cost; None where PromptLayer does not say, or no more."""
+        if ending.operation_id not in self._usages:
+            self._usages[ending.operation_id] = self.hook.find_usage(
+                self.found_sheet,
+                ending,
+                self.notes.get("execution_ids") or (),
+                is_needed=self._needs_price,
+                max_outage=self.max_outage,
+            )
+        return self._usages[ending.operation_id]
+
+    def prepare_start(self) -> None:
+        """Forget the executions of an earlier operation."""
+        self.notes.pop("execution_ids", None)
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the start of a recalculation."""
@@ -93,6 +159,8 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         def send() -> str | None:
             answer = self.hook.start_table_operation(call, confirm_large=self.confirm_large)
             if not isinstance(answer, NothingToDo):
+                if len(answer.execution_ids) <= _MAX_EXECUTIONS_NOTED:
+                    self.notes["execution_ids"] = list(answer.execution_ids)
                 return answer.operation_id
             self.log.info(
                 "There is nothing to do: no cell of the selection is left to start. Reading the "

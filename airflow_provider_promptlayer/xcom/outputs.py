@@ -34,6 +34,7 @@ SCORE_KEY: Final = "promptlayer_score"
 VERDICT_KEY: Final = "promptlayer_verdict"
 CRITERION_SUMMARIES_KEY: Final = "promptlayer_criterion_summaries"
 DRIFT_SUMMARY_KEY: Final = "promptlayer_drift_summary"
+USAGE_KEY: Final = "promptlayer_usage"
 
 _OWN_KEYS: Final = frozenset(
     {EXECUTION_ID_KEY, FINAL_OUTPUT_KEY, NODE_STATUSES_KEY, RETURN_VALUE_KEY}

@@ -69,7 +69,8 @@ def test_twins_have_the_names_and_arguments_of_their_methods() -> None:
 
 def test_table(ask: Ask, server: LocalPromptLayer) -> None:
     started = ask("run_table_operation", *NEVER)
-    assert started == QueuedOperation(started.operation_id, 3)
+    (operation,) = server.operations.values()
+    assert started == QueuedOperation(operation.id, 3, (operation.execution_id,))
     assert ask("run_table_operation", *NEVER) == NothingToDo()
     status = ask("get_table_operation", *NEVER, started.operation_id)
     assert (status.cell_count, status.pending_count) == (3, 3)

@@ -25,7 +25,7 @@ TEMPLATED = {
     operators.PromptLayerRunWorkflowOperator: f"{OF_WORKFLOW} input_variables",
     operators.PromptLayerRunWorkflowBatchOperator: f"{OF_WORKFLOW} inputs",
     operators.PromptLayerWorkflowResultsOperator: "workflow_version_execution_id nodes",
-    operators.PromptLayerRunTableOperator: f"{OF_SHEET} column_ids row_ids statuses",
+    operators.PromptLayerRunTableOperator: f"{OF_SHEET} column_ids row_ids statuses max_price",
     operators.PromptLayerRunScorecardOperator: (
         f"{OF_SHEET} row_indices step_ids fail_on_verdict min_score max_drop baseline"
     ),

@@ -61,6 +61,12 @@ def test_an_operation_was_queued() -> None:
     start = recalculate_cells(TABLE, SHEET)
     assert start.read(answer(202, body), NOW) == QueuedOperation("op-1", 120)
     assert start.read(answer(202, {**body, "operation_id": 7}), NOW) == QueuedOperation("7", 120)
+    for ids, expected in (
+        ({"execution_ids": ["a", 7, "b"], "execution_id": "a"}, ("a", "b")),
+        ({"execution_ids": "a", "execution_id": "c"}, ("c",)),
+    ):
+        found = start.read(answer(202, {**body, **ids}), NOW)
+        assert found == QueuedOperation("op-1", 120, expected)
 
 
 @pytest.mark.parametrize("rest", [{}, {"cell_count": None}, {"cell_count": "3"}])
