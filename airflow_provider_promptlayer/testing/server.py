@@ -27,6 +27,7 @@ from .evaluations.rows import RowEndpoints
 from .evaluations.runs import ReportRuns
 from .evaluations.scorecards import ScorecardEndpoints
 from .evaluations.tables import TableEndpoints
+from .evaluations.versions import VersionEndpoints
 from .evaluations.workspace import Dialect, RepeatedImport, Workspace
 from .faults.connections import Connections
 from .faults.model import Fault
@@ -124,6 +125,7 @@ class LocalPromptLayer(EvaluationControl):
                 *TableEndpoints(workspace).routes,
                 *RowEndpoints(workspace).routes,
                 *OperationEndpoints(workspace).routes,
+                *VersionEndpoints(workspace).routes,
                 *ScorecardEndpoints(workspace).routes,
                 *ReportEndpoints(report_runs).routes,
             ],

@@ -86,6 +86,21 @@ IMPORT = {
     "updated_at?": TEXT,
     "...": True,
 }
+VERSION = {
+    "id": uuid,
+    "sheet_id": uuid,
+    "version_number": int,
+    "name?": TEXT,
+    "created_by?": TEXT,
+    "created_at?": TEXT,
+    "metadata?": OBJECT,
+    "deltas?": [OBJECT],
+    "snapshot?": OBJECT,
+    "score?": OBJECT,
+    "score_configuration?": (OBJECT, None),
+    "...": True,
+}
+ONE_VERSION = {"success": bool, "version": VERSION, "...": True}
 METRIC = {
     "metric_key": {"price", "latency_ms"},
     "metric_label?": TEXT,
@@ -156,6 +171,7 @@ REQUESTS: dict[tuple[str, str], Any] = {
         ),
     },
     ("POST", rf"{_SHEET}/rows"): {"count?": int, "values?": ([OBJECT], None)},
+    ("POST", rf"{_SHEET}/versions"): {"name?": TEXT, "source_version_id?": (uuid, None)},
     ("POST", rf"{_SHEET}/imports/file"): {"operation_id?": TEXT, **_FILE},
     ("POST", rf"{_SHEET}/imports/request-logs"): {"operation_id?": TEXT, **_LOGS},
 }
@@ -207,4 +223,31 @@ ANSWERS: dict[tuple[str, str], Mapping[int, Any]] = {
     },
     ("POST", rf"{_SHEET}/imports/file"): {**STARTED_HERE, 409: OBJECT},
     ("POST", rf"{_SHEET}/imports/request-logs"): {**STARTED_HERE, 409: OBJECT},
+    ("GET", rf"{_SHEET}/versions"): {
+        200: {
+            "success": bool,
+            "data": [VERSION],
+            "pagination": PAGINATION,
+            "filters": {},
+            "count": int,
+        }
+    },
+    ("POST", rf"{_SHEET}/versions"): {201: ONE_VERSION},
+    ("GET", rf"{_SHEET}/versions/score-history"): {
+        200: {
+            "success": bool,
+            "score_history": {
+                "points": [OBJECT],
+                "total_points": int,
+                "returned_points": int,
+                "resolution": {"auto", "raw", "min_max_bucket"},
+                "range": str,
+                "max_points": int,
+                "is_sampled": bool,
+                "...": True,
+            },
+            "...": True,
+        }
+    },
+    ("GET", rf"{_SHEET}/versions/[^/]+"): {200: ONE_VERSION},
 }

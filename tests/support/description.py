@@ -85,6 +85,7 @@ CALCULATION = {
     "aggregate_verdict?": VERDICT,
     "criterion_summaries": OBJECT,
     "drift_summary?": OBJECT_OR_NULL,
+    "config_hash?": TEXT,
     "started_at?": TEXT,
     "completed_at?": TEXT,
     "error_summary?": TEXT,

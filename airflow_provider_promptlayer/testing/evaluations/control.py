@@ -9,7 +9,7 @@ from functools import partial
 
 from ..json_text import JsonValue
 from .cases import read_csv
-from .model import Sheet, Table
+from .model import Scorecard, Sheet, Table
 from .runs import Calculation, Import, Operation, ReportRun, ReportRuns
 from .workspace import Workspace
 
@@ -136,6 +136,15 @@ class EvaluationControl:
         calculation = self._workspace.sheet(table_id, sheet_id).start_calculation()
         self._announce_change()
         return calculation.id
+
+    def use_scorecard(self, table_id: str, sheet_id: str, scorecard: Scorecard | None) -> None:
+        """Give a sheet another scorecard, for the calculations that start from now on.
+
+        Raises:
+            LookupError: no such sheet.
+
+        """
+        self._workspace.sheet(table_id, sheet_id).scorecard = scorecard
 
     def start_report(self, report_id: int, name: str) -> int:
         """Run an evaluation pipeline without HTTP; return the ``report_id`` of its final report.

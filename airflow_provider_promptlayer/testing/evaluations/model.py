@@ -119,6 +119,8 @@ class Scorecard:
         duration: seconds in ``running`` after that; ``math.inf`` if it never ends.
         status: the final status: ``completed``, ``failed``, or any text.
         error_summary: what went wrong.
+        config_hash: the same for scores that can be compared; made from the criteria if it is
+            empty. ``None`` for a server that tells none.
 
     """
 
@@ -134,6 +136,7 @@ class Scorecard:
     duration: float = 0.0
     status: str = "completed"
     error_summary: str | None = None
+    config_hash: str | None = ""
 
     def __post_init__(self) -> None:
         where = f"scorecard {self.name!r}"

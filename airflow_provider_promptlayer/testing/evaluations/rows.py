@@ -72,13 +72,13 @@ class RowEndpoints:
         numbers, next_cursor = page_of(range(sheet.row_count), query)
         dialect = self._workspace.dialect
         body: dict[str, JsonValue] = {
-            "data": _rows(sheet, numbers, dialect),
+            "data": rows_of(sheet, numbers, dialect),
             "version": sheet.version,
             **paging_fields(next_cursor, query, dialect),
         }
         is_first_page = query.cursor is None
         if is_first_page if query.include_columns is None else query.include_columns:
-            body["columns"] = _columns(sheet, sheet.columns)
+            body["columns"] = columns_of(sheet, sheet.columns)
         if query.include_row_count:
             body["row_count"] = sheet.row_count
         if query.include_execution_metadata_aggregates:
@@ -108,7 +108,7 @@ class RowEndpoints:
                 "rows_created": len(added),
                 "start_row_index": added.start,
                 "row_indices": list(added),
-                "rows": _rows(sheet, added, self._workspace.dialect),
+                "rows": rows_of(sheet, added, self._workspace.dialect),
                 "cell_count": len(added) * len(sheet.columns),
                 "row_count": sheet.row_count,
                 "version": sheet.version,
@@ -123,13 +123,14 @@ class RowEndpoints:
         return answer(
             200,
             {
-                "data": _columns(sheet, columns),
+                "data": columns_of(sheet, columns),
                 **paging_fields(next_cursor, query, self._workspace.dialect),
             },
         )
 
 
-def _rows(sheet: SheetState, numbers: Sequence[int], dialect: Dialect) -> list[JsonValue]:
+def rows_of(sheet: SheetState, numbers: Sequence[int], dialect: Dialect) -> list[JsonValue]:
+    """Return some rows with their cells as the API shows them."""
     return [
         {
             "row_index": number,
@@ -177,7 +178,8 @@ def _request_metrics(cell: CellState, metrics: RequestMetrics) -> JsonValue:
     }
 
 
-def _columns(sheet: SheetState, columns: Sequence[Column]) -> list[JsonValue]:
+def columns_of(sheet: SheetState, columns: Sequence[Column]) -> list[JsonValue]:
+    """Return columns as the API shows them."""
     return [
         {
             "id": column.id,

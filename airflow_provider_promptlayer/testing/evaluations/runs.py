@@ -129,6 +129,13 @@ class Calculation:
     scorecard: Scorecard = field(repr=False)
     cancelled_at: float | None = None
 
+    @property
+    def config_hash(self) -> str | None:
+        """The same for calculations whose scores can be compared."""
+        card = self.scorecard
+        configured = ((each.id, each.primitive_type) for each in card.criteria)
+        return derived_id("config", *configured) if card.config_hash == "" else card.config_hash
+
     def status(self, now: float) -> str:
         """Return its status."""
         if self.cancelled_at is not None:

@@ -201,7 +201,8 @@ class ScorecardEndpoints:
                     criterion.id: _step_result(criterion, row)
                     for criterion in _criteria(calculation)
                 },
-                **dict.fromkeys(("config_hash", "input_hash", "computed_at")),
+                "config_hash": calculation.config_hash,
+                **dict.fromkeys(("input_hash", "computed_at")),
             },
         )
 
@@ -247,6 +248,7 @@ def _calculation(calculation: Calculation, now: float) -> dict[str, JsonValue]:
             for criterion in (_criteria(calculation) if is_done else ())
         },
         "drift_summary": card.drift_summary if is_done else None,
+        "config_hash": calculation.config_hash,
         "started_at": None if status == "queued" else _TIME,
         "completed_at": None if status in UNFINISHED else _TIME,
         "error_summary": None if status in UNFINISHED else card.error_summary,

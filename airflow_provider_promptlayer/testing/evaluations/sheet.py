@@ -60,6 +60,20 @@ class TableState:
         raise UnknownEvaluationError("Sheet not found")
 
 
+@dataclass(frozen=True)
+class SavedVersion:
+    """A snapshot of a sheet, with the latest calculation that had completed."""
+
+    id: str
+    number: int
+    name: str | None
+    created_at: str
+    calculation: Calculation | None
+    snapshot: JsonValue = field(repr=False)
+    columns: Sequence[Column] = field(repr=False)
+    rows: Sequence[Mapping[str, JsonValue]] = field(repr=False)
+
+
 class SheetState:
     """One sheet; its operations and calculations are by id, oldest first.
 
@@ -83,6 +97,7 @@ class SheetState:
         self.columns = list(sheet.columns)
         self.operations: dict[str, Operation] = {}
         self.calculations: dict[str, Calculation] = {}
+        self.versions: list[SavedVersion] = []
         self.version = 1
         """Its number rises with every change: an operation, an import, added rows."""
         self._definition = sheet
@@ -135,6 +150,30 @@ class SheetState:
                     self.columns.append(existing[title])
             ids = [existing[title].id for title in cases.titles]
             return len(self.append(dict(zip(ids, row, strict=True)) for row in cases.rows))
+
+    def save_version(self, name: str | None, created_at: str, snapshot: JsonValue) -> SavedVersion:
+        """Save the sheet as it is; names need not be unique."""
+        with self._lock:
+            now = self.now()
+            done = [each for each in self.calculations.values() if each.status(now) == "completed"]
+            saved = SavedVersion(
+                derived_id("version", next(self._numbers)),
+                len(self.versions) + 1,
+                name,
+                created_at,
+                done[-1] if done else None,
+                snapshot,
+                tuple(self.columns),
+                tuple(self._rows),
+            )
+            self.versions.append(saved)
+        return saved
+
+    def restore(self, saved: SavedVersion) -> None:
+        """Take back the columns and rows of a version; which cells are stale is left alone."""
+        with self._lock:
+            self.columns, self._rows = list(saved.columns), list(saved.rows)
+            self.version += 1
 
     def cell(self, column: Column, row: int) -> CellState:
         """Return the present state of a cell."""

@@ -121,10 +121,7 @@ async def read_table_body(request: web.Request, model: type[ModelT], *, required
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        mistakes = dict.fromkeys(
-            f"unknown field {field!r}" if kind == "extra_forbidden" else f"invalid {field}"
-            for field, kind in ((each["loc"][0], each["type"]) for each in _errors(error))
-        )
+        mistakes = dict.fromkeys(map(_mistake, _errors(error)))
         raise refusal(400, f"Invalid request: {', '.join(mistakes)}") from None
 
 
@@ -148,6 +145,13 @@ def _validated(part: str, document: JsonValue, model: type[ModelT]) -> ModelT:
         return model.model_validate(document, from_attributes=True)
     except ValidationError as error:
         raise _unprocessable(part, *_errors(error)) from None
+
+
+def _mistake(error: Any) -> str:
+    if not error["loc"]:  # the fields do not go together
+        return str(error["msg"]).removeprefix("Value error, ")
+    field = error["loc"][0]
+    return f"unknown field {field!r}" if error["type"] == "extra_forbidden" else f"invalid {field}"
 
 
 def _errors(error: ValidationError) -> list[Any]:
