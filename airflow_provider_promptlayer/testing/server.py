@@ -21,6 +21,7 @@ from .evaluations.control import EvaluationControl
 from .evaluations.imports import ImportEndpoints
 from .evaluations.model import Report, Table
 from .evaluations.operations import OperationEndpoints
+from .evaluations.prompts import PromptEndpoints
 from .evaluations.reports import ReportEndpoints
 from .evaluations.request_logs import RequestLog
 from .evaluations.rows import RowEndpoints
@@ -28,11 +29,12 @@ from .evaluations.runs import ReportRuns
 from .evaluations.scorecards import ScorecardEndpoints
 from .evaluations.tables import TableEndpoints
 from .evaluations.versions import VersionEndpoints
-from .evaluations.workspace import Dialect, RepeatedImport, Workspace
+from .evaluations.workspace import RepeatedImport, Workspace
 from .faults.connections import Connections
 from .faults.model import Fault
 from .faults.script import FaultFunction, Script
 from .http.app import Api, RecordedRequest
+from .http.dialect import Dialect
 from .http.thread import HttpThread
 from .json_text import JsonValue
 from .workflows.catalog import Catalog
@@ -119,7 +121,9 @@ class LocalPromptLayer(EvaluationControl):
         self._api = Api(
             api_key,
             [
-                *WorkflowEndpoints(self._catalog, self._executions, no_output_status).routes,
+                *WorkflowEndpoints(
+                    self._catalog, self._executions, no_output_status, dialect
+                ).routes,
                 # Before those of a sheet, for which "operations" would be an id.
                 *ImportEndpoints(workspace).routes,
                 *TableEndpoints(workspace).routes,
@@ -128,6 +132,7 @@ class LocalPromptLayer(EvaluationControl):
                 *VersionEndpoints(workspace).routes,
                 *ScorecardEndpoints(workspace).routes,
                 *ReportEndpoints(report_runs).routes,
+                *PromptEndpoints(workspace.request_logs).routes,
             ],
             clock=clock,
             max_requests=max_requests,

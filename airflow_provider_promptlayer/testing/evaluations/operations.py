@@ -14,9 +14,8 @@ from aiohttp import web
 from ..http.app import answer, get, refusal
 from ..http.validation import Row, TableBody, Uuid, read_table_body
 from ..json_text import JsonValue
-from ..workflows.model import derived_id
 from .paging import SHEET_PATH, find_sheet
-from .runs import COMPLETED, FAILED, QUEUED, RUNNING, Operation, UnknownEvaluationError
+from .runs import COMPLETED, FAILED, QUEUED, RUNNING, Operation, UnknownEvaluationError, cell_id
 from .sheet import TEXT, SheetState
 from .workspace import Workspace
 
@@ -165,7 +164,7 @@ def _confirmation(sheet: SheetState, token: str) -> JsonValue:
 def _cells(operation: Operation, now: float) -> list[JsonValue]:
     return [
         {
-            "id": derived_id("cell", operation.sheet_id, cell.column_id, cell.row_index),
+            "id": cell_id(operation.sheet_id, cell.column_id, cell.row_index),
             "sheet_id": operation.sheet_id,
             "execution_id": operation.execution_id,
             "column_id": cell.column_id,

@@ -12,11 +12,12 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from ..http.app import refusal
+from ..http.dialect import Dialect
 from ..http.validation import Integer, read_uuid
 from ..json_text import JsonValue
 from .runs import UnknownEvaluationError
 from .sheet import SheetState, TableState
-from .workspace import Dialect, Workspace
+from .workspace import Workspace
 
 TABLES_PATH = "/api/public/v2/tables"
 TABLE_PATH = f"{TABLES_PATH}/{{table_id:[^/]+}}"

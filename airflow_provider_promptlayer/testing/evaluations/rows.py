@@ -11,14 +11,15 @@ from aiohttp import web
 from pydantic import Field
 
 from ..http.app import answer, get, refusal
+from ..http.dialect import Dialect
 from ..http.validation import Body, read_body, read_table_query
 from ..json_text import JsonValue, dumps
 from ..workflows.model import derived_id
 from .model import Column, RequestMetrics
 from .paging import SHEET_PATH, Limit, Paging, find_sheet, page_of, paging_fields
-from .runs import COMPLETED, FAILED, QUEUED, RUNNING, STALE, UnknownEvaluationError
+from .runs import COMPLETED, FAILED, QUEUED, RUNNING, STALE, UnknownEvaluationError, cell_id
 from .sheet import TEXT, CellState, SheetState
-from .workspace import Dialect, Workspace
+from .workspace import Workspace
 
 _DESCRIBED_STATUS = {
     STALE: "stale",
@@ -145,7 +146,7 @@ def _cell(sheet: SheetState, column: Column, row: int, dialect: Dialect) -> Json
     is_described = dialect == "description"
     failure = "The cell could not be calculated" if cell.status == FAILED else None
     shown: dict[str, JsonValue] = {
-        "id": derived_id("cell", sheet.id, column.id, row),
+        "id": cell_id(sheet.id, column.id, row),
         "sheet_id": sheet.id,
         "column_id": column.id,
         "row_index": row,

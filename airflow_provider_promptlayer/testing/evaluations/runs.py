@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import TypeAlias
 
@@ -24,6 +25,16 @@ UNFINISHED = ("queued", "running")
 
 Cell: TypeAlias = tuple[str, int]
 """A column's id and the zero-based number of a row."""
+
+
+def cell_id(sheet_id: str, column_id: str, row: int) -> str:
+    """Return the UUID of a cell; pages of thousands of cells need it fast."""
+    return f"{_first_cell_id(sheet_id, column_id)[:-8]}{row:08x}"
+
+
+@lru_cache(maxsize=1024)
+def _first_cell_id(sheet_id: str, column_id: str) -> str:
+    return derived_id("cell", sheet_id, column_id)
 
 
 class UnknownEvaluationError(LookupError):

@@ -11,21 +11,13 @@ from functools import cached_property, partial
 from itertools import count
 from typing import Literal, TypeAlias
 
+from ..http.dialect import Dialect
 from ..workflows.model import derived_id
 from .cases import ReadCases, RejectedImportError
 from .model import Column, Sheet, Table
 from .request_logs import LogQuery, RequestLog
 from .runs import Import, UnknownEvaluationError
 from .sheet import TEXT, SheetState, TableState
-
-Dialect: TypeAlias = Literal["description", "libraries"]
-"""Which form an answer has where PromptLayer's sources disagree.
-
-``description``: that of its OpenAPI description, with the other beside it where both fit.
-``libraries``: that of its libraries, MCP server and older pages: cursors in ``pagination`` alone,
-statuses of cells in upper case, their values as ``{"value": …}``, and imports that are ``queued``
-and have ``succeeded``.
-"""
 
 RepeatedImport: TypeAlias = Literal["same", "conflict", "again"]
 """What a repeated ``operation_id`` does, which no source says: it answers with the same import, is

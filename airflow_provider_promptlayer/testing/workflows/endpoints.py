@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field, model_validator
 
 from ..http.app import answer, get, refusal
+from ..http.dialect import Dialect
 from ..http.validation import Body, Int64, Integer, Url, read_body, read_query
 from ..json_text import JsonValue
 from . import engine
@@ -81,11 +82,16 @@ class WorkflowEndpoints:
     """Runs, results and listings of the workflows in a catalog."""
 
     def __init__(
-        self, catalog: Catalog, executions: engine.Executions, no_output_status: int
+        self,
+        catalog: Catalog,
+        executions: engine.Executions,
+        no_output_status: int,
+        dialect: Dialect,
     ) -> None:
         self._catalog = catalog
         self._executions = executions
         self._no_output_status = no_output_status
+        self._dialect = dialect
 
     @property
     def routes(self) -> list[web.RouteDef]:
@@ -186,11 +192,16 @@ class WorkflowEndpoints:
         """Describe one version of a workflow: by number, by label, or the latest.
 
         The fields of PromptLayer's description are flat. The ``workflow`` beside them is in its
-        recorded answers, and its Python library reads it.
+        recorded answers, and its Python library reads it. In the form of the libraries it has all.
         """
         query = read_query(request, _WhichVersion)
         entry, version = self._find(request, query.version, query.label)
-        return answer(200, _description(entry, version))
+        described = _description(entry, version)
+        nested: dict[str, JsonValue] = {"id": entry.id, "name": entry.name}
+        if self._dialect == "libraries":
+            return answer(200, {"success": True, "workflow": {**described, **nested}})
+        nested["required_input_variables"] = described["required_input_variables"]
+        return answer(200, {"success": True, "workflow": nested, **described})
 
     async def get_labels(self, request: web.Request) -> web.Response:
         """List a workflow's release labels with the versions they point to."""
@@ -265,8 +276,6 @@ def _description(entry: CatalogEntry, version: Version) -> dict[str, JsonValue]:
     workflow = version.workflow
     required = workflow.required_input_variables
     return {
-        "success": True,
-        "workflow": {"id": entry.id, "name": entry.name},
         "workflow_id": entry.id,
         "workflow_name": entry.name,
         "version": workflow.version,

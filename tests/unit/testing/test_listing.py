@@ -100,8 +100,12 @@ def test_a_workflow_is_described_by_version_label_or_latest(serve):
     path = f"/workflows/{quote('a/b', safe='')}"
     latest = client.get(path).json
     assert (latest["workflow_name"], latest["version"], latest["success"]) == ("a/b", 2, True)
-    assert latest["workflow"] == {"id": latest["workflow_id"], "name": "a/b"}
     assert latest["required_input_variables"] == {"x": "string"}
+    assert latest["workflow"] == {
+        "id": latest["workflow_id"],
+        "name": "a/b",
+        "required_input_variables": {"x": "string"},
+    }
     assert client.get(path, version=2).json == latest
     first = client.get(path, label="prod").json
     assert (first["version"], first["commit_message"]) == (1, "first")
@@ -109,6 +113,14 @@ def test_a_workflow_is_described_by_version_label_or_latest(serve):
     assert first["workflow_id"] == latest["workflow_id"]
     assert first["workflow_version_id"] != latest["workflow_version_id"]
     assert client.get(f"/workflows/{latest['workflow_id']}", version=1).json == first
+
+
+def test_the_libraries_know_a_workflow_by_one_field(serve):
+    workflow = Workflow("W", NODES, required_input_variables={"x": "string"})
+    described = serve(workflow, dialect="libraries").get("/workflows/W").json
+    assert described.keys() == {"success", "workflow"}
+    assert described["workflow"]["name"] == "W"
+    assert described["workflow"]["required_input_variables"] == {"x": "string"}
 
 
 def test_nodes_and_edges_are_described(serve):
