@@ -8,9 +8,9 @@ forms are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from airflow_provider_promptlayer.api.errors import PromptLayerUnexpectedAnswerError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields
@@ -32,6 +32,9 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     next_cursor: str | None
+
+
+P = TypeVar("P", bound=Page[Any])
 
 
 def read_page(answer: Fields, parse: Callable[[Fields], T], *, size: int = PAGE_SIZE) -> Page[T]:
@@ -66,10 +69,12 @@ def next_cursor(answer: Fields, *, is_full: bool) -> str | None:
     return None
 
 
-def visit_items(
-    page_call: Callable[[str | None], Call[Page[T]]], visit: Callable[[T], bool | None]
-) -> CallFlow[None]:
-    """Visit the items of a list in their order, page by page, until ``visit`` returns True.
+def visit_pages(
+    page_call: Callable[[str | None], Call[P]], visit: Callable[[P], bool | None]
+) -> Generator[Call[P], P, None]:
+    """Visit the pages of a list in their order until ``visit`` returns True.
+
+    A driver may request a page ahead: it is known as soon as the one before was sent in.
 
     :param page_call: takes a cursor, None for the first page.
     :raises PromptLayerUnexpectedAnswerError: if a cursor leads back to an earlier page.
@@ -78,8 +83,8 @@ def visit_items(
     cursor: str | None = None
     while True:
         call = page_call(cursor)
-        page: Page[T] = yield call
-        if any(visit(item) for item in page.items):
+        page = yield call
+        if visit(page):
             return
         cursor = page.next_cursor
         if cursor is None:
@@ -90,3 +95,14 @@ def visit_items(
                 "earlier one"
             )
         seen.add(cursor)
+
+
+def visit_items(
+    page_call: Callable[[str | None], Call[Page[T]]], visit: Callable[[T], bool | None]
+) -> CallFlow[None]:
+    """Visit the items of a list in their order, page by page, until ``visit`` returns True.
+
+    :param page_call: takes a cursor, None for the first page.
+    :raises PromptLayerUnexpectedAnswerError: if a cursor leads back to an earlier page.
+    """
+    return visit_pages(page_call, lambda page: any(map(visit, page.items)))
