@@ -170,3 +170,21 @@ class PromptLayerOutageError(PromptLayerError):
     """
 
     retry_helps: ClassVar[bool] = True
+
+
+class PromptLayerSheetChangedError(PromptLayerError):
+    """A sheet was changed while it was read, so its pages do not belong together.
+
+    Reading it again helps once it is left alone.
+    """
+
+    retry_helps: ClassVar[bool] = True
+
+
+class PromptLayerFileError(PromptLayerError):
+    """A file could not be read or written, for a reason that its storage gives.
+
+    Trying again can help: the storage has room, or permits it, by then.
+    """
+
+    retry_helps: ClassVar[bool] = True

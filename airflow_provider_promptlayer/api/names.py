@@ -8,7 +8,7 @@ PromptLayer's published API description ("List Tables", "List Sheets", "List Col
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
@@ -88,6 +88,17 @@ def find_columns(sheet: Sheet, columns: Any) -> CallFlow[list[str] | None]:
         return wanted and [uuid("columns", column) for column in wanted]
     path = sheet.request("GET", "columns", "").path
     found = yield from _all_titles(path, f"list the columns of sheet {sheet.sheet_id}")
+    return columns_among(found, wanted, sheet)
+
+
+def columns_among(found: Titles, wanted: Sequence[str], sheet: Sheet) -> list[str]:
+    """Return the UUIDs of columns.
+
+    :param found: all columns of the sheet.
+    :param wanted: titles and UUIDs; a UUID need not be among those found.
+    :raises PromptLayerNotFoundError: if no column has one of the titles.
+    :raises PromptLayerInvalidInputError: if several have it.
+    """
     where = f" of sheet {sheet.sheet_id}"
     return [
         uuid("columns", column) if is_uuid(column) else _only("column", column, found, where)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import (
+    PromptLayerSheetChangedError,
     PromptLayerTransientError,
     PromptLayerUnreachableError,
 )
@@ -36,6 +37,11 @@ def started_nothing(error: Exception) -> bool:
 def whatever_it_is(error: Exception) -> bool:  # noqa: ARG001
     """Return True: Airflow's errors while its server is away have no class of their own."""
     return True
+
+
+def was_changed(error: Exception) -> bool:
+    """Return whether a sheet was changed while it was read."""
+    return isinstance(error, PromptLayerSheetChangedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +170,6 @@ FETCHING_ONE_OF_MANY: Final = RetryPolicy(give_up_after=60.0)
 
 FETCHING_LATE: Final = RetryPolicy(first_pause=1.0, factor=1.0, jitter=0.0, give_up_after=30.0)
 """To fetch the results of runs that have ended, for a batch whose time is up."""
+
+READING_SHEET: Final = RetryPolicy(first_pause=5.0, attempts=5, retries=was_changed)
+"""To read a whole sheet, from its first page on, after one that was changed between two pages."""

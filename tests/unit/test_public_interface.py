@@ -27,10 +27,11 @@ PUBLIC = {
     f"{NAME}.exceptions": """
         PromptLayerAnswerTooLargeError PromptLayerAuthError PromptLayerBatchFailedError
         PromptLayerConfigurationError PromptLayerConfirmationNeededError PromptLayerError
-        PromptLayerEvaluationFailedError PromptLayerEventError PromptLayerInvalidInputError
-        PromptLayerNotFoundError PromptLayerOutageError PromptLayerOutcomeError
-        PromptLayerRateLimitError PromptLayerRefusedError PromptLayerRunFailedError
-        PromptLayerServerError PromptLayerStartUncertainError PromptLayerTransientError
+        PromptLayerEvaluationFailedError PromptLayerEventError PromptLayerFileError
+        PromptLayerInvalidInputError PromptLayerNotFoundError PromptLayerOutageError
+        PromptLayerOutcomeError PromptLayerRateLimitError PromptLayerRefusedError
+        PromptLayerRunFailedError PromptLayerServerError PromptLayerSheetChangedError
+        PromptLayerStartUncertainError PromptLayerTransientError
         PromptLayerUnexpectedAnswerError PromptLayerUnknownConnectionError
         PromptLayerUnreachableError PromptLayerWaitTimeoutError
     """,

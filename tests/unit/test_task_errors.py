@@ -44,9 +44,11 @@ def test_it_is_both_and_travels_between_processes(ours: type[exceptions.PromptLa
 RETRIED = {
     "PromptLayerAuthError",
     "PromptLayerEventError",
+    "PromptLayerFileError",
     "PromptLayerOutageError",
     "PromptLayerRateLimitError",
     "PromptLayerServerError",
+    "PromptLayerSheetChangedError",
     "PromptLayerTransientError",
     "PromptLayerUnexpectedAnswerError",
     "PromptLayerUnknownConnectionError",

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sheet as flat records: one for each row, with the same fields in every file and for every row.
+
+A column of text makes one field. Each other column makes eight: the value, and how it was
+calculated. The scorecard, where it is asked for, adds four.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+from airflow_provider_promptlayer.api.arguments import MAX_ID, list_of, title
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerAuthError,
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+    PromptLayerRefusedError,
+    PromptLayerSheetChangedError,
+    PromptLayerUnexpectedAnswerError,
+)
+from airflow_provider_promptlayer.api.fields import Fields
+from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.job import CallFlow
+from airflow_provider_promptlayer.api.names import columns_among
+from airflow_provider_promptlayer.api.pages import visit_pages
+from airflow_provider_promptlayer.api.reasons import entries, reason, words_or_all
+from airflow_provider_promptlayer.api.rows import (
+    Column,
+    RawCell,
+    Row,
+    RowsPage,
+    error_of,
+    rows_page,
+    status_of,
+    value_of,
+)
+from airflow_provider_promptlayer.api.scorecards import (
+    Scorecard,
+    ScorecardRow,
+    Verdict,
+    scorecard,
+    scorecard_row,
+    scorecard_rows,
+)
+from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.api.text import one_line
+
+Record: TypeAlias = list[Any]
+"""The values of a row, in the order of the fields."""
+
+Scores: TypeAlias = Mapping[int, ScorecardRow]
+"""Row number → score; empty where scores are not wanted."""
+
+_NEEDS_NO_REASON: Final = (None, Verdict.PASS, Verdict.SKIPPED)
+
+
+class FieldType(Enum):
+    """What a field of a record holds, besides None."""
+
+    ANY = "any JSON value"
+    TEXT = "text"
+    INTEGER = "an integer of 64 bits"
+    NUMBER = "a finite number"
+    INTEGERS = "a list of integers of 64 bits"
+    OBJECT = "a JSON object"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordField:
+    """A field of the records; no two of them have the same name, whatever its case."""
+
+    name: str
+    type: FieldType
+
+
+_DETAILS: Final = {
+    "status": FieldType.TEXT,
+    "error": FieldType.TEXT,
+    "price": FieldType.NUMBER,
+    "latency_ms": FieldType.INTEGER,
+    "input_tokens": FieldType.INTEGER,
+    "output_tokens": FieldType.INTEGER,
+    "request_ids": FieldType.INTEGERS,
+}
+"""What a calculated cell has besides its value; the field is ``TITLE_status``, and so on."""
+
+_SCORES: Final = {
+    "scorecard_verdict": FieldType.TEXT,
+    "scorecard_score": FieldType.NUMBER,
+    "scorecard_reasons": FieldType.OBJECT,
+    "scorecard_error": FieldType.TEXT,
+}
+
+
+class RecordReader:
+    """Reads a sheet as records: says which requests to send, and what the answers mean.
+
+    :param columns: titles or UUIDs of the columns to read, in this order; None for all.
+    :param details: whether calculated columns have fields besides the value.
+    :param scorecard: whether the records have the fields of the scorecard.
+    """
+
+    def __init__(
+        self,
+        sheet: Sheet,
+        *,
+        columns: Any = None,
+        details: bool = True,
+        scorecard: bool = False,
+    ) -> None:
+        self.sheet = sheet
+        self.fields: tuple[RecordField, ...] = ()
+        """What the values of a record are; known once the first page is read."""
+        self.cell_counts = Counter[str]()
+        """Status → how many calculated cells of the records so far have it."""
+        self.row_count = 0
+        """How many rows were read so far."""
+        self.rows_in_all: int | None = None
+        """How many rows the sheet has, where PromptLayer says so."""
+        self.version: int | None = None
+        """The version of the sheet that was read; it rises with every change."""
+        self._wanted = list_of(title, "columns", columns)
+        self._has_details = details
+        self._has_scores = scorecard
+        self._columns: Sequence[Column] = ()
+        self._scorecard: Scorecard | None = None
+
+    def page_calls(self) -> Generator[Call[RowsPage], RowsPage, None]:
+        """Yield the call for each page, and take its result, from the first page to the last.
+
+        :raises PromptLayerSheetChangedError: if the sheet was changed between two pages.
+        :raises PromptLayerUnexpectedAnswerError: if rows are missing, or a cursor leads back.
+        """
+        return visit_pages(lambda cursor: rows_page(self.sheet, cursor=cursor), self._check)
+
+    def read(self, call: Call[RowsPage]) -> CallFlow[tuple[RowsPage, Scores]]:
+        """Return a page and its scores.
+
+        PromptLayer tells the reasons for a verdict row by row, so each row that has not passed
+        takes a request of its own.
+
+        :raises PromptLayerInvalidInputError: if the sheet has no scorecard that was calculated.
+        :raises PromptLayerSheetChangedError: if the scorecard is being calculated, or PromptLayer
+            refuses the cursor of an earlier page.
+        """
+        try:
+            page = yield call
+        except (PromptLayerAuthError, PromptLayerNotFoundError):
+            raise
+        except PromptLayerRefusedError as error:
+            if not self.row_count:
+                raise
+            raise PromptLayerSheetChangedError(f"{error} It took the pages before.") from error
+        return page, (yield from self._scores(page))
+
+    def records(self, page: RowsPage, scores: Scores) -> list[Record]:
+        """Return the records of a page."""
+        return [self._record(row, scores) for row in page.items]
+
+    def named(self, record: Record) -> dict[str, Any]:
+        """Return a record as a mapping by the names of the fields."""
+        return {field.name: value for field, value in zip(self.fields, record, strict=True)}
+
+    def _scores(self, page: RowsPage) -> CallFlow[Scores]:
+        if not (self._has_scores and page.items):
+            return {}
+        if self._scorecard is None:
+            self._scorecard = _calculated((yield scorecard(self.sheet)), self.sheet)
+        latest = self._scorecard.latest
+        calculation_id = latest.calculation_id if latest else None
+        first, last = page.items[0].index, page.items[-1].index
+        found = yield scorecard_rows(
+            self.sheet, calculation_id=calculation_id, cursor=first - 1 if first else None
+        )
+        scores = {row.row_index: row for row in found.rows if row.row_index <= last}
+        for index, row in scores.items():
+            if row.verdict not in _NEEDS_NO_REASON and not row.step_results:
+                scores[index] = yield scorecard_row(
+                    self.sheet, index, calculation_id=calculation_id
+                )
+        return scores
+
+    def _check(self, page: RowsPage) -> None:
+        if not self.fields:  # the first page
+            self.version = page.version
+            self._columns = _chosen(page.columns, self._wanted, self.sheet)
+            self.fields = tuple(self._named_fields())
+        if page.version not in (None, self.version):
+            raise PromptLayerSheetChangedError(
+                f"Sheet {self.sheet.sheet_id} was changed while it was read (version "
+                f"{page.version}, before {self.version})."
+            )
+        self.row_count += len(page.items)
+        self.rows_in_all = page.row_count
+        if page.next_cursor is None and page.row_count not in (None, self.row_count):
+            raise PromptLayerUnexpectedAnswerError(
+                f"Could not list the rows of sheet {self.sheet.sheet_id}: PromptLayer says that "
+                f"there are {page.row_count}, and has listed {self.row_count}."
+            )
+
+    def _named_fields(self) -> Iterable[RecordField]:
+        fields = [("row_index", FieldType.INTEGER)]
+        titles = _told_apart([column.title.strip() or column.id for column in self._columns])
+        for name, column in zip(titles, self._columns, strict=True):
+            fields.append((name, FieldType.ANY))
+            if self._has_details and not column.is_text:
+                fields += [(f"{name}_{detail}", kind) for detail, kind in _DETAILS.items()]
+        if self._has_scores:
+            fields += _SCORES.items()
+        names = _told_apart([name for name, _ in fields])
+        return (RecordField(name, kind) for name, (_, kind) in zip(names, fields, strict=True))
+
+    def _record(self, row: Row, scores: Scores) -> Record:
+        record: Record = [row.index]
+        for column in self._columns:
+            cell = row.cells.get(column.id, {})
+            record.append(value_of(cell))
+            if not column.is_text:
+                status = status_of(cell)
+                self.cell_counts[status or "unknown"] += 1
+                if self._has_details:
+                    record.append(status)
+                    record += _details_of(cell)
+        if self._has_scores:
+            record += self._score_values(scores.get(row.index))
+        return record
+
+    def _score_values(self, score: ScorecardRow | None) -> Record:
+        if score is None:
+            return [None] * len(_SCORES)
+        titles = self._scorecard.step_titles if self._scorecard else {}
+        reasons = {}
+        for step_id, result in entries(score.step_results):
+            said = reason(result) if isinstance(result, Mapping) else None
+            if said is not None:
+                name = titles.get(step_id, step_id)
+                reasons[step_id if name in reasons else name] = said
+        return [score.verdict, score.score, reasons or None, words_or_all(score.error_summary)]
+
+
+def _details_of(cell: RawCell) -> Record:
+    """Return the values of :data:`_DETAILS`, besides the status."""
+    metrics = cell.get("request_metrics")
+    if not isinstance(metrics, dict):
+        return [error_of(cell), None, None, None, None, None]
+    ids = metrics.get("request_ids")
+    return [
+        error_of(cell),
+        Fields(metrics).number_if_any("price"),
+        *(_count(metrics.get(name)) for name in ("latency_ms", "input_tokens", "output_tokens")),
+        [found for item in ids if (found := _count(item)) is not None]
+        if isinstance(ids, list)
+        else None,
+    ]
+
+
+def _count(value: Any) -> int | None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_integer and 0 <= value <= MAX_ID else None
+
+
+def _calculated(card: Scorecard | None, sheet: Sheet) -> Scorecard:
+    """Return a scorecard that has been calculated."""
+    if card is None or card.latest is None:
+        raise PromptLayerInvalidInputError(
+            f"Sheet {sheet.sheet_id} has no scorecard that was calculated: calculate it first, or "
+            "leave out scorecard=True."
+        )
+    if not card.latest.is_complete:
+        raise PromptLayerSheetChangedError(
+            f"The scorecard of sheet {sheet.sheet_id} is being calculated "
+            f"({one_line(card.latest.status, 40)})."
+        )
+    return card
+
+
+def _chosen(
+    columns: Sequence[Column], wanted: Sequence[str] | None, sheet: Sheet
+) -> Sequence[Column]:
+    """Return the columns with these titles or ids, in the order in which they are wanted."""
+    if wanted is None:
+        return columns
+    by_id = {column.id: column for column in columns}
+    ids = columns_among({column.id: column.title for column in columns}, wanted, sheet)
+    for unknown in (column_id for column_id in ids if column_id not in by_id):
+        raise PromptLayerNotFoundError(f"Sheet {sheet.sheet_id} has no column {unknown}.")
+    return [by_id[column_id] for column_id in ids]
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Return ``names`` with a number after each that occurred before: ``Answer (2)``.
+
+    Case does not tell two names apart, as it does not in most databases.
+    """
+    taken = {name.casefold() for name in names}
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        new, number = name, 1
+        while new.casefold() in (seen if number == 1 else taken):
+            number += 1
+            new = f"{name} ({number})"
+        seen.add(new.casefold())
+        taken.add(new.casefold())
+        unique.append(new)
+    return unique

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook's methods that read the rows of a sheet, and write them to a file.
+
+The next page is requested while the caller works on the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias
+
+from airflow_provider_promptlayer.api.arguments import one_of
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerInvalidInputError,
+    PromptLayerTransientError,
+)
+from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.records import RecordReader, Scores
+from airflow_provider_promptlayer.api.rows import RowsPage
+from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.files.placing import Place
+from airflow_provider_promptlayer.files.writing import RecordWriter, writer_for
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import Loop, drive, each_with_backoff, retried
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision
+
+OnChange = Literal["again", "fail"]
+
+MAX_RETURNED_ROWS: Final = 1_000
+"""The most rows that are returned in one list, as for an XCom."""
+
+_PROGRESS_SECONDS: Final = 10.0
+"""The least time between two lines in the log about how far an export is."""
+
+_Read: TypeAlias = tuple[RowsPage, Scores]
+
+
+@dataclass(frozen=True)
+class SheetExport:
+    """What :meth:`RowMethods.export_rows` has written.
+
+    :param path: the file; None if there is none.
+    :param fields: the names of the fields, in their order.
+    :param version: of the sheet; it rises with every change.
+    :param cell_counts: status → how many calculated cells of the rows have it.
+    :param rows: the rows, if they were asked for.
+    """
+
+    path: str | None
+    row_count: int
+    fields: Sequence[str]
+    version: int | None
+    cell_counts: Mapping[str, int]
+    rows: Sequence[Mapping[str, Any]] | None
+
+
+class RowMethods(PromptLayerConnectionHook):
+    """The methods of :class:`.PromptLayerHook` for the rows of a sheet."""
+
+    def iter_rows(
+        self,
+        table_id: str,
+        sheet_id: str,
+        *,
+        columns: Any = None,
+        details: bool = True,
+        scorecard: bool = False,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a sheet, each as a mapping by the titles of the columns.
+
+        A title that occurred before has a number: ``Answer (2)``. The first field is ``row_index``.
+
+        :param columns: titles or UUIDs of columns, in the order of the fields; None for all.
+        :param details: yield also ``Answer_status``, ``_error``, ``_price`` (in USD),
+            ``_latency_ms``, ``_input_tokens``, ``_output_tokens`` and ``_request_ids`` of each
+            calculated column ``Answer``.
+        :param scorecard: yield also ``scorecard_verdict``, ``_score``, ``_reasons`` and ``_error``,
+            of the latest calculation. Reasons take a request for each row that has not passed.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerSheetChangedError: if the sheet is changed meanwhile.
+        """
+        reader = RecordReader(
+            Sheet(table_id, sheet_id), columns=columns, details=details, scorecard=scorecard
+        )
+        return (
+            reader.named(record)
+            for page, scores in self._pages(reader, max_outage)
+            for record in reader.records(page, scores)
+        )
+
+    async def aiter_rows(
+        self,
+        table_id: str,
+        sheet_id: str,
+        *,
+        columns: Any = None,
+        details: bool = True,
+        scorecard: bool = False,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Do what :meth:`iter_rows` does, without blocking the event loop."""
+        reader = RecordReader(
+            Sheet(table_id, sheet_id), columns=columns, details=details, scorecard=scorecard
+        )
+
+        def ahead(call: Call[RowsPage]) -> asyncio.Task[_Read]:
+            return asyncio.create_task(self._arun(_reading(reader, call, max_outage)))
+
+        calls = reader.page_calls()
+        reading = ahead(next(calls))
+        try:
+            while True:
+                page, scores = await reading
+                following = _following(calls, page)
+                if following is not None:
+                    reading = ahead(following)
+                for record in reader.records(page, scores):
+                    yield reader.named(record)
+                if following is None:
+                    return
+        finally:
+            reading.cancel()
+
+    def export_rows(
+        self,
+        table_id: str,
+        sheet_id: str,
+        to: Any,
+        *,
+        columns: Any = None,
+        details: bool = True,
+        scorecard: bool = False,
+        on_change: OnChange = "again",
+        return_rows: bool = False,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        key: str | None = None,
+        attempt: int = 1,
+    ) -> SheetExport:
+        """Write the rows of a sheet to a file, which is there whole or not at all.
+
+        The fields are those of :meth:`iter_rows`. In a CSV file, and in a text column of a Parquet
+        file, a value that is no text is its JSON.
+
+        :param to: the path, as text or as Airflow's ``ObjectStoragePath``, with the ending
+            ``.jsonl``, ``.csv`` or ``.parquet``; None for no file.
+        :param on_change: if the sheet is changed meanwhile, read it ``"again"``, a few times, or
+            ``"fail"``.
+        :param return_rows: return the rows, too; refused for more than :data:`MAX_RETURNED_ROWS`.
+        :param key: names the caller, in place of chance, in the name of the file beside ``to``.
+        :param attempt: number of this attempt of the caller; removes the files of earlier ones.
+        :raises PromptLayerFileError: if the file cannot be written.
+        :raises PromptLayerSheetChangedError: if the sheet is changed meanwhile.
+        """
+        one_of("on_change", on_change, ("again", "fail"))
+        sheet = Sheet(table_id, sheet_id)
+        place = None if to is None else _place(to)
+        make_writer = None if place is None else writer_for(place.path)
+        key = key or secrets.token_hex(8)
+        if place is not None:
+            for earlier in range(1, attempt):
+                place.remove(f"{key}-{earlier}")
+
+        def read_whole(_: object) -> SheetExport:
+            reader = RecordReader(sheet, columns=columns, details=details, scorecard=scorecard)
+            writer: RecordWriter | None = None
+            rows: list[dict[str, Any]] = []
+            shown_at = time.monotonic()
+            with ExitStack() as stack:
+                file = place and stack.enter_context(place.open_beside(f"{key}-{attempt}"))
+                for page, scores in self._pages(reader, max_outage):
+                    records = reader.records(page, scores)
+                    if file and make_writer:
+                        writer = writer or make_writer(file, reader.fields)
+                        writer.write(records)
+                    if return_rows:
+                        _refuse_to_return_many(reader)
+                        rows += map(reader.named, records)
+                    if time.monotonic() - shown_at >= _PROGRESS_SECONDS:
+                        shown_at = time.monotonic()
+                        self.log.info("Read %s rows.", _progress(reader))
+                if writer is not None:
+                    writer.finish()
+            return SheetExport(
+                None if place is None else place.shown,
+                reader.row_count,
+                [field.name for field in reader.fields],
+                reader.version,
+                dict(reader.cell_counts),
+                rows if return_rows else None,
+            )
+
+        policy = replace(
+            retries.READING_SHEET,
+            attempts=retries.READING_SHEET.attempts if on_change == "again" else 1,
+        )
+        again = retried(policy, None, says="{error}. Reading it again in {sleep}.")
+        export: SheetExport = drive(again, read_whole, self._pause)
+        self.log.info(
+            "Exported %s rows of sheet %s%s.",
+            f"{export.row_count:,}",
+            sheet.sheet_id,
+            f" to {export.path}" if export.path else "",
+        )
+        return export
+
+    def _pages(self, reader: RecordReader, max_outage: float) -> Iterator[_Read]:
+        """Yield the pages, each while the next one is read in a thread."""
+        is_left = threading.Event()
+
+        def pause(decision: PollDecision) -> None:
+            self._log_decision(decision)
+            if is_left.wait(decision.sleep):
+                raise PromptLayerTransientError("The pages are not wanted any more.")
+
+        def ahead(call: Call[RowsPage]) -> Future[_Read]:
+            future: Future[_Read] = Future()
+
+            def run() -> None:
+                try:
+                    future.set_result(drive(_reading(reader, call, max_outage), self.call, pause))
+                except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                    future.set_exception(error)
+
+            # A daemon, unlike the threads of an executor: a task that is ended does not wait for it
+            threading.Thread(target=run, name="promptlayer-page", daemon=True).start()
+            return future
+
+        self.warm_up()  # not in a thread: Airflow may not be asked by two at a time
+        calls = reader.page_calls()
+        reading = ahead(next(calls))
+        try:
+            while True:
+                page, scores = reading.result()
+                following = _following(calls, page)
+                if following is not None:
+                    reading = ahead(following)
+                yield page, scores
+                if following is None:
+                    return
+        finally:
+            is_left.set()
+
+
+def _reading(reader: RecordReader, call: Call[RowsPage], max_outage: float) -> Loop[_Read]:
+    return each_with_backoff(
+        reader.read(call),
+        about=f"the rows of sheet {reader.sheet.sheet_id}",
+        policy=retries.POLLING.within(max_outage),
+    )
+
+
+def _following(
+    calls: Generator[Call[RowsPage], RowsPage, None], page: RowsPage
+) -> Call[RowsPage] | None:
+    """Return the call for the page after this one, or None after the last."""
+    try:
+        return calls.send(page)
+    except StopIteration:
+        return None
+
+
+def _place(to: Any) -> Place:
+    """Return the place that a path of Airflow's object storage names.
+
+    :raises PromptLayerInvalidInputError: if it cannot be used.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    shown = one_line(str(to), 200)
+    try:
+        path = ObjectStoragePath(to)
+        return Place(path.fs, path.path, shown)
+    except PromptLayerError:
+        raise
+    except Exception as error:
+        raise PromptLayerInvalidInputError(
+            f"Cannot write to {shown!r}: {one_line(str(error))}"
+        ) from error
+
+
+def _progress(reader: RecordReader) -> str:
+    """Return how far a sheet is read: ``"12,300 of 40,000"``."""
+    total = reader.rows_in_all
+    return f"{reader.row_count:,}" + (f" of {total:,}" if total is not None else "")
+
+
+def _refuse_to_return_many(reader: RecordReader) -> None:
+    count = max(reader.row_count, reader.rows_in_all or 0)
+    if count > MAX_RETURNED_ROWS:
+        raise PromptLayerInvalidInputError(
+            f"return_rows is for sheets of at most {MAX_RETURNED_ROWS:,} rows, and this one has "
+            f"{count:,}: give a file in to= instead."
+        )

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook's methods that read the rows of a sheet, and write them to a file."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import errno
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import airflow.models.dag  # noqa: F401  # which the paths of Airflow 2 need, and do not import
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+from fsspec.implementations.local import (  # type: ignore[import-untyped]
+    LocalFileOpener,
+    LocalFileSystem,
+)
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerFileError,
+    PromptLayerInvalidInputError,
+    PromptLayerOutageError,
+    PromptLayerRefusedError,
+    PromptLayerSheetChangedError,
+)
+from airflow_provider_promptlayer.hooks import rows as hook_rows
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.testing import (
+    Close,
+    Column,
+    Criterion,
+    LocalPromptLayer,
+    Reply,
+    RequestMetrics,
+    Scorecard,
+    ScoredRow,
+    Sheet,
+    Table,
+)
+
+COLUMNS = [Column("Question", type="TEXT"), Column("Answer", is_stale=False)]
+QUESTIONS = [f"Question {number}" for number in range(250)]
+SCORES = [
+    ScoredRow("fail", 0.1, reasons={"Polite": "Rude."}) if number == 120 else ScoredRow()
+    for number in range(250)
+]
+SHEET = Sheet(
+    "Cases",
+    COLUMNS,
+    rows=[{"Question": question, "Answer": question.upper()} for question in QUESTIONS],
+    scorecard=Scorecard("Quality", [Criterion("Polite")], SCORES),
+)
+EMPTY = Sheet("Empty", [Column("Question", type="TEXT")], rows=[])
+TABLE = Table("Support answers", [SHEET, EMPTY])
+IDS = TABLE.id, SHEET.id
+REFUSAL = Reply(400, '{"success": false, "message": "Invalid query parameter cursor"}')
+ROWS_PATH = f"/api/public/v2/tables/{TABLE.id}/sheets/{SHEET.id}/rows"
+
+
+@pytest.fixture(params=["description", "libraries"])
+def dialect(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
+    yield from serving(monkeypatch)
+
+
+def serving(
+    monkeypatch: pytest.MonkeyPatch, table: Table = TABLE, **how: Any
+) -> Iterator[LocalPromptLayer]:
+    with LocalPromptLayer(tables=[table], **how) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+        yield server
+
+
+@pytest.fixture
+def hook() -> Iterator[PromptLayerHook]:
+    hook = PromptLayerHook()
+    yield hook
+    hook.close()
+
+
+@pytest.fixture
+def logged(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Callable[[], str]:
+    """Return what was logged, which Airflow 3 writes to the standard output."""
+    caplog.set_level("INFO")
+    return lambda: capsys.readouterr().out + caplog.text
+
+
+@pytest.fixture(params=["blocking", "async"])
+def rows_of(request: pytest.FixtureRequest, hook: PromptLayerHook) -> Callable[..., list[Any]]:
+    """Read all rows by ``iter_rows``, or by its twin."""
+
+    def rows_of(*args: Any, **kwargs: Any) -> list[Any]:
+        if request.param == "blocking":
+            return list(hook.iter_rows(*args, **kwargs))
+
+        async def read() -> list[Any]:
+            return [row async for row in hook.aiter_rows(*args, **kwargs)]
+
+        return asyncio.run(read())
+
+    return rows_of
+
+
+def test_rows(
+    rows_of: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch, dialect: Any
+) -> None:
+    for server in serving(monkeypatch, dialect=dialect):
+        calculation = server.start_calculation(*IDS)
+        rows = rows_of(*IDS, scorecard=True)
+        assert [row["row_index"] for row in rows] == list(range(250))
+        assert [row["Question"] for row in rows] == QUESTIONS
+        assert {(row["Answer"], row["Answer_status"]) for row in rows} == {
+            (question.upper(), "completed") for question in QUESTIONS
+        }
+        assert rows[120] | {"Answer": ""} == {
+            "row_index": 120,
+            "Question": "Question 120",
+            "Answer": "",
+            "Answer_status": "completed",
+            **dict.fromkeys(f"Answer_{name}" for name in ("error", "price", "latency_ms")),
+            **dict.fromkeys(f"Answer_{name}_tokens" for name in ("input", "output")),
+            "Answer_request_ids": None,
+            "scorecard_verdict": "fail",
+            "scorecard_score": 0.1,
+            "scorecard_reasons": {"Polite": "Rude."},
+            "scorecard_error": None,
+        }
+        asked = [request for request in server.requests if "scorecard/rows" in request.raw_path]
+        assert len(asked) == 4  # one for each page, and one for the row that has not passed
+        assert {request.query["calculation_id"] for request in asked} == {calculation}
+        assert list(rows_of(*IDS, columns=["Question"])[0]) == ["row_index", "Question"]
+
+
+def test_what_calculated_cells_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    column = Column("Answer", failing_rows=[1], metrics=RequestMetrics(price=0.25, latency_ms=None))
+    sheet = Sheet("Costly", [column], row_count=3)
+    table = Table("Other", [sheet])
+    for server in serving(monkeypatch, table):
+        server.start_operation(table.id, sheet.id)
+        export = PromptLayerHook().export_rows(table.id, sheet.id, None, return_rows=True)
+    assert export.cell_counts == {"completed": 2, "failed": 1}
+    assert export.rows is not None
+    first, failed, _ = export.rows
+    assert (first["Answer_price"], first["Answer_latency_ms"]) == (0.25, None)
+    assert (first["Answer_input_tokens"], first["Answer_output_tokens"]) == (100, 20)
+    assert len(first["Answer_request_ids"]) == 1
+    assert (failed["Answer"], failed["Answer_status"]) == (None, "failed")
+    assert failed["Answer_error"]
+
+
+def test_an_outage_between_two_pages_is_ridden_out(
+    rows_of: Callable[..., list[Any]], server: LocalPromptLayer
+) -> None:
+    server.script(Close(), Reply(502, "<html>"), path_prefix=ROWS_PATH, after=1)
+    assert len(rows_of(*IDS)) == 250
+    server.script(Close(), path_prefix=ROWS_PATH, after=1, times=None)
+    with pytest.raises(PromptLayerOutageError):
+        rows_of(*IDS, max_outage=0.01)
+
+
+def test_the_next_page_is_requested_while_one_is_used(
+    hook: PromptLayerHook, server: LocalPromptLayer
+) -> None:
+    rows = hook.iter_rows(*IDS)
+    assert next(rows)["row_index"] == 0
+    server.wait_for(lambda: server.count("GET", ROWS_PATH) == 2, timeout=5)
+    time.sleep(0.1)
+    assert server.count("GET", ROWS_PATH) == 2  # and no more than one page ahead
+    rows.close()  # type: ignore[attr-defined]
+
+
+def test_a_reader_that_stops_leaves_no_thread(
+    hook: PromptLayerHook, server: LocalPromptLayer
+) -> None:
+    server.script(Reply(502, "<html>"), path_prefix=ROWS_PATH, after=1, times=None)
+    rows = hook.iter_rows(*IDS)
+    next(rows)
+    rows.close()  # type: ignore[attr-defined]
+    for thread in threading.enumerate():
+        if thread.name == "promptlayer-page":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def read_file(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".csv":
+        return list(csv.DictReader(text.splitlines()))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_an_export(
+    ending: str, hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    path = tmp_path / f"cases.{ending}"
+    path.write_text("an older export\n" * 1000)
+    export = hook.export_rows(*IDS, path.as_uri())
+    assert (export.path, export.row_count, export.version) == (path.as_uri(), 250, 1)
+    assert export.cell_counts == {"completed": 250}
+    assert export.rows is None
+    rows = read_file(path)
+    assert list(rows[0]) == export.fields
+    assert [row["Question"] for row in rows] == QUESTIONS
+    assert [path.name for path in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_export_of_an_empty_sheet(
+    hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    path = tmp_path / "cases.csv"
+    assert hook.export_rows(TABLE.id, EMPTY.id, str(path)).row_count == 0
+    assert path.read_text() == "row_index,Question\n"
+
+
+def test_a_sheet_that_changes_is_read_again(
+    hook: PromptLayerHook,
+    server: LocalPromptLayer,
+    tmp_path: Path,
+    logged: Callable[[], str],
+) -> None:
+    path = tmp_path / "cases.jsonl"
+    changes = iter([True])
+
+    def add_row(_: Any) -> None:
+        if next(changes, False):
+            server.add_rows(*IDS, [{"Question": "another"}])
+
+    server.script(add_row, path_prefix=ROWS_PATH, after=1, times=None)
+    export = hook.export_rows(*IDS, path)
+    assert export.row_count == len(read_file(path)) == 251
+    assert read_file(path)[-1]["Question"] == "another"
+    assert "was changed while it was read (version 2, before 1). Reading it again" in logged()
+
+
+@pytest.mark.parametrize(("on_change", "pages"), [("again", 10), ("fail", 2)])
+def test_a_sheet_that_goes_on_changing(
+    on_change: Any, pages: int, hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    server.script(
+        lambda _: server.add_rows(*IDS, [{"Question": "another"}]),
+        path_prefix=ROWS_PATH,
+        times=None,
+    )
+    with pytest.raises(PromptLayerSheetChangedError):
+        hook.export_rows(*IDS, tmp_path / "cases.csv", on_change=on_change)
+    assert list(tmp_path.iterdir()) == []
+    assert server.count("GET", ROWS_PATH) == pages
+
+
+def test_a_sheet_that_changes_ends_an_iteration(
+    rows_of: Callable[..., list[Any]], server: LocalPromptLayer
+) -> None:
+    server.script(
+        lambda _: server.add_rows(*IDS, [{"Question": "another"}]),
+        path_prefix=ROWS_PATH,
+        times=None,
+    )
+    with pytest.raises(PromptLayerSheetChangedError):
+        rows_of(*IDS)
+
+
+def test_a_cursor_that_is_refused_later_means_a_change(
+    hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    server.script(REFUSAL, path_prefix=ROWS_PATH, after=2)
+    assert hook.export_rows(*IDS, tmp_path / "cases.csv").row_count == 250
+
+
+def test_rows_of_a_small_sheet_are_returned(
+    hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = hook.export_rows(*IDS, tmp_path / "cases.jsonl", return_rows=True)
+    assert export.rows == read_file(tmp_path / "cases.jsonl")
+    monkeypatch.setattr(hook_rows, "MAX_RETURNED_ROWS", 249)
+    asked = server.count("GET", ROWS_PATH)
+    with pytest.raises(PromptLayerInvalidInputError, match=r"at most 249 rows, .* has 250"):
+        hook.export_rows(*IDS, None, return_rows=True)
+    assert server.count("GET", ROWS_PATH) <= asked + 2
+
+
+def test_progress_is_logged_every_ten_seconds(
+    hook: PromptLayerHook,
+    server: LocalPromptLayer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    hook.export_rows(*IDS, tmp_path / "cases.csv")
+    text = logged()
+    assert "Read " not in text
+    assert f"Exported 250 rows of sheet {SHEET.id} to {tmp_path}/cases.csv." in text
+    monkeypatch.setattr(hook_rows, "_PROGRESS_SECONDS", 0.0)
+    hook.export_rows(*IDS, tmp_path / "cases.csv")
+    assert "Read 200 of 250 rows." in logged()
+
+
+def refusing(error: Exception) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return refuse
+
+
+@pytest.mark.parametrize("at", ["open", "write", "close", "mv"])
+def test_a_storage_that_refuses_leaves_nothing(
+    at: str,
+    hook: PromptLayerHook,
+    server: LocalPromptLayer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text("an older export")
+    full = refusing(OSError(errno.ENOSPC, "No space left on device"))
+    if at in ("open", "mv"):
+        monkeypatch.setattr(LocalFileSystem, at, full)
+    else:
+        monkeypatch.setattr(LocalFileOpener, at, full)
+    with pytest.raises(PromptLayerFileError) as caught:
+        hook.export_rows(*IDS, path)
+    assert str(caught.value) == f"Could not write {path}: No space left on device."
+    assert [file.name for file in tmp_path.iterdir()] == ["cases.csv"]
+    assert path.read_text() == "an older export"
+
+
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        ("{folder}/cases", r"\.jsonl, \.csv, \.parquet"),
+        ("{folder}/cases.xlsx", "none of them"),
+        ("nowhere://bucket/cases.csv", "Cannot write to 'nowhere://bucket/cases.csv'"),
+        ("{folder}/c*.csv", "takes for a pattern"),
+    ],
+)
+def test_a_path_that_cannot_be_used(
+    to: str, says: str, hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    with pytest.raises(PromptLayerInvalidInputError, match=says):
+        hook.export_rows(*IDS, to.format(folder=tmp_path))
+    assert server.count() == 0
+
+
+def test_a_folder_that_does_not_exist(
+    hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    path = tmp_path / "nowhere" / "cases.csv"
+    with pytest.raises(PromptLayerFileError, match=f"{path}: No such file or directory"):
+        hook.export_rows(*IDS, path)
+    assert server.count() == 0
+
+
+def test_a_storage_of_objects(
+    hook: PromptLayerHook, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryFileSystem()
+    monkeypatch.setattr(ObjectStoragePath, "fs", store)
+    monkeypatch.setattr(ObjectStoragePath, "path", "/bucket/cases.jsonl")
+    store.pipe("/bucket/cases.jsonl", b"an older export")
+    store.pipe("/bucket/.cases.jsonl.task-1.part", b"half")
+    try:
+        hook.export_rows(*IDS, "file:///bucket/cases.jsonl", key="task", attempt=3)
+        assert store.ls("/bucket", detail=False) == ["/bucket/cases.jsonl"]
+        assert store.cat("/bucket/cases.jsonl").count(b"\n") == 250
+        server.script(REFUSAL, path_prefix=ROWS_PATH)
+        with pytest.raises(PromptLayerRefusedError):
+            hook.export_rows(*IDS, "file:///bucket/cases.jsonl")
+        assert store.ls("/bucket", detail=False) == ["/bucket/cases.jsonl"]
+    finally:
+        store.rm("/bucket", recursive=True)
