@@ -38,6 +38,7 @@ test: lint types venv ## lint + types, then unit and live tests side by side: 9 
 	  wait $$unit; unit=$$?; cat build/unit.log; exit $$((live || unit))
 
 test-live: venv ## crashes, restarts and secrets on PostgreSQL, and the example DAGs there: 6 minutes
+	@$(PYTHON) dev/make_venv.py $(NEWEST) --etl
 	@$(BIN)/python -m dev.postgres
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live_postgres
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live \

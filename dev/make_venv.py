@@ -4,7 +4,7 @@
 Needs nothing but Python's own library and pip. The stamp is written last and holds a digest of
 what the environment was made from: an interrupted or outdated environment is made anew, and
 an up-to-date one costs milliseconds, however often and from however many shells this runs.
-Run as a script: `python dev/make_venv.py VERSION [--tools] [--bench]`.
+Run as a script: `python dev/make_venv.py VERSION [--tools] [--bench] [--etl]`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("airflow_version")
     parser.add_argument("--tools", action="store_true", help="also the linters and type checker")
     parser.add_argument("--bench", action="store_true", help="also what benchmarks compare with")
+    parser.add_argument("--etl", action="store_true", help="also S3, and what reads and writes it")
     options = parser.parse_args()
 
     pins = REQUIREMENTS / f"airflow-{options.airflow_version}.txt"
@@ -54,6 +55,8 @@ def main() -> int:
                 _extra(pip, "tools", "ruff, mypy, import-linter and coverage")
             if options.bench:
                 _extra(pip, "bench", "what is compared with")
+            if options.etl:
+                _extra(pip, "etl", "the providers of S3 and PostgreSQL, pyarrow and an S3 server")
         except subprocess.CalledProcessError as error:
             output = error.output or b""
             print(output.decode() if isinstance(output, bytes) else output, file=sys.stderr)
