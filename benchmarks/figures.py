@@ -62,10 +62,16 @@ class Goal:
     """A limit that the median is to stay within.
 
     :param of: ``"ratio"`` or ``"ours"``: which number it limits.
+    :param at_least: the median is to reach the limit, rather than to stay below it.
     """
 
-    at_most: float
+    limit: float
     of: Literal["ratio", "ours"]
+    at_least: bool = False
+
+    def is_reached(self, median: float) -> bool:
+        """Whether a median keeps to the limit."""
+        return median >= self.limit if self.at_least else median <= self.limit
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class Figure:
         if self.goal is None or self.failure:
             return self.reached
         limited = self.ratio if self.goal.of == "ratio" else self.ours
-        return None if limited is None else limited.median <= self.goal.at_most
+        return None if limited is None else self.goal.is_reached(limited.median)
 
     def payload(self) -> dict[str, Any]:
         """Return this for JSON."""

@@ -11,20 +11,18 @@ interpreter's lock meanwhile. Then a bare :func:`json.loads` reads the same.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import json
 import multiprocessing
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.figures import Figure
+from benchmarks.memory import peak_memory
 from benchmarks.report import table
 
 SIZE: Final = 50_000_000
@@ -36,7 +34,6 @@ GOALS: Final[dict[str, dict[str, float]]] = {"trigger": {"block": 50, "memory": 
 _HEARTBEAT_SECONDS: Final = 0.001
 _IDLE_SECONDS: Final = 0.5
 _RUN_ID: Final = 1
-_PROCESS: Final = Path("/proc/self")
 
 _PROSE: Final = 'The quick brown fox, so they say, "jumps" over the lazy dog.\n'
 
@@ -180,7 +177,7 @@ async def _read_beside_a_heartbeat(reader: str) -> dict[str, float]:
     run = WorkflowRun(_RUN_ID)
     call: Call[Any] = run.fetch_call() if reader == "hook" else summarized(run.status_call())
     async with hook.sender():
-        with _peak() as peak:
+        with peak_memory() as peak:
             heartbeat = _Heartbeat()
             beating = asyncio.create_task(heartbeat.beat())
             await asyncio.sleep(_IDLE_SECONDS)
@@ -222,35 +219,11 @@ class _Heartbeat:
 def _parse(shape: str) -> dict[str, float]:
     body = SHAPES[shape]()
     gc.collect()
-    with _peak() as peak:
+    with peak_memory() as peak:
         start = time.perf_counter()
         json.loads(body)
         wall = time.perf_counter() - start
     return {"seconds": wall, "memory": 1 + peak() / len(body)}
-
-
-@contextmanager
-def _peak() -> Iterator[Callable[[], float]]:
-    """Measure the largest resident memory, in bytes, beyond that at the start."""
-    _forget_peak()
-    start, end = _resident_peak(), 0.0
-    yield lambda: end - start
-    end = _resident_peak()
-
-
-def _forget_peak() -> None:
-    """Give free memory back to the system, and have it forget the peak; on Linux."""
-    gc.collect()
-    if _PROCESS.exists():
-        ctypes.CDLL(None).malloc_trim(0)
-        (_PROCESS / "clear_refs").write_text("5")
-
-
-def _resident_peak() -> float:
-    if _PROCESS.exists():
-        lines = (_PROCESS / "status").read_text().splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

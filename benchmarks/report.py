@@ -65,7 +65,7 @@ def _goal(figure: Figure) -> str:
     if figure.goal is None:
         return figure.wanted
     unit = "×" if figure.goal.of == "ratio" else figure.unit
-    return f"≤ {_number(figure.goal.at_most)} {unit}"
+    return f"{'≥' if figure.goal.at_least else '≤'} {_number(figure.goal.limit)} {unit}"
 
 
 def _spread(samples: Samples | None) -> str:

@@ -163,19 +163,20 @@ class _Polls(asyncio.Protocol):
     def _answer(self, target: str) -> bytes:
         path, _, query = target.partition("?")
         if path == "/-/count":
-            return _message(200, json.dumps(self._log.count).encode())
+            return message(200, json.dumps(self._log.count).encode())
         if path == "/-/arrivals":
-            return _message(200, json.dumps(self._log.arrivals).encode())
+            return message(200, json.dumps(self._log.arrivals).encode())
         if path == "/-/forget":
             self._log.forget()
-            return _message(200, b"null")
+            return message(200, b"null")
         self._log.count += 1
         run_id = query.partition("workflow_version_execution_id=")[2].partition("&")[0]
         self._log.arrivals[run_id].append(time.monotonic())
         return _POLLED if path == RESULTS_PATH else _MISSED
 
 
-def _message(status: int, body: bytes) -> bytes:
+def message(status: int, body: bytes) -> bytes:
+    """Return an answer of HTTP/1.1 with a body of JSON."""
     head = (
         f"HTTP/1.1 {status} {http.client.responses[status]}\r\n"
         "Content-Type: application/json\r\n"
@@ -184,8 +185,8 @@ def _message(status: int, body: bytes) -> bytes:
     return head.encode() + body
 
 
-_POLLED = _message(202, json.dumps(_RUN).encode())
-_MISSED = _message(404, json.dumps(_RUN).encode())
+_POLLED = message(202, json.dumps(_RUN).encode())
+_MISSED = message(404, json.dumps(_RUN).encode())
 
 
 async def _serve() -> None:

@@ -28,6 +28,8 @@ def test_rounds_are_compared_one_by_one():
         (Goal(0.49, "ratio"), False),
         (Goal(2, "ours"), True),
         (Goal(1.9, "ours"), False),
+        (Goal(2, "ours", at_least=True), True),
+        (Goal(2.1, "ours", at_least=True), False),
         (None, None),
     ],
 )
