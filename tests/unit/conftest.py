@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -100,8 +99,9 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_brake_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what servers of other tests, on the same port, have asked their clients to wait."""
-    throttles = "airflow_provider_promptlayer.hooks.connection._throttles"
-    monkeypatch.setattr(throttles, WeakKeyDictionary())
+    from airflow_provider_promptlayer.hooks import connection
+
+    monkeypatch.setattr(connection, "_throttles", type(connection._throttles)())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 from support.connections import connect
 from support.kinds import OUTPUTS, SHEETS, Serve, new_server
 from support.modes import FakeTaskInstance, Store
@@ -55,6 +55,14 @@ def test_without_waiting(start: Start, server: LocalPromptLayer) -> None:
     assert ending.xcoms == {start.id_key: its_id}
     assert start.run(store, "never", wait_for_completion=False, number=2).value == its_id
     assert (server.count("POST"), server.count("GET")) == (1, 0)
+
+
+@every_start
+def test_a_poke_starts_nothing(start: Start, server: LocalPromptLayer) -> None:
+    """Airflow takes the operators for sensors, and a poke must not start a job at each call."""
+    with pytest.raises(AirflowException):
+        start.make("good").poke({"ti": FakeTaskInstance()})
+    assert server.count() == 0
 
 
 @every_start

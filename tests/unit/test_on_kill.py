@@ -410,7 +410,7 @@ class TestTakenOver:
         when = r"it was last polled, [\d.]+ seconds? ago" if is_polled else "the task was deferred"
         said = log()
         assert re.search(rf"Workflow run 7 was going on when {when}\.", said)
-        assert not re.search("user|goes on", said)
+        assert not re.search("user|ended|goes on", said)
 
 
 class TestAClear:

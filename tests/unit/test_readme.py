@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.connections import connect
 from support.modes import run_task
 
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerScorecardSensor
 from airflow_provider_promptlayer.testing import (
     LocalPromptLayer,
@@ -52,6 +56,15 @@ def test_its_code_and_its_definitions_are_valid(tmp_path: Path) -> None:
             (tmp_path / "readme.toml").write_text(text)
             assert load_workflows(tmp_path / "readme.toml")
     assert {"python", "toml"} <= {language for language, _ in blocks}
+
+
+def test_its_first_dag_renders_without_a_logical_date() -> None:
+    """A run that is triggered by hand has none on Airflow 3."""
+    template = re.findall(r'input_variables={"day": "(.+)"}', README)[0]
+    run_after = datetime.datetime(2026, 1, 2, 3)
+    context: Any = {"dag_run": SimpleNamespace(logical_date=None, run_after=run_after)}
+    task = PromptLayerRunWorkflowOperator(task_id="digest", workflow_id_or_name="Daily digest")
+    assert task.render_template(template, context) == "2026-01-02"
 
 
 def test_the_error_of_the_gate_is_quoted_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+)
 from support.kinds import OUTPUTS, Serve, new_server
 from support.modes import Ending, FakeTaskInstance, Store, epoch
 from support.starts import (
@@ -342,6 +346,8 @@ class TestOutputsThatCouldNotGoOut:
             "failed for good",
             f"{error.__name__}: no space is left",
         )
+        assert isinstance(ending.error, AirflowFailException)
+        assert isinstance(ending.error.__cause__, error)
 
 
 class TestExecutionTimeout:

@@ -198,6 +198,19 @@ class TestManyRows:
         assert "row 3 (error)" in message
         assert "There is more to know" in message
 
+    def test_pages_without_an_end(self, server: LocalPromptLayer) -> None:
+        row = {"row_index": 1, "aggregate_score": 0.0, "aggregate_verdict": "fail"}
+
+        def page(request: Any) -> Reply | None:
+            if not request.raw_path.partition("?")[0].endswith("/scorecard/rows"):
+                return None
+            following = int(request.query.get("cursor", 0)) + 1
+            return Reply.of_json({"rows": [row], "next_cursor": following})
+
+        server.script(page, times=100)
+        assert judge(fail_on_verdict=["fail"]).kind == "failed for good"
+        assert sum("cursor" in request.query for request in server.requests) < 50
+
 
 class TestReport:
     """Running a legacy pipeline."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
 from airflow_provider_promptlayer.submission.task_state import BatchState
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
+from airflow_provider_promptlayer.transport import blocking
 
 UNKNOWN = Reply.of_json({"success": False, "message": "No such execution."}, 404)
 
@@ -353,7 +355,8 @@ def test_all_is_ready_before_a_start_is_noted(
     class NotingStore(Store):
         def set(self, key: str, value: Any) -> None:
             if "sent" in value.get("runs", ()):
-                happened.append("note")
+                imported = "imported" if blocking.__name__ in sys.modules else "not imported"
+                happened.extend(("note", imported))
             super().set(key, value)
 
     class NewProcess(PromptLayerRunWorkflowBatchOperator):
@@ -363,5 +366,5 @@ def test_all_is_ready_before_a_start_is_noted(
 
     ending = run(numbered(4), None, NotingStore(), "Slow", operator=NewProcess, max_active_runs=2)
     assert ending.value == answers(0, 1, 2, 3)
-    after_notes = [happened[index + 1] for index, what in enumerate(happened) if what == "note"]
-    assert after_notes == ["sent"] * 4
+    notes = [index for index, what in enumerate(happened) if what == "note"]
+    assert [happened[note + 1 : note + 3] for note in notes] == [["imported", "sent"]] * 4
