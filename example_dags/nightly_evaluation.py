@@ -19,31 +19,28 @@ with DAG(
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
-    # Those of the local PromptLayer. Give your own: both are in the URL of a sheet.
-    params={
-        "table_id": "5c0a1e00-0000-4000-8000-000000000001",
-        "sheet_id": "5c0a1e00-0000-4000-8000-000000000011",
-        "min_score": 0.8,
-    },
+    # Those of the local PromptLayer. Give your own.
+    params={"table": "Support answers", "sheet": "Regression set", "min_score": 0.8},
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     tags=["promptlayer", "example"],
 ):
     recalculate = PromptLayerRunTableOperator(
         task_id="recalculate",
-        table_id="{{ params.table_id }}",
-        sheet_id="{{ params.sheet_id }}",
-        # A cell that failed last night is calculated again. If it fails again, the scorecard says
-        # what a row without an answer is worth.
-        statuses=["STALE", "FAILED"],
-        fail_on="never",
+        table="{{ params.table }}",
+        sheet="{{ params.sheet }}",
+        # Every cell, also those that have a value: a new version of the prompt or workflow behind a
+        # column makes no cell stale. On an unchanged sheet, stale and failed cells alone would be
+        # none, and the scorecard would judge the answers of the last change again.
+        statuses="all",
+        fail_on="never",  # the scorecard says what a row without an answer is worth
         timeout=timedelta(hours=4),
     )
 
     # The gate: neither an outage nor a crash, but the verdict alone, fails it for good.
     gate = PromptLayerRunScorecardOperator(
         task_id="gate",
-        table_id="{{ params.table_id }}",
-        sheet_id="{{ params.sheet_id }}",
+        table="{{ params.table }}",
+        sheet="{{ params.sheet }}",
         min_score="{{ params.min_score }}",
         timeout=timedelta(hours=1),
     )

@@ -19,11 +19,7 @@ with DAG(
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
-    params={
-        "table_id": "5c0a1e00-0000-4000-8000-000000000001",
-        "sheet_id": "5c0a1e00-0000-4000-8000-000000000011",
-        "min_score": 0.8,
-    },
+    params={"table": "Support answers", "sheet": "Regression set", "min_score": 0.8},
     tags=["promptlayer", "example"],
 ):
 
@@ -38,17 +34,17 @@ with DAG(
 
     evaluate = PromptLayerRunTableOperator(
         task_id="evaluate",
-        table_id="{{ params.table_id }}",
-        sheet_id="{{ params.sheet_id }}",
-        statuses=["STALE", "FAILED"],
+        table="{{ params.table }}",
+        sheet="{{ params.sheet }}",
+        statuses="all",  # a new version of the workflow makes no cell stale
         fail_on="never",  # the scorecard says what a row without an answer is worth
     )
 
     # What does not pass is no failure here: everything downstream is skipped.
     gate = PromptLayerRunScorecardOperator(
         task_id="gate",
-        table_id="{{ params.table_id }}",
-        sheet_id="{{ params.sheet_id }}",
+        table="{{ params.table }}",
+        sheet="{{ params.sheet }}",
         min_score="{{ params.min_score }}",
         soft_fail=True,
     )

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
-from airflow_provider_promptlayer.api.arguments import is_uuid, list_of, title, uuid
+from airflow_provider_promptlayer.api.arguments import encode, is_uuid, list_of, title, uuid
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
@@ -22,6 +22,7 @@ from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_c
 from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
+from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import listed, one_line
 
@@ -74,6 +75,34 @@ def sheets_of(table_id: str) -> CallFlow[Titles]:
     """Return the sheets of a table."""
     path = f"{TABLES_PATH}/{uuid('table_id', table_id)}/sheets"
     return _all_titles(path, f"list the sheets of table {table_id}")
+
+
+def create_table(wanted: str) -> Call[str]:
+    """``POST …/tables``: create a table without sheets; returns its UUID.
+
+    PromptLayer lets several tables have one title, so a repeat creates a second one.
+    """
+    body = {"title": title("table", wanted), "create_default_sheet": False}
+    return _create(TABLES_PATH, "table", wanted, body)
+
+
+def create_sheet(table_id: str, wanted: str) -> Call[Sheet]:
+    """``POST …/sheets``: create a sheet, with the empty column and row that PromptLayer gives it.
+
+    A repeat creates a second one, as with :func:`create_table`.
+    """
+    path = f"{TABLES_PATH}/{uuid('table_id', table_id)}/sheets"
+    body = {"title": title("sheet", wanted)}
+    return _create(path, "sheet", wanted, body).then(partial(Sheet, table_id))
+
+
+def _create(path: str, noun: str, wanted: str, body: dict[str, Any]) -> Call[str]:
+    return submit_call(
+        Request("POST", path, f"create the {noun} {_shown(wanted)}", encode(noun, body)),
+        lambda answer: read_id(answer.object(noun)),
+        id_field=noun,
+        advice=f"The {noun} may have been created all the same: look in PromptLayer.",
+    )
 
 
 def find_columns(sheet: Sheet, columns: Any) -> CallFlow[list[str] | None]:

@@ -33,6 +33,9 @@ from airflow_provider_promptlayer.api.job import Identified, IdParsers, RemoteJo
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.text import one_line
 
+ALL: Final = "all"
+"""In place of a list of statuses: cells of every status, also those that are calculated."""
+
 _CANCELLED: Final = frozenset({"cancelled", "canceled"})
 
 _FINAL: Final = _CANCELLED | {"completed", "failed"}
@@ -205,7 +208,7 @@ def recalculate_cells(
         "operation": "recalculate",
         "column_ids": list_of(uuid, "column_ids", column_ids),
         "row_ids": list_of(row_number, "row_ids", row_ids),
-        "statuses": choices("statuses", statuses, list(CellStatus)),
+        "statuses": cell_statuses(statuses),
     }
     return submit_call(
         sheet.request(
@@ -222,6 +225,17 @@ def recalculate_cells(
         ),
         hints={404: "Check table_id, sheet_id and column_ids, and the workspace of the key."},
     )
+
+
+def cell_statuses(value: Any) -> list[str] | None:
+    """Return statuses of cells to select by; empty for all, None for PromptLayer's default.
+
+    :param value: a list of words of :class:`CellStatus`, which may be JSON; or :data:`ALL`.
+    :raises PromptLayerInvalidInputError: for anything else.
+    """
+    if isinstance(value, str) and value.strip().casefold() == ALL:
+        return []
+    return choices("statuses", value, list(CellStatus))
 
 
 def confirmed(call: Call[OperationAnswer], needed: ConfirmationNeeded) -> Call[OperationAnswer]:

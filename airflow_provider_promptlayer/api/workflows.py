@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 from airflow_provider_promptlayer.api.arguments import (
     encode,
@@ -153,6 +153,7 @@ def run_workflow(
     workflow_label_name: str | None = None,
     workflow_version_number: int | str | None = None,
     return_all_outputs: bool = True,
+    callback_url: str | None = None,
 ) -> Call[StartedRun]:
     """``POST /workflows/{name}/run``: start a run.
 
@@ -163,10 +164,7 @@ def run_workflow(
     """
     segment = path_segment(workflow_id_or_name)
     shown = one_line(unquote(segment), 80)
-    if workflow_label_name is not None and workflow_version_number is not None:
-        raise PromptLayerInvalidInputError(
-            "workflow_label_name and workflow_version_number exclude each other: give one of them."
-        )
+    _refuse_two_versions(workflow_label_name, workflow_version_number)
     body: dict[str, Any] = {
         "input_variables": mapping("input_variables", input_variables),
         "return_all_outputs": return_all_outputs,
@@ -179,6 +177,8 @@ def run_workflow(
         body["workflow_version_number"] = positive(
             "workflow_version_number", workflow_version_number
         )
+    if callback_url is not None:
+        body["callback_url"] = callback_url
     return submit_call(
         Request(
             "POST",
@@ -194,6 +194,54 @@ def run_workflow(
             "before you clear this task."
         ),
     )
+
+
+def check_inputs(
+    workflow_id_or_name: int | str,
+    *,
+    input_variables: Mapping[str, Any] | None = None,
+    workflow_label_name: str | None = None,
+    workflow_version_number: int | str | None = None,
+) -> Call[None]:
+    """``GET /workflows/{name}``: check that the version to run gets the inputs that it requires.
+
+    Arguments: :func:`run_workflow`. An answer that does not say what is required passes. Answers
+    have it at the top, recorded ones also below ``workflow``.
+
+    :raises PromptLayerInvalidInputError: for an argument that cannot be sent; from the answer on,
+        if inputs are missing.
+    """
+    segment = path_segment(workflow_id_or_name)
+    shown = one_line(unquote(segment), 80)
+    given = mapping("input_variables", input_variables)
+    _refuse_two_versions(workflow_label_name, workflow_version_number)
+    query: dict[str, Any] = {}
+    if workflow_label_name is not None:
+        query["label"] = workflow_label_name
+    if workflow_version_number is not None:
+        query["version"] = positive("workflow_version_number", workflow_version_number)
+    path = f"/workflows/{segment}" + (f"?{urlencode(query)}" if query else "")
+
+    def check(answer: Fields) -> None:
+        places = (answer, answer.object_if_any("workflow"))
+        said = (place.get("required_input_variables") for place in places)
+        required = next((names for names in said if isinstance(names, dict)), {})
+        missing = [name for name in required if name not in given]
+        if missing:
+            names = listed((one_line(repr(name), 80) for name in missing), len(missing), 10, ", ")
+            raise PromptLayerInvalidInputError(
+                f"Workflow {shown!r} requires input variables that are not given: {names}. Nothing "
+                "was started."
+            )
+
+    return object_call(Request("GET", path, f"read the inputs of workflow {shown!r}"), check)
+
+
+def _refuse_two_versions(label: str | None, number: int | str | None) -> None:
+    if label is not None and number is not None:
+        raise PromptLayerInvalidInputError(
+            "workflow_label_name and workflow_version_number exclude each other: give one of them."
+        )
 
 
 @dataclass(frozen=True, slots=True)

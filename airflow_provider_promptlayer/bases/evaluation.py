@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, choices
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, FinalReport, Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import (
@@ -21,7 +21,12 @@ from airflow_provider_promptlayer.api.scorecards import (
     ScorecardCalculation,
     SheetCalculation,
 )
-from airflow_provider_promptlayer.api.tables import CellStatus, SheetOperation, TableOperation
+from airflow_provider_promptlayer.api.tables import (
+    CellStatus,
+    SheetOperation,
+    TableOperation,
+    cell_statuses,
+)
 from airflow_provider_promptlayer.api.usage import Usage
 from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, ResultOnly
 from airflow_provider_promptlayer.bases.sheet import SheetArguments
@@ -52,6 +57,13 @@ _NO_CELLS: Final = {
 }
 """The result of a task that had no cell to calculate."""
 
+_NOTHING_STALE: Final = (
+    "No cell was calculated, as no cell of the selection is stale: the sheet has the outputs of an "
+    "earlier calculation. A cell becomes stale when a source value, its column's configuration or "
+    "a column that it uses changes. A new version of a prompt or a workflow, or a label that "
+    "moves, makes no cell stale. To calculate every cell again, set statuses='all'."
+)
+
 
 class TableTask(SheetArguments, PromptLayerWaiter[Any]):
     """Base of the tasks that wait for a recalculation of a sheet's cells."""
@@ -75,7 +87,7 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
         If no cell of the selection is left to start, the task waits for any operation that
         calculates cells of the sheet, and the counts of the sheet decide.
         """
-        selected = choices("statuses", self.statuses, list(CellStatus))
+        selected = cell_statuses(self.statuses)
 
         def selects(status: CellStatus) -> bool:
             if selected is None:
@@ -89,6 +101,8 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
                 # A sheet that was idle from the start has stale cells only outside the selection.
                 counts_stale = self.has_waited and selects(CellStatus.STALE)
                 raise_for_sheet(ending, self.fail_on, stale_count=counts_stale)
+                if not self.has_waited:
+                    self.warn_of_nothing_to_do()
 
         def counts(ending: TableOperation | SheetOperations) -> dict[str, Any]:
             if isinstance(ending, TableOperation):
@@ -143,6 +157,13 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
     def usage_of(self, ending: TableOperation) -> Usage | None:  # noqa: ARG002
         """Return what an operation has cost; None where that is not known."""
         return None
+
+    def warn_of_nothing_to_do(self) -> None:
+        """Say why no cell was to be calculated, if stale ones alone were selected."""
+        selected = cell_statuses(self.statuses)
+        statuses = {CellStatus.STALE} if selected is None else set(selected)
+        if CellStatus.STALE in statuses and CellStatus.COMPLETED not in statuses:
+            self.log.warning("%s", _NOTHING_STALE)
 
 
 class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):

@@ -32,6 +32,9 @@ class SheetArguments(PromptLayerTask):
     :param sheet_id: UUID of the sheet.
     """
 
+    ensure: bool = False
+    """Whether to create a table or a sheet of a title that there is not; for tasks that fill it."""
+
     needs_sheet: ClassVar[bool] = True
     """Whether a sheet has to be named, and not the table alone."""
 
@@ -72,8 +75,8 @@ class SheetArguments(PromptLayerTask):
         if self._names_table_by == "table_id":
             return uuid("table_id", self.table_id)
         if self._found_table is None or self._found_table[0] != self.table:
-            table_id = self.hook.find_table(self.table, max_outage=self.max_outage)
-            self._found_table = self.table, table_id
+            find = self.hook.ensure_table if self.ensure else self.hook.find_table
+            self._found_table = self.table, find(self.table, max_outage=self.max_outage)
         return self._found_table[1]
 
     @property
@@ -91,7 +94,8 @@ class SheetArguments(PromptLayerTask):
             return Sheet(self.found_table, sheet_id)
         wanted = self.found_table, self.sheet
         if self._found_sheet is None or self._found_sheet[0] != wanted:
-            self._found_sheet = wanted, self.hook.find_sheet(*wanted, max_outage=self.max_outage)
+            find = self.hook.ensure_sheet if self.ensure else self.hook.find_sheet
+            self._found_sheet = wanted, find(*wanted, max_outage=self.max_outage)
         return self._found_sheet[1]
 
     def on_sheet(self, make: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -81,7 +81,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         """
 
     def prepare_start(self) -> None:
-        """Note what must be asked of PromptLayer before a job is started, such as an old score."""
+        """Ask PromptLayer what must be known before a job is started, such as an old score."""
 
     def get_job(self, context: Context) -> RemoteJob[L] | None:
         """Return the job that an earlier try has started, or start one.

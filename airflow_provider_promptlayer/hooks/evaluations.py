@@ -57,7 +57,7 @@ class EvaluationMethods(VersionMethods):
         :param column_ids: UUIDs of the columns; None for all that are computed.
         :param row_ids: zero-based row numbers; None for all.
         :param statuses: which cells, see :class:`.CellStatus`; None for the stale ones,
-            ``[]`` for all.
+            ``"all"`` or ``[]`` for all.
         :param confirm_large: start a job that is so large that PromptLayer asks first.
         :returns: what was queued; or :class:`.NothingToDo` if no cell fits. That does not
             mean that the cells are calculated: another operation may be calculating them, or they

@@ -1,24 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook's methods that find tables, sheets and columns by their titles."""
+"""The hook's methods that find, and create, tables, sheets and columns by their titles."""
 
 from __future__ import annotations
 
 import time
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from airflow_provider_promptlayer.api import names
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerNotFoundError,
+    PromptLayerStartUncertainError,
+)
+from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, twins
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import Loop, each_with_backoff
-from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision
 
 T = TypeVar("T")
 
+_LOOKS: Final = 3
+"""How often to look for what a request may have created whose answer was lost."""
+
+_REQUESTS: Final = 2
+"""How many requests to create it are sent at most."""
+
 
 class TableMethods(PromptLayerConnectionHook):
-    """The methods of :class:`.PromptLayerHook` that find tables by their titles."""
+    """The methods of :class:`.PromptLayerHook` that find tables by their titles, or create them."""
 
     def _find_table(self, table: str, *, max_outage: float = DEFAULT_MAX_OUTAGE) -> Loop[str]:
         """Return the UUID of a table.
@@ -52,6 +64,47 @@ class TableMethods(PromptLayerConnectionHook):
 
     find_sheet, afind_sheet = twins(_find_sheet)
 
+    def _ensure_table(self, table: str, *, max_outage: float = DEFAULT_MAX_OUTAGE) -> Loop[str]:
+        """Return the UUID of a table; create it, without sheets, if no table has the title.
+
+        Two callers at the same time may create two tables.
+
+        :param table: see :meth:`find_table`.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerInvalidInputError: if several tables have the title; names their UUIDs.
+        :raises PromptLayerStartUncertainError: if the table may have been created and is not found.
+        """
+        return self._ensured(
+            lambda: names.find_table(table), lambda: names.create_table(table), "table", max_outage
+        )
+
+    ensure_table, aensure_table = twins(_ensure_table)
+
+    def _ensure_sheet(
+        self, table: str, sheet: str, *, max_outage: float = DEFAULT_MAX_OUTAGE
+    ) -> Loop[Sheet]:
+        """Return a sheet; create it, and its table, if nothing has the title.
+
+        PromptLayer gives a new sheet an empty column, ``Column A``, with one row.
+
+        :param table: see :meth:`find_sheet`.
+        :param sheet: see :meth:`find_sheet`.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerInvalidInputError: if several have the title; names their UUIDs.
+        :raises PromptLayerStartUncertainError: if one may have been created and is not found.
+        """
+        table_id = yield from self._ensure_table(table, max_outage=max_outage)
+        return (
+            yield from self._ensured(
+                lambda: names.find_sheet(table_id, sheet),
+                lambda: names.create_sheet(table_id, sheet),
+                "sheet",
+                max_outage,
+            )
+        )
+
+    ensure_sheet, aensure_sheet = twins(_ensure_sheet)
+
     def _find_columns(
         self, sheet: Sheet, columns: Any, *, max_outage: float = DEFAULT_MAX_OUTAGE
     ) -> Loop[list[str] | None]:
@@ -66,6 +119,44 @@ class TableMethods(PromptLayerConnectionHook):
         return _found(names.find_columns(sheet, columns), "the columns", max_outage)
 
     find_columns, afind_columns = twins(_find_columns)
+
+    def _ensured(
+        self,
+        find: Callable[[], CallFlow[T]],
+        create: Callable[[], Call[T]],
+        noun: str,
+        max_outage: float,
+    ) -> Loop[T]:
+        """Return what has a title; create it once if nothing has the title.
+
+        If the answer to the request is lost, it may have been created: it is looked for, patiently,
+        before the request is sent once more.
+        """
+        about = f"the {noun}s"
+        found = yield from _found_or_none(find(), about, max_outage)
+        lost_answers = 0
+        while found is None:
+            try:
+                found = yield from self._submit(create())
+                self.log.info("Created the %s, as there was none of that title.", noun)
+            except PromptLayerStartUncertainError as error:
+                lost_answers += 1
+                for look in range(1, _LOOKS + 1):
+                    pause = retries.LOOKING_FOR_CREATED.pause(look)
+                    yield PollDecision(sleep=pause, note=str(error), is_trouble=True)
+                    found = yield from _found_or_none(find(), about, max_outage)
+                    if found is not None:
+                        break
+                if found is None and lost_answers == _REQUESTS:
+                    raise
+        return found
+
+
+def _found_or_none(flow: CallFlow[T], about: str, max_outage: float) -> Loop[T | None]:
+    try:
+        return (yield from _found(flow, about, max_outage))
+    except PromptLayerNotFoundError:
+        return None
 
 
 def _found(flow: CallFlow[T], about: str, max_outage: float) -> Loop[T]:

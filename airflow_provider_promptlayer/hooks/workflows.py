@@ -11,12 +11,14 @@ from airflow_provider_promptlayer.api.workflows import (
     StartedRun,
     WorkflowResults,
     WorkflowRun,
+    check_inputs,
     run_workflow,
 )
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on, raise_for_outcome
-from airflow_provider_promptlayer.polling.loop import Loop, poll_until_ended
-from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import Loop, ask_with_backoff, poll_until_ended
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, Poller
 
 
 class WorkflowMethods(PromptLayerConnectionHook):
@@ -31,6 +33,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
         workflow_label_name: str | None = None,
         workflow_version_number: int | str | None = None,
         return_all_outputs: bool = True,
+        callback_url: str | None = None,
     ) -> Loop[int]:
         """Start a run of a workflow and return without waiting for it.
 
@@ -45,6 +48,7 @@ class WorkflowMethods(PromptLayerConnectionHook):
         :param workflow_version_number: run this version; excludes the label. Without either,
             the latest version runs.
         :param return_all_outputs: sent as it is; it does not change how results are read.
+        :param callback_url: where PromptLayer posts the results when the run ends.
         :returns: the run's ``workflow_version_execution_id``.
         :raises PromptLayerStartUncertainError: if a run may have been started and its id is not
             known.
@@ -57,10 +61,38 @@ class WorkflowMethods(PromptLayerConnectionHook):
                 workflow_label_name=workflow_label_name,
                 workflow_version_number=workflow_version_number,
                 return_all_outputs=return_all_outputs,
+                callback_url=callback_url,
             )
         )
 
     run_workflow, arun_workflow = twins(_run_workflow)
+
+    def _check_workflow_inputs(
+        self,
+        workflow_id_or_name: int | str,
+        *,
+        input_variables: Mapping[str, Any] | None = None,
+        workflow_label_name: str | None = None,
+        workflow_version_number: int | str | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> Loop[None]:
+        """Return if a run would have all input variables that the workflow requires.
+
+        Arguments: :meth:`run_workflow`. Passes where PromptLayer does not say what is required.
+
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerInvalidInputError: naming those that are missing.
+        """
+        call = check_inputs(
+            workflow_id_or_name,
+            input_variables=input_variables,
+            workflow_label_name=workflow_label_name,
+            workflow_version_number=workflow_version_number,
+        )
+        policy = retries.POLLING.within(max_outage)
+        return ask_with_backoff(Poller.of_call("the inputs of the workflow", policy), call)
+
+    check_workflow_inputs, acheck_workflow_inputs = twins(_check_workflow_inputs)
 
     def start_run(self, call: Call[StartedRun]) -> int:
         """Send a start that is built already, as :meth:`run_workflow` does.

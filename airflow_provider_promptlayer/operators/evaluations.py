@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.cells import SheetCells
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.reports import Report, run_report
 from airflow_provider_promptlayer.api.scorecards import (
@@ -67,10 +68,11 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
     :param sheet: title or UUID of the sheet. Templated.
     :param table_id: UUID of the table, in place of ``table``. Templated.
     :param sheet_id: UUID of the sheet, in place of ``sheet``. Templated.
-    :param column_ids: UUIDs of the columns; None for all that are computed. Templated.
+    :param columns: titles or UUIDs of the columns; None for all that are computed. Templated.
+    :param column_ids: UUIDs of the columns, in place of ``columns``. Templated.
     :param row_ids: zero-based row numbers; None for all. Templated.
-    :param statuses: which cells, see :class:`.CellStatus`; None for those that are
-        stale, ``[]`` for all. Templated.
+    :param statuses: which cells, see :class:`.CellStatus`; None for those that are stale, ``"all"``
+        (or ``[]``) for all. A new version of a prompt or workflow makes no cell stale. Templated.
     :param confirm_large: start a job that is so large that PromptLayer asks first.
     :param max_price: what the recalculation may cost, in US dollars; left out for any price, and
         None is refused. It is judged at the end: the cells are calculated, and nothing is retried.
@@ -84,6 +86,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
 
     template_fields: Sequence[str] = (
         *SHEET_FIELDS,
+        "columns",
         "column_ids",
         "row_ids",
         "statuses",
@@ -94,6 +97,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
     def __init__(
         self,
         *,
+        columns: Sequence[str] | str | XComArg | None = None,
         column_ids: Sequence[str] | str | XComArg | None = None,
         row_ids: Sequence[int] | str | XComArg | None = None,
         statuses: Sequence[str] | str | XComArg | None = None,
@@ -102,6 +106,9 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if columns is not None and column_ids is not None:
+            raise PromptLayerInvalidInputError("Give columns or column_ids, not both.")
+        self.columns: Any = columns
         self.column_ids: Any = column_ids
         self.row_ids: Any = row_ids
         self.statuses: Any = statuses
@@ -149,9 +156,13 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the start of a recalculation."""
+        column_ids = self.column_ids
+        if self.columns is not None:
+            sheet, patience = self.found_sheet, self.max_outage
+            column_ids = self.hook.find_columns(sheet, self.columns, max_outage=patience)
         call = self.on_sheet(
             recalculate_cells,
-            column_ids=self.column_ids,
+            column_ids=column_ids,
             row_ids=self.row_ids,
             statuses=self.statuses,
         )
@@ -166,6 +177,8 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
                 "There is nothing to do: no cell of the selection is left to start. Reading the "
                 "counts of the sheet's cells."
             )
+            if not self.wait_for_completion:  # else the counts tell whether to warn
+                self.warn_of_nothing_to_do()
             return None
 
         return Submission(

@@ -138,6 +138,10 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
     :param workflow_label_name: run the version with this release label. Templated.
     :param workflow_version_number: run this version; excludes the label. Templated. Without
         either, the latest version runs.
+    :param check_inputs: ask PromptLayer first, by one more request, which input variables the
+        workflow requires, and fail without a run, and a bill, if one is missing.
+    :param callback_url: where PromptLayer posts the results when the run ends, with
+        ``wait_for_completion=False`` alone: the task waits by polling. Templated.
     :param wait_for_completion: False returns the run's id as soon as it is started.
     :param reattach: go back to the run of an earlier try (Airflow 3.3 and later); True if left out.
     :param durable: Airflow's own name for ``reattach``.
@@ -154,6 +158,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
         "metadata",
         "workflow_label_name",
         "workflow_version_number",
+        "callback_url",
         "nodes",
         "promptlayer_conn_id",
     )
@@ -170,9 +175,18 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
         metadata: Mapping[str, Any] | str | XComArg | None = None,
         workflow_label_name: str | XComArg | None = None,
         workflow_version_number: int | str | XComArg | None = None,
+        check_inputs: bool = False,
+        callback_url: str | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if callback_url is not None and self.wait_for_completion:
+            raise PromptLayerInvalidInputError(
+                "callback_url is for runs that the task does not wait for: set "
+                "wait_for_completion=False, or leave callback_url out."
+            )
+        self.check_inputs = check_inputs
+        self.callback_url: Any = callback_url
         self.workflow_id_or_name: Any = workflow_id_or_name
         self.input_variables: Any = input_variables
         self.metadata: Any = metadata
@@ -190,6 +204,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
             workflow_label_name=self.workflow_label_name,
             workflow_version_number=self.workflow_version_number,
             return_all_outputs=self.return_all_outputs,
+            callback_url=self.callback_url,
         )
 
         def how_to_find(try_number: int | None) -> str:
@@ -205,6 +220,17 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
             not_input=("metadata", "return_all_outputs"),
             send=lambda: self.hook.start_run(call),
         )
+
+    def prepare_start(self) -> None:
+        """Check the input variables, if that is asked for."""
+        if self.check_inputs:
+            self.hook.check_workflow_inputs(
+                self.workflow_id_or_name,
+                input_variables=self.input_variables,
+                workflow_label_name=self.workflow_label_name,
+                workflow_version_number=self.workflow_version_number,
+                max_outage=self.max_outage,
+            )
 
 
 def origin(context: Context) -> dict[str, str]:

@@ -170,7 +170,7 @@ class TestEndings:
 
 
 GOOD_SHEET = "5c0a1e00-0000-4000-8000-000000000011"
-BAD_SHEET = "5c0a1e00-0000-4000-8000-000000000012"
+BAD_SHEET = "Hard questions"
 NIGHTLY = "promptlayer_nightly_evaluation"
 PROMOTE = "promptlayer_run_evaluate_promote"
 
@@ -179,7 +179,7 @@ PROMOTE = "promptlayer_run_evaluate_promote"
 def nights(stack: AirflowStack) -> tuple[dict[str, Run], dict[str, Run]]:
     """Runs on a sheet that passes, and on one that does not, at the same time."""
     passing = begin(stack, {NIGHTLY: {}, PROMOTE: {}})
-    failing = begin(stack, {NIGHTLY: {"sheet_id": BAD_SHEET}, PROMOTE: {"sheet_id": BAD_SHEET}})
+    failing = begin(stack, {NIGHTLY: {"sheet": BAD_SHEET}, PROMOTE: {"sheet": BAD_SHEET}})
     watch(stack, [*passing.values(), *failing.values()])
     return passing, failing
 

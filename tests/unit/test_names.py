@@ -17,6 +17,7 @@ from support.starts import RUN_SCORECARD, RUN_TABLE, Start, deferred
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
+    PromptLayerStartUncertainError,
     PromptLayerUnexpectedAnswerError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
@@ -24,7 +25,7 @@ from airflow_provider_promptlayer.sensors.promptlayer import (
     PromptLayerScorecardSensor,
     PromptLayerTableOperationSensor,
 )
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
+from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 
 OTHER = "aaaaaaaa-0000-4000-8000-000000000001"
 TWIN = "aaaaaaaa-0000-4000-8000-000000000002"
@@ -144,10 +145,10 @@ class TestTask:
     @both
     def test_takes_uuids_for_titles(self, start: Start, server: LocalPromptLayer) -> None:
         where = {"table": TABLE.id.upper(), "sheet": SHEETS["good"].id}
-        before = start.run(**named("good", **where)), server.count()
-        assert before[0].kind == "success", before
-        start.run()
-        assert server.count() == 2 * before[1]
+        ending = start.run(**named("good", **where))
+        assert ending.kind == "success", ending
+        lists = ("/tables", "/sheets")
+        assert not [one for one in server.requests if one.raw_path.endswith(lists)]
 
     def test_finds_nothing_to_start_out(self, lists: Lists) -> None:
         """The counts of the sheet decide, which is another job than an operation."""
@@ -205,6 +206,75 @@ class TestTask:
     def test_is_refused_without_one_of_both(self, given: dict[str, Any], says: str) -> None:
         with pytest.raises(PromptLayerInvalidInputError, match=says):
             RUN_TABLE.make(**named("good", **given))
+
+
+class TestColumns:
+    """``columns`` of a recalculation."""
+
+    @pytest.mark.parametrize(
+        "given", [["Answer"], '["Answer"]', ["Answer", SHEETS["good"].columns[1].id.upper()]]
+    )
+    def test_are_found_by_title(self, given: Any, server: LocalPromptLayer) -> None:
+        ending = RUN_TABLE.run(**named("good"), columns=given)
+        assert (ending.kind, ending.value["cell_count"]) == ("success", 3), ending
+
+    @pytest.mark.parametrize(
+        ("given", "says"),
+        [
+            (["answer"], "No column of sheet .* is titled 'answer', .*'Question', 'Answer'"),
+            ("Answer", "columns must be a list"),
+            ([], "columns is empty"),
+        ],
+        ids=str,
+    )
+    def test_are_refused(self, given: Any, says: str, server: LocalPromptLayer) -> None:
+        ending = RUN_TABLE.run(**named("good"), columns=given)
+        assert ending.kind == "failed for good", ending
+        assert re.search(says, ending.message), ending
+        assert server.count("POST") == 0
+
+    def test_are_given_once(self) -> None:
+        with pytest.raises(PromptLayerInvalidInputError, match="columns or column_ids"):
+            RUN_TABLE.make(columns=["Answer"], column_ids=[OTHER])
+
+
+class TestEnsure:
+    """A table and a sheet are created once, whatever becomes of the answer."""
+
+    def test_creates_what_is_missing(
+        self, ask: Callable[..., Any], server: LocalPromptLayer
+    ) -> None:
+        sheet = ask("ensure_sheet", "New", "Cases")
+        assert ask("ensure_sheet", "New", "Cases") == ask("find_sheet", "New", "Cases") == sheet
+        assert ask("ensure_table", "New") == sheet.table_id
+        assert server.count("POST") == 2
+
+    def test_finds_what_there_is(self, ask: Callable[..., Any], server: LocalPromptLayer) -> None:
+        assert ask("ensure_sheet", TABLE.title, "good").sheet_id == SHEETS["good"].id
+        assert server.count("POST") == 0
+
+    @pytest.mark.parametrize("has_arrived", [True, False])
+    def test_looks_again_before_it_sends_again(
+        self, ask: Callable[..., Any], has_arrived: bool, server: LocalPromptLayer
+    ) -> None:
+        server.script(Close(), method="POST", acted_on=has_arrived)
+        table_id = ask("ensure_table", "New")
+        assert ask("find_table", "New") == table_id  # of two, none would be chosen
+        assert server.count("POST") == (1 if has_arrived else 2)
+
+    def test_gives_up_after_two_lost_answers(
+        self, ask: Callable[..., Any], server: LocalPromptLayer
+    ) -> None:
+        server.script(Close(), method="POST", times=None)
+        with pytest.raises(PromptLayerStartUncertainError, match="may have been created"):
+            ask("ensure_table", "New")
+        assert server.count("POST") == 2
+
+    def test_rides_out_what_certainly_created_nothing(
+        self, ask: Callable[..., Any], server: LocalPromptLayer
+    ) -> None:
+        server.script(Reply(429), method="POST", times=2)
+        assert ask("ensure_table", "New") == ask("find_table", "New")
 
 
 class TestHook:

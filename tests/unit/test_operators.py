@@ -17,6 +17,7 @@ from support.starts import deferred
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerEventError,
+    PromptLayerInvalidInputError,
     PromptLayerRunFailedError,
     PromptLayerWaitTimeoutError,
 )
@@ -24,7 +25,7 @@ from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunWorkflowOperator,
     PromptLayerWorkflowResultsOperator,
 )
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 
 NODES = (
     Node("Notes", {"points": [1, 2]}),
@@ -69,6 +70,60 @@ def make(
 
 def start(ti: FakeTaskInstance | None = None, **arguments: Any) -> Ending:
     return run_task(lambda: make(**arguments), ti)
+
+
+class TestInputs:
+    """``check_inputs`` asks which input variables the workflow requires, before a billed run."""
+
+    @pytest.mark.parametrize("is_nested", [False, True], ids=["flat", "nested"])
+    def test_without_a_required_one_nothing_is_started(
+        self, is_nested: bool, server: LocalPromptLayer
+    ) -> None:
+        if is_nested:
+            workflow = {"id": 1, "required_input_variables": {"topic": "string", "tone": "string"}}
+            server.script(Reply.of_json({"workflow": workflow}), method="GET")
+        ending = start(input_variables={"Topic": "tea"}, check_inputs=True)
+        assert ending.kind == "failed for good", ending
+        missing = "'topic', 'tone'" if is_nested else "'topic'"
+        assert f"'Digest' requires input variables that are not given: {missing}." in ending.message
+        assert server.count("POST") == 0
+
+    @pytest.mark.parametrize(
+        "asked",
+        [{}, {"workflow_label_name": "prod"}, {"workflow_version_number": "1"}],
+        ids=str,
+    )
+    def test_with_all_of_them_the_run_is_started(
+        self, asked: dict[str, Any], server: LocalPromptLayer
+    ) -> None:
+        server.script(Reply(503), method="GET", times=2)
+        ending = start(input_variables='{"topic": null}', check_inputs=True, **asked)
+        assert (ending.kind, len(server.executions)) == ("success", 1), ending
+
+    @pytest.mark.parametrize("said", [None, ["topic"], "topic"], ids=str)
+    def test_the_run_is_started_where_promptlayer_does_not_say(
+        self, said: Any, server: LocalPromptLayer
+    ) -> None:
+        answer = {"success": True, "required_input_variables": said}
+        server.script(Reply.of_json(answer), method="GET")
+        assert start(input_variables={}, check_inputs=True).kind == "success"
+
+    def test_a_workflow_that_does_not_exist_is_named(self, server: LocalPromptLayer) -> None:
+        ending = start(workflow_id_or_name="Digset", check_inputs=True)
+        assert ending.kind == "failed for good", ending
+        assert "read the inputs of workflow 'Digset'" in ending.message
+
+
+class TestCallback:
+    def test_is_passed_on(self, server: LocalPromptLayer) -> None:
+        url = "https://example.com/hook"
+        ending = start(callback_url=url, wait_for_completion=False)
+        assert (ending.kind, ending.value) == ("success", 1), ending
+        assert server.executions[1].callback_url == url
+
+    def test_is_refused_where_the_task_waits(self) -> None:
+        with pytest.raises(PromptLayerInvalidInputError, match="wait_for_completion=False"):
+            make(callback_url="https://example.com/hook")
 
 
 def fetch(run_id: Any, **arguments: Any) -> Ending:

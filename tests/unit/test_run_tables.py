@@ -333,6 +333,35 @@ class TestNothingLeftToStart:
         assert value["completed_count"] == 12
 
 
+class TestNothingStale:
+    """A new version of a prompt makes no cell stale, so the outputs of the night before stay."""
+
+    @pytest.mark.parametrize("statuses", [None, TAKES_FAILED, ["STALE"]], ids=str)
+    @pytest.mark.parametrize("waits", [True, False])
+    def test_is_warned_of(
+        self, statuses: Any, waits: bool, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        run()
+        assert "No cell was calculated" not in log()
+        ending = run(statuses=statuses, wait_for_completion=waits)
+        assert (ending.kind, ending.value["cell_count"]) == ("success", 0), ending
+        assert log().count("A new version of a prompt or a workflow") == 1
+
+    @pytest.mark.parametrize("statuses", [["FAILED"], ["COMPLETED", "STALE"], "all"], ids=str)
+    def test_is_no_matter_where_others_are_selected(
+        self, statuses: Any, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        run(statuses=statuses)
+        run(statuses=statuses)
+        assert "No cell was calculated" not in log()
+
+    @pytest.mark.parametrize("statuses", ["all", " ALL ", []], ids=str)
+    def test_all_calculates_every_cell_again(self, statuses: Any, server: LocalPromptLayer) -> None:
+        for _ in range(2):
+            ending = run(statuses=statuses)
+            assert (ending.kind, ending.value["cell_count"]) == ("success", 3), ending
+
+
 class TestLargeTable:
     """PromptLayer asks before it calculates many cells."""
 

@@ -22,10 +22,12 @@ every_engine = pytest.mark.parametrize("native", [False, True])
 OF_WORKFLOW = "workflow_id_or_name metadata workflow_label_name workflow_version_number nodes"
 OF_SHEET = "table sheet table_id sheet_id"
 TEMPLATED = {
-    operators.PromptLayerRunWorkflowOperator: f"{OF_WORKFLOW} input_variables",
+    operators.PromptLayerRunWorkflowOperator: f"{OF_WORKFLOW} input_variables callback_url",
     operators.PromptLayerRunWorkflowBatchOperator: f"{OF_WORKFLOW} inputs",
     operators.PromptLayerWorkflowResultsOperator: "workflow_version_execution_id nodes",
-    operators.PromptLayerRunTableOperator: f"{OF_SHEET} column_ids row_ids statuses max_price",
+    operators.PromptLayerRunTableOperator: (
+        f"{OF_SHEET} columns column_ids row_ids statuses max_price"
+    ),
     operators.PromptLayerRunScorecardOperator: (
         f"{OF_SHEET} row_indices step_ids fail_on_verdict min_score max_drop baseline"
     ),
@@ -43,9 +45,10 @@ TEMPLATED = {
 @pytest.mark.parametrize("cls", TEMPLATED, ids=lambda cls: cls.__name__)
 def test_what_a_user_would_template_keeps_its_type(cls: Any, native: bool) -> None:
     fields = [*TEMPLATED[cls].split(), "promptlayer_conn_id"]
-    given = set(fields) - {"table_id", "sheet_id"}  # which take the place of table and sheet
+    given = set(fields) - {"table_id", "sheet_id", "column_ids"}  # other names for the same
     with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
-        task = cls(task_id="t", **dict.fromkeys(given, "{{ number }}"))
+        how = {"wait_for_completion": False} if "callback_url" in given else {}
+        task = cls(task_id="t", **how, **dict.fromkeys(given, "{{ number }}"))
     task.render_template_fields({"number": 7}, dag.get_template_env())
     assert {getattr(task, field) for field in given} == {7 if native else "7"}
     assert sorted(fields) == sorted(cls.template_fields)
