@@ -7,12 +7,14 @@ from airflow_provider_promptlayer.operators.evaluations import (
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
 )
+from airflow_provider_promptlayer.operators.exporting import PromptLayerExportSheetOperator
 from airflow_provider_promptlayer.operators.workflows import (
     PromptLayerRunWorkflowOperator,
     PromptLayerWorkflowResultsOperator,
 )
 
 __all__ = [
+    "PromptLayerExportSheetOperator",
     "PromptLayerRunReportOperator",
     "PromptLayerRunScorecardOperator",
     "PromptLayerRunTableOperator",
