@@ -136,7 +136,6 @@ class TestAnImport:
         post(client, IMPORT, body, 400)
         assert client.server.imports == []
 
-
     def test_a_file_that_is_too_large_is_refused(self, client, monkeypatch):
         limit = "airflow_provider_promptlayer.testing.evaluations.imports._LARGEST_FILE"
         monkeypatch.setattr(limit, 9)
