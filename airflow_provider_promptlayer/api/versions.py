@@ -13,17 +13,22 @@ from typing import Final
 from urllib.parse import urlencode
 
 from airflow_provider_promptlayer.api.arguments import encode, title_text, uuid
-from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+)
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import Sheet
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import listed, one_line
 
 _SCORES: Final = ("aggregate_score", "overall_score", "score")
 """What PromptLayer calls the one score of a scorecard, of a sheet and of a column."""
+
+_NAMES_LISTED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +114,30 @@ def score_history(sheet: Sheet) -> Call[tuple[SheetVersion, ...]]:
     return object_call(sheet.request("GET", f"versions/score-history?{query}", purpose), build)
 
 
-def find_version(sheet: Sheet, name: str) -> CallFlow[tuple[SheetVersion | None, list[str]]]:
-    """Return the newest version that has exactly this name, or None; and the names of others."""
+def find_version(sheet: Sheet, name: str) -> CallFlow[SheetVersion]:
+    """Return the newest version that has exactly this name.
+
+    :raises PromptLayerNotFoundError: if none has it; names some that there are.
+    """
     found: list[SheetVersion] = []
-    names = dict[str, None]()
+    others = dict[str, None]()
 
     def visit(version: SheetVersion) -> bool:
         if version.name == name:
             found.append(version)
         elif version.name:
-            names[version.name] = None
+            others[version.name] = None
         return bool(found)
 
     yield from visit_items(lambda cursor: list_versions(sheet, cursor=cursor), visit)
-    return found[0] if found else None, list(names)
+    if found:
+        return found[0]
+    shown = (one_line(repr(other), 80) for other in others)
+    there = listed(shown, len(others), _NAMES_LISTED, ", ") or "none with a name"
+    raise PromptLayerNotFoundError(
+        f"Sheet {sheet.sheet_id} has no saved version named {one_line(repr(name), 80)}, and names "
+        f"are matched exactly. It has: {there}."
+    )
 
 
 def _saved(fields: Fields) -> SheetVersion:

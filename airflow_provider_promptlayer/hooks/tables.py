@@ -155,7 +155,9 @@ class TableMethods(PromptLayerConnectionHook):
 def _found_or_none(flow: CallFlow[T], about: str, max_outage: float) -> Loop[T | None]:
     try:
         return (yield from _found(flow, about, max_outage))
-    except PromptLayerNotFoundError:
+    except PromptLayerNotFoundError as error:
+        if error.status is not None:  # what has the list is not there: its table, or its sheet
+            raise
         return None
 
 

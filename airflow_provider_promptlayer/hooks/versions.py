@@ -5,20 +5,75 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from airflow_provider_promptlayer.api.arguments import title_text
 from airflow_provider_promptlayer.api.errors import PromptLayerError
+from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
 from airflow_provider_promptlayer.api.tables import Sheet, TableOperation
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.usage import MAX_ROWS_READ, Usage, usage_of
-from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.api.versions import (
+    SheetVersion,
+    create_version,
+    find_version,
+    list_versions,
+    version_of,
+)
+from airflow_provider_promptlayer.hooks.base import twins
+from airflow_provider_promptlayer.hooks.tables import TableMethods
 from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import Loop, each_with_backoff
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 
-class VersionMethods(PromptLayerConnectionHook):
+class VersionMethods(TableMethods):
     """The methods for versions and earlier scores of :class:`.PromptLayerHook`."""
+
+    def get_versions(
+        self,
+        table_id: str,
+        sheet_id: str,
+        *,
+        cursor: str | None = None,
+        limit: int = PAGE_SIZE,
+    ) -> Page[SheetVersion]:
+        """Return a page of the saved versions of a sheet, the newest first.
+
+        :param cursor: ``next_cursor`` of the page before.
+        :param limit: versions on the page, 1 to 100.
+        """
+        return self.call(list_versions(Sheet(table_id, sheet_id), cursor=cursor, limit=limit))
+
+    def get_version(self, table_id: str, sheet_id: str, version_id: str) -> SheetVersion:
+        """Return a saved version of a sheet, with the score that it had."""
+        return self.call(version_of(Sheet(table_id, sheet_id), version_id))
+
+    def _save_version(
+        self,
+        table_id: str,
+        sheet_id: str,
+        name: str,
+        *,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> Loop[SheetVersion]:
+        """Save a sheet as it is under a name; return the newest version of that name.
+
+        Nothing is saved where there is one. Two callers at the same time may save two.
+
+        :param name: 1 to 255 characters, matched exactly.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerStartUncertainError: if the version may have been saved and is not found.
+        """
+        sheet, wanted = Sheet(table_id, sheet_id), title_text("name", name)
+        return self._ensured(
+            lambda: find_version(sheet, wanted),
+            lambda: create_version(sheet, wanted),
+            "version",
+            max_outage,
+        )
+
+    save_version, asave_version = twins(_save_version)
 
     def find_baseline(
         self,

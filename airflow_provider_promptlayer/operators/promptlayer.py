@@ -7,18 +7,18 @@ from airflow_provider_promptlayer.operators.evaluations import (
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
 )
-from airflow_provider_promptlayer.operators.exporting import PromptLayerExportSheetOperator
+from airflow_provider_promptlayer.operators.snapshots import PromptLayerSnapshotSheetOperator
 from airflow_provider_promptlayer.operators.workflows import (
     PromptLayerRunWorkflowOperator,
     PromptLayerWorkflowResultsOperator,
 )
 
 __all__ = [
-    "PromptLayerExportSheetOperator",
     "PromptLayerRunReportOperator",
     "PromptLayerRunScorecardOperator",
     "PromptLayerRunTableOperator",
     "PromptLayerRunWorkflowBatchOperator",
     "PromptLayerRunWorkflowOperator",
+    "PromptLayerSnapshotSheetOperator",
     "PromptLayerWorkflowResultsOperator",
 ]

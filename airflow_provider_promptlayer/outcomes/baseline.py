@@ -14,10 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, score, title_text
-from airflow_provider_promptlayer.api.errors import (
-    PromptLayerInvalidInputError,
-    PromptLayerNotFoundError,
-)
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.scorecards import (
@@ -26,7 +23,7 @@ from airflow_provider_promptlayer.api.scorecards import (
     show_score,
 )
 from airflow_provider_promptlayer.api.tables import Sheet
-from airflow_provider_promptlayer.api.text import listed, one_line
+from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.versions import (
     SheetVersion,
     find_version,
@@ -37,8 +34,6 @@ from airflow_provider_promptlayer.api.versions import (
 
 PREVIOUS: Final = "previous"
 """The ``baseline`` that is the last score before the one that is judged."""
-
-_NAMES_LISTED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +155,7 @@ class Comparison:
 
 
 def _named(sheet: Sheet, name: str) -> CallFlow[Baseline]:
-    version, others = yield from find_version(sheet, name)
-    if version is None:
-        known = listed((one_line(repr(other), 80) for other in others), len(others), _NAMES_LISTED)
-        raise PromptLayerNotFoundError(
-            f"Sheet {sheet.sheet_id} has no saved version named {one_line(repr(name), 80)} to "
-            f"compare with. It has: {known or 'none with a name'}."
-        )
+    version = yield from find_version(sheet, name)
     if version.score is None and version.version_id:  # the list may leave the score out
         version = yield version_of(sheet, version.version_id)
     if version.score is None:

@@ -38,10 +38,10 @@ PUBLIC = {
     f"{NAME}.get_provider_info": "get_provider_info",
     f"{NAME}.hooks.promptlayer": "PromptLayerHook",
     f"{NAME}.operators.promptlayer": """
-        PromptLayerExportSheetOperator
         PromptLayerRunReportOperator PromptLayerRunScorecardOperator
         PromptLayerRunTableOperator PromptLayerRunWorkflowBatchOperator
-        PromptLayerRunWorkflowOperator PromptLayerWorkflowResultsOperator
+        PromptLayerRunWorkflowOperator PromptLayerSnapshotSheetOperator
+        PromptLayerWorkflowResultsOperator
     """,
     f"{NAME}.sensors.promptlayer": """
         PromptLayerReportSensor PromptLayerScorecardSensor PromptLayerTableOperationSensor

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from support.kinds import SCORECARD_CALCULATION, sheet
+from support.kinds import SCORECARD_CALCULATION, Serve, new_server, sheet
 from support.modes import MODES, MODES_OF_ALL_KINDS, Ending, Store
 from support.starts import RUN_SCORECARD
 
@@ -110,21 +110,21 @@ def judge(store: Store | None = None, **arguments: Any) -> Ending:
         "the one that the dashboard shows",
     ],
 )
-def test_previous_score(
-    server: LocalPromptLayer, past: dict[str, Any], source: str, deferrable: bool
-) -> None:
-    script(server, **past)
+def test_previous_score(serve: Serve, past: dict[str, Any], source: str, deferrable: bool) -> None:
+    script(serve(new_server(by_polls=True)), **past)
     ending = judge(deferrable=deferrable)
+    assert ending.worker_visits == 1 + deferrable
     assert ending.kind == "failed for good"
     assert f"{DROPPED}{source}, more than max_drop=0.02" in ending.message
     assert ending.xcoms["promptlayer_score"] == 0.9
 
 
-@pytest.mark.parametrize("max_drop", ["0.05", 0.06])
+@pytest.mark.parametrize("max_drop", ["0.03", 0.06])
 def test_a_drop_that_is_allowed(server: LocalPromptLayer, max_drop: Any, log: Log) -> None:
-    script(server, versions=[version(1, score=0.95)])
+    script(server, versions=[version(1, score=0.93)])  # 0.93 - 0.9 is a bit more than 0.03
     assert judge(max_drop=max_drop).kind == "success"
-    assert f"The{DROPPED[3:]}version 1; max_drop is {float(max_drop):g}." in log()
+    said = f"The score 0.9 is 0.03 below the 0.93 of version 1; max_drop is {float(max_drop):g}."
+    assert said in log()
 
 
 def test_a_named_version(server: LocalPromptLayer) -> None:
@@ -143,7 +143,10 @@ def test_a_named_version(server: LocalPromptLayer) -> None:
 @pytest.mark.parametrize(
     ("baseline", "says"),
     [
-        ("worst", "no saved version named 'worst' to compare with. It has: 'best'; 'empty'."),
+        (
+            "worst",
+            "named 'worst', and names are matched exactly. It has: 'best', 'empty'.",
+        ),
         ("empty", "The version 1 'empty' of sheet "),
         ("", "baseline must be a text of 1 to 255 characters"),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from support.kinds import Serve, sheet
+from support.kinds import Serve, new_server, sheet
 from support.modes import Ending, Store
 from support.starts import RUN_TABLE, deferred
 
@@ -55,18 +55,22 @@ def pages_read(server: LocalPromptLayer) -> int:
     return sum(request.raw_path.endswith("/rows") for request in server.requests)
 
 
-def test_the_cost_is_in_xcom_and_in_the_log(
-    server: LocalPromptLayer, deferrable: bool, log: Log
-) -> None:
-    found = usage(run(deferrable=deferrable))
+def test_the_cost_is_in_xcom_and_in_the_log(serve: Serve, deferrable: bool, log: Log) -> None:
+    server = serve(new_server(by_polls=True))
+    ending = run(deferrable=deferrable)
+    assert ending.worker_visits == 1 + deferrable
+    found = usage(ending)
     assert found == {"price": 0.003, "input_tokens": 300, "output_tokens": 60, "requests": 3}
     assert "has cost: 0.003 USD, 3 requests, 300 tokens in, 60 tokens out." in log()
     assert pages_read(server) == 1
 
 
-def test_cells_of_other_operations_do_not_count(server: LocalPromptLayer) -> None:
-    run()
-    assert usage(run(statuses=[], row_ids=[1])) == ONE_CELL
+def test_cells_of_other_operations_do_not_count(serve: Serve) -> None:
+    cheap = Column("Cheap")
+    serve(of_rows(3, Column("Dear", metrics=RequestMetrics(price=0.5)), cheap))
+    assert usage(run())["price"] == 1.503
+    assert usage(run(statuses=[], column_ids=[cheap.id]))["price"] == 0.003
+    assert usage(run(statuses=[], column_ids=[cheap.id], row_ids=[1])) == ONE_CELL
 
 
 @pytest.mark.parametrize(("row", "pages"), [(249, 1), (150, 1), (149, 2), (0, 3)])
