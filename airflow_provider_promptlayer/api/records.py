@@ -251,16 +251,18 @@ def _details_of(cell: RawCell) -> Record:
     return [
         error_of(cell),
         Fields(metrics).number_if_any("price"),
-        *(_count(metrics.get(name)) for name in ("latency_ms", "input_tokens", "output_tokens")),
-        [found for item in ids if (found := _count(item)) is not None]
+        _integer(metrics.get("latency_ms")),
+        _integer(metrics.get("input_tokens")),
+        _integer(metrics.get("output_tokens")),
+        [found for item in ids if (found := _integer(item)) is not None]
         if isinstance(ids, list)
         else None,
     ]
 
 
-def _count(value: Any) -> int | None:
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_integer and 0 <= value <= MAX_ID else None
+def _integer(value: Any) -> int | None:
+    """Return an integer that fits the field, or None; ``type`` as True is no integer here."""
+    return value if type(value) is int and abs(value) <= MAX_ID else None
 
 
 def _calculated(card: Scorecard | None, sheet: Sheet) -> Scorecard:

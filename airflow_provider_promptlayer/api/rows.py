@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
@@ -118,8 +119,11 @@ def value_of(cell: RawCell) -> Any:
 def status_of(cell: RawCell) -> str | None:
     """Return the status of a cell: ``completed``, ``failed``, ``stale``, … in one vocabulary."""
     status = cell.get("status")
-    if not isinstance(status, str):
-        return None
+    return _word(status) if isinstance(status, str) else None
+
+
+@lru_cache(maxsize=64)
+def _word(status: str) -> str:
     status = status.strip().lower()
     return _OTHER_WORDS.get(status, status)
 
