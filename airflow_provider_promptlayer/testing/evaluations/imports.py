@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from aiohttp import web
 from pydantic import Field, StringConstraints, model_validator
@@ -17,43 +16,70 @@ from ..http.validation import Body, TableBody, read_table_body
 from ..json_text import JsonValue
 from .cases import ReadCases, read_csv, read_json
 from .paging import SHEET_PATH, SHEETS_PATH, TABLES_PATH, find_sheet, find_table
-from .request_logs import LogQuery, SheetLogQuery
+from .request_logs import LogQuery, RequestLog, SheetLogQuery
 from .runs import Import
-from .sheet import SheetState
+from .sheet import SheetState, TableState
 from .workspace import Workspace
 
 _LARGEST_FILE = 100 * 2**20
+_CSV = r"(?i)\.csv$"
 _READERS = {".csv": read_csv, ".json": read_json}
 # How PromptLayer's libraries and older pages call a status of the description.
 _STATUS_OF_LIBRARIES = {"pending": "queued", "completed": "succeeded"}
 
 
-class FileSource(Body):
-    """The file that a new sheet is made of."""
+class _File(Body):
+    """A file whose content is a part of the body."""
 
-    type: Literal["file"]
+    kind: ClassVar[str] = "file"
+
     file_name: str
     file_content_base64: str
 
+    def reader(self, _logs: Sequence[RequestLog]) -> ReadCases:
+        """Return what reads the file by the ending of its name, or refuse with 400."""
+        ending = next((each for each in _READERS if self.file_name.lower().endswith(each)), None)
+        if ending is None:
+            raise refusal(400, f"Unsupported file type: {self.file_name!r}")
+        try:
+            content = base64.b64decode(self.file_content_base64, validate=True)
+        except ValueError:
+            raise refusal(400, "file_content_base64 is not valid base64") from None
+        if len(content) > _LARGEST_FILE:
+            raise refusal(400, "The file is larger than 100 MB")
+        return partial(_READERS[ending], content)
 
-class LogsSource(SheetLogQuery):
-    """The request logs that a new sheet is made of."""
 
+class _Logs(LogQuery):
+    """Request logs that a query finds."""
+
+    kind: ClassVar[str] = "request_logs"
+    file_name: ClassVar[None] = None
+
+    def reader(self, logs: Sequence[RequestLog]) -> ReadCases:
+        """Return what reads the logs."""
+        return partial(self.cases, logs)
+
+
+class _FileOfSheet(_File):
+    type: Literal["file"]
+
+
+class _LogsOfSheet(_Logs, SheetLogQuery):
     type: Literal["request_logs"]
 
 
-SheetSource = Annotated[FileSource | LogsSource, Field(discriminator="type")]
+SheetSource = Annotated[_FileOfSheet | _LogsOfSheet, Field(discriminator="type")]
+"""What a new sheet is made of."""
 
 
-class _ImportFile(TableBody):
+class _ImportFile(_File, TableBody):
     operation_id: str | None = None
-    file_name: Annotated[
-        str, StringConstraints(min_length=1, max_length=255, pattern=r"(?i)\.csv$")
-    ]
+    file_name: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_CSV)]
     file_content_base64: Annotated[str, StringConstraints(min_length=1)]
 
 
-class _ImportLogs(LogQuery, TableBody):
+class _ImportLogs(_Logs, TableBody):
     operation_id: str | None = None
 
     @model_validator(mode="after")
@@ -84,79 +110,56 @@ class ImportEndpoints:
         found = self._workspace.find_import(table.id, request.match_info["operation_id"])
         if found is None:
             raise refusal(404, "Operation not found")
-        return answer(200, {"success": True, "operation": operation_of(self._workspace, found)})
+        return answer(200, {"success": True, "operation": _operation(self._workspace, found)})
 
     async def import_file(self, request: web.Request) -> web.Response:
         """Start the import of a CSV file: 202, also if the file turns out to be unusable."""
-        sheet = find_sheet(self._workspace, request)
-        body = await read_table_body(request, _ImportFile, required=True)
-        read = read_file(body.file_name, body.file_content_base64)
-        return self._start(sheet, body.operation_id, read, body.file_name)
+        return await self._import(request, _ImportFile)
 
     async def import_request_logs(self, request: web.Request) -> web.Response:
         """Start the import of request logs: 202, also if there are none."""
-        sheet = find_sheet(self._workspace, request)
-        body = await read_table_body(request, _ImportLogs, required=True)
-        return self._start(sheet, body.operation_id, self._workspace.read_logs(body))
+        return await self._import(request, _ImportLogs)
 
-    def _start(
-        self,
-        sheet: SheetState,
-        operation_id: str | None,
-        read: ReadCases,
-        file_name: str | None = None,
+    async def _import(
+        self, request: web.Request, model: type[_ImportFile | _ImportLogs]
     ) -> web.Response:
-        def begin() -> Import:
+        sheet = find_sheet(self._workspace, request)
+        body = await read_table_body(request, model, required=True)
+
+        def target() -> SheetState:
             if self._workspace.is_importing(sheet):
                 raise refusal(409, "Another import into this sheet is in progress")
-            return start_import(self._workspace, sheet, read, operation_id, file_name)
+            return sheet
 
-        started = started_once(self._workspace, sheet.table.id, operation_id, begin)
+        started = start_import(self._workspace, sheet.table, body.operation_id, body, target)
         return answer(202, {**accepted(self._workspace, started), "status_url": _url(started)})
-
-
-def started_once(
-    workspace: Workspace, table_id: str, operation_id: str | None, begin: Callable[[], Import]
-) -> Import:
-    """Begin an import, unless its ``operation_id`` is known: then do as the server is told."""
-    known = workspace.find_import(table_id, operation_id)
-    if known is None or workspace.repeated_import == "again":
-        return begin()
-    if workspace.repeated_import == "conflict":
-        raise refusal(409, f"Operation {operation_id} already exists")
-    return known
 
 
 def start_import(
     workspace: Workspace,
-    sheet: SheetState,
-    read: ReadCases,
+    table: TableState,
     operation_id: str | None,
-    file_name: str | None,
+    source: _File | _Logs,
+    target: Callable[[], SheetState],
 ) -> Import:
-    """Start an import that was asked for by a request."""
+    """Start an import into the sheet that ``target`` returns, or refuse.
+
+    Unless its ``operation_id`` is known: then do what the server is told to.
+    """
+    read = source.reader(workspace.request_logs)
+    known = workspace.find_import(table.id, operation_id)
+    if known is not None and workspace.repeated_import == "same":
+        return known
+    if known is not None and workspace.repeated_import == "conflict":
+        raise refusal(409, f"Operation {operation_id} already exists")
     return workspace.start_import(
-        sheet,
+        target(),
         read,
-        source="request_logs" if file_name is None else "file",
-        file_name=file_name,
+        source=source.kind,
+        file_name=source.file_name,
         operation_id=operation_id,
         was_posted=True,
     )
-
-
-def read_file(file_name: str, content_base64: str) -> ReadCases:
-    """Return what reads a file by the ending of its name, or refuse with 400."""
-    ending = next((each for each in _READERS if file_name.lower().endswith(each)), None)
-    if ending is None:
-        raise refusal(400, f"Unsupported file type: {file_name!r}")
-    try:
-        content = base64.b64decode(content_base64, validate=True)
-    except (binascii.Error, ValueError):
-        raise refusal(400, "file_content_base64 is not valid base64") from None
-    if len(content) > _LARGEST_FILE:
-        raise refusal(400, "The file is larger than 100 MB")
-    return partial(_READERS[ending], content)
 
 
 def accepted(workspace: Workspace, started: Import) -> dict[str, JsonValue]:
@@ -165,11 +168,11 @@ def accepted(workspace: Workspace, started: Import) -> dict[str, JsonValue]:
         "success": True,
         "message": "Import started",
         "operation_id": started.operation_id,
-        "operation": operation_of(workspace, started),
+        "operation": _operation(workspace, started),
     }
 
 
-def operation_of(workspace: Workspace, found: Import) -> JsonValue:
+def _operation(workspace: Workspace, found: Import) -> JsonValue:
     """Return an import as the API shows it."""
     status, is_described = found.status, workspace.dialect == "description"
     return {

@@ -117,7 +117,7 @@ def prompt_number(*parts: object) -> int:
     return zlib.crc32("/".join(map(str, parts)).encode(errors="backslashreplace")) or 1
 
 
-def _in_operator_table() -> dict[str, Callable[[Any, Any], bool]]:
+def _operators() -> dict[str, Callable[[Any, Any], bool]]:
     def has(found: Any, wanted: Any) -> bool:
         if isinstance(found, list):
             return wanted in found
@@ -147,7 +147,7 @@ def _in_operator_table() -> dict[str, Callable[[Any, Any], bool]]:
     }
 
 
-_OPERATORS = _in_operator_table()
+_OPERATORS = _operators()
 _OPPOSITES = {
     "is_not": "is",
     "neq": "eq",

@@ -14,14 +14,7 @@ from pydantic import StringConstraints
 from ..http.app import answer, get, refusal
 from ..http.validation import Body, Int64, Integer, read_body, read_query
 from ..json_text import JsonValue
-from .imports import (
-    FileSource,
-    SheetSource,
-    accepted,
-    read_file,
-    start_import,
-    started_once,
-)
+from .imports import SheetSource, accepted, start_import
 from .paging import (
     SHEET_PATH,
     SHEETS_PATH,
@@ -33,7 +26,6 @@ from .paging import (
     page_of,
     paging_fields,
 )
-from .runs import Import
 from .sheet import SheetState, TableState
 from .workspace import Workspace
 
@@ -140,20 +132,12 @@ class TableEndpoints:
                 raise refusal(400, "operation_id needs a source")
             sheet = self._workspace.create_sheet(table, body.title, index=body.index)
             return answer(201, {"success": True, "sheet": self._sheet(sheet)})
-        file_name = body.source.file_name if isinstance(body.source, FileSource) else None
-        if isinstance(body.source, FileSource):
-            read = read_file(body.source.file_name, body.source.file_content_base64)
-        else:
-            read = self._workspace.read_logs(body.source)
 
-        def begin() -> Import:
-            sheet = self._workspace.create_sheet(
-                table, body.title, index=body.index, is_blank=False
-            )
-            return start_import(self._workspace, sheet, read, body.operation_id, file_name)
+        def target() -> SheetState:
+            return self._workspace.create_sheet(table, body.title, index=body.index, is_blank=False)
 
-        started = started_once(self._workspace, table.id, body.operation_id, begin)
-        filled = self._workspace.sheet(table.id, started.sheet_id)
+        started = start_import(self._workspace, table, body.operation_id, body.source, target)
+        filled = table.sheet(started.sheet_id)
         return answer(202, {**accepted(self._workspace, started), "sheet": self._sheet(filled)})
 
     async def get_sheet(self, request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,7 @@ from ..http.dialect import Dialect
 from ..workflows.model import derived_id
 from .cases import ReadCases, RejectedImportError
 from .model import Column, Sheet, Table
-from .request_logs import LogQuery, RequestLog
+from .request_logs import RequestLog
 from .runs import Import, UnknownEvaluationError
 from .sheet import TEXT, SheetState, TableState
 
@@ -175,10 +175,6 @@ class Workspace:
             )
             self._imports.append(started)
         return started
-
-    def read_logs(self, query: LogQuery) -> ReadCases:
-        """Return what reads the request logs that an import asks for."""
-        return partial(query.cases, self.request_logs)
 
     def _state(self, table: TableState, sheet: Sheet) -> SheetState:
         return SheetState(table, sheet, self.now, self._numbers, self._lock)
