@@ -33,7 +33,7 @@ ui: venv ## the same, and keep Airflow's web UI up, for a browser
 # Live tests wait more than they compute: the unit tests take the time that is left over.
 test: lint types venv ## lint + types, then unit and live tests side by side: 9 minutes
 	@mkdir -p build
-	@nice -n 10 $(MAKE) --no-print-directory unit >build/unit.log 2>&1 & unit=$$!; \
+	@nice -n 5 $(MAKE) --no-print-directory unit >build/unit.log 2>&1 & unit=$$!; \
 	  $(MAKE) --no-print-directory live; live=$$?; \
 	  wait $$unit; unit=$$?; cat build/unit.log; exit $$((live || unit))
 

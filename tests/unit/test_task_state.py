@@ -261,6 +261,7 @@ class TestApiServerAwayAfterTheStart:
         ending = start.run(store, number=4)
         assert ending.kind == "failed for good"
         assert "the log of try 3 says what was started" in ending.message
+        assert "it was killed, or Airflow could not be reached" in ending.message
         assert server.count("POST") == 1
 
     def test_a_task_that_is_being_stopped_has_no_time(
