@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequenc
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from airflow_provider_promptlayer.api.arguments import one_of
 from airflow_provider_promptlayer.api.errors import (
@@ -35,6 +35,7 @@ from airflow_provider_promptlayer.polling.loop import Loop, drive, each_with_bac
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision
 
 OnChange = Literal["again", "fail"]
+ON_CHANGE: Final[tuple[OnChange, ...]] = get_args(OnChange)
 
 MAX_RETURNED_ROWS: Final = 1_000
 """The most rows that are returned in one list, as for an XCom."""
@@ -162,7 +163,7 @@ class RowMethods(PromptLayerConnectionHook):
         :raises PromptLayerFileError: if the file cannot be written.
         :raises PromptLayerSheetChangedError: if the sheet is changed meanwhile.
         """
-        one_of("on_change", on_change, ("again", "fail"))
+        one_of("on_change", on_change, ON_CHANGE)
         sheet = Sheet(table_id, sheet_id)
         place = None if to is None else _place(to)
         make_writer = None if place is None else writer_for(place.path)
@@ -212,6 +213,8 @@ class RowMethods(PromptLayerConnectionHook):
             sheet.sheet_id,
             f" to {export.path}" if export.path else "",
         )
+        if others := _not_completed(export.cell_counts):
+            self.log.warning("Calculated cells without a value of now: %s.", others)
         return export
 
     def _pages(self, reader: RecordReader, max_outage: float) -> Iterator[_Read]:
@@ -243,6 +246,8 @@ class RowMethods(PromptLayerConnectionHook):
             while True:
                 page, scores = reading.result()
                 following = _following(calls, page)
+                if self.is_stopping:  # Airflow 3 would let the task go on until it is killed
+                    raise PromptLayerTransientError("The task is being stopped.")
                 if following is not None:
                     reading = ahead(following)
                 yield page, scores
@@ -279,7 +284,7 @@ def _place(to: Any) -> Place:
 
     shown = one_line(str(to), 200)
     try:
-        path = ObjectStoragePath(to)
+        path = to if isinstance(to, ObjectStoragePath) else ObjectStoragePath(str(to))
         return Place(path.fs, path.path, shown)
     except PromptLayerError:
         raise
@@ -293,6 +298,12 @@ def _progress(reader: RecordReader) -> str:
     """Return how far a sheet is read: ``"12,300 of 40,000"``."""
     total = reader.rows_in_all
     return f"{reader.row_count:,}" + (f" of {total:,}" if total is not None else "")
+
+
+def _not_completed(cell_counts: Mapping[str, int]) -> str:
+    """Return how many cells are not completed, and why: ``"118 stale, 2 failed"``."""
+    others = {status: count for status, count in cell_counts.items() if status != "completed"}
+    return ", ".join(f"{count:,} {one_line(status, 40)}" for status, count in others.items())
 
 
 def _refuse_to_return_many(reader: RecordReader) -> None:

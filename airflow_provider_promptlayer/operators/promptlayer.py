@@ -7,6 +7,7 @@ from airflow_provider_promptlayer.operators.evaluations import (
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
 )
+from airflow_provider_promptlayer.operators.exporting import PromptLayerExportSheetOperator
 from airflow_provider_promptlayer.operators.snapshots import PromptLayerSnapshotSheetOperator
 from airflow_provider_promptlayer.operators.workflows import (
     PromptLayerRunWorkflowOperator,
@@ -14,6 +15,7 @@ from airflow_provider_promptlayer.operators.workflows import (
 )
 
 __all__ = [
+    "PromptLayerExportSheetOperator",
     "PromptLayerRunReportOperator",
     "PromptLayerRunScorecardOperator",
     "PromptLayerRunTableOperator",

@@ -82,7 +82,8 @@ def test_a_clear_starts_another(
     store = Store()
     leave(start, store)
     lead_to(there)
-    assert start.run(store, number=2, max_tries=3).kind == "success"
+    ending = start.run(store, "never", number=2, max_tries=3, wait_for_completion=False)
+    assert ending.kind == "success", ending  # for the same arguments
     assert (server.count("POST"), there.count("POST")) == (1, 1)
     assert f"Not cancelling the job that an earlier try started at {server.url}," in log()
 

@@ -38,6 +38,7 @@ PUBLIC = {
     f"{NAME}.get_provider_info": "get_provider_info",
     f"{NAME}.hooks.promptlayer": "PromptLayerHook",
     f"{NAME}.operators.promptlayer": """
+        PromptLayerExportSheetOperator
         PromptLayerRunReportOperator PromptLayerRunScorecardOperator
         PromptLayerRunTableOperator PromptLayerRunWorkflowBatchOperator
         PromptLayerRunWorkflowOperator PromptLayerSnapshotSheetOperator

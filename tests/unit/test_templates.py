@@ -32,6 +32,7 @@ TEMPLATED = {
         f"{OF_SHEET} row_indices step_ids fail_on_verdict min_score max_drop baseline"
     ),
     operators.PromptLayerSnapshotSheetOperator: f"{OF_SHEET} name",
+    operators.PromptLayerExportSheetOperator: f"{OF_SHEET} to columns",
     operators.PromptLayerRunReportOperator: "report_id name dataset_id min_score",
     sensors.PromptLayerWorkflowSensor: "workflow_version_execution_id",
     sensors.PromptLayerTableOperationSensor: f"{OF_SHEET} operation_id",

@@ -204,6 +204,15 @@ class TestInputs:
         assert ending.value == value
         assert server.count("POST") == started
 
+    def test_one_that_failed_is_named_at_its_place_in_the_list_now(
+        self, server: LocalPromptLayer
+    ) -> None:
+        inputs = numbered(3, broken=[0])
+        ending = run(inputs, workflow="Slow", later={"inputs": inputs[::-1]}, min_success_rate=0.5)
+        assert ending.value == answers(2, 1, None)
+        assert ending.xcoms["promptlayer_execution_ids"] == [3, 2, 1]
+        assert [bool(error) for error in ending.xcoms["promptlayer_errors"]] == [False, False, True]
+
     @pytest.mark.parametrize(
         "arguments",
         [

@@ -88,6 +88,14 @@ def served(*workflows, **options):
             "scorecard 'S': a row names the criterion 'Polite': unknown",
         ),
         (lambda: Sheet("S", row_count=-1), "sheet 'S': row_count is -1"),
+        (
+            lambda: Sheet("S", [Column("A")], rows=[{"B": 1}]),
+            "sheet 'S': a row names the column 'B': unknown",
+        ),
+        (
+            lambda: Sheet("S", [Column("A"), Column("A", id=ID)], rows=[{"A": 1}]),
+            "a row names the column 'A': two columns have that title",
+        ),
         (lambda: Sheet("S", [Column("A"), Column("A")]), "sheet 'S': two columns"),
         (lambda: Table("T", [Sheet("S"), Sheet("S")]), "table 'T': two sheets"),
         (lambda: Report("R", id=0), "report 'R': id is 0"),

@@ -60,6 +60,12 @@ class TestAnImport:
             {"Question": "Who?", "Topic": "x"},
         ]
         assert get(client, SHEET)["sheet"]["version_count"] == 2
+        assert [column.title for column in client.server.tables[0].sheets[0].columns] == [
+            "Question",
+            "Answer",
+            "Is polite",
+            "Topic",
+        ]
         (only,) = client.server.imports
         assert (only.operation_id, only.table_id, only.sheet_id) == (OPERATION, TABLE.id, CASES.id)
         assert (only.rows_added, only.status, only.was_posted) == (1, "completed", True)
@@ -129,6 +135,12 @@ class TestAnImport:
     def test_a_request_that_is_refused(self, client, body):
         post(client, IMPORT, body, 400)
         assert client.server.imports == []
+
+    def test_a_file_that_is_too_large_is_refused(self, client, monkeypatch):
+        limit = "airflow_provider_promptlayer.testing.evaluations.imports._LARGEST_FILE"
+        monkeypatch.setattr(limit, 9)
+        post(client, IMPORT, file("Question\na"), 400)
+        post(client, IMPORT, file("Question\n"), 202)
 
 
 class TestANewSheet:

@@ -14,7 +14,7 @@ TABLES = "/api/public/v2/tables"
 COLUMNS = [
     Column("Question", type="TEXT"),
     Column("Answer", failing_rows=[1], metrics=RequestMetrics(price=0.25, latency_ms=None)),
-    Column("Is polite", type="LLM_ASSERTION"),
+    Column("Is polite", type="LLM_ASSERTION", is_stale=False),
 ]
 ROWS: list[dict[str, Any]] = [
     {"Question": "Why?", "Answer": "Because."},
@@ -177,6 +177,7 @@ class TestRows:
         assert (added["row_count"], added["version"]) == (5, 3)
         cells = added["rows"][0]["cells"]
         assert (cells[QUESTION]["value"], cells[ANSWER]["status"]) == ("Who?", "stale")
+        assert cells[POLITE]["status"] == "stale"
         assert post(client, f"{SHEET}/rows", {})["row_count"] == 6
 
     @pytest.mark.parametrize(

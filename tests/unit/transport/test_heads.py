@@ -68,6 +68,7 @@ REFUSED = {
     "length-of-word": answer(b"Content-Length: five"),
     "no-length": answer(b"Content-Length: "),
     "no-colon": answer(b"what is this", LENGTH),
+    "one-word": answer(b"what", LENGTH),
     "no-colon-at-the-end": answer(LENGTH, b"what is this"),
     "no-name": answer(b": x", LENGTH),
     "blanks-alone-first": answer(b" what is this", LENGTH),
@@ -94,6 +95,16 @@ def test_a_head_that_is_refused(driver: Any, serve: Any, name: str) -> None:
         driver.send(serve(lambda exchange: exchange.write(REFUSED[name])), START)
     assert caught.value.arrived is True  # a start that may have started something
     assert len(str(caught.value)) < 300
+
+
+def test_a_head_without_an_end_is_refused_at_the_limit(driver: Any, serve: Any) -> None:
+    def flood(exchange: Exchange) -> None:
+        exchange.write(b"HTTP/1.1 200 OK\r\n")
+        while not exchange.stopping.is_set():
+            exchange.write(b"X: y\r\n" * 1_000)
+
+    with pytest.raises(PromptLayerUnreachableError, match="no HTTP that can be read"):
+        driver.send(serve(flood), START)
 
 
 def test_all_headers_are_returned(driver: Any, serve: Any) -> None:
