@@ -8,27 +8,17 @@ leads to the newest version that a log was requested with by that label.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Self
 
 from aiohttp import web
-from pydantic import BaseModel, Field, model_validator
 
 from ..http.app import answer, get, refusal
-from ..http.validation import Integer, read_query
+from ..http.validation import WhichVersion, read_query
 from .request_logs import RequestLog, prompt_number
 
 
-class _WhichVersion(BaseModel):
-    version: Annotated[Integer, Field(ge=1)] | None = None
-    label: str | None = None
+class _GetPrompt(WhichVersion):
     resolve_snippets: bool = True
     include_llm_kwargs: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.version is not None and self.label is not None:
-            raise ValueError("version and label are mutually exclusive")
-        return self
 
 
 class PromptEndpoints:
@@ -46,7 +36,7 @@ class PromptEndpoints:
     async def get_prompt(self, request: web.Request) -> web.Response:
         """Describe a version of a prompt template: by number, by label, or the latest."""
         logs = self._find(request)
-        query = read_query(request, _WhichVersion)
+        query = read_query(request, _GetPrompt)
         versions = [
             log.version
             for log in logs

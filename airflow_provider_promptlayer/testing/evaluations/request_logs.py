@@ -7,6 +7,7 @@ No source says which columns an import makes. Here they are the input variables 
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -117,44 +118,43 @@ def prompt_number(*parts: object) -> int:
     return zlib.crc32("/".join(map(str, parts)).encode(errors="backslashreplace")) or 1
 
 
-def _operators() -> dict[str, Callable[[Any, Any], bool]]:
-    def has(found: Any, wanted: Any) -> bool:
-        if isinstance(found, list):
-            return wanted in found
-        return str(wanted).lower() in str(found).lower()
-
-    def is_in(found: Any, wanted: Any) -> bool:
-        return any(each in wanted for each in (found if isinstance(found, list) else [found]))
-
-    def equals(found: Any, wanted: Any) -> bool:
-        return bool(wanted in found if isinstance(found, list) else found == wanted)
-
-    return {
-        "is": equals,
-        "eq": equals,
-        "in": is_in,
-        "contains": has,
-        "starts_with": lambda found, wanted: str(found).startswith(str(wanted)),
-        "ends_with": lambda found, wanted: str(found).endswith(str(wanted)),
-        "gt": lambda found, wanted: found > wanted,
-        "gte": lambda found, wanted: found >= wanted,
-        "after": lambda found, wanted: found > wanted,
-        "before": lambda found, wanted: found < wanted,
-        "between": lambda found, wanted: wanted[0] <= found <= wanted[1],
-        "is_true": lambda found, _: found is True,
-        "is_empty": lambda found, _: not found,
-        "is_null": lambda found, _: found is None,
-    }
+def _is(found: Any, wanted: Any) -> bool:
+    return bool(wanted in found if isinstance(found, list) else found == wanted)
 
 
-_OPERATORS = _operators()
+def _is_in(found: Any, wanted: Any) -> bool:
+    return any(each in wanted for each in (found if isinstance(found, list) else [found]))
+
+
+def _contains(found: Any, wanted: Any) -> bool:
+    if isinstance(found, list):
+        return wanted in found
+    return str(wanted).lower() in str(found).lower()
+
+
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "is": _is,
+    "eq": _is,
+    "in": _is_in,
+    "contains": _contains,
+    "starts_with": lambda found, wanted: str(found).startswith(str(wanted)),
+    "ends_with": lambda found, wanted: str(found).endswith(str(wanted)),
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+    "after": operator.gt,
+    "before": operator.lt,
+    "between": lambda found, wanted: wanted[0] <= found <= wanted[1],
+    "is_true": lambda found, _: found is True,
+    "is_empty": lambda found, _: not found,
+    "is_null": lambda found, _: found is None,
+}
 _OPPOSITES = {
     "is_not": "is",
     "neq": "eq",
     "not_in": "in",
     "not_contains": "contains",
-    "lt": "gte",
-    "lte": "gt",
     "is_false": "is_true",
     "is_not_empty": "is_empty",
     "is_not_null": "is_null",
@@ -227,15 +227,14 @@ class Filter(Body):
     def fits(self, log: RequestLog) -> bool:
         """Return whether a log meets the condition."""
         found = log.fields[self.field]
-        operator = _OF_KEYS.get(self.operator, self.operator)
+        named = _OF_KEYS.get(self.operator, self.operator)
         if self.nested_key is not None:
             found = found.get(self.nested_key)
-        is_opposite = operator in _OPPOSITES
         try:
-            fits = _OPERATORS[_OPPOSITES.get(operator, operator)](found, self._wanted())
+            fits = _OPERATORS[_OPPOSITES.get(named, named)](found, self._wanted())
         except TypeError:  # such as a text compared with a number
             return False
-        return fits != is_opposite
+        return fits != (named in _OPPOSITES)
 
 
 class FilterGroup(Body):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from aiohttp import web
 from pydantic import (
@@ -29,6 +29,7 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from ..json_text import JsonValue
@@ -73,6 +74,19 @@ class TableBody(Body):
     """A JSON object of declared fields alone."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class WhichVersion(BaseModel):
+    """The part of a query that asks for a version of a workflow or a prompt template."""
+
+    version: Annotated[Integer, Field(ge=1)] | None = None
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.version is not None and self.label is not None:
+            raise ValueError("version and label are mutually exclusive")
+        return self
 
 
 async def read_body(request: web.Request, model: type[ModelT], *, required: bool = True) -> ModelT:

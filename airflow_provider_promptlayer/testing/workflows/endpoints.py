@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..http.app import answer, get, refusal
 from ..http.dialect import Dialect
-from ..http.validation import Body, Int64, Integer, Url, read_body, read_query
+from ..http.validation import Body, Int64, Integer, Url, WhichVersion, read_body, read_query
 from ..json_text import JsonValue
 from . import engine
 from .catalog import Catalog, CatalogEntry, UnknownWorkflowError, Version
@@ -64,17 +64,6 @@ class _Listing(BaseModel):
     def _check(self) -> Self:
         if (self.external_source is None) != (self.external_id is None):
             raise ValueError("external_source and external_id must be provided together")
-        return self
-
-
-class _WhichVersion(BaseModel):
-    version: _Number | None = None
-    label: str | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.version is not None and self.label is not None:
-            raise ValueError("version and label are mutually exclusive")
         return self
 
 
@@ -194,7 +183,7 @@ class WorkflowEndpoints:
         The fields of PromptLayer's description are flat. The ``workflow`` beside them is in its
         recorded answers, and its Python library reads it. In the form of the libraries it has all.
         """
-        query = read_query(request, _WhichVersion)
+        query = read_query(request, WhichVersion)
         entry, version = self._find(request, query.version, query.label)
         described = _description(entry, version)
         nested: dict[str, JsonValue] = {"id": entry.id, "name": entry.name}
