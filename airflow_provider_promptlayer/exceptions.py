@@ -28,6 +28,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.outcomes.batches import PromptLayerBatchFailedError
 from airflow_provider_promptlayer.outcomes.evaluations import PromptLayerEvaluationFailedError
+from airflow_provider_promptlayer.outcomes.imports import PromptLayerImportFailedError
 from airflow_provider_promptlayer.outcomes.workflows import PromptLayerRunFailedError
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "PromptLayerEvaluationFailedError",
     "PromptLayerEventError",
     "PromptLayerFileError",
+    "PromptLayerImportFailedError",
     "PromptLayerInvalidInputError",
     "PromptLayerNotFoundError",
     "PromptLayerOutageError",

@@ -8,9 +8,9 @@ bad JSON.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
@@ -47,19 +47,43 @@ Unanswered: TypeAlias = PromptLayerUnreachableError | PromptLayerAnswerTooLargeE
 """What a transport raises where it received no whole answer."""
 
 
+class BodyStream(Protocol):
+    """JSON that is too large to be held in memory."""
+
+    @property
+    def length(self) -> int:
+        """How many bytes there are."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Return the bytes from the first one on, however often this is called."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One HTTP request, complete but for the host and the key.
 
     :param path: percent-encoded path and query below the base URL, starting with ``/``.
     :param purpose: what is being done, for messages: ``"start workflow 'Digest'"``.
-    :param body: JSON as bytes, or None.
+    :param body: JSON as bytes or as a stream, or None.
     """
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
     purpose: str
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | BodyStream | None = field(default=None, repr=False)
+
+    @property
+    def body_length(self) -> int:
+        """How many bytes the body has."""
+        if self.body is None:
+            return 0
+        return len(self.body) if isinstance(self.body, bytes) else self.body.length
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The object in the body; empty without a body, and for a stream."""
+        found: dict[str, Any] = loads(self.body if isinstance(self.body, bytes) else b"{}")
+        return found
 
 
 @dataclass(frozen=True, slots=True)

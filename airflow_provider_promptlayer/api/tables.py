@@ -8,7 +8,6 @@ matters. :mod:`.cells` reads the counts of a whole sheet.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -241,7 +240,7 @@ def cell_statuses(value: Any) -> list[str] | None:
 def confirmed(call: Call[OperationAnswer], needed: ConfirmationNeeded) -> Call[OperationAnswer]:
     """Return the same recalculation with the token by which PromptLayer takes so large a job."""
     request = call.request
-    body = {**json.loads(request.body or b"{}"), "confirmation_token": needed.confirmation_token}
+    body = {**request.fields, "confirmation_token": needed.confirmation_token}
     return replace(call, request=replace(request, body=encode("confirmation_token", body)))
 
 

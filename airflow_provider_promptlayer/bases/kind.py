@@ -117,7 +117,7 @@ class Submission:
     def input_fingerprint(self) -> str:
         """A text that is the same for the same input, however the arguments are written."""
         request = self.call.request
-        body = json.loads(request.body or b"{}")
+        body = request.fields
         asked_for = {name: value for name, value in body.items() if name not in self.not_input}
         parts = {"path": request.path, "body": asked_for}
         return fingerprint(json.dumps(parts, sort_keys=True).encode())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from airflow_provider_promptlayer.hooks.evaluations import EvaluationMethods
+from airflow_provider_promptlayer.hooks.imports import ImportMethods
 from airflow_provider_promptlayer.hooks.rows import RowMethods
 from airflow_provider_promptlayer.hooks.tables import TableMethods
 from airflow_provider_promptlayer.hooks.workflows import WorkflowMethods
@@ -11,7 +12,7 @@ from airflow_provider_promptlayer.hooks.workflows import WorkflowMethods
 __all__ = ["PromptLayerHook"]
 
 
-class PromptLayerHook(WorkflowMethods, EvaluationMethods, TableMethods, RowMethods):
+class PromptLayerHook(WorkflowMethods, EvaluationMethods, ImportMethods, TableMethods, RowMethods):
     """Send requests to PromptLayer with the key of an Airflow connection.
 
     :param promptlayer_conn_id: id of an Airflow connection of type ``promptlayer``. Its password

@@ -8,6 +8,7 @@ from airflow_provider_promptlayer.operators.evaluations import (
     PromptLayerRunTableOperator,
 )
 from airflow_provider_promptlayer.operators.exporting import PromptLayerExportSheetOperator
+from airflow_provider_promptlayer.operators.loading import PromptLayerLoadSheetOperator
 from airflow_provider_promptlayer.operators.snapshots import PromptLayerSnapshotSheetOperator
 from airflow_provider_promptlayer.operators.workflows import (
     PromptLayerRunWorkflowOperator,
@@ -16,6 +17,7 @@ from airflow_provider_promptlayer.operators.workflows import (
 
 __all__ = [
     "PromptLayerExportSheetOperator",
+    "PromptLayerLoadSheetOperator",
     "PromptLayerRunReportOperator",
     "PromptLayerRunScorecardOperator",
     "PromptLayerRunTableOperator",

@@ -12,7 +12,7 @@ import asyncio
 import errno
 import os
 import select
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -24,7 +24,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from airflow_provider_promptlayer.api.errors import PromptLayerUnreachableError
-from airflow_provider_promptlayer.api.http import Request, Response
+from airflow_provider_promptlayer.api.http import BodyStream, Request, Response
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.transport.head import (
     MAX_LINES,
@@ -36,6 +36,7 @@ from airflow_provider_promptlayer.transport.redaction import (
     Body,
     Redactor,
     headers_for,
+    seconds_for,
     unreachable,
 )
 from airflow_provider_promptlayer.transport.settings import Settings
@@ -117,12 +118,15 @@ class AsyncTransport:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(note_sent)
         try:
-            async with self._open(trace) as session:
+            timeout = seconds_for(request, self.settings)
+            async with self._open(trace, timeout=timeout) as session:
                 return await self._send(session, request)
         except _ERRORS as error:
             raise self._unreachable(request, error, arrived=sent.is_set()) from None
 
-    def _open(self, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
+    def _open(
+        self, *traces: aiohttp.TraceConfig, timeout: float | None = None
+    ) -> aiohttp.ClientSession:
         # Without a limit of aiohttp's own, as queueing there would count towards the time-out.
         connector = aiohttp.TCPConnector(ssl=self._ssl, limit=0)
         connector._factory = partial(  # type: ignore[assignment]  # invariant
@@ -130,7 +134,7 @@ class AsyncTransport:
         )
         return aiohttp.ClientSession(
             connector=connector,
-            timeout=aiohttp.ClientTimeout(total=self.settings.timeout),
+            timeout=aiohttp.ClientTimeout(total=timeout or self.settings.timeout),
             trace_configs=list(traces),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # aiohttp does so on the event loop, however large it becomes
@@ -142,7 +146,7 @@ class AsyncTransport:
         async with session.request(
             request.method,
             URL(self.settings.base_url + request.path, encoded=True),
-            data=request.body,
+            data=_data(request.body),
             headers={**headers_for(request, self.settings), **self._extra_headers},
             proxy=self._proxy.url if self._proxy else None,
             proxy_headers=self._proxy_headers,
@@ -213,6 +217,16 @@ class _Connection(ResponseHandler):
         if self.transport is not None:
             self.transport.abort()
         super().close()
+
+
+def _data(body: bytes | BodyStream | None) -> bytes | AsyncIterator[bytes] | None:
+    return body if body is None or isinstance(body, bytes) else _read_off_the_loop(body)
+
+
+async def _read_off_the_loop(body: BodyStream) -> AsyncIterator[bytes]:
+    chunks = body.chunks()
+    while chunk := await asyncio.to_thread(next, chunks, b""):
+        yield chunk
 
 
 def _is_readable(transport: Any) -> bool:

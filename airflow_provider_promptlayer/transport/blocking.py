@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from http.cookiejar import DefaultCookiePolicy
 from queue import Empty, SimpleQueue
@@ -22,7 +23,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from airflow_provider_promptlayer.api.http import Request, Response
+from airflow_provider_promptlayer.api.http import BodyStream, Request, Response
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.transport.head import StrictHTTPResponse
 from airflow_provider_promptlayer.transport.redaction import (
@@ -31,6 +32,7 @@ from airflow_provider_promptlayer.transport.redaction import (
     Body,
     Redactor,
     headers_for,
+    seconds_for,
     unreachable,
 )
 from airflow_provider_promptlayer.transport.settings import Settings
@@ -284,7 +286,7 @@ class BlockingTransport:
         thread = threading.Thread(target=run, name="promptlayer-request", daemon=True)
         thread.start()
         try:
-            result = outcome.get(timeout=self.settings.timeout)
+            result = outcome.get(timeout=seconds_for(request, self.settings))
         except Empty:
             session.connection.abort()
             thread.join(_ABORT_SECONDS)
@@ -309,7 +311,7 @@ def _send(session: PromptLayerSession, settings: Settings, request: Request) -> 
         with session.request(
             request.method,
             settings.base_url + request.path,
-            data=request.body,
+            data=_data(request.body),
             headers={
                 **headers_for(request, settings),
                 "Accept-Encoding": "gzip, deflate",  # what Body decompresses
@@ -335,6 +337,23 @@ def _send(session: PromptLayerSession, settings: Settings, request: Request) -> 
         is_late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError))
         reason = None if is_late else _reason(error, session)
         raise unreachable(request, settings, reason, arrived=session.connection.is_ready) from None
+
+
+class _Streamed:
+    """A body that requests sends as it comes: it has a length, and is iterated over."""
+
+    def __init__(self, body: BodyStream) -> None:
+        self._body = body
+
+    def __len__(self) -> int:
+        return self._body.length
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._body.chunks()
+
+
+def _data(body: bytes | BodyStream | None) -> Any:
+    return body if body is None or isinstance(body, bytes) else _Streamed(body)
 
 
 def _reason(error: BaseException, session: PromptLayerSession) -> str:

@@ -12,6 +12,7 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_promptlayer.api.cells import SheetCells
 from airflow_provider_promptlayer.api.errors import PromptLayerError
+from airflow_provider_promptlayer.api.imports import SheetImport
 from airflow_provider_promptlayer.api.job import RemoteJob, unless_large
 from airflow_provider_promptlayer.api.reports import FinalReport
 from airflow_provider_promptlayer.api.scorecards import SheetCalculation
@@ -37,6 +38,12 @@ class PromptLayerScorecardTrigger(PromptLayerTrigger):
     """Wait in the triggerer until a scorecard has been calculated."""
 
     job_types = (SheetCalculation,)
+
+
+class PromptLayerSheetImportTrigger(PromptLayerTrigger):
+    """Wait in the triggerer until an import into a sheet has ended."""
+
+    job_types = (SheetImport,)
 
 
 class PromptLayerReportTrigger(PromptLayerTrigger):
@@ -127,6 +134,7 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
 __all__ = [
     "PromptLayerReportTrigger",
     "PromptLayerScorecardTrigger",
+    "PromptLayerSheetImportTrigger",
     "PromptLayerTableOperationTrigger",
     "PromptLayerWorkflowBatchTrigger",
     "PromptLayerWorkflowTrigger",

@@ -28,6 +28,7 @@ PUBLIC = {
         PromptLayerAnswerTooLargeError PromptLayerAuthError PromptLayerBatchFailedError
         PromptLayerConfigurationError PromptLayerConfirmationNeededError PromptLayerError
         PromptLayerEvaluationFailedError PromptLayerEventError PromptLayerFileError
+        PromptLayerImportFailedError
         PromptLayerInvalidInputError PromptLayerNotFoundError PromptLayerOutageError
         PromptLayerOutcomeError PromptLayerRateLimitError PromptLayerRefusedError
         PromptLayerRunFailedError PromptLayerServerError PromptLayerSheetChangedError
@@ -38,7 +39,7 @@ PUBLIC = {
     f"{NAME}.get_provider_info": "get_provider_info",
     f"{NAME}.hooks.promptlayer": "PromptLayerHook",
     f"{NAME}.operators.promptlayer": """
-        PromptLayerExportSheetOperator
+        PromptLayerExportSheetOperator PromptLayerLoadSheetOperator
         PromptLayerRunReportOperator PromptLayerRunScorecardOperator
         PromptLayerRunTableOperator PromptLayerRunWorkflowBatchOperator
         PromptLayerRunWorkflowOperator PromptLayerSnapshotSheetOperator
@@ -60,7 +61,7 @@ PUBLIC = {
         promptlayer_connection promptlayer_server promptlayer_workflows
     """,
     f"{NAME}.triggers.promptlayer": """
-        PromptLayerReportTrigger PromptLayerScorecardTrigger
+        PromptLayerReportTrigger PromptLayerScorecardTrigger PromptLayerSheetImportTrigger
         PromptLayerTableOperationTrigger PromptLayerWorkflowBatchTrigger
         PromptLayerWorkflowTrigger
     """,

@@ -25,6 +25,7 @@ TEMPLATED = {
     operators.PromptLayerRunWorkflowOperator: f"{OF_WORKFLOW} input_variables callback_url",
     operators.PromptLayerRunWorkflowBatchOperator: f"{OF_WORKFLOW} inputs",
     operators.PromptLayerWorkflowResultsOperator: "workflow_version_execution_id nodes",
+    operators.PromptLayerLoadSheetOperator: f"{OF_SHEET} title rows columns file",
     operators.PromptLayerRunTableOperator: (
         f"{OF_SHEET} columns column_ids row_ids statuses max_price"
     ),
@@ -47,7 +48,8 @@ TEMPLATED = {
 @pytest.mark.parametrize("cls", TEMPLATED, ids=lambda cls: cls.__name__)
 def test_what_a_user_would_template_keeps_its_type(cls: Any, native: bool) -> None:
     fields = [*TEMPLATED[cls].split(), "promptlayer_conn_id"]
-    given = set(fields) - {"table_id", "sheet_id", "column_ids"}  # other names for the same
+    # Without other names for the same, and the title of a new sheet, which excludes a sheet.
+    given = set(fields) - {"table_id", "sheet_id", "column_ids", "title"}
     with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
         how = {"wait_for_completion": False} if "callback_url" in given else {}
         task = cls(task_id="t", **how, **dict.fromkeys(given, "{{ number }}"))

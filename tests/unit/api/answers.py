@@ -32,7 +32,7 @@ def answer(status: int, body: Any = b"", **headers: str) -> Response:
 
 
 def body_of(call: Call[Any]) -> Any:
-    assert call.request.body is not None
+    assert isinstance(call.request.body, bytes)
     return json.loads(call.request.body)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_promptlayer import exceptions
+from airflow_provider_promptlayer.api.imports import ImportStatus
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, ScorecardRow
 from airflow_provider_promptlayer.api.workflows import NodeResult, WorkflowResults
 
@@ -28,6 +29,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     },
     "PromptLayerOutcomeError": {"outcome": RESULTS},
     "PromptLayerBatchFailedError": {"errors": [None, "why"]},
+    "PromptLayerImportFailedError": {"outcome": ImportStatus("i", "failed")},
     "PromptLayerConfirmationNeededError": {"affected_cell_count": 5000},
 }
 

@@ -65,9 +65,12 @@ def checked(method: str, path: str, reply: Reply) -> Reply:
 def ask(client: Client, call: Call[Any]) -> Any:
     """Send a request of the package, and read the answer as the package does."""
     request = call.request
-    body = None if request.body is None else json.loads(request.body)
+    sent = request.body
+    if not isinstance(sent, bytes | None):
+        sent = b"".join(sent.chunks())
+    body = None if sent is None else json.loads(sent)
     check_request(request.method, request.path, body)
-    reply = client.send(request.method, request.path, request.body)
+    reply = client.send(request.method, request.path, sent)
     checked(request.method, request.path, reply)
     return call.read(Response(reply.status, reply.headers, reply.body), 0.0)
 

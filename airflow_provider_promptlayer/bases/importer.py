@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a task imports rows exactly once, on every Airflow: the base of the operators that do.
+
+Other jobs need Airflow's task state, so that a later try finds the job of an earlier one. An import
+needs none: PromptLayer takes its id from the client. The id here follows from the task instance,
+its clears and the content, so every try asks PromptLayer for the same import before it starts one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.arguments import title as title_of
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.imports import (
+    ImportOrder,
+    ImportSource,
+    ImportStatus,
+    SheetImport,
+    operation_id_of,
+)
+from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, ResultOnly
+from airflow_provider_promptlayer.bases.sheet import SheetArguments
+from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.outcomes.imports import raise_for_import
+from airflow_provider_promptlayer.xcom import outputs as xcom
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, XComArg
+
+DEFAULT_TITLE: Final = "{{ run_id }}"
+"""A sheet for each DAG run. Not ``ds``, which a run without a logical date does not have."""
+
+
+class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
+    """Base of every task that imports rows into a sheet, a new one unless one is named.
+
+    A subclass says where the rows come from: :meth:`open_source`.
+
+    :param title: of the new sheet.
+    :param kwargs: which table and sheet, see :class:`.SheetArguments`; how to wait, see
+        :class:`.PromptLayerWaiter`.
+    """
+
+    needs_sheet = False
+    starts_what_it_waits_for = True
+
+    def __init__(self, *, title: str | XComArg | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._is_new_sheet = self.sheet is None and self.sheet_id is None
+        if title is not None and not self._is_new_sheet:
+            raise PromptLayerInvalidInputError(
+                "title is that of a new sheet: leave it out, or leave out the sheet."
+            )
+        self.title: Any = DEFAULT_TITLE if title is None and self._is_new_sheet else title
+
+    @abstractmethod
+    def open_source(self) -> AbstractContextManager[ImportSource]:
+        """Return where the rows come from, checked and open until the import is started.
+
+        :raises PromptLayerInvalidInputError: for rows that cannot be imported.
+        """
+
+    def new_kind(self) -> JobKind[ImportStatus]:
+        """Return imports into the sheet."""
+
+        def outputs(ending: ImportStatus) -> Outputs:
+            job = cast("SheetImport", self.known_job)
+            return ResultOnly(
+                {
+                    "table_id": job.table_id,
+                    "sheet_id": job.sheet_id,
+                    "rows_added": 0 if ending.found_nothing else ending.rows_added,
+                    "row_count": ending.row_count,
+                }
+            )
+
+        return JobKind(
+            job_types=(SheetImport,),
+            id_key=xcom.OPERATION_ID_KEY,
+            trigger="PromptLayerSheetImportTrigger",
+            job_from_id=lambda _: cast("SheetImport", self.known_job),
+            raise_for_outcome=raise_for_import,
+            outputs=outputs,
+        )
+
+    def get_job(self, context: Context) -> SheetImport:
+        """Return the import, started by an earlier try or by this one."""
+        with self.open_source() as source:
+            order = self._order(context, source)
+            self.hook.warm_up()
+            job = self.hook.start_import(order, max_outage=self.max_outage)
+        self._job = job
+        self._stay_at(self.hook.settings.base_url, job.name)
+        self._push(context, self.kind.id_key, job.operation_id)
+        return job
+
+    def _order(self, context: Context, source: ImportSource) -> ImportOrder:
+        table_id = self.found_table
+        sheet_id = None if self._is_new_sheet else self.found_sheet.sheet_id
+        title = title_of("title", self.title) if self._is_new_sheet else None
+        ti = context["ti"]
+        operation_id = operation_id_of(
+            self.hook.settings.base_url,
+            ti.dag_id,
+            ti.run_id,
+            ti.task_id,
+            ti.map_index,
+            version_compat.clear_epoch(ti),
+            table_id,
+            sheet_id,
+            title,
+            source.type,
+            dict(source.fields),
+            source.digest,
+        )
+        return ImportOrder(table_id, source, operation_id, sheet_id, title)

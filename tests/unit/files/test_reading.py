@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every format becomes the same CSV, and what PromptLayer would refuse is refused in one line."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import re
+import sys
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.files import reading
+from airflow_provider_promptlayer.files.reading import csv_of_file, csv_of_rows
+
+
+def read(content: bytes | str, name: str = "cases.csv", **how: Any) -> list[list[str]]:
+    """Return the rows, the titles among them, of the CSV that a file becomes."""
+    source = io.BytesIO(content if isinstance(content, bytes) else content.encode())
+    with csv_of_file(source, name, **how) as made:
+        made.file.seek(0)
+        rows = list(csv.reader(io.StringIO(made.file.read().decode(), newline="")))
+        assert made.row_count == len([row for row in rows if row]) - 1
+    return rows
+
+
+def rows_of(rows: Any, columns: Any = None) -> list[list[str]]:
+    with csv_of_rows(rows, columns) as made:
+        made.file.seek(0)
+        return list(csv.reader(io.StringIO(made.file.read().decode(), newline="")))
+
+
+def refused(content: bytes | str, name: str = "cases.csv", **how: Any) -> str:
+    with pytest.raises(PromptLayerInvalidInputError) as error:
+        read(content, name, **how)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+ROWS = [{"Question": "Who?", "Topic": 'say "hi",\nthen go'}, {"Question": "=cmd()"}]
+AWKWARD = 'say "hi",\nthen go'
+
+
+class TestFormats:
+    EXPECTED = (["Question", "Topic"], ["Who?", AWKWARD], ["=cmd()", ""])
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.csv", 'Question,Topic\nWho?,"say ""hi"",\nthen go"\n=cmd(),\n'),
+            ("a.CSV", '\ufeffQuestion,Topic\r\nWho?,"say ""hi"",\nthen go"\r\n=cmd(),\r\n'),
+            (
+                "a.json",
+                json.dumps(ROWS),
+            ),
+            ("a.jsonl", "\n\n".join(map(json.dumps, ROWS))),
+        ],
+        ids=["csv", "csv with a byte order mark", "json", "jsonl"],
+    )
+    def test_become_the_same_rows(self, name: str, content: str) -> None:
+        assert read(content, name) == list(self.EXPECTED)
+
+    def test_parquet(self) -> None:
+        arrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        table = arrow.table({"Question": ["Who?", "=cmd()"], "Topic": [AWKWARD, None]})
+        parquet.write_table(table, file := io.BytesIO())
+        assert read(file.getvalue(), "a.parquet") == list(self.EXPECTED)
+        assert refused(b"PAR1", "a.parquet").startswith("a.parquet: it is no Parquet")
+
+    def test_parquet_without_pyarrow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        assert refused(b"PAR1", "a.parquet").endswith("which is not installed here.")
+
+    def test_csv_goes_out_as_it_is(self) -> None:
+        content = b'A,B\n"1",2\n\n'
+        with csv_of_file(io.BytesIO(content), "a.csv") as made:
+            assert (made.file.seek(0), made.file.read()) == (0, content)
+
+    def test_other_delimiters(self) -> None:
+        assert read("A;B\n1,5;2\n", delimiter=";") == [["A", "B"], ["1,5", "2"]]
+
+    def test_the_digest_is_that_of_the_content(self) -> None:
+        digests = []
+        for content in (b"A\n1\n", b"\xef\xbb\xbfA\n1\n", b"A\n2\n"):
+            with csv_of_file(io.BytesIO(content), "a.csv") as made:
+                digests.append(made.digest)
+        assert digests[0] == digests[1] != digests[2]
+
+    def test_cells_may_be_large(self) -> None:
+        large = "x" * 300_000
+        assert read(f"A\n{large}\n")[1] == [large]
+
+
+class TestRows:
+    def test_every_title_of_any_row_has_a_column(self) -> None:
+        assert rows_of([{"A": 1}, {"B": 2, "A": None}]) == [["A", "B"], ["1", ""], ["", "2"]]
+
+    def test_values_become_texts(self) -> None:
+        moment = datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC)
+        row = {
+            "a": True,
+            "b": 1.5,
+            "c": Decimal("1.10"),
+            "d": moment,
+            "e": moment.date(),
+            "f": {"ä": [None, Decimal("1.10")]},
+        }
+        assert rows_of([row])[1] == [
+            "true",
+            "1.5",
+            "1.10",
+            "2026-01-02T03:00:00+00:00",
+            "2026-01-02",
+            '{"ä": [null, "1.10"]}',
+        ]
+
+    def test_lists_with_columns(self) -> None:
+        assert rows_of([(1, 2), [3, None]], ["A", "B"]) == [["A", "B"], ["1", "2"], ["3", ""]]
+
+    @pytest.mark.parametrize(
+        ("rows", "columns", "message"),
+        [
+            ([], None, "rows: it has no rows, so"),
+            ([], ["A"], "rows: it has no rows, so"),
+            ([{}], None, "rows: it has no rows, so"),
+            ([{"A": 1}, (1,)], None, "rows[1] must be a mapping from title to value, not tuple;"),
+            ([(1,), (1, 2)], ["A"], "rows[1] must be a list of 1 values"),
+            (["a"], ["A"], "rows[0] must be a list of 1 values"),
+            ([5], ["A"], "rows[0] must be a list of 1 values"),
+            ([{"A": b"x"}], None, "rows: row 1 cannot be imported: bytes are no text."),
+            ([{"A": "\0"}], None, "rows: row 1 cannot be imported: a cell has a NUL character."),
+            ([{"A": "\ud800"}], None, "rows: row 1 cannot be imported: "),
+            ([{1: "x"}], None, "rows: the title of column 1 is empty or no text."),
+        ],
+    )
+    def test_what_cannot_be_imported(self, rows: Any, columns: Any, message: str) -> None:
+        with pytest.raises(PromptLayerInvalidInputError, match=re.escape(message)):
+            rows_of(rows, columns)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("", "cases.csv: it has no titles."),
+            ("\n\n", "cases.csv: it has no titles."),
+            ("A,B\n", "cases.csv: it has no rows, so there is nothing to import."),
+            ("A,,C\n1,2,3\n", "cases.csv: the title of column 2 is empty or no text."),
+            ("A,B,A\n1,2,3\n", "cases.csv: two columns are titled 'A'."),
+            (
+                f"A,{'x' * 256}\n1,2\n",
+                "cases.csv: the title of column 2 has 256 characters, but PromptLayer takes 255.",
+            ),
+            (
+                ",".join(f"c{n}" for n in range(1000)) + "\n",
+                "cases.csv: 1000 columns, but PromptLayer takes 999.",
+            ),
+            ("A,B\n1,2\n\n1\n", "cases.csv, line 4: 1 fields, but there are 2 titles."),
+            ('A,B\n"1\n",2,3\n', "cases.csv, line 3: 3 fields, but there are 2 titles."),
+            ('A,B\n1,"2\n', "cases.csv, line 2: it is no CSV (unexpected end of data)."),
+            ('A,B\n1,"2"3\n', "cases.csv, line 2: it is no CSV (',' expected after '\"')."),
+            (
+                "A;B\n1;2\n",
+                "cases.csv, line 1: its fields seem to be separated by a semicolon: give "
+                "delimiter=';'.",
+            ),
+            (b"A\n1\n\xff\n", "cases.csv, line 3: it is not UTF-8."),
+            ("A\n1\n".encode("utf-16"), "cases.csv: it is UTF-16: save it as UTF-8."),
+            (
+                b"A\n1\n2\0\n",
+                "cases.csv, line 3: it has a NUL byte: it is no CSV, or is not UTF-8.",
+            ),
+        ],
+    )
+    def test_csv(self, content: bytes | str, message: str) -> None:
+        assert refused(content) == message
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.json", "{}", "a.json: it must be a list of objects."),
+            ("a.json", "[1]", "a.json: it must be a list of objects."),
+            ("a.json", "[", "a.json: it is no JSON ("),
+            ("a.jsonl", '{"A": 1}\n[]\n', "a.jsonl, line 2: it must be an object."),
+            ("a.jsonl", '{"A": 1}\n{\n', "a.jsonl, line 2: it is no JSON ("),
+            ("a.txt", "", "The ending of a file says its format: .csv, .json, .jsonl"),
+        ],
+    )
+    def test_other_formats(self, name: str, content: str, message: str) -> None:
+        assert refused(content, name).startswith(message)
+
+    def test_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reading, "MAX_BYTES", 1_000)
+        assert len(read("A\n" + "x\n" * 499)) == 500
+        assert "larger than 0 MB" in refused("A\n" + "x\n" * 500)
+        assert "larger than 0 MB" in refused('{"A": "x"}\n' * 400, "a.jsonl")

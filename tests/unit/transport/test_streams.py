@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A body that is a stream is sent as it comes, with its length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from unit.transport.conftest import Exchange
+
+from airflow_provider_promptlayer.api.http import Request
+
+
+class Numbers:
+    length = 30_000
+
+    def chunks(self) -> Iterator[bytes]:
+        for number in range(10):
+            yield str(number).encode() * 3_000
+
+
+def test_both_transports_send_a_stream(driver: Any, serve: Any) -> None:
+    server = serve(Exchange.answer)
+    request = Request("POST", "/import", "import", Numbers())
+    for response in driver.send(server, request, request):
+        assert response.status == 200
+    for received in server.requests:
+        assert received.headers["content-length"] == "30000"
+        assert "transfer-encoding" not in received.headers
+        assert received.body == b"".join(Numbers().chunks())
