@@ -88,12 +88,16 @@ def show_price(price: float) -> str:
 
 
 def usage_of(
-    sheet: Sheet, execution_ids: Collection[str], cell_count: int, *, max_rows: int | None = None
+    sheet: Sheet,
+    execution_ids: Collection[str],
+    *,
+    cell_count: int | None = None,
+    max_rows: int | None = None,
 ) -> CallFlow[Usage | None]:
     """Add up what the cells of some executions have cost.
 
     :param cell_count: how many cells they have calculated; the rows are read, the last one first,
-        until all of these are found.
+        until all of these are found; None to read all rows.
     :param max_rows: how many rows to read; None for all.
     :returns: None where PromptLayer does not say, or the cells are not among these rows.
     """
@@ -103,9 +107,9 @@ def usage_of(
 
 
 class _Tally:
-    def __init__(self, execution_ids: Collection[str], cell_count: int, rows: int | None) -> None:
+    def __init__(self, execution_ids: Collection[str], cells: int | None, rows: int | None) -> None:
         self._execution_ids = execution_ids
-        self._cells_left = cell_count
+        self._cells_left = math.inf if cells is None else cells
         self._rows_left = math.inf if rows is None else rows
         self._nameless = 0  # cells that were calculated by an execution without an id
         self._names_executions = False

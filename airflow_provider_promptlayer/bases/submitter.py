@@ -89,7 +89,8 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         :raises PromptLayerStartUncertainError: if an earlier try died while it sent the start.
         """
         self._open_task_state(context)
-        self._submission = None  # a subclass may execute one operator with several inputs
+        # A subclass may execute one operator with several inputs.
+        self._submission, self.notes = None, {}
         kind = self.kind  # refuses arguments before anything is started
         self._job = job = self._of_earlier_try(context) or self._start(context)
         if job is None:

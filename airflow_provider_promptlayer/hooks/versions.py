@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook's methods for saved versions of a sheet, and for the scores of earlier calculations."""
+"""The hook's methods for what a sheet was and has cost: its saved versions, scores and usage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 
 class VersionMethods(TableMethods):
-    """The methods for versions and earlier scores of :class:`.PromptLayerHook`."""
+    """The methods for versions, earlier scores and costs of :class:`.PromptLayerHook`."""
 
     def get_versions(
         self,
@@ -103,6 +103,37 @@ class VersionMethods(TableMethods):
             log("%s", comparison.note)
         return comparison.problem
 
+    def _get_usage(
+        self,
+        table_id: str,
+        sheet_id: str,
+        execution_ids: Collection[str],
+        *,
+        cell_count: int | None = None,
+        max_rows: int | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> Loop[Usage | None]:
+        """Return what a recalculation has cost; None where PromptLayer does not say.
+
+        :param execution_ids: those of :class:`.QueuedOperation`.
+        :param cell_count: how many cells were calculated: the rows are read, the last one first,
+            until these are found. None reads all rows.
+        :param max_rows: how many rows to read; None for all.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        """
+        return each_with_backoff(
+            usage_of(
+                Sheet(table_id, sheet_id),
+                execution_ids,
+                cell_count=cell_count,
+                max_rows=max_rows,
+            ),
+            about=f"the cost of cells of sheet {sheet_id}",
+            policy=retries.POLLING.within(max_outage),
+        )
+
+    get_usage, aget_usage = twins(_get_usage)
+
     def find_usage(
         self,
         sheet: Sheet,
@@ -121,18 +152,17 @@ class VersionMethods(TableMethods):
         :param max_outage: seconds for which PromptLayer may be out of reach, if it is needed.
         """
         name = f"operation {one_line(ending.operation_id, 80)}"
-        loop = each_with_backoff(
-            usage_of(
-                sheet,
-                execution_ids,
-                ending.done_count,
-                max_rows=None if is_needed else MAX_ROWS_READ,
-            ),
-            about=f"the cost of {name}",
-            policy=retries.POLLING.within(max_outage) if is_needed else retries.EXPLAINING,
-        )
+        usage = None
         try:
-            usage: Usage | None = self._run(loop) if execution_ids else None
+            if execution_ids:
+                usage = self.get_usage(
+                    sheet.table_id,
+                    sheet.sheet_id,
+                    execution_ids,
+                    cell_count=ending.done_count,
+                    max_rows=None if is_needed else MAX_ROWS_READ,
+                    max_outage=max_outage if is_needed else retries.EXPLAINING.give_up_after,
+                )
         except PromptLayerError as error:
             if is_needed:
                 raise

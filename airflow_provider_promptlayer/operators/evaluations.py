@@ -266,19 +266,26 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
         failed would pass when the task is cleared, as the score has not dropped once more.
         """
         gate = self.drop_gate()
-        noted = self.notes.get("baseline")
-        if gate is None or not self.wait_for_completion:
-            return
-        if noted is None or noted.get("of") != gate.baseline:
+        if gate is not None and self.wait_for_completion and self._noted_score(gate) is None:
             found = self.hook.find_baseline(gate, self.found_sheet, max_outage=self.max_outage)
-            self.notes["baseline"] = {"of": gate.baseline, **(found.payload() if found else {})}
+            self.notes["baseline"] = {
+                "of": self._compared_with(gate),
+                **(found.payload() if found else {}),
+            }
 
     def earlier_score(self, gate: DropGate, ending: ScorecardCalculation) -> Baseline | None:
         """Return the score that was noted before the start."""
+        noted = self._noted_score(gate)
+        return super().earlier_score(gate, ending) if noted is None else Baseline.read(noted)
+
+    def _noted_score(self, gate: DropGate) -> Fields | None:
         noted = self.notes.get("baseline")
-        if noted is None or noted.get("of") != gate.baseline:
-            return super().earlier_score(gate, ending)
-        return Baseline.read(Fields(noted))
+        is_asked_for = noted is not None and noted["of"] == self._compared_with(gate)
+        return Fields(noted) if is_asked_for else None
+
+    def _compared_with(self, gate: DropGate) -> list[str]:
+        """Return what the earlier score depends on: a task that was cleared may have others."""
+        return [self.found_sheet.table_id, self.found_sheet.sheet_id, gate.baseline]
 
 
 class PromptLayerRunReportOperator(ReportTask, PromptLayerSubmitter[Report]):

@@ -90,8 +90,10 @@ class DropGate:
             )
         return cls(score("max_drop", max_drop), title_text("baseline", baseline))
 
-    def find(self, sheet: Sheet, judged: ScorecardCalculation | None = None) -> CallFlow[Any]:
-        """Return the :class:`Baseline`, or None where there is none yet.
+    def find(
+        self, sheet: Sheet, judged: ScorecardCalculation | None = None
+    ) -> CallFlow[Baseline | None]:
+        """Return the score to compare with, or None where there is none yet.
 
         :param judged: the calculation to compare; None where it has not been started.
         :raises PromptLayerNotFoundError: if no version has the name.
@@ -129,14 +131,11 @@ class DropGate:
             f"the score {show_score(calculation.score)} is {by} the {show_score(baseline.score)} "
             f"of {baseline.source}"
         )
-        unsure = (
-            ""
-            if ours and theirs
-            else (" PromptLayer does not say whether the scorecard was configured alike.")
-        )
+        note = f"{found[:1].upper()}{found[1:]}; max_drop is {show_score(self.max_drop)}."
+        if not (ours and theirs):
+            note += " PromptLayer does not say whether the scorecard was configured alike."
         return Comparison(
-            "" if is_within else f"{found}, more than max_drop={show_score(self.max_drop)}",
-            f"{found[:1].upper()}{found[1:]}; max_drop is {show_score(self.max_drop)}.{unsure}",
+            "" if is_within else f"{found}, more than max_drop={show_score(self.max_drop)}", note
         )
 
 

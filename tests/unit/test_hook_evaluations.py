@@ -57,7 +57,7 @@ def test_twins_have_the_names_and_arguments_of_their_methods() -> None:
     names += ["run_report", "wait_for_report"]
     names += ["find_table", "find_sheet", "find_columns", "ensure_table", "ensure_sheet"]
     names += ["check_workflow_inputs"]
-    names += ["save_version"]
+    names += ["save_version", "get_usage"]
     for name in names:
         method, twin = (getattr(PromptLayerHook, prefix + name) for prefix in ("", "a"))
         assert (method.__name__, twin.__name__) == (name, f"a{name}")

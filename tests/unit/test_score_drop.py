@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from support.kinds import SCORECARD_CALCULATION, Serve, new_server, sheet
-from support.modes import MODES, MODES_OF_ALL_KINDS, Ending, Store
+from support.modes import MODES, MODES_OF_ALL_KINDS, Ending, Store, run_task
 from support.starts import RUN_SCORECARD
 
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
 from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Scorecard, Table
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Scorecard, Script, Table
 
 Log = Callable[[], str]
 UUID = "00000000-0000-4000-8000-00000000000"
@@ -38,7 +38,7 @@ def script(
     versions: Sequence[Mapping[str, Any]] = (),
     points: Sequence[Mapping[str, Any]] = (),
     scorecards: Sequence[Mapping[str, Any]] = (),
-) -> None:
+) -> Script:
     """Have a server answer what was before: versions, newest first; each scorecard once."""
     left = list(scorecards)
     page = {"next_cursor": None, "prev_cursor": None, "has_more": False, "limit": 100}
@@ -58,7 +58,7 @@ def script(
             return Reply.of_json({"success": True, "scorecard": card, **left.pop(0)})
         return None
 
-    server.script(answer, method="GET", times=None)
+    return server.script(answer, method="GET", times=None)
 
 
 def judge(store: Store | None = None, **arguments: Any) -> Ending:
@@ -198,15 +198,25 @@ def test_a_sensor_does_not_compare_a_calculation_with_itself(
 
 def test_a_later_try_compares_with_the_score_before_the_first(server: LocalPromptLayer) -> None:
     failed = {"latest_calculation": calculation(0.9)}
-    script(server, scorecards=[{"latest_calculation": calculation(0.95)}, failed, failed])
     store = Store()
-    for number in (1, 2, 3):  # cleared after each
-        ending = judge(store, number=number, max_tries=1 + number)
-        assert ending.kind == "failed for good"
-        assert DROPPED in ending.message
-        assert len(server.calculations) == number
-    # Another baseline is another question.
-    assert judge(store, number=4, max_tries=6, max_drop=0.5).kind == "success"
+    with script(server, scorecards=[{"latest_calculation": calculation(0.95)}, failed, failed]):
+        for number in (1, 2, 3):  # cleared after each
+            ending = judge(store, number=number, max_tries=1 + number)
+            assert ending.kind == "failed for good"
+            assert DROPPED in ending.message
+            assert len(server.calculations) == number
+    # A version is another score to compare with, and so is the score of another sheet.
+    script(server, versions=[version(1, "best", score=0.93)])
+    assert "of version 1 'best'" in judge(store, number=4, max_tries=6, baseline="best").message
+    ending = RUN_SCORECARD.run(store, "bad", number=5, max_tries=7, max_drop=0.02, baseline="best")
+    assert "the score 0.4 is 0.53 below the 0.93 of version 1 'best'" in ending.message
+
+
+def test_an_operator_that_is_executed_twice_looks_twice(server: LocalPromptLayer) -> None:
+    script(server, scorecards=[{"latest_calculation": calculation(score)} for score in (0.95, 0.9)])
+    task = RUN_SCORECARD.make("good", max_drop=0.02)
+    kinds = [run_task(lambda: task).kind for _ in range(2)]
+    assert kinds == ["failed for good", "success"]
 
 
 def test_a_try_that_goes_back_to_a_calculation_compares_it(server: LocalPromptLayer) -> None:

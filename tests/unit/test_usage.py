@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from support.kinds import Serve, new_server, sheet
+from support.kinds import Serve, at, new_server, sheet
 from support.modes import Ending, Store
 from support.starts import RUN_TABLE, deferred
 
+from airflow_provider_promptlayer.api.tables import QueuedOperation
+from airflow_provider_promptlayer.api.usage import Usage
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.testing import (
     Column,
@@ -198,7 +202,7 @@ def test_trouble_in_reading_the_cost(
         assert usage(run()) is None
         assert "Could not read what operation" in log()
         ending = run(statuses=[], max_price=1, max_outage=0.05, retries=0)
-        assert "No request about the cost of operation" in ending.message
+        assert "No request about the cost of cells" in ending.message
 
 
 def test_a_try_that_goes_back_to_an_operation_knows_its_cost(server: LocalPromptLayer) -> None:
@@ -212,6 +216,23 @@ def test_a_try_that_goes_back_to_an_operation_knows_its_cost(server: LocalPrompt
     assert usage(ending)["price"] == 0.003
     assert ending.worker_visits
     assert len(server.operations) == 2
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["hook", "async hook"])
+def test_hook(server: LocalPromptLayer, is_async: bool) -> None:
+    hook, where = PromptLayerHook(), at("good")
+    try:
+        started = hook.run_table_operation(**where)
+        assert isinstance(started, QueuedOperation)
+        hook.wait_for_table_operation(**where, operation_id=started.operation_id, timeout=10)
+        if is_async:
+            found = asyncio.run(hook.aget_usage(**where, execution_ids=started.execution_ids))
+        else:
+            found = hook.get_usage(**where, execution_ids=started.execution_ids)
+        assert found == Usage(0.003, 300, 60, 3)
+        assert hook.get_usage(**where, execution_ids=["another"]) is None
+    finally:
+        hook.close()
 
 
 @pytest.mark.parametrize("max_price", [None, -1, "much", float("nan")])
