@@ -110,7 +110,8 @@ class Scorecard:
     Args:
         name: any text.
         criteria: in the order in which the API lists them.
-        rows: one for each row of the sheet, from the first.
+        rows: one for each row of the sheet, from the first. A row that was added to the sheet has
+            the aggregate verdict and score.
         id: a UUID; derived from the name if it is empty.
         verdict: the aggregate verdict.
         score: the aggregate score.

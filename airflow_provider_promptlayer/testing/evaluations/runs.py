@@ -138,7 +138,15 @@ class Calculation:
     started_at: float
     revision: int
     scorecard: Scorecard = field(repr=False)
+    added_rows: range = field(default=range(0), repr=False)
     cancelled_at: float | None = None
+
+    @property
+    def all_rows(self) -> list[tuple[int, ScoredRow]]:
+        """All rows that it can score, by number: an added one is like the whole."""
+        card = self.scorecard
+        added = ScoredRow(card.verdict, card.score)
+        return [*enumerate(card.rows), *((number, added) for number in self.added_rows)]
 
     @property
     def config_hash(self) -> str | None:
@@ -163,7 +171,7 @@ class Calculation:
             return []
         return [
             (number, row)
-            for number, row in enumerate(self.scorecard.rows)
+            for number, row in self.all_rows
             if self.row_indices is None or number in self.row_indices
         ]
 

@@ -92,7 +92,7 @@ class ScorecardEndpoints:
                 "progress": latest
                 and {
                     "scored_rows": len(latest.rows(sheet.now())),
-                    "total_rows": len(latest.scorecard.rows),
+                    "total_rows": len(latest.all_rows),
                     "partial_score": None,
                 },
             },

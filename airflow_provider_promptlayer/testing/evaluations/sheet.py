@@ -312,6 +312,7 @@ class SheetState:
             started_at=self.now(),
             revision=self.version,
             scorecard=self.scorecard,
+            added_rows=range(self._definition.row_count, self.row_count),
         )
         with self._lock:
             self.calculations[calculation.id] = calculation

@@ -107,6 +107,18 @@ def test_some_rows_and_steps(client, clock):
     assert_not_found(client, scorecard_row(Sheet(*HERE), 1))
 
 
+def test_an_added_row_is_like_the_whole(client, clock):
+    client.server.add_rows(*HERE, [{"Question": "Who?"}])
+    calculated(client)
+    client.server.add_rows(*HERE, [{"Question": "too late"}])
+    clock.now += 10
+    page = ask(client, scorecard_rows(Sheet(*HERE)))
+    assert [row.row_index for row in page.rows] == [0, 1, 2, 3, 4]
+    assert (page.rows[4].verdict, page.rows[4].score) == (CARD.verdict, CARD.score)
+    card = ask(client, scorecard(Sheet(*HERE)))
+    assert (card.scored_rows, card.total_rows) == (5, 5)
+
+
 def test_the_scorecard_itself(client, clock):
     card = ask(client, scorecard(Sheet(*HERE)))
     assert (card.name, card.status, card.latest) == ("Quality", "ready", None)
