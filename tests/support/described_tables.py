@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PromptLayer's description of tables, sheets, rows and imports, for ``description``."""
+"""PromptLayer's description of tables, prompt templates and workflows, for ``description``."""
 
 from __future__ import annotations
 
@@ -250,4 +250,75 @@ ANSWERS: dict[tuple[str, str], Mapping[int, Any]] = {
         }
     },
     ("GET", rf"{_SHEET}/versions/[^/]+"): {200: ONE_VERSION},
+    ("GET", "/prompt-templates/[^/]+"): {
+        200: {
+            "success": bool,
+            "id": int,
+            "prompt_name": str,
+            "version": int,
+            "workspace_id": int,
+            "prompt_template": {"type": {"completion"}, "content": [OBJECT], "...": True},
+            "snippets": [OBJECT],
+            "...": True,
+        },
+        404: OBJECT,
+        **_INVALID,
+    },
+    ("GET", "/prompt-templates/[^/]+/labels"): {
+        200: {
+            "release_labels": [
+                {
+                    "prompt_version_id": int,
+                    "prompt_version_number": int,
+                    "release_label": str,
+                    "release_label_id": int,
+                }
+            ],
+            "...": True,
+        },
+        404: OBJECT,
+        **_INVALID,
+    },
+    # The libraries' form has everything in workflow.
+    ("GET", "/workflows/[^/]+"): {
+        200: (
+            {
+                "success": bool,
+                "workflow_id": int,
+                "workflow_name": str,
+                "version": int,
+                "workflow_version_id": int,
+                "commit_message?": TEXT,
+                "required_input_variables?": (OBJECT, None),
+                "release_labels?": [str],
+                "created_at?": TEXT,
+                "nodes": [
+                    {
+                        "id": str,
+                        "workflow_version_id?": int,
+                        "name": str,
+                        "node_type": str,
+                        "is_output_node": bool,
+                        "configuration": OBJECT,
+                        "dependencies": [str],
+                        "...": True,
+                    }
+                ],
+                "edges": [
+                    {
+                        "id": str,
+                        "source_node_name": str,
+                        "target_node_name": str,
+                        "is_and": bool,
+                        "conditionals?": [OBJECT],
+                        "...": True,
+                    }
+                ],
+                "...": True,
+            },
+            {"success": bool, "workflow": OBJECT},
+        ),
+        404: OBJECT,
+        **_INVALID,
+    },
 }

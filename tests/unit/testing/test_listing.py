@@ -6,6 +6,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
+from unit.testing.evaluations import checked
 
 from airflow_provider_promptlayer.testing import Node, OnlyIf, Workflow
 
@@ -98,7 +99,7 @@ def test_a_workflow_is_described_by_version_label_or_latest(serve):
         Workflow("a/b", NODES, version=2, required_input_variables={"x": "string"}),
     )
     path = f"/workflows/{quote('a/b', safe='')}"
-    latest = client.get(path).json
+    latest = checked("GET", path, client.get(path)).json
     assert (latest["workflow_name"], latest["version"], latest["success"]) == ("a/b", 2, True)
     assert latest["required_input_variables"] == {"x": "string"}
     assert latest["workflow"] == {
@@ -117,14 +118,17 @@ def test_a_workflow_is_described_by_version_label_or_latest(serve):
 
 def test_the_libraries_know_a_workflow_by_one_field(serve):
     workflow = Workflow("W", NODES, required_input_variables={"x": "string"})
-    described = serve(workflow, dialect="libraries").get("/workflows/W").json
+    described = checked(
+        "GET", "/workflows/W", serve(workflow, dialect="libraries").get("/workflows/W")
+    ).json
     assert described.keys() == {"success", "workflow"}
     assert described["workflow"]["name"] == "W"
     assert described["workflow"]["required_input_variables"] == {"x": "string"}
 
 
 def test_nodes_and_edges_are_described(serve):
-    described = serve(Workflow("W", NODES)).get("/workflows/W").json
+    reply = serve(Workflow("W", NODES)).get("/workflows/W")
+    described = checked("GET", "/workflows/W", reply).json
     a, b = described["nodes"]
     assert (a["name"], a["node_type"], a["is_output_node"]) == ("A", "VARIABLE", False)
     assert (b["name"], b["dependencies"], b["is_output_node"]) == ("B", ["A"], True)

@@ -6,8 +6,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from unit.testing.evaluations import checked
 from unit.testing.test_imports import OPERATION, state, texts
-from unit.testing.test_sheets import COPY, SHEETS, TABLE, post
+from unit.testing.test_sheets import COPY, SHEETS, TABLE, get, post
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer, RequestLog
 
@@ -194,13 +195,13 @@ class TestPromptTemplates:
         ("query", "version"), [({}, 3), ({"version": 2}, 2), ({"label": "prod"}, 3)]
     )
     def test_by_name_and_id(self, client, query, version):
-        by_name = client.get("/prompt-templates/Support%20answer", **query).json
+        by_name = get(client, "/prompt-templates/Support%20answer", **query)
         assert by_name["id"] == LOGS[0].prompt_id
         assert (by_name["prompt_name"], by_name["version"]) == ("Support answer", version)
-        assert client.get(f"/prompt-templates/{LOGS[0].prompt_id}", **query).json == by_name
+        assert get(client, f"/prompt-templates/{LOGS[0].prompt_id}", **query) == by_name
 
     def test_labels(self, client):
-        labels = client.get("/prompt-templates/Support%20answer/labels").json["release_labels"]
+        labels = get(client, "/prompt-templates/Support%20answer/labels")["release_labels"]
         found = {each["release_label"]: each["prompt_version_number"] for each in labels}
         assert found == {"prod": 3, "dev": 3}
 
@@ -214,7 +215,8 @@ class TestPromptTemplates:
         ],
     )
     def test_refusals(self, client, path, status):
-        assert client.get(f"/prompt-templates/{path}").status == status
+        path = f"/prompt-templates/{path}"
+        assert checked("GET", path, client.get(path)).status == status
 
 
 @pytest.mark.parametrize(
