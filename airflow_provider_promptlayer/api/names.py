@@ -9,6 +9,7 @@ PromptLayer's published API description ("List Tables", "List Sheets", "List Col
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
@@ -150,7 +151,9 @@ def _titles_at(
     asked = {**query, "limit": str(PAGE_SIZE), **({} if cursor is None else {"cursor": cursor})}
     return object_call(
         Request("GET", f"{path}?{urlencode(asked)}", purpose),
-        lambda answer: read_page(answer, lambda item: (read_id(item), item.text("title"))),
+        lambda answer: read_page(
+            answer, lambda item: (read_id(item), item.text_if_any("title") or "")
+        ),
     )
 
 
@@ -175,8 +178,9 @@ def _only(noun: str, wanted: str, found: Titles, where: str = "") -> str:
             f"{len(ids)} {noun}s{where} are titled {_shown(wanted)}: give the UUID of one of them "
             f"instead: {which}."
         )
-    titles = list(dict.fromkeys(found.values()))
-    named = listed(map(_shown, titles), len(titles), _TITLES_NAMED, ", ")
+    titles = {its_title for its_title in found.values() if its_title}
+    closest = get_close_matches(wanted, titles, _TITLES_NAMED, cutoff=0.0)
+    named = listed(map(_shown, closest), len(titles), _TITLES_NAMED, ", ")
     there = f"these exist: {named}" if titles else f"there are no {noun}s"
     raise PromptLayerNotFoundError(
         f"No {noun}{where} is titled {_shown(wanted)}, and titles are matched exactly; {there}."

@@ -40,7 +40,9 @@ class Lists:
     def __init__(self, form: str = "top") -> None:
         self.form = form
         self.tables = [(OTHER, "table"), (TABLE.id, TABLE.title), (TWIN, "Table of contents")]
-        self.sheets = [(sheet.id, sheet.title) for sheet in SHEETS.values()]
+        self.sheets: list[tuple[str, str | None]] = [
+            (sheet.id, sheet.title) for sheet in SHEETS.values()
+        ]
         self.asked: list[str] = []
 
     def __call__(self, request: Any) -> Reply | None:
@@ -53,7 +55,7 @@ class Lists:
             return None
         self.asked.append(path)
         part = query.get("name", "").casefold()
-        found = [item for item in listed if part in item[1].casefold()]
+        found = [item for item in listed if part in (item[1] or "").casefold()]
         at = int(query.get("cursor", "0"))
         more = at + 1 < len(found)
         end = {"next_cursor": str(at + 1) if more else None, "has_more": more}
@@ -221,7 +223,7 @@ class TestColumns:
     @pytest.mark.parametrize(
         ("given", "says"),
         [
-            (["answer"], "No column of sheet .* is titled 'answer', .*'Question', 'Answer'"),
+            (["answer"], "No column of sheet .* is titled 'answer', .*'Answer', 'Question'"),
             ("Answer", "columns must be a list"),
             ([], "columns is empty"),
         ],
@@ -299,12 +301,13 @@ class TestHook:
             ask("find_table", "Table")
         assert server.count() == 2
 
-    def test_names_five_of_the_titles_that_there_are(
+    def test_names_the_five_titles_that_are_closest(
         self, ask: Callable[..., Any], lists: Lists
     ) -> None:
-        lists.sheets = [(OTHER[:-2] + f"{number:02}", f"Sheet {number}") for number in range(7)]
-        with pytest.raises(PromptLayerNotFoundError, match="'Sheet 4' and 2 more"):
-            ask("find_sheet", "Table", "Sheet")
-        lists.sheets = []
+        titles = ["", "zzz", *(f"{month} cases" for month in ("May", "June", "July")), "cases", "0"]
+        lists.sheets = [(OTHER[:-2] + f"{at:02}", title) for at, title in enumerate(titles)]
+        with pytest.raises(PromptLayerNotFoundError, match=r"exist: 'July cases', .* and 1 more"):
+            ask("find_sheet", "Table", "july cases")
+        lists.sheets = [(OTHER, None)]
         with pytest.raises(PromptLayerNotFoundError, match="there are no sheets"):
             ask("find_sheet", "Table", "Sheet")
