@@ -70,12 +70,17 @@ class RowsPage(Page[Row]):
     row_count: int | None
 
 
-def rows_page(sheet: Sheet, *, cursor: str | None = None) -> Call[RowsPage]:
+def rows_page(
+    sheet: Sheet, *, cursor: str | None = None, last_first: bool = False
+) -> Call[RowsPage]:
     """``GET …/rows``: a page of :data:`PAGE_SIZE` rows, and with the first one the columns.
 
     :param cursor: ``next_cursor`` of the page before; None for the first page.
+    :param last_first: begin with the last row.
     """
     query: dict[str, Any] = {"limit": PAGE_SIZE}
+    if last_first:
+        query["order"] = "desc"
     if cursor is None:
         query["include_columns"] = "true"
     else:

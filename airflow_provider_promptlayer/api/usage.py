@@ -14,19 +14,15 @@ import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
 
-from airflow_provider_promptlayer.api.fields import Fields, object_call
-from airflow_provider_promptlayer.api.http import Call
+from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.job import CallFlow
-from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
+from airflow_provider_promptlayer.api.pages import PAGE_SIZE, visit_pages
+from airflow_provider_promptlayer.api.rows import Row, rows_page
 from airflow_provider_promptlayer.api.tables import Sheet, show_count
 
 MAX_ROWS_READ: Final = 10_000
 """How many rows are read where the usage only informs."""
-
-Cells = tuple[Fields, ...]
-"""The cells of one row."""
 
 
 @dataclass(slots=True)
@@ -102,7 +98,10 @@ def usage_of(
     :returns: None where PromptLayer does not say, or the cells are not among these rows.
     """
     tally = _Tally(frozenset(execution_ids), cell_count, max_rows)
-    yield from visit_items(lambda cursor: _rows(sheet, cursor), tally.add_row)
+    yield from visit_pages(
+        lambda cursor: rows_page(sheet, cursor=cursor, last_first=True),
+        lambda page: any(map(tally.add_row, page.items)),
+    )
     return tally.usage
 
 
@@ -120,9 +119,9 @@ class _Tally:
         """The sum; None where cells with a price may be in rows that were not read."""
         return self._sum if self._cells_left <= 0 or self._rows_left else None
 
-    def add_row(self, cells: Cells) -> bool:
+    def add_row(self, row: Row) -> bool:
         """Add up the cells of a row; return whether there is no use in reading further ones."""
-        for cell in cells:
+        for cell in row.cells.values():
             execution_id, metrics = cell.get("execution_id"), cell.get("request_metrics")
             self._names_executions |= execution_id is not None
             self._nameless += execution_id is None and metrics is not None
@@ -135,27 +134,6 @@ class _Tally:
         self._rows_left -= 1
         is_in_vain = self._nameless >= PAGE_SIZE and not self._names_executions
         return self._cells_left <= 0 or not self._rows_left or is_in_vain
-
-
-def _rows(sheet: Sheet, cursor: str | None) -> Call[Page[Cells]]:
-    query = {
-        "limit": PAGE_SIZE,
-        "order": "desc",
-        "include_columns": "false",
-        "include_row_count": "false",
-    }
-    if cursor is not None:
-        query["cursor"] = cursor
-    purpose = f"list the rows of sheet {sheet.sheet_id}"
-    return object_call(
-        sheet.request("GET", f"rows?{urlencode(query)}", purpose),
-        lambda answer: read_page(answer, _cells),
-    )
-
-
-def _cells(row: Fields) -> Cells:
-    cells = row.mapping_or_none("cells") or {}
-    return tuple(Fields(cell) for cell in cells.values() if isinstance(cell, dict))
 
 
 def _sum(total: float | None, more: float | None) -> Any:

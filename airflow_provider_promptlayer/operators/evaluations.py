@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
 
-_MAX_EXECUTIONS_NOTED: Final = 10_000
-"""Of how many executions the ids are kept through a deferral, to tell what they have cost."""
+_MAX_EXECUTIONS_NOTED: Final = 1000
+"""Of how many executions the ids are kept, to tell what they have cost.
+
+Airflow's task state store is made for values of up to 64 KB.
+"""
 
 
 class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
@@ -154,6 +157,17 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         """Forget the executions of an earlier operation."""
         self.notes.pop("execution_ids", None)
 
+    def _note_executions(self, execution_ids: Sequence[str]) -> None:
+        if len(execution_ids) <= _MAX_EXECUTIONS_NOTED:
+            self.notes["execution_ids"] = list(execution_ids)
+            return
+        self.log.warning(
+            "PromptLayer calculates the cells in %d executions, and the task keeps the ids of at "
+            "most %d: it will not know what they have cost.",
+            len(execution_ids),
+            _MAX_EXECUTIONS_NOTED,
+        )
+
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the start of a recalculation."""
         column_ids = self.column_ids
@@ -170,8 +184,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         def send() -> str | None:
             answer = self.hook.start_table_operation(call, confirm_large=self.confirm_large)
             if not isinstance(answer, NothingToDo):
-                if len(answer.execution_ids) <= _MAX_EXECUTIONS_NOTED:
-                    self.notes["execution_ids"] = list(answer.execution_ids)
+                self._note_executions(answer.execution_ids)
                 return answer.operation_id
             self.log.info(
                 "There is nothing to do: no cell of the selection is left to start. Reading the "

@@ -108,7 +108,8 @@ def test_executions_that_no_cell_names_are_not_searched_for(serve: Serve) -> Non
             return None
         cell = {"status": "completed", "request_metrics": {"price": 1}}
         rows = [{"row_index": i, "cells": {"a": cell}} for i in range(100)]
-        return Reply.of_json({"data": rows, "next_cursor": "more", "has_more": True})
+        more = {"next_cursor": "more", "has_more": True}
+        return Reply.of_json({"data": rows, "columns": [], **more})
 
     server.script(page, method="GET", times=None)
     assert usage(run()) is None
@@ -216,6 +217,17 @@ def test_a_try_that_goes_back_to_an_operation_knows_its_cost(server: LocalPrompt
     assert usage(ending)["price"] == 0.003
     assert ending.worker_visits
     assert len(server.operations) == 2
+
+
+def test_the_ids_of_too_many_executions_are_not_kept(
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    module = "airflow_provider_promptlayer.operators.evaluations"
+    monkeypatch.setattr(f"{module}._MAX_EXECUTIONS_NOTED", 0)
+    store = Store()
+    assert usage(run(store)) is None
+    assert store["promptlayer_run"]["notes"] == {}
+    assert "in 1 executions, and the task keeps the ids of at most 0" in log()
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["hook", "async hook"])
