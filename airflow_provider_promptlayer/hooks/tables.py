@@ -22,9 +22,6 @@ from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, Poll
 
 T = TypeVar("T")
 
-_LOOKS: Final = 3
-"""How often to look for what a request may have created whose answer was lost."""
-
 _REQUESTS: Final = 2
 """How many requests to create it are sent at most."""
 
@@ -141,8 +138,8 @@ class TableMethods(PromptLayerConnectionHook):
                 self.log.info("Created the %s, as there was none of that title.", noun)
             except PromptLayerStartUncertainError as error:
                 lost_answers += 1
-                for look in range(1, _LOOKS + 1):
-                    pause = retries.LOOKING_FOR_CREATED.pause(look)
+                looks, policy = 0, retries.LOOKING_FOR_CREATED
+                while pause := policy.next_pause(looks := looks + 1, elapsed=0.0):
                     yield PollDecision(sleep=pause, note=str(error), is_trouble=True)
                     found = yield from _found_or_none(find(), about, max_outage)
                     if found is not None:

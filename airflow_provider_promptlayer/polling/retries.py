@@ -180,8 +180,8 @@ EXPLAINING: Final = RetryPolicy(give_up_after=60.0)
 EXPLAINING_SECONDS: Final = 120.0
 """How long all these requests may take together."""
 
-LOOKING_FOR_CREATED: Final = RetryPolicy(jitter=0.0)
-"""To look for what a request may have created whose answer was lost."""
+LOOKING_FOR_CREATED: Final = RetryPolicy(jitter=0.0, attempts=4)
+"""To look, three times, for what a request may have created whose answer was lost."""
 
 FINDING_SECONDS: Final = 300.0
 """How long all pages of a list of titles may take, besides an outage of ``max_outage``."""
