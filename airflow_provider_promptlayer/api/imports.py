@@ -128,14 +128,16 @@ class ImportSource:
     """Where the rows of an import come from.
 
     :param fields: what the request says of the source.
+    :param digest: the same for the same content of a file, or for the same conditions.
     :param file: the rows as CSV, on disk; None for request logs.
-    :param digest: the same for the same content of the file.
+    :param fields_of_new_sheet: what the request says besides where the sheet is a new one.
     """
 
     type: ImportType
     fields: Mapping[str, Any]
+    digest: str
     file: BinaryIO | None = field(default=None, repr=False)
-    digest: str = ""
+    fields_of_new_sheet: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,8 @@ class ImportOrder:
         path, source = _sheets_path(self.table_id), self.source
         body: dict[str, Any] = {"operation_id": self.operation_id}
         if self.sheet_id is None:
-            body |= {"title": self.title, "source": {"type": source.type, **source.fields}}
+            whole = {"type": source.type, **source.fields_of_new_sheet, **source.fields}
+            body |= {"title": self.title, "source": whole}
         else:
             path += f"/{uuid('sheet_id', self.sheet_id)}/imports/{source.type.replace('_', '-')}"
             body |= source.fields
@@ -257,7 +260,7 @@ def file_source(file_name: str, file: BinaryIO, digest: str) -> ImportSource:
 
     :param file_name: must end with ``.csv``.
     """
-    return ImportSource("file", {"file_name": file_name[-255:], _CONTENT: ""}, file, digest)
+    return ImportSource("file", {"file_name": file_name[-255:], _CONTENT: ""}, digest, file)
 
 
 def read_import(fields: Fields) -> ImportStatus:

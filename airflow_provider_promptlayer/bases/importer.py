@@ -2,8 +2,8 @@
 """How a task imports rows exactly once, on every Airflow: the base of the operators that do.
 
 Other jobs need Airflow's task state, so that a later try finds the job of an earlier one. An import
-needs none: PromptLayer takes its id from the client. The id here follows from the task instance,
-its clears and the content, so every try asks PromptLayer for the same import before it starts one.
+needs none: PromptLayer takes its id from the client. The id follows from the task instance, its
+clears, the sheet and the content, so every try looks the same import up before it starts one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import title as title_of
+from airflow_provider_promptlayer.api.arguments import title_text
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.imports import (
     ImportOrder,
@@ -83,9 +83,13 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
             id_key=xcom.OPERATION_ID_KEY,
             trigger="PromptLayerSheetImportTrigger",
             job_from_id=lambda _: cast("SheetImport", self.known_job),
-            raise_for_outcome=raise_for_import,
+            raise_for_outcome=self.check,
             outputs=outputs,
         )
+
+    def check(self, ending: ImportStatus) -> None:
+        """Raise if the ending of an import counts as a failure."""
+        raise_for_import(ending)
 
     def get_job(self, context: Context) -> SheetImport:
         """Return the import, started by an earlier try or by this one."""
@@ -101,7 +105,7 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
     def _order(self, context: Context, source: ImportSource) -> ImportOrder:
         table_id = self.found_table
         sheet_id = None if self._is_new_sheet else self.found_sheet.sheet_id
-        title = title_of("title", self.title) if self._is_new_sheet else None
+        title = title_text("title", self.title) if self._is_new_sheet else None
         ti = context["ti"]
         operation_id = operation_id_of(
             self.hook.settings.base_url,
@@ -113,8 +117,6 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
             table_id,
             sheet_id,
             title,
-            source.type,
-            dict(source.fields),
             source.digest,
         )
         return ImportOrder(table_id, source, operation_id, sheet_id, title)

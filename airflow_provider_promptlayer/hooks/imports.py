@@ -26,6 +26,7 @@ from airflow_provider_promptlayer.api.imports import (
     SheetImport,
     file_source,
 )
+from airflow_provider_promptlayer.api.request_logs import LogSelection
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.files.reading import csv_of_file, csv_of_rows
@@ -156,6 +157,46 @@ class ImportMethods(PromptLayerConnectionHook):
         finally:
             opened.__exit__(None, None, None)
 
+    def request_log_source(
+        self, selection: LogSelection, *, max_outage: float = DEFAULT_MAX_OUTAGE
+    ) -> ImportSource:
+        """Look up the names in a selection of request logs, and return them as a source."""
+        return self._run(self._log_source(selection, max_outage))
+
+    def _log_source(self, selection: LogSelection, max_outage: float) -> Loop[ImportSource]:
+        return each_with_backoff(
+            selection.source(),
+            about="the prompt of request logs",
+            policy=retries.POLLING.within(max_outage),
+        )
+
+    def _import_request_logs(
+        self,
+        /,
+        table_id: str,
+        *,
+        sheet_id: str | None = None,
+        title: str | None = None,
+        operation_id: str | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+        **which: Any,
+    ) -> Loop[SheetImport]:
+        """Import request logs into a sheet; return without waiting for the import.
+
+        :param table_id: UUID of the table.
+        :param sheet_id: UUID of the sheet to which the rows are added; or
+        :param title: of a new sheet.
+        :param operation_id: under one id an import happens once; None for a new one.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :param which: the conditions, see :class:`.LogSelection`.
+        :returns: the import, which :meth:`wait_for_import` waits for.
+        """
+        source = yield from self._log_source(LogSelection(**which), max_outage)
+        order = ImportOrder(table_id, source, operation_id or str(uuid4()), sheet_id, title)
+        return (yield from self._start_import(order, max_outage=max_outage))
+
+    import_request_logs, aimport_request_logs = twins(_import_request_logs)
+
     def get_import(self, table_id: str, sheet_id: str, operation_id: str) -> ImportStatus:
         """Poll an import once. Does not wait, and does not raise for how it ended."""
         return self.call(SheetImport(table_id, sheet_id, operation_id).fetch_call())
@@ -169,11 +210,13 @@ class ImportMethods(PromptLayerConnectionHook):
         timeout: float,
         poke_interval: float | None = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
+        allow_empty: bool = True,
     ) -> Wait[ImportStatus]:
         """Wait for an import to end; for use inside ``@task`` functions. Holds the worker.
 
         Waits and raises as :meth:`wait_for_table_operation` does.
 
+        :param allow_empty: whether an import that has found no request logs is a success.
         :raises PromptLayerImportFailedError: if the import has failed.
         """
         job = SheetImport(table_id, sheet_id, operation_id)
@@ -181,7 +224,7 @@ class ImportMethods(PromptLayerConnectionHook):
 
         def loop() -> Loop[ImportStatus]:
             ending = yield from poll_until_ended(poller, job.fetch_call())
-            raise_for_import(ending)
+            raise_for_import(ending, allow_empty=allow_empty)
             return ending
 
         return Wait(poller, loop())

@@ -4,17 +4,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from airflow_provider_promptlayer.api.arguments import items, texts
-from airflow_provider_promptlayer.api.imports import ImportSource
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_promptlayer.api.arguments import items, one_of, texts
+from airflow_provider_promptlayer.api.imports import ImportSource, ImportStatus
+from airflow_provider_promptlayer.api.request_logs import LogSelection
 from airflow_provider_promptlayer.bases.importer import PromptLayerImporter
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS
 from airflow_provider_promptlayer.hooks.imports import source_of_rows
+from airflow_provider_promptlayer.outcomes.imports import raise_for_import
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath, XComArg
+
+
+OnEmpty = Literal["succeed", "skip", "fail"]
+
+_CONDITIONS: Final = tuple(field.name for field in fields(LogSelection))
 
 
 class PromptLayerLoadSheetOperator(PromptLayerImporter):
@@ -80,3 +91,88 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
             file=self.file,
             delimiter=self.delimiter,
         )
+
+
+class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
+    """Import request logs into a sheet, such as a sample of production, and wait for them.
+
+    At least one condition is needed; a log has to meet all that are given. Times are half-open,
+    ``start`` belongs to them and ``end`` does not, so runs with adjoining data intervals import
+    each log once. PromptLayer's filters know no scores. The import happens once, as with
+    :class:`PromptLayerLoadSheetOperator`, for as long as the conditions are the same.
+
+    :param table: title or UUID of the table. Templated.
+    :param sheet: title or UUID of the sheet to which the rows are added; left out for a new one.
+        Templated.
+    :param table_id: instead of ``table``, a UUID. Templated.
+    :param sheet_id: instead of ``sheet``, a UUID. Templated.
+    :param title: of the new sheet; ``"{{ run_id }}"`` if left out. Templated.
+    :param start: logs of requests that were sent then or later, such as
+        ``"{{ data_interval_start }}"``. Templated.
+    :param end: logs of requests that were sent before then. Templated.
+    :param prompt: name or id of the prompt template. Templated.
+    :param release_label: logs of the version that this label of ``prompt`` leads to when the task
+        runs. Templated.
+    :param tags: logs that have all of these tags. Templated.
+    :param metadata: logs that have all of these values of metadata. Templated.
+    :param filter_group: a filter in PromptLayer's own words. Templated.
+    :param request_ids: the ids of logs, in place of all conditions. Templated.
+    :param limit: the most logs to import, 50,000 at most. Templated.
+    :param variables: the input variables that become columns; left out for all. Templated.
+    :param fields: further fields of a log that become columns, such as ``"cost"``. Templated.
+    :param on_empty: what to do if no log fits: ``"succeed"`` with 0 rows, ``"skip"`` or ``"fail"``.
+    :param promptlayer_conn_id: id of the Airflow connection. Templated.
+    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`; not
+        ``mode="reschedule"`` without ``deferrable``.
+    :returns: ``table_id``, ``sheet_id``, ``rows_added`` and ``row_count``, that of the sheet.
+    """
+
+    template_fields: Sequence[str] = (
+        *SHEET_FIELDS,
+        "title",
+        *_CONDITIONS,
+        "promptlayer_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        start: datetime | str | XComArg | None = None,
+        end: datetime | str | XComArg | None = None,
+        prompt: str | int | XComArg | None = None,
+        release_label: str | XComArg | None = None,
+        tags: Sequence[str] | str | XComArg | None = None,
+        metadata: Mapping[str, Any] | str | XComArg | None = None,
+        filter_group: Mapping[str, Any] | str | XComArg | None = None,
+        request_ids: Sequence[int] | str | XComArg | None = None,
+        limit: int | str | XComArg | None = None,
+        variables: Sequence[str] | str | XComArg | None = None,
+        fields: Sequence[str] | str | XComArg | None = None,
+        on_empty: OnEmpty = "succeed",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.start: Any = start
+        self.end: Any = end
+        self.prompt: Any = prompt
+        self.release_label: Any = release_label
+        self.tags: Any = tags
+        self.metadata: Any = metadata
+        self.filter_group: Any = filter_group
+        self.request_ids: Any = request_ids
+        self.limit: Any = limit
+        self.variables: Any = variables
+        self.fields: Any = fields
+        one_of("on_empty", on_empty, get_args(OnEmpty))
+        self.on_empty: OnEmpty = on_empty
+
+    def open_source(self) -> AbstractContextManager[ImportSource]:
+        """Return the request logs that meet the conditions."""
+        selection = LogSelection(**{name: getattr(self, name) for name in _CONDITIONS})
+        return nullcontext(self.hook.request_log_source(selection, max_outage=self.max_outage))
+
+    def check(self, ending: ImportStatus) -> None:
+        """Raise if the import has failed, or has found nothing and ``on_empty`` forbids that."""
+        if ending.found_nothing and self.on_empty == "skip":
+            raise AirflowSkipException("No request log meets the conditions.")
+        raise_for_import(ending, allow_empty=self.on_empty == "succeed")

@@ -8,7 +8,10 @@ from airflow_provider_promptlayer.operators.evaluations import (
     PromptLayerRunTableOperator,
 )
 from airflow_provider_promptlayer.operators.exporting import PromptLayerExportSheetOperator
-from airflow_provider_promptlayer.operators.loading import PromptLayerLoadSheetOperator
+from airflow_provider_promptlayer.operators.loading import (
+    PromptLayerImportRequestLogsOperator,
+    PromptLayerLoadSheetOperator,
+)
 from airflow_provider_promptlayer.operators.snapshots import PromptLayerSnapshotSheetOperator
 from airflow_provider_promptlayer.operators.workflows import (
     PromptLayerRunWorkflowOperator,
@@ -17,6 +20,7 @@ from airflow_provider_promptlayer.operators.workflows import (
 
 __all__ = [
     "PromptLayerExportSheetOperator",
+    "PromptLayerImportRequestLogsOperator",
     "PromptLayerLoadSheetOperator",
     "PromptLayerRunReportOperator",
     "PromptLayerRunScorecardOperator",

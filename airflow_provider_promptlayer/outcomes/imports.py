@@ -17,13 +17,17 @@ class PromptLayerImportFailedError(PromptLayerOutcomeError):
     outcome: ImportStatus
 
 
-def raise_for_import(ending: ImportStatus) -> None:
+def raise_for_import(ending: ImportStatus, *, allow_empty: bool = True) -> None:
     """Raise if an import has failed.
 
+    :param allow_empty: whether an import that has found no request logs is a success. PromptLayer
+        calls it failed.
     :raises PromptLayerImportFailedError: with PromptLayer's reason.
     """
-    if not ending.has_succeeded:
-        reason = one_line(ending.error_message or "") or "PromptLayer does not say why."
-        raise PromptLayerImportFailedError(
-            f"Import {one_line(ending.operation_id, 80)} has failed: {reason}", outcome=ending
-        )
+    if allow_empty if ending.found_nothing else ending.has_succeeded:
+        return
+    no_reason = "no row was added." if ending.found_nothing else "PromptLayer does not say why."
+    reason = one_line(ending.error_message or "") or no_reason
+    raise PromptLayerImportFailedError(
+        f"Import {one_line(ending.operation_id, 80)} has failed: {reason}", outcome=ending
+    )

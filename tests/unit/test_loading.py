@@ -216,7 +216,7 @@ class TestFailures:
             ({"file": "a.csv"}, "Give one of rows and file, not both."),
             ({"rows": None, "file": "/nowhere/a.csv"}, "/nowhere/a.csv: there is no such file."),
             ({"rows": None, "file": "a.csv", "columns": ["A"]}, "columns are the titles of rows"),
-            ({"sheet": None, "title": " "}, "title must be a title"),
+            ({"sheet": None, "title": " "}, "title must be a text of 1 to 255"),
             ({"sheet": "Nothing"}, "titled 'Nothing'"),
         ],
         ids=str,

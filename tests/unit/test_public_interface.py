@@ -39,7 +39,8 @@ PUBLIC = {
     f"{NAME}.get_provider_info": "get_provider_info",
     f"{NAME}.hooks.promptlayer": "PromptLayerHook",
     f"{NAME}.operators.promptlayer": """
-        PromptLayerExportSheetOperator PromptLayerLoadSheetOperator
+        PromptLayerExportSheetOperator PromptLayerImportRequestLogsOperator
+        PromptLayerLoadSheetOperator
         PromptLayerRunReportOperator PromptLayerRunScorecardOperator
         PromptLayerRunTableOperator PromptLayerRunWorkflowBatchOperator
         PromptLayerRunWorkflowOperator PromptLayerSnapshotSheetOperator

@@ -25,6 +25,10 @@ TEMPLATED = {
     operators.PromptLayerRunWorkflowOperator: f"{OF_WORKFLOW} input_variables callback_url",
     operators.PromptLayerRunWorkflowBatchOperator: f"{OF_WORKFLOW} inputs",
     operators.PromptLayerWorkflowResultsOperator: "workflow_version_execution_id nodes",
+    operators.PromptLayerImportRequestLogsOperator: (
+        f"{OF_SHEET} title start end prompt release_label tags metadata filter_group "
+        "request_ids limit variables fields"
+    ),
     operators.PromptLayerLoadSheetOperator: f"{OF_SHEET} title rows columns file",
     operators.PromptLayerRunTableOperator: (
         f"{OF_SHEET} columns column_ids row_ids statuses max_price"
