@@ -76,20 +76,6 @@ def uuid(name: str, value: Any) -> str:
     return str(value).strip().lower()
 
 
-def title(name: str, value: Any) -> str:
-    """Return the title, or the UUID, of a table, a sheet or a column.
-
-    Digits may come as a number, which a native template makes of them.
-    """
-    is_title = isinstance(value, (str, int, UUID)) and not isinstance(value, bool)
-    text = _text(name, value) if is_title else ""
-    if not text.strip() or not _is_encodable(text):
-        raise PromptLayerInvalidInputError(
-            f"{name} must be a title or a UUID, not {_given(value)}."
-        )
-    return text
-
-
 def opaque_text(name: str, value: Any) -> str:
     """Return an id of unknown form as text that a URL can carry.
 
@@ -110,11 +96,17 @@ def title_text(name: str, value: Any) -> str:
     """
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID:
         return str(value)
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TITLE:
+    text = value if isinstance(value, str) else ""
+    if not text.strip() or len(text) > MAX_TITLE or not _is_encodable(text):
         raise PromptLayerInvalidInputError(
             f"{name} must be a text of 1 to {MAX_TITLE} characters, not {_given(value)}."
         )
-    return value
+    return text
+
+
+def title_or_uuid(name: str, value: Any) -> str:
+    """Return the title, or the UUID, of a table, a sheet or a column."""
+    return uuid(name, value) if is_uuid(value) else title_text(name, value)
 
 
 def path_segment(workflow_id_or_name: object) -> str:

@@ -14,7 +14,14 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
-from airflow_provider_promptlayer.api.arguments import encode, is_uuid, list_of, title, uuid
+from airflow_provider_promptlayer.api.arguments import (
+    encode,
+    is_uuid,
+    list_of,
+    title_or_uuid,
+    title_text,
+    uuid,
+)
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
@@ -44,7 +51,7 @@ def find_table(table: Any) -> CallFlow[str]:
     """
     if is_uuid(table):
         return uuid("table", table)
-    wanted = title("table", table)
+    wanted = title_text("table", table)
     found = yield from tables_with(wanted)
     if wanted not in found.values():
         first = yield _titles_at(TABLES_PATH, "list the tables", {}, None)
@@ -67,7 +74,7 @@ def find_sheet(table_id: str, sheet: Any) -> CallFlow[Sheet]:
     """
     if is_uuid(sheet):
         return Sheet(table_id, sheet)
-    wanted = title("sheet", sheet)
+    wanted = title_text("sheet", sheet)
     found = yield from sheets_of(table_id)
     return Sheet(table_id, _only("sheet", wanted, found, f" of table {table_id}"))
 
@@ -83,7 +90,7 @@ def create_table(wanted: str) -> Call[str]:
 
     PromptLayer lets several tables have one title, so a repeat creates a second one.
     """
-    body = {"title": title("table", wanted), "create_default_sheet": False}
+    body = {"title": title_text("table", wanted), "create_default_sheet": False}
     return _create(TABLES_PATH, "table", wanted, body)
 
 
@@ -93,7 +100,7 @@ def create_sheet(table_id: str, wanted: str) -> Call[Sheet]:
     A repeat creates a second one, as with :func:`create_table`.
     """
     path = f"{TABLES_PATH}/{uuid('table_id', table_id)}/sheets"
-    body = {"title": title("sheet", wanted)}
+    body = {"title": title_text("sheet", wanted)}
     return _create(path, "sheet", wanted, body).then(partial(Sheet, table_id))
 
 
@@ -113,9 +120,9 @@ def find_columns(sheet: Sheet, columns: Any) -> CallFlow[list[str] | None]:
     :raises PromptLayerNotFoundError: if no column of the sheet has one of the titles.
     :raises PromptLayerInvalidInputError: if several have it, or if it is no list.
     """
-    wanted = list_of(title, "columns", columns)
+    wanted = list_of(title_or_uuid, "columns", columns)
     if wanted is None or all(map(is_uuid, wanted)):
-        return wanted and [uuid("columns", column) for column in wanted]
+        return wanted
     path = sheet.request("GET", "columns", "").path
     found = yield from _all_titles(path, f"list the columns of sheet {sheet.sheet_id}")
     return columns_among(found, wanted, sheet)

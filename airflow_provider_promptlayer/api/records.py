@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from airflow_provider_promptlayer.api.arguments import MAX_ID, list_of, title
+from airflow_provider_promptlayer.api.arguments import MAX_ID, list_of, title_or_uuid
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
     PromptLayerInvalidInputError,
@@ -123,7 +123,7 @@ class RecordReader:
         """How many rows the sheet has, where PromptLayer says so."""
         self.version: int | None = None
         """The version of the sheet that was read; it rises with every change."""
-        self._wanted = list_of(title, "columns", columns)
+        self._wanted = list_of(title_or_uuid, "columns", columns)
         self._has_details = details
         self._has_scores = scorecard
         self._columns: Sequence[Column] = ()

@@ -31,6 +31,10 @@ OTHER = "aaaaaaaa-0000-4000-8000-000000000001"
 TWIN = "aaaaaaaa-0000-4000-8000-000000000002"
 
 
+Titles = list[tuple[str, str | None]]
+"""UUID and title of each item of a list."""
+
+
 class Lists:
     """The list endpoints of a workspace, whose pages have one item each.
 
@@ -39,10 +43,8 @@ class Lists:
 
     def __init__(self, form: str = "top") -> None:
         self.form = form
-        self.tables = [(OTHER, "table"), (TABLE.id, TABLE.title), (TWIN, "Table of contents")]
-        self.sheets: list[tuple[str, str | None]] = [
-            (sheet.id, sheet.title) for sheet in SHEETS.values()
-        ]
+        self.tables: Titles = [(OTHER, "table"), (TABLE.id, "Table"), (TWIN, "Table of contents")]
+        self.sheets: Titles = [(sheet.id, sheet.title) for sheet in SHEETS.values()]
         self.asked: list[str] = []
 
     def __call__(self, request: Any) -> Reply | None:
@@ -178,7 +180,7 @@ class TestTask:
                 f"No sheet of table {TABLE.id} is titled 'Good', .* these exist: 'good', 'bad'",
             ),
             ({"table": "Twins"}, f"2 tables are titled 'Twins': give the UUID of one.*{TWIN}"),
-            ({"sheet": "  "}, "sheet must be a title or a UUID, not '  '"),
+            ({"sheet": "  "}, "sheet must be a text of 1 to 255 characters, not '  '"),
             ({"table": None, "table_id": "Table"}, "table_id must be a UUID"),
         ],
         ids=str,
