@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import title_text
-from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+)
 from airflow_provider_promptlayer.api.imports import (
     ImportOrder,
     ImportSource,
@@ -41,6 +44,7 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
     A subclass says where the rows come from: :meth:`open_source`.
 
     :param title: of the new sheet.
+    :param ensure: create the table, and the sheet, if none has the title.
     :param kwargs: which table and sheet, see :class:`.SheetArguments`; how to wait, see
         :class:`.PromptLayerWaiter`.
     """
@@ -48,8 +52,11 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
     needs_sheet = False
     starts_what_it_waits_for = True
 
-    def __init__(self, *, title: str | XComArg | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, title: str | XComArg | None = None, ensure: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.ensure = ensure
         self._is_new_sheet = self.sheet is None and self.sheet_id is None
         if title is not None and not self._is_new_sheet:
             raise PromptLayerInvalidInputError(
@@ -104,8 +111,7 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
 
     def _order(self, context: Context, source: ImportSource) -> ImportOrder:
         table_id = self.found_table
-        sheet_id = None if self._is_new_sheet else self.found_sheet.sheet_id
-        title = title_text("title", self.title) if self._is_new_sheet else None
+        sheet_id, title = self._place()
         ti = context["ti"]
         operation_id = operation_id_of(
             self.hook.settings.base_url,
@@ -115,8 +121,26 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
             ti.map_index,
             version_compat.clear_epoch(ti),
             table_id,
-            sheet_id,
-            title,
+            # A later try finds the sheet that the import of an earlier one has made.
+            *((None, self.sheet) if self._may_make_sheet else (sheet_id, title)),
             source.digest,
         )
         return ImportOrder(table_id, source, operation_id, sheet_id, title)
+
+    @property
+    def _may_make_sheet(self) -> bool:
+        return self.ensure and self.sheet is not None
+
+    def _place(self) -> tuple[str | None, str | None]:
+        """Return the UUID of the sheet that gets the rows and None, or None and a new one's title.
+
+        A sheet that is missing is made by the import, without the empty row of a blank sheet.
+        """
+        if self._is_new_sheet:
+            return None, title_text("title", self.title)
+        try:
+            return self.found_sheet.sheet_id, None
+        except PromptLayerNotFoundError:
+            if not self._may_make_sheet:
+                raise
+            return None, title_text("sheet", self.sheet)

@@ -33,7 +33,7 @@ class SheetArguments(PromptLayerTask):
     """
 
     ensure: bool = False
-    """Whether to create a table or a sheet of a title that there is not; for tasks that fill it."""
+    """Whether to create the table if none has the title; for tasks that fill it."""
 
     needs_sheet: ClassVar[bool] = True
     """Whether a sheet has to be named, and not the table alone."""
@@ -94,8 +94,7 @@ class SheetArguments(PromptLayerTask):
             return Sheet(self.found_table, sheet_id)
         wanted = self.found_table, self.sheet
         if self._found_sheet is None or self._found_sheet[0] != wanted:
-            find = self.hook.ensure_sheet if self.ensure else self.hook.find_sheet
-            self._found_sheet = wanted, find(*wanted, max_outage=self.max_outage)
+            self._found_sheet = wanted, self.hook.find_sheet(*wanted, max_outage=self.max_outage)
         return self._found_sheet[1]
 
     def on_sheet(self, make: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -46,6 +46,7 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
     :param table_id: instead of ``table``, a UUID. Templated.
     :param sheet_id: instead of ``sheet``, a UUID. Templated.
     :param title: of the new sheet; ``"{{ run_id }}"`` if left out. Templated.
+    :param ensure: create the table, and the sheet, if none has the title; once, like the import.
     :param rows: mappings from the title of a column to a value, as a list or as JSON; or, with
         ``columns``, lists of values, as a SQL operator returns them. Templated.
     :param columns: the titles for such lists. Templated.
@@ -107,6 +108,7 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
     :param table_id: instead of ``table``, a UUID. Templated.
     :param sheet_id: instead of ``sheet``, a UUID. Templated.
     :param title: of the new sheet; ``"{{ run_id }}"`` if left out. Templated.
+    :param ensure: create the table, and the sheet, if none has the title; once, like the import.
     :param start: logs of requests that were sent then or later, such as
         ``"{{ data_interval_start }}"``. Templated.
     :param end: logs of requests that were sent before then. Templated.

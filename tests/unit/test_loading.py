@@ -52,10 +52,10 @@ def server(serve: Serve) -> LocalPromptLayer:
 
 def load(number: int = 1, *, max_tries: int = 2, **arguments: Any) -> Ending:
     """Run a try of a task that loads rows."""
-    given = {"sheet": "Cases", "rows": ROWS, **arguments}
+    given = {"table": "Answers", "sheet": "Cases", "rows": ROWS, **arguments}
     return run_task(
         lambda: PromptLayerLoadSheetOperator(
-            task_id="task", table="Answers", poke_interval=0.02, retries=2, **given
+            task_id="task", poke_interval=0.02, retries=2, **given
         ),
         FakeTaskInstance(try_number=number, max_tries=max_tries),
     )
@@ -196,6 +196,49 @@ class WorkerDiedError(BaseException):
 
 def _die(*_: Any, **__: Any) -> None:
     raise WorkerDiedError
+
+
+class TestEnsure:
+    """``ensure=True`` creates the table and the sheet that are missing, once."""
+
+    def test_creates_what_is_missing(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        for number, rows in ((1, 2), (2, 4)):
+            ending = run_task(
+                lambda: PromptLayerLoadSheetOperator(
+                    task_id="task",
+                    table="New",
+                    sheet="Cases",
+                    ensure=True,
+                    rows=ROWS,
+                    poke_interval=0.02,
+                    deferrable=deferrable,
+                ),
+                FakeTaskInstance(run_id=f"night {number}"),
+            )
+            assert ending.kind == "success", ending
+            assert (ending.value["rows_added"], ending.value["row_count"]) == (2, rows)
+        hook = PromptLayerHook()
+        assert ending.value["table_id"] == hook.find_table("New")
+        assert ending.value["sheet_id"] == hook.find_sheet("New", "Cases").sheet_id
+
+    @pytest.mark.parametrize("acted_on", [True, False])
+    def test_a_lost_answer_doubles_nothing(self, acted_on: bool, server: LocalPromptLayer) -> None:
+        for after in (0, 1):  # that of the table, and that of the import
+            server.script(Close(), method="POST", acted_on=acted_on, after=after)
+        ending = load(table="New", ensure=True)
+        assert (ending.kind, ending.value["row_count"]) == ("success", 2), ending
+        hook = PromptLayerHook()
+        assert hook.find_sheet("New", "Cases").sheet_id == ending.value["sheet_id"]
+        assert len(server.imports) == 1
+        assert server.count("POST") == (2 if acted_on else 4)
+
+    def test_a_retry_goes_back_to_the_import_that_made_the_sheet(
+        self, server: LocalPromptLayer
+    ) -> None:
+        first = load(sheet="Others", ensure=True)
+        again = load(2, sheet="Others", ensure=True)
+        assert again.value == first.value
+        assert len(server.imports) == 1
 
 
 class TestFailures:
