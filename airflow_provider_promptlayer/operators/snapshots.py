@@ -18,8 +18,8 @@ class PromptLayerSnapshotSheetOperator(SheetArguments, PromptLayerCaller):
 
     A name is saved once. If the sheet has a version of that name, the task returns that one; so a
     retry and a cleared task save nothing twice. Give each DAG run a name of its own, such as
-    ``"nightly {{ ds }}"``. If the answer is lost, the task looks for the version before it sends
-    the request again.
+    ``"{{ run_id }}"``. If the answer is lost, the task looks for the version before it sends the
+    request again.
 
     Saved after a gate, versions are what ``max_drop`` of :class:`.PromptLayerRunScorecardOperator`
     compares with: the scores that have passed.

@@ -13,7 +13,14 @@ from support.starts import RUN_SCORECARD
 
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
 from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Scorecard, Script, Table
+from airflow_provider_promptlayer.testing import (
+    Close,
+    LocalPromptLayer,
+    Reply,
+    Scorecard,
+    Script,
+    Table,
+)
 
 Log = Callable[[], str]
 UUID = "00000000-0000-4000-8000-00000000000"
@@ -169,6 +176,25 @@ def test_without_an_earlier_score_the_gate_is_open_and_says_so(
     script(server)
     assert judge().kind == "success"
     assert "There is no earlier score to compare with yet" in log()
+
+
+def test_trouble_in_looking_for_the_earlier_score(server: LocalPromptLayer) -> None:
+    server.script(Reply(503), Reply(502, "<html>"), Close(), Reply(200, "{}"), method="GET")
+    script(server, versions=[version(1, score=0.95)])
+    assert DROPPED in judge().message
+    assert len(server.calculations) == 1
+
+
+def test_an_outage_in_looking_for_the_earlier_score_starts_nothing(
+    server: LocalPromptLayer,
+) -> None:
+    store = Store()
+    with server.script(Reply(503), method="GET", times=None):
+        ending = judge(store, max_outage=0.05)
+    assert ending.kind == "failed"  # which Airflow retries
+    assert "the earlier scores of sheet" in ending.message
+    assert not server.calculations
+    assert not store
 
 
 @pytest.mark.parametrize("mode", MODES_OF_ALL_KINDS)
