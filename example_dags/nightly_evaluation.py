@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
+    PromptLayerSnapshotSheetOperator,
 )
 
 with DAG(
@@ -42,7 +43,16 @@ with DAG(
         table="{{ params.table }}",
         sheet="{{ params.sheet }}",
         min_score="{{ params.min_score }}",
+        max_drop=0.02,  # against the score of the last version that was saved
         timeout=timedelta(hours=1),
+    )
+
+    # Only a night that passes is one to compare the next with.
+    snapshot = PromptLayerSnapshotSheetOperator(
+        task_id="snapshot",
+        table="{{ params.table }}",
+        sheet="{{ params.sheet }}",
+        name="{{ run_id }}",
     )
 
     # What the scorecard found is in XCom whether or not it passed; without it there is none.
@@ -58,4 +68,4 @@ with DAG(
             # Unchanged: PromptLayer does not document their shape.
             print(f"The nightly evaluation scored {score} ({verdict}). Criteria: {criteria}")
 
-    recalculate >> gate >> alert()
+    recalculate >> gate >> snapshot >> alert()
