@@ -111,9 +111,10 @@ _CELLS: Final = json.dumps(
 )
 
 
-def _page(first: int) -> bytes:
+def _page(first: int, order: str) -> bytes:
     after = first + PAGE_ROWS
-    rows = ",".join(f'{{"row_index":{index},"cells":{_CELLS}}}' for index in range(first, after))
+    numbers = range(ROWS)[:: 1 if order == "asc" else -1][first:after]
+    rows = ",".join(f'{{"row_index":{index},"cells":{_CELLS}}}' for index in numbers)
     rest = {
         "next_cursor": str(after) if after < ROWS else None,
         "has_more": after < ROWS,
@@ -160,7 +161,9 @@ class _Sheet(asyncio.Protocol):
         method, target, _ = self._request.split(" ", 2)
         url = urlsplit(target)
         if url.path == ROWS_PATH:
-            return message(200, _page(int(parse_qs(url.query).get("cursor", ["0"])[0])))
+            query = {name: found[-1] for name, found in parse_qs(url.query).items()}
+            page = _page(int(query.get("cursor", "0")), query.get("order", "asc"))
+            return message(200, page)
         if method == "POST" and url.path == IMPORT_PATH:
             self._operations.setdefault(self._operation_id(), ROWS)
             return message(202, self._operation(self._operation_id()))

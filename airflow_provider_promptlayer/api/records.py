@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from airflow_provider_promptlayer.api.arguments import MAX_ID, list_of, title_or_uuid
 from airflow_provider_promptlayer.api.errors import (
@@ -123,6 +124,7 @@ class RecordReader:
         """How many rows the sheet has, where PromptLayer says so."""
         self.version: int | None = None
         """The version of the sheet that was read; it rises with every change."""
+        self._last_first = False
         self._wanted = list_of(title_or_uuid, "columns", columns)
         self._has_details = details
         self._has_scores = scorecard
@@ -135,7 +137,23 @@ class RecordReader:
         :raises PromptLayerSheetChangedError: if the sheet was changed between two pages.
         :raises PromptLayerUnexpectedAnswerError: if rows are missing, or a cursor leads back.
         """
-        return visit_pages(lambda cursor: rows_page(self.sheet, cursor=cursor), self._check)
+
+        def page_call(cursor: str | None) -> Call[RowsPage]:
+            needs_columns = not (self.fields or cursor)
+            return rows_page(
+                self.sheet, cursor=cursor, last_first=self._last_first, with_columns=needs_columns
+            )
+
+        return visit_pages(page_call, self._check)
+
+    def from_the_end(self) -> Self:
+        """Return a reader of the same records from the last row to the first.
+
+        Its counts of cells are those of this reader. Needs the first page.
+        """
+        other = copy(self)
+        other.row_count, other._last_first = 0, True
+        return other
 
     def read(self, call: Call[RowsPage]) -> CallFlow[tuple[RowsPage, Scores]]:
         """Return a page and its scores.
@@ -157,9 +175,9 @@ class RecordReader:
             raise PromptLayerSheetChangedError(f"{error} It took the pages before.") from error
         return page, (yield from self._scores(page))
 
-    def records(self, page: RowsPage, scores: Scores) -> list[Record]:
-        """Return the records of a page."""
-        return [self._record(row, scores) for row in page.items]
+    def records(self, rows: Iterable[Row], scores: Scores) -> list[Record]:
+        """Return the records of rows, which are on one page."""
+        return [self._record(row, scores) for row in rows]
 
     def named(self, record: Record) -> dict[str, Any]:
         """Return a record as a mapping by the names of the fields."""
@@ -172,7 +190,8 @@ class RecordReader:
             self._scorecard = _calculated((yield scorecard(self.sheet)), self.sheet)
         latest = self._scorecard.latest
         calculation_id = latest.calculation_id if latest else None
-        first, last = page.items[0].index, page.items[-1].index
+        ends = page.items[0].index, page.items[-1].index
+        first, last = min(ends), max(ends)
         found = yield scorecard_rows(
             self.sheet, calculation_id=calculation_id, cursor=first - 1 if first else None
         )
@@ -186,20 +205,26 @@ class RecordReader:
 
     def _check(self, page: RowsPage) -> None:
         if not self.fields:  # the first page
-            self.version = page.version
             self._columns = _chosen(page.columns, self._wanted, self.sheet)
             self.fields = tuple(self._named_fields())
+        if self.version is None:
+            self.version = page.version
         if page.version not in (None, self.version):
             raise PromptLayerSheetChangedError(
                 f"Sheet {self.sheet.sheet_id} was changed while it was read (version "
                 f"{page.version}, before {self.version})."
             )
         self.row_count += len(page.items)
-        self.rows_in_all = page.row_count
-        if page.next_cursor is None and page.row_count not in (None, self.row_count):
+        self.rows_in_all = page.row_count if page.row_count is not None else self.rows_in_all
+        if page.next_cursor is None:
+            self.check_complete(self.row_count)
+
+    def check_complete(self, row_count: int) -> None:
+        """Raise if PromptLayer says that there are more or fewer rows than these."""
+        if self.rows_in_all not in (None, row_count):
             raise PromptLayerUnexpectedAnswerError(
                 f"Could not list the rows of sheet {self.sheet.sheet_id}: PromptLayer says that "
-                f"there are {page.row_count}, and has listed {self.row_count}."
+                f"there are {self.rows_in_all}, and has listed {row_count}."
             )
 
     def _named_fields(self) -> Iterable[RecordField]:

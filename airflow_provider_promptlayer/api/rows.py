@@ -71,19 +71,22 @@ class RowsPage(Page[Row]):
 
 
 def rows_page(
-    sheet: Sheet, *, cursor: str | None = None, last_first: bool = False
+    sheet: Sheet,
+    *,
+    cursor: str | None = None,
+    last_first: bool = False,
+    with_columns: bool = False,
 ) -> Call[RowsPage]:
-    """``GET …/rows``: a page of :data:`PAGE_SIZE` rows, and with the first one the columns.
+    """``GET …/rows``: a page of :data:`PAGE_SIZE` rows.
 
-    :param cursor: ``next_cursor`` of the page before; None for the first page.
+    :param cursor: ``next_cursor`` of the page before, in the same order; None for the first page.
     :param last_first: begin with the last row.
+    :param with_columns: whether to answer with the columns, too.
     """
-    query: dict[str, Any] = {"limit": PAGE_SIZE}
+    query: dict[str, Any] = {"limit": PAGE_SIZE, "include_columns": str(with_columns).lower()}
     if last_first:
         query["order"] = "desc"
-    if cursor is None:
-        query["include_columns"] = "true"
-    else:
+    if cursor is not None:
         query["cursor"] = cursor
 
     def build(answer: Fields) -> RowsPage:
@@ -91,7 +94,7 @@ def rows_page(
         return RowsPage(
             page.items,
             page.next_cursor,
-            tuple(map(read_column, answer.objects("columns"))) if cursor is None else (),
+            tuple(map(read_column, answer.objects("columns"))) if with_columns else (),
             answer.count_if_any("version"),
             answer.count_if_any("row_count"),
         )

@@ -1,49 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook's methods that read the rows of a sheet, and write them to a file.
-
-The next page is requested while the caller works on the one before.
-"""
+"""The hook's methods that read the rows of a sheet, and write them to a file."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
-import time
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, get_args
 
 from airflow_provider_promptlayer.api.arguments import one_of
-from airflow_provider_promptlayer.api.errors import (
-    PromptLayerError,
-    PromptLayerInvalidInputError,
-    PromptLayerTransientError,
-)
+from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.records import RecordReader, Scores
+from airflow_provider_promptlayer.api.records import RecordReader
 from airflow_provider_promptlayer.api.rows import RowsPage
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.files.placing import Place
 from airflow_provider_promptlayer.files.writing import RecordWriter, writer_for
-from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.hooks.pages import (
+    PagedReading,
+    PageRead,
+    following_call,
+    reading_of,
+)
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.polling.loop import Loop, drive, each_with_backoff, retried
-from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision
+from airflow_provider_promptlayer.polling.loop import drive, retried
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 OnChange = Literal["again", "fail"]
 ON_CHANGE: Final[tuple[OnChange, ...]] = get_args(OnChange)
 
 MAX_RETURNED_ROWS: Final = 1_000
 """The most rows that are returned in one list, as for an XCom."""
-
-_PROGRESS_SECONDS: Final = 10.0
-"""The least time between two lines in the log about how far an export is."""
-
-_Read: TypeAlias = tuple[RowsPage, Scores]
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,7 @@ class SheetExport:
     rows: Sequence[Mapping[str, Any]] | None
 
 
-class RowMethods(PromptLayerConnectionHook):
+class RowMethods(PagedReading):
     """The methods of :class:`.PromptLayerHook` for the rows of a sheet."""
 
     def iter_rows(
@@ -97,7 +87,7 @@ class RowMethods(PromptLayerConnectionHook):
         return (
             reader.named(record)
             for page, scores in self._pages(reader, max_outage)
-            for record in reader.records(page, scores)
+            for record in reader.records(page.items, scores)
         )
 
     async def aiter_rows(
@@ -115,18 +105,18 @@ class RowMethods(PromptLayerConnectionHook):
             Sheet(table_id, sheet_id), columns=columns, details=details, scorecard=scorecard
         )
 
-        def ahead(call: Call[RowsPage]) -> asyncio.Task[_Read]:
-            return asyncio.create_task(self._arun(_reading(reader, call, max_outage)))
+        def ahead(call: Call[RowsPage]) -> asyncio.Task[PageRead]:
+            return asyncio.create_task(self._arun(reading_of(reader, call, max_outage)))
 
         calls = reader.page_calls()
         reading = ahead(next(calls))
         try:
             while True:
                 page, scores = await reading
-                following = _following(calls, page)
+                following = following_call(calls, page)
                 if following is not None:
                     reading = ahead(following)
-                for record in reader.records(page, scores):
+                for record in reader.records(page.items, scores):
                     yield reader.named(record)
                 if following is None:
                     return
@@ -176,25 +166,22 @@ class RowMethods(PromptLayerConnectionHook):
             reader = RecordReader(sheet, columns=columns, details=details, scorecard=scorecard)
             writer: RecordWriter | None = None
             rows: list[dict[str, Any]] = []
-            shown_at = time.monotonic()
+            row_count = 0
             with ExitStack() as stack:
                 file = place and stack.enter_context(place.open_beside(f"{key}-{attempt}"))
-                for page, scores in self._pages(reader, max_outage):
-                    records = reader.records(page, scores)
+                for records in self._records(reader, max_outage):
+                    row_count += len(records)
                     if file and make_writer:
                         writer = writer or make_writer(file, reader.fields)
                         writer.write(records)
                     if return_rows:
                         _refuse_to_return_many(reader)
                         rows += map(reader.named, records)
-                    if time.monotonic() - shown_at >= _PROGRESS_SECONDS:
-                        shown_at = time.monotonic()
-                        self.log.info("Read %s rows.", _progress(reader))
                 if writer is not None:
                     writer.finish()
             return SheetExport(
                 None if place is None else place.shown,
-                reader.row_count,
+                row_count,
                 [field.name for field in reader.fields],
                 reader.version,
                 dict(reader.cell_counts),
@@ -217,63 +204,6 @@ class RowMethods(PromptLayerConnectionHook):
             self.log.warning("Calculated cells without a value of now: %s.", others)
         return export
 
-    def _pages(self, reader: RecordReader, max_outage: float) -> Iterator[_Read]:
-        """Yield the pages, each while the next one is read in a thread."""
-        is_left = threading.Event()
-
-        def pause(decision: PollDecision) -> None:
-            self._log_decision(decision)
-            if is_left.wait(decision.sleep):
-                raise PromptLayerTransientError("The pages are not wanted any more.")
-
-        def ahead(call: Call[RowsPage]) -> Future[_Read]:
-            future: Future[_Read] = Future()
-
-            def run() -> None:
-                try:
-                    future.set_result(drive(_reading(reader, call, max_outage), self.call, pause))
-                except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-                    future.set_exception(error)
-
-            # A daemon, unlike the threads of an executor: a task that is ended does not wait for it
-            threading.Thread(target=run, name="promptlayer-page", daemon=True).start()
-            return future
-
-        self.warm_up()  # not in a thread: Airflow may not be asked by two at a time
-        calls = reader.page_calls()
-        reading = ahead(next(calls))
-        try:
-            while True:
-                page, scores = reading.result()
-                following = _following(calls, page)
-                if self.is_stopping:  # Airflow 3 would let the task go on until it is killed
-                    raise PromptLayerTransientError("The task is being stopped.")
-                if following is not None:
-                    reading = ahead(following)
-                yield page, scores
-                if following is None:
-                    return
-        finally:
-            is_left.set()
-
-
-def _reading(reader: RecordReader, call: Call[RowsPage], max_outage: float) -> Loop[_Read]:
-    return each_with_backoff(
-        reader.read(call),
-        about=f"the rows of sheet {reader.sheet.sheet_id}",
-        policy=retries.POLLING.within(max_outage),
-    )
-
-
-def _following(
-    calls: Generator[Call[RowsPage], RowsPage, None], page: RowsPage
-) -> Call[RowsPage] | None:
-    """Return the call for the page after this one, or None after the last."""
-    try:
-        return calls.send(page)
-    except StopIteration:
-        return None
-
 
 def _place(to: Any) -> Place:
     """Return the place that a path of Airflow's object storage names.
@@ -292,12 +222,6 @@ def _place(to: Any) -> Place:
         raise PromptLayerInvalidInputError(
             f"Cannot write to {shown!r}: {one_line(str(error))}"
         ) from error
-
-
-def _progress(reader: RecordReader) -> str:
-    """Return how far a sheet is read: ``"12,300 of 40,000"``."""
-    total = reader.rows_in_all
-    return f"{reader.row_count:,}" + (f" of {total:,}" if total is not None else "")
 
 
 def _not_completed(cell_counts: Mapping[str, int]) -> str:

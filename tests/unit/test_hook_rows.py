@@ -4,11 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import errno
-import json
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,46 +17,34 @@ from fsspec.implementations.local import (  # type: ignore[import-untyped]
     LocalFileSystem,
 )
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+from support.sheets import (
+    EMPTY,
+    IDS,
+    QUESTIONS,
+    REFUSAL,
+    ROWS_PATH,
+    SHEET,
+    TABLE,
+    read_file,
+    serving,
+)
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerFileError,
     PromptLayerInvalidInputError,
-    PromptLayerOutageError,
     PromptLayerRefusedError,
     PromptLayerSheetChangedError,
 )
+from airflow_provider_promptlayer.hooks import pages as hook_pages
 from airflow_provider_promptlayer.hooks import rows as hook_rows
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import (
-    Close,
     Column,
-    Criterion,
     LocalPromptLayer,
-    Reply,
     RequestMetrics,
-    Scorecard,
-    ScoredRow,
     Sheet,
     Table,
 )
-
-COLUMNS = [Column("Question", type="TEXT"), Column("Answer", is_stale=False)]
-QUESTIONS = [f"Question {number}" for number in range(250)]
-SCORES = [
-    ScoredRow("fail", 0.1, reasons={"Polite": "Rude."}) if number == 120 else ScoredRow()
-    for number in range(250)
-]
-SHEET = Sheet(
-    "Cases",
-    COLUMNS,
-    rows=[{"Question": question, "Answer": question.upper()} for question in QUESTIONS],
-    scorecard=Scorecard("Quality", [Criterion("Polite")], SCORES),
-)
-EMPTY = Sheet("Empty", [Column("Question", type="TEXT")], rows=[])
-TABLE = Table("Support answers", [SHEET, EMPTY])
-IDS = TABLE.id, SHEET.id
-REFUSAL = Reply(400, '{"success": false, "message": "Invalid query parameter cursor"}')
-ROWS_PATH = f"/api/public/v2/tables/{TABLE.id}/sheets/{SHEET.id}/rows"
 
 
 @pytest.fixture(params=["description", "libraries"])
@@ -71,14 +55,6 @@ def dialect(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
     yield from serving(monkeypatch)
-
-
-def serving(
-    monkeypatch: pytest.MonkeyPatch, table: Table = TABLE, **how: Any
-) -> Iterator[LocalPromptLayer]:
-    with LocalPromptLayer(tables=[table], **how) as server:
-        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
-        yield server
 
 
 @pytest.fixture
@@ -158,47 +134,6 @@ def test_what_calculated_cells_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(first["Answer_request_ids"]) == 1
     assert (failed["Answer"], failed["Answer_status"]) == (None, "failed")
     assert failed["Answer_error"]
-
-
-def test_an_outage_between_two_pages_is_ridden_out(
-    rows_of: Callable[..., list[Any]], server: LocalPromptLayer
-) -> None:
-    server.script(Close(), Reply(502, "<html>"), path_prefix=ROWS_PATH, after=1)
-    assert len(rows_of(*IDS)) == 250
-    server.script(Close(), path_prefix=ROWS_PATH, after=1, times=None)
-    with pytest.raises(PromptLayerOutageError):
-        rows_of(*IDS, max_outage=0.01)
-
-
-def test_the_next_page_is_requested_while_one_is_used(
-    hook: PromptLayerHook, server: LocalPromptLayer
-) -> None:
-    rows = hook.iter_rows(*IDS)
-    assert next(rows)["row_index"] == 0
-    server.wait_for(lambda: server.count("GET", ROWS_PATH) == 2, timeout=5)
-    time.sleep(0.1)
-    assert server.count("GET", ROWS_PATH) == 2  # and no more than one page ahead
-    rows.close()  # type: ignore[attr-defined]
-
-
-def test_a_reader_that_stops_leaves_no_thread(
-    hook: PromptLayerHook, server: LocalPromptLayer
-) -> None:
-    server.script(Reply(502, "<html>"), path_prefix=ROWS_PATH, after=1, times=None)
-    rows = hook.iter_rows(*IDS)
-    next(rows)
-    rows.close()  # type: ignore[attr-defined]
-    for thread in threading.enumerate():
-        if thread.name == "promptlayer-page":
-            thread.join(5)
-            assert not thread.is_alive()
-
-
-def read_file(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".csv":
-        return list(csv.DictReader(text.splitlines()))
-    return [json.loads(line) for line in text.splitlines()]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -302,7 +237,7 @@ def test_progress_is_logged_every_ten_seconds(
     text = logged()
     assert "Read " not in text
     assert f"Exported 250 rows of sheet {SHEET.id} to {tmp_path}/cases.csv." in text
-    monkeypatch.setattr(hook_rows, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(hook_pages, "_PROGRESS_SECONDS", 0.0)
     hook.export_rows(*IDS, tmp_path / "cases.csv")
     assert "Read 200 of 250 rows." in logged()
 

@@ -22,6 +22,8 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.polling.loop import drive
 
 ROWS = f"/api/public/v2/tables/{TABLE}/sheets/{SHEET}/rows?limit=100"
+FIRST = f"{ROWS}&include_columns=true"
+LATER = f"{ROWS}&include_columns=false"
 CARD = f"/api/public/v2/tables/{TABLE}/sheets/{SHEET}/scorecard"
 METRICS = {
     "request_ids": [7, "8", 9],
@@ -67,15 +69,13 @@ def read(answers: dict[str, Any], **how: Any) -> tuple[list[dict[str, Any]], Rec
     pages: list[Any] = []
     drive(reader.page_calls(), send_page)
     for rows_, scores in pages:
-        found += map(reader.named, reader.records(rows_, scores))
+        found += map(reader.named, reader.records(rows_.items, scores))
     return found, reader
 
 
 def one_cell(cell: dict[str, Any], type_: str = "PROMPT_TEMPLATE") -> dict[str, Any]:
     columns = [column(1, "A", type_)]
-    (found,), _ = read(
-        {f"{ROWS}&include_columns=true": page({column_id(1): cell}, columns=columns)}
-    )
+    (found,), _ = read({FIRST: page({column_id(1): cell}, columns=columns)})
     return found
 
 
@@ -112,9 +112,7 @@ def test_the_value_of_a_cell(cell: dict[str, Any], value: Any) -> None:
 )
 def test_the_status_is_one_word_in_either_vocabulary(status: Any, word: str | None) -> None:
     columns = [column(1, "A", "SCORE")]
-    answers = {
-        f"{ROWS}&include_columns=true": page({column_id(1): {"status": status}}, columns=columns)
-    }
+    answers = {FIRST: page({column_id(1): {"status": status}}, columns=columns)}
     (found,), reader = read(answers)
     assert found["A_status"] == word
     assert reader.cell_counts == {word or "unknown": 1}
@@ -156,7 +154,7 @@ def test_no_two_fields_have_the_same_name() -> None:
         column(7, "A", "CODE_EXECUTION"),
     ]
     cells = {column_id(number): {"value": number} for number in range(1, 8)}
-    (found,), reader = read({f"{ROWS}&include_columns=true": page(cells, columns=columns)})
+    (found,), reader = read({FIRST: page(cells, columns=columns)})
     values = {name: value for name, value in found.items() if value not in (None, 0)}
     assert values == {
         "A": 1,
@@ -174,7 +172,7 @@ def test_no_two_fields_have_the_same_name() -> None:
 def test_columns_are_chosen_by_title_or_id_in_their_order() -> None:
     columns = [column(1, "A"), column(2, "B", "SCORE"), column(3, "B"), column(4, "C")]
     answers = {
-        f"{ROWS}&include_columns=true": page(
+        FIRST: page(
             {column_id(number): {"value": number} for number in range(1, 5)}, columns=columns
         )
     }
@@ -195,8 +193,8 @@ def test_pages_follow_each_other_by_either_cursor(where: str) -> None:
     )
     found, reader = read(
         {
-            f"{ROWS}&include_columns=true": first,
-            f"{ROWS}&cursor=a+b%26c%5Cud800": page({}, row_count=2, version=None),
+            FIRST: first,
+            f"{LATER}&cursor=a+b%26c%5Cud800": page({}, row_count=2, version=None),
         }
     )
     assert (len(found), reader.row_count, reader.version) == (2, 2, 3)
@@ -221,12 +219,12 @@ def test_pages_follow_each_other_by_either_cursor(where: str) -> None:
 def test_a_second_page_that_does_not_follow_the_first(second: Any, error: type[Exception]) -> None:
     first = page({}, columns=[], row_count=2, next_cursor="x", has_more=True)
     with pytest.raises(error):
-        read({f"{ROWS}&include_columns=true": first, f"{ROWS}&cursor=x": second})
+        read({FIRST: first, f"{LATER}&cursor=x": second})
 
 
 def test_columns_have_to_be_on_the_first_page() -> None:
     with pytest.raises(PromptLayerUnexpectedAnswerError, match="has no list of columns"):
-        read({f"{ROWS}&include_columns=true": page({})})
+        read({FIRST: page({})})
     assert rows_page(Sheet(TABLE, SHEET)).request.purpose == f"list the rows of sheet {SHEET}"
 
 
@@ -253,7 +251,7 @@ def test_scores_join_the_rows_of_their_page() -> None:
     rows_["row_count"] = 3
     found, _ = read(
         {
-            f"{ROWS}&include_columns=true": rows_,
+            FIRST: rows_,
             CARD: card(),
             f"{CARD}/rows?limit=100&{query}&cursor=0": {
                 "rows": [
@@ -285,4 +283,4 @@ def test_scores_join_the_rows_of_their_page() -> None:
 )
 def test_scores_need_a_calculation_that_has_ended(answered: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
-        read({f"{ROWS}&include_columns=true": page({}, columns=[]), CARD: answered}, scorecard=True)
+        read({FIRST: page({}, columns=[]), CARD: answered}, scorecard=True)
