@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import title_text
+from airflow_provider_promptlayer.api.arguments import one_of, title_text
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
@@ -25,14 +27,19 @@ from airflow_provider_promptlayer.api.imports import (
     SheetImport,
     operation_id_of,
 )
-from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, ResultOnly
+from airflow_provider_promptlayer.bases.kind import JobKind, ResultOnly
 from airflow_provider_promptlayer.bases.sheet import SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.files.reading import NothingToImportError
 from airflow_provider_promptlayer.outcomes.imports import raise_for_import
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+OnEmpty = Literal["succeed", "skip", "fail"]
+
+_NOTHING_FOUND: Final = "No request log meets the conditions."
 
 DEFAULT_TITLE: Final = "{{ run_id }}"
 """A sheet for each DAG run. Not ``ds``, which a run without a logical date does not have."""
@@ -44,6 +51,7 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
     A subclass says where the rows come from: :meth:`open_source`.
 
     :param title: of the new sheet.
+    :param on_empty: what to do if there is nothing to import.
     :param ensure: create the table, and the sheet, if none has the title.
     :param kwargs: which table and sheet, see :class:`.SheetArguments`; how to wait, see
         :class:`.PromptLayerWaiter`.
@@ -53,9 +61,16 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
     starts_what_it_waits_for = True
 
     def __init__(
-        self, *, title: str | XComArg | None = None, ensure: bool = False, **kwargs: Any
+        self,
+        *,
+        title: str | XComArg | None = None,
+        ensure: bool = False,
+        on_empty: OnEmpty,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        one_of("on_empty", on_empty, get_args(OnEmpty))
+        self.on_empty: OnEmpty = on_empty
         self.ensure = ensure
         self._is_new_sheet = self.sheet is None and self.sheet_id is None
         if title is not None and not self._is_new_sheet:
@@ -68,42 +83,42 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
     def open_source(self) -> AbstractContextManager[ImportSource]:
         """Return where the rows come from, checked and open until the import is started.
 
+        :raises NothingToImportError: if there are certainly no rows.
         :raises PromptLayerInvalidInputError: for rows that cannot be imported.
         """
 
     def new_kind(self) -> JobKind[ImportStatus]:
         """Return imports into the sheet."""
 
-        def outputs(ending: ImportStatus) -> Outputs:
-            job = cast("SheetImport", self.known_job)
-            return ResultOnly(
-                {
-                    "table_id": job.table_id,
-                    "sheet_id": job.sheet_id,
-                    "rows_added": 0 if ending.found_nothing else ending.rows_added,
-                    "row_count": ending.row_count,
-                }
-            )
+        def check(ending: ImportStatus) -> None:
+            if ending.found_nothing and self.on_empty == "skip":
+                raise AirflowSkipException(_NOTHING_FOUND)
+            raise_for_import(ending, allow_empty=self.on_empty == "succeed")
 
         return JobKind(
             job_types=(SheetImport,),
             id_key=xcom.OPERATION_ID_KEY,
             trigger="PromptLayerSheetImportTrigger",
             job_from_id=lambda _: cast("SheetImport", self.known_job),
-            raise_for_outcome=self.check,
-            outputs=outputs,
+            raise_for_outcome=check,
+            outputs=lambda ending: ResultOnly(_result(self.known_job, ending)),
+            unsubmitted_result=_result(),
         )
 
-    def check(self, ending: ImportStatus) -> None:
-        """Raise if the ending of an import counts as a failure."""
-        raise_for_import(ending)
-
-    def get_job(self, context: Context) -> SheetImport:
-        """Return the import, started by an earlier try or by this one."""
-        with self.open_source() as source:
-            order = self._order(context, source)
-            self.hook.warm_up()
-            job = self.hook.start_import(order, max_outage=self.max_outage)
+    def get_job(self, context: Context) -> SheetImport | None:
+        """Return the import, started by an earlier try or by this one; None for no rows."""
+        try:
+            with self.open_source() as source:
+                order = self._order(context, source)
+                self.hook.warm_up()
+                job = self.hook.start_import(order, max_outage=self.max_outage)
+        except NothingToImportError as error:
+            if self.on_empty == "fail":
+                raise
+            if self.on_empty == "skip":
+                raise AirflowSkipException(str(error)) from None
+            self.log.info("%s", error)
+            return None
         self._job = job
         self._stay_at(self.hook.settings.base_url, job.name)
         self._push(context, self.kind.id_key, job.operation_id)
@@ -144,3 +159,14 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
             if not self._may_make_sheet:
                 raise
             return None, title_text("sheet", self.sheet)
+
+
+def _result(job: Any = None, ending: ImportStatus | None = None) -> dict[str, Any]:
+    """Return the task's result; without a job, that of a task that had nothing to import."""
+    has_rows = ending is not None and not ending.found_nothing
+    return {
+        "table_id": job and job.table_id,
+        "sheet_id": job and job.sheet_id,
+        "rows_added": ending.rows_added if ending and has_rows else 0,
+        "row_count": ending and ending.row_count,
+    }

@@ -36,9 +36,11 @@ _PARQUET_ROWS: Final = 1_000
 
 _OTHER_DELIMITERS: Final = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 
-_NO_ROWS: Final = "it has no rows, so there is nothing to import"
-
 Rows = Iterable[Mapping[str, Any]]
+
+
+class NothingToImportError(PromptLayerInvalidInputError):
+    """A file or a list has no rows."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,11 @@ class _File:
         where = one_line(self.name, 200) + ("" if line is None else f", line {line}")
         return PromptLayerInvalidInputError(f"{where}: {problem}.")
 
+    def is_empty(self) -> NothingToImportError:
+        return NothingToImportError(
+            f"{one_line(self.name, 200)}: it has no rows, so there is nothing to import."
+        )
+
 
 @contextmanager
 def _csv_of(read: Callable[[], Rows], about: _File) -> Iterator[CsvFile]:
@@ -145,7 +152,7 @@ def _csv_of(read: Callable[[], Rows], about: _File) -> Iterator[CsvFile]:
     """
     titles = list(dict.fromkeys(title for row in read() for title in row))
     if not titles:
-        raise about.error(_NO_ROWS)
+        raise about.is_empty()
     _check_titles(titles, about)
     row_count = 0
     with tempfile.TemporaryFile() as made:
@@ -165,7 +172,7 @@ def _checked(file: BinaryIO, row_count: int, about: _File) -> CsvFile:
     if size > MAX_BYTES:
         raise _too_large(about)
     if not row_count:
-        raise about.error(_NO_ROWS)
+        raise about.is_empty()
     file.seek(0)
     digest = hashlib.sha256()
     for chunk in iter(lambda: file.read(_CHUNK), b""):

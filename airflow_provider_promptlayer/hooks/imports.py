@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from errno import ENOSPC
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
@@ -251,36 +252,38 @@ def source_of_rows(
         return
     if columns is not None:
         raise PromptLayerInvalidInputError("columns are the titles of rows; a file has its own.")
-    shown = one_line(str(file), 200)
-    with (
-        _opened(file, shown) as source,
-        csv_of_file(source, str(file), delimiter=delimiter) as made,
-    ):
-        name = str(file).rstrip("/").rpartition("/")[2].rpartition(".")[0]
+    with ExitStack() as stack:
+        with _opened(file) as source:
+            made = stack.enter_context(csv_of_file(source, str(file), delimiter=delimiter))
+        name = str(file).rpartition("/")[2].rpartition(".")[0]
         yield file_source(f"{name[-250:]}.csv", made.file, made.digest)
 
 
 @contextmanager
-def _opened(file: Any, shown: str) -> Iterator[Any]:
+def _opened(file: Any) -> Iterator[Any]:
     """Open a file for reading.
 
     :raises PromptLayerInvalidInputError: if there is none.
-    :raises PromptLayerFileError: if its storage refuses, or fails.
+    :raises PromptLayerFileError: if its storage refuses or fails, or the disk here is full.
     """
     # fsspec takes a while to import, and DAG files import this module.
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+    shown = one_line(str(file), 200)
     try:
-        path: Any = ObjectStoragePath(str(file))
+        path: Any = file if isinstance(file, ObjectStoragePath) else ObjectStoragePath(str(file))
         with path.open("rb") as source:
             yield source
     except PromptLayerError:
         raise
     except FileNotFoundError:
         raise PromptLayerInvalidInputError(f"{shown}: there is no such file.") from None
-    except OSError as error:
-        reason = one_line(error.strerror or str(error) or type(error).__name__)
-        raise PromptLayerFileError(f"Could not read {shown}: {reason}.") from error
+    except Exception as error:
+        # A storage raises errors of its own libraries, too, such as those of botocore.
+        said = error.strerror if isinstance(error, OSError) else None
+        reason = one_line(said or str(error) or type(error).__name__).rstrip(".")
+        does = "copy to this disk" if getattr(error, "errno", None) == ENOSPC else "read"
+        raise PromptLayerFileError(f"Could not {does} {shown}: {reason}.") from error
 
 
 @contextmanager

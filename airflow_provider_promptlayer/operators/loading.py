@@ -7,23 +7,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
-
-from airflow_provider_promptlayer.api.arguments import items, one_of, texts
-from airflow_provider_promptlayer.api.imports import ImportSource, ImportStatus
+from airflow_provider_promptlayer.api.arguments import items, texts
+from airflow_provider_promptlayer.api.imports import ImportSource
 from airflow_provider_promptlayer.api.request_logs import LogSelection
-from airflow_provider_promptlayer.bases.importer import PromptLayerImporter
+from airflow_provider_promptlayer.bases.importer import OnEmpty, PromptLayerImporter
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS
 from airflow_provider_promptlayer.hooks.imports import source_of_rows
-from airflow_provider_promptlayer.outcomes.imports import raise_for_import
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath, XComArg
 
-
-OnEmpty = Literal["succeed", "skip", "fail"]
 
 _CONDITIONS: Final = tuple(field.name for field in fields(LogSelection))
 
@@ -54,6 +49,8 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
         ``.csv``, ``.json`` (a list of objects), ``.jsonl``, or ``.parquet`` (needs pyarrow).
         Templated.
     :param delimiter: what separates the fields of a CSV file.
+    :param on_empty: what to do if there are no rows: ``"fail"``, ``"skip"``, or ``"succeed"``
+        without a new sheet.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`; not
         ``mode="reschedule"`` without ``deferrable``.
@@ -76,9 +73,10 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
         columns: Sequence[str] | str | XComArg | None = None,
         file: str | ObjectStoragePath | XComArg | None = None,
         delimiter: str = ",",
+        on_empty: OnEmpty = "fail",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(on_empty=on_empty, **kwargs)
         self.rows: Any = rows
         self.columns: Any = columns
         self.file: Any = file
@@ -153,7 +151,7 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
         on_empty: OnEmpty = "succeed",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(on_empty=on_empty, **kwargs)
         self.start: Any = start
         self.end: Any = end
         self.prompt: Any = prompt
@@ -165,16 +163,8 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
         self.limit: Any = limit
         self.variables: Any = variables
         self.fields: Any = fields
-        one_of("on_empty", on_empty, get_args(OnEmpty))
-        self.on_empty: OnEmpty = on_empty
 
     def open_source(self) -> AbstractContextManager[ImportSource]:
         """Return the request logs that meet the conditions."""
         selection = LogSelection(**{name: getattr(self, name) for name in _CONDITIONS})
         return nullcontext(self.hook.request_log_source(selection, max_outage=self.max_outage))
-
-    def check(self, ending: ImportStatus) -> None:
-        """Raise if the import has failed, or has found nothing and ``on_empty`` forbids that."""
-        if ending.found_nothing and self.on_empty == "skip":
-            raise AirflowSkipException("No request log meets the conditions.")
-        raise_for_import(ending, allow_empty=self.on_empty == "succeed")

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from airflow.providers.common.compat.sdk import ObjectStoragePath, TaskDeferred
 from support.clocks import timed_by_polls
 from support.kinds import Serve
 from support.modes import Ending, FakeTaskInstance, run_task
@@ -17,6 +19,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerFileError,
     PromptLayerImportFailedError,
     PromptLayerInvalidInputError,
+    PromptLayerTransientError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerLoadSheetOperator
@@ -254,6 +257,7 @@ class TestFailures:
         ("arguments", "message"),
         [
             ({"rows": [{"A": 1}, 2]}, "rows[1] must be a mapping"),
+            ({"rows": []}, "rows: it has no rows, so there is nothing to import."),
             ({"rows": "None"}, "rows must be a list, or a list as JSON"),
             ({"rows": None}, "Give one of rows and file, not none."),
             ({"file": "a.csv"}, "Give one of rows and file, not both."),
@@ -280,6 +284,71 @@ class TestFailures:
         assert ending.kind == "failed"
         assert isinstance(ending.error, PromptLayerFileError)
         assert ending.message == f"Could not read {folder}: Is a directory."
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (OSError(errno.ENOSPC, "No space left on device"), "Could not copy to this disk a.csv"),
+            (
+                PermissionError(errno.EACCES, "Permission denied"),
+                "Could not read a.csv: Permission",
+            ),
+            (ValueError("botocore says\nno"), "Could not read a.csv: botocore says no."),
+        ],
+        ids=str,
+    )
+    def test_a_storage_that_fails(
+        self,
+        server: LocalPromptLayer,
+        error: Exception,
+        message: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def fail(*_: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(ObjectStoragePath, "open", fail)
+        ending = load(rows=None, file="a.csv")
+        assert ending.kind == "failed"
+        assert isinstance(ending.error, PromptLayerFileError)
+        assert ending.message.startswith(message)
+        assert "\n" not in ending.message
+        assert server.count() == 0
+
+    def test_no_rows_may_be_no_failure(self, server: LocalPromptLayer) -> None:
+        assert load(rows=[], on_empty="skip").kind == "skipped"
+        ending = load(rows=[], on_empty="succeed")
+        assert ending.value == {
+            "table_id": None,
+            "sheet_id": None,
+            "rows_added": 0,
+            "row_count": None,
+        }
+        assert server.imports == []
+        with pytest.raises(PromptLayerInvalidInputError, match="on_empty must be one of"):
+            load(on_empty="never")
+
+    def test_an_outage_between_two_polls(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        faults: list[Any] = [Reply(502, "<html>"), Reset(), Reply(200, "{}"), Close(after_bytes=3)]
+        server.script(*faults, method="GET", path_prefix=OPERATIONS, after=2)
+        assert load(deferrable=deferrable).value["rows_added"] == 2
+        assert server.count("POST") == 1
+
+    def test_ending_the_task_leaves_the_import_going_on(
+        self, server: LocalPromptLayer, log: Any
+    ) -> None:
+        task = PromptLayerLoadSheetOperator(
+            task_id="task", table="Answers", sheet="Cases", rows=ROWS
+        )
+        context: Any = {"ti": FakeTaskInstance()}
+        with pytest.raises(TaskDeferred):
+            task.execute(context)
+        task.on_kill()
+        assert "goes on at PromptLayer" in log()
+        assert server.imports[0].status != "failed"
+        with pytest.raises(PromptLayerTransientError, match="is being stopped"):
+            task.hook.load_sheet(TABLE.id, title="new", rows=ROWS)
+        assert server.count("POST") == 1
 
     def test_a_title_belongs_to_a_new_sheet(self) -> None:
         with pytest.raises(PromptLayerInvalidInputError, match="title is that of a new sheet"):

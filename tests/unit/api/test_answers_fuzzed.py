@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.api.answers import OTHER, SHEET, TABLE
 
-from airflow_provider_promptlayer.api import cells, reports, scorecards, tables
+from airflow_provider_promptlayer.api import cells, imports, reports, scorecards, tables
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.json_reader import MAX_DEPTH
 from airflow_provider_promptlayer.api.workflows import (
@@ -29,11 +29,18 @@ from airflow_provider_promptlayer.outcomes import evaluations
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_outcome
 
 WHERE = tables.Sheet(TABLE, SHEET)
+NEW_SHEET = imports.ImportOrder(
+    TABLE, imports.ImportSource("request_logs", {}, "digest"), "op", title="new"
+)
 CALLS: list[Call[Any]] = [
     run_workflow("Digest"),
     WorkflowRun(42).results_call(),
     WorkflowRun(42).results_call(return_all_outputs=False),
     workflow_count(),
+    imports.SheetImport(TABLE, SHEET, "op").fetch_call(),
+    NEW_SHEET.find_call(),
+    NEW_SHEET.start_call(),
+    next(NEW_SHEET.find_sheet(None)),
     tables.recalculate_cells(TABLE, SHEET),
     tables.SheetOperation(TABLE, SHEET, "op").fetch_call(),
     tables.SheetOperation(TABLE, SHEET, "op").cancel_call(),
