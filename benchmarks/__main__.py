@@ -53,6 +53,7 @@ BENCHMARKS = (
     Benchmark("noticing", "noticing the end of a run"),
     Benchmark("imports", "imports of a DAG file"),
     Benchmark("large_results", "large results"),
+    Benchmark("load", "100 MB into a sheet"),
     Benchmark("export", "100,000 rows out of a sheet"),
     Benchmark("live", "waits in a real Airflow"),
     Benchmark("batch", "a batch in a real Airflow"),
