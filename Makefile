@@ -37,12 +37,12 @@ test: lint types venv ## lint + types, then unit and live tests side by side: 9 
 	  $(MAKE) --no-print-directory live; live=$$?; \
 	  wait $$unit; unit=$$?; cat build/unit.log; exit $$((live || unit))
 
-test-live: venv ## crashes, restarts and secrets on PostgreSQL, and the example DAGs there: 6 minutes
+test-live: venv ## crashes, restarts and secrets on PostgreSQL, and the example DAGs there, with S3: 7 minutes
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --etl
 	@$(BIN)/python -m dev.postgres
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live_postgres
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live \
-	  --postgres -k "TestExamples or hostile"
+	  --postgres -k "TestExamples or hostile or etl"
 
 bench: venv ## what waiting costs, against other ways to wait: a table, and build/bench.json
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --bench

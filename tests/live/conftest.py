@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from live.etl import Warehouse, has_lake, support_cases
 from live.runs import ObjectStorage, Run
 from support.hostile import names_body, values_body
 from support.raw_server import RawPromptLayer
@@ -30,6 +31,8 @@ from airflow_provider_promptlayer.testing import (
     builtin_workflows,
 )
 from dev.airflow_stack import AirflowStack
+from dev.postgres import PostgresServer
+from dev.s3_server import S3Server
 
 HERE = Path(__file__).parent
 DAG_SOURCES = {"examples": HERE.parent.parent / "example_dags", "live": HERE / "dags"}
@@ -42,11 +45,14 @@ A run of it begins as soon as Airflow is up, and is checked after all other test
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark each test of this folder as a live one, and move those to the end that wait longest."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)
+        if "lake" in getattr(item, "fixturenames", ()) and not has_lake(config):
+            reason = "needs --postgres, and dev/requirements/etl.txt: `make test-live` has both"
+            item.add_marker(pytest.mark.skip(reason=reason))
     items.sort(key=lambda item: item.path.name in STARTED_EARLY or "last" in item.keywords)
 
 
@@ -79,7 +85,7 @@ def promptlayer() -> Iterator[LocalPromptLayer]:
         "Brief wait",
         [Node("Only", lambda inputs, _: inputs["ticket"], duration=15.0, is_output_node=True)],
     )
-    tables = [*builtin_evaluations().tables, table, many_sheets]
+    tables = [*builtin_evaluations().tables, table, many_sheets, support_cases()]
     workflows = [*builtin_workflows(), good, bad, never, brief]
     with LocalPromptLayer(workflows, tables=tables) as server:
         yield server
@@ -90,6 +96,20 @@ def raw_promptlayer() -> Iterator[RawPromptLayer]:
     """The PromptLayer that `promptlayer_raw` leads to, with answers that no workflow gives."""
     with RawPromptLayer({"names": names_body(), "values": values_body()}) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def lake() -> Iterator[S3Server]:
+    """The S3 server that the connection ``lake`` leads to, with the bucket ``evaluations``."""
+    with S3Server() as server:
+        server.filesystem.create_dir("evaluations")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def warehouse(postgres: PostgresServer) -> Warehouse:
+    """The database that the connection ``warehouse`` leads to."""
+    return Warehouse(postgres.new_database("warehouse"))
 
 
 @pytest.fixture(scope="session")
@@ -123,8 +143,13 @@ def stack(
         "AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json,
         "AIRFLOW_CONN_PROMPTLAYER_RAW": raw_promptlayer.airflow_connection_json,
     }
-    if any("object_storage" in getattr(item, "fixturenames", ()) for item in request.session.items):
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    if "object_storage" in wanted:
         request.getfixturevalue("object_storage")  # begins at the same time
+    if "lake" in wanted and has_lake(request.config):
+        for name in ("lake", "warehouse"):
+            connection = request.getfixturevalue(name).airflow_connection_json
+            env[f"AIRFLOW_CONN_{name.upper()}"] = connection
     home = tmp_path_factory.mktemp("airflow")
     (callbacks := home / "callbacks").touch()
     env["PROMPTLAYER_CALLBACKS"] = str(callbacks)

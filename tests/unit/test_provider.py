@@ -17,8 +17,8 @@ from typing import Any
 import airflow
 import jinja2
 import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
-from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.get_provider_info import get_provider_info
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 
@@ -89,10 +89,12 @@ def test_what_a_dag_file_imports_is_light() -> None:
 def test_example_can_be_imported(path: Path) -> None:
     scope: dict[str, Any] = {"__name__": f"example_{path.stem}", "__file__": str(path)}
     exec(compile(path.read_text("utf-8"), str(path), "exec"), scope)
-    operators = [value for value in scope.values() if isinstance(value, PromptLayerWaiter)]
-    dags = {operator.dag.dag_id for operator in operators}
-    mapped = [value for value in scope.values() if type(value).__name__ == "MappedOperator"]
-    assert dags | {operator.dag.dag_id for operator in mapped} == {f"promptlayer_{path.stem}"}
+    dags = {
+        value.dag_id
+        for value in scope.values()
+        if isinstance(value, (DAG, BaseOperator)) or type(value).__name__ == "MappedOperator"
+    }
+    assert dags == {f"promptlayer_{path.stem}"}
 
 
 @pytest.mark.parametrize(

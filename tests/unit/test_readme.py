@@ -67,6 +67,14 @@ def test_its_first_dag_renders_without_a_logical_date() -> None:
     assert task.render_template(template, context) == "2026-01-02"
 
 
+def test_the_page_about_the_etl_quotes_the_example() -> None:
+    page = (ROOT / "docs" / "evaluation-etl.md").read_text(encoding="utf-8")
+    (quoted,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    example = (ROOT / "example_dags" / "evaluation_etl.py").read_text(encoding="utf-8")
+    assert example.endswith(quoted)
+    assert len(quoted.splitlines()) <= 40
+
+
 def test_the_error_of_the_gate_is_quoted_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     (quoted,) = re.findall(
         r"^```\n(Scorecard calculation .*?)```", README, re.DOTALL | re.MULTILINE
