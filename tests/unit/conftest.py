@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -158,3 +159,20 @@ def store(request: pytest.FixtureRequest) -> Store | None:
     from support.modes import Store
 
     return Store() if request.param else None
+
+
+@pytest.fixture(params=["blocking", "async"])
+def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Call a method of the hook by its name, or its twin, which all have but those that get."""
+    from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+
+    def ask(name: str, *args: Any, **kwargs: Any) -> Any:
+        hook = PromptLayerHook()
+        if request.param == "async" and not name.startswith("get_"):
+            return asyncio.run(getattr(hook, f"a{name}")(*args, **kwargs))
+        try:
+            return getattr(hook, name)(*args, **kwargs)
+        finally:
+            hook.close()
+
+    return ask

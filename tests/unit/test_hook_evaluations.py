@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -32,22 +31,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
     with new_server() as server:
         monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
         yield server
-
-
-@pytest.fixture(params=["blocking", "async"])
-def ask(request: pytest.FixtureRequest) -> Ask:
-    """Call a method of the hook, or its twin where it has one."""
-
-    def ask(name: str, *args: Any, **kwargs: Any) -> Any:
-        hook = PromptLayerHook()
-        if request.param == "async" and not name.startswith("get_"):
-            return asyncio.run(getattr(hook, f"a{name}")(*args, **kwargs))
-        try:
-            return getattr(hook, name)(*args, **kwargs)
-        finally:
-            hook.close()
-
-    return ask
 
 
 def test_twins_have_the_names_and_arguments_of_their_methods() -> None:

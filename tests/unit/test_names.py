@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +19,13 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerStartUncertainError,
     PromptLayerUnexpectedAnswerError,
 )
-from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.sensors.promptlayer import (
     PromptLayerScorecardSensor,
     PromptLayerTableOperationSensor,
 )
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 
+Ask = Callable[..., Any]
 OTHER = "aaaaaaaa-0000-4000-8000-000000000001"
 TWIN = "aaaaaaaa-0000-4000-8000-000000000002"
 
@@ -71,22 +70,6 @@ def lists(request: pytest.FixtureRequest, server: LocalPromptLayer) -> Lists:
     lists = Lists(request.param)
     server.script(lists, times=None)
     return lists
-
-
-@pytest.fixture(params=["blocking", "async"])
-def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Call a method of the hook, or its twin."""
-
-    def ask(name: str, *args: Any, **kwargs: Any) -> Any:
-        hook = PromptLayerHook()
-        if request.param == "async":
-            return asyncio.run(getattr(hook, f"a{name}")(*args, **kwargs))
-        try:
-            return getattr(hook, name)(*args, **kwargs)
-        finally:
-            hook.close()
-
-    return ask
 
 
 def named(fate: Fate, **more: Any) -> dict[str, Any]:
@@ -245,67 +228,57 @@ class TestColumns:
 class TestEnsure:
     """A table and a sheet are created once, whatever becomes of the answer."""
 
-    def test_creates_what_is_missing(
-        self, ask: Callable[..., Any], server: LocalPromptLayer
-    ) -> None:
+    def test_creates_what_is_missing(self, ask: Ask, server: LocalPromptLayer) -> None:
         sheet = ask("ensure_sheet", "New", "Cases")
         assert ask("ensure_sheet", "New", "Cases") == ask("find_sheet", "New", "Cases") == sheet
         assert ask("ensure_table", "New") == sheet.table_id
         assert server.count("POST") == 2
 
-    def test_finds_what_there_is(self, ask: Callable[..., Any], server: LocalPromptLayer) -> None:
+    def test_finds_what_there_is(self, ask: Ask, server: LocalPromptLayer) -> None:
         assert ask("ensure_sheet", TABLE.title, "good").sheet_id == SHEETS["good"].id
         assert server.count("POST") == 0
 
     @pytest.mark.parametrize("has_arrived", [True, False])
     def test_looks_again_before_it_sends_again(
-        self, ask: Callable[..., Any], has_arrived: bool, server: LocalPromptLayer
+        self, ask: Ask, has_arrived: bool, server: LocalPromptLayer
     ) -> None:
         server.script(Close(), method="POST", acted_on=has_arrived)
         table_id = ask("ensure_table", "New")
         assert ask("find_table", "New") == table_id  # of two, none would be chosen
         assert server.count("POST") == (1 if has_arrived else 2)
 
-    def test_gives_up_after_two_lost_answers(
-        self, ask: Callable[..., Any], server: LocalPromptLayer
-    ) -> None:
+    def test_gives_up_after_two_lost_answers(self, ask: Ask, server: LocalPromptLayer) -> None:
         server.script(Close(), method="POST", times=None)
         with pytest.raises(PromptLayerStartUncertainError, match="may have been created"):
             ask("ensure_table", "New")
         assert server.count("POST") == 2
 
     def test_rides_out_what_certainly_created_nothing(
-        self, ask: Callable[..., Any], server: LocalPromptLayer
+        self, ask: Ask, server: LocalPromptLayer
     ) -> None:
         server.script(Reply(429), method="POST", times=2)
         assert ask("ensure_table", "New") == ask("find_table", "New")
 
 
 class TestHook:
-    def test_finds(self, ask: Callable[..., Any], lists: Lists) -> None:
+    def test_finds(self, ask: Ask, lists: Lists) -> None:
         assert ask("find_table", "Table") == TABLE.id
         sheet = ask("find_sheet", "Table", "bad")
         assert (sheet.table_id, sheet.sheet_id) == (TABLE.id, SHEETS["bad"].id)
 
-    def test_sends_nothing_for_uuids(
-        self, ask: Callable[..., Any], server: LocalPromptLayer
-    ) -> None:
+    def test_sends_nothing_for_uuids(self, ask: Ask, server: LocalPromptLayer) -> None:
         assert ask("find_table", f" {OTHER.upper()}") == OTHER
         assert ask("find_sheet", TWIN, OTHER).sheet_id == OTHER
         assert server.count() == 0
 
-    def test_refuses_a_list_that_never_ends(
-        self, ask: Callable[..., Any], server: LocalPromptLayer
-    ) -> None:
+    def test_refuses_a_list_that_never_ends(self, ask: Ask, server: LocalPromptLayer) -> None:
         page = {"data": [], "next_cursor": "again", "has_more": True}
         server.script(Reply.of_json(page), times=None)
         with pytest.raises(PromptLayerUnexpectedAnswerError, match="leads back"):
             ask("find_table", "Table")
         assert server.count() == 2
 
-    def test_names_the_five_titles_that_are_closest(
-        self, ask: Callable[..., Any], lists: Lists
-    ) -> None:
+    def test_names_the_five_titles_that_are_closest(self, ask: Ask, lists: Lists) -> None:
         titles = ["", "zzz", *(f"{month} cases" for month in ("May", "June", "July")), "cases", "0"]
         lists.sheets = [(OTHER[:-2] + f"{at:02}", title) for at, title in enumerate(titles)]
         with pytest.raises(PromptLayerNotFoundError, match=r"exist: 'July cases', .* and 1 more"):
