@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 OnEmpty = Literal["succeed", "skip", "fail"]
 
+_NO_ROWS: Final = {"table_id": None, "sheet_id": None, "rows_added": 0, "row_count": None}
+"""The result of a task that had no row to import."""
+
 _NOTHING_FOUND: Final = "No request log meets the conditions."
 
 DEFAULT_TITLE: Final = "{{ run_id }}"
@@ -101,8 +104,8 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
             trigger="PromptLayerSheetImportTrigger",
             job_from_id=lambda _: cast("SheetImport", self.known_job),
             raise_for_outcome=check,
-            outputs=lambda ending: ResultOnly(_result(self.known_job, ending)),
-            unsubmitted_result=_result(),
+            outputs=lambda ending: ResultOnly(_result(cast("SheetImport", self.known_job), ending)),
+            unsubmitted_result=dict(_NO_ROWS),
         )
 
     def get_job(self, context: Context) -> SheetImport | None:
@@ -123,6 +126,11 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
         self._stay_at(self.hook.settings.base_url, job.name)
         self._push(context, self.kind.id_key, job.operation_id)
         return job
+
+    @property
+    def reattaches_after_clear(self) -> bool:
+        """Return False: a clear asks for another import."""
+        return False
 
     def _order(self, context: Context, source: ImportSource) -> ImportOrder:
         table_id = self.found_table
@@ -161,12 +169,10 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
             return None, title_text("sheet", self.sheet)
 
 
-def _result(job: Any = None, ending: ImportStatus | None = None) -> dict[str, Any]:
-    """Return the task's result; without a job, that of a task that had nothing to import."""
-    has_rows = ending is not None and not ending.found_nothing
+def _result(job: SheetImport, ending: ImportStatus) -> dict[str, Any]:
     return {
-        "table_id": job and job.table_id,
-        "sheet_id": job and job.sheet_id,
-        "rows_added": ending.rows_added if ending and has_rows else 0,
-        "row_count": ending and ending.row_count,
+        "table_id": job.table_id,
+        "sheet_id": job.sheet_id,
+        "rows_added": 0 if ending.found_nothing else ending.rows_added,
+        "row_count": ending.row_count,
     }

@@ -45,7 +45,7 @@ LOST: dict[str, Any] = {"method": "POST", "acted_on": True}
 
 def new_server(**how: Any) -> LocalPromptLayer:
     """Return a server at which a second passes with each poll."""
-    return timed_by_polls([], tables=[TABLE], import_duration=2.0, **how)
+    return timed_by_polls([], **{"tables": [TABLE], "import_duration": 2.0, **how})
 
 
 @pytest.fixture
@@ -346,18 +346,27 @@ class TestFailures:
         task.on_kill()
         assert "goes on at PromptLayer" in log()
         assert server.imports[0].status != "failed"
+        polls = server.count("GET")
         with pytest.raises(PromptLayerTransientError, match="is being stopped"):
             task.hook.load_sheet(TABLE.id, title="new", rows=ROWS)
-        assert server.count("POST") == 1
+        assert (server.count("POST"), server.count("GET")) == (1, polls + 1)
 
     def test_a_title_belongs_to_a_new_sheet(self) -> None:
         with pytest.raises(PromptLayerInvalidInputError, match="title is that of a new sheet"):
             PromptLayerLoadSheetOperator(task_id="t", table="A", sheet="B", title="C", rows=[])
 
-    def test_another_import_into_the_sheet_is_waited_for(self, server: LocalPromptLayer) -> None:
+    def test_another_import_into_the_sheet_is_waited_for(self, serve: Serve) -> None:
+        server = serve(new_server(import_duration=9.0))
         server.start_import(TABLE.id, CASES.id, b"Question\nWhy?\n")
         assert load().kind == "success"
+        assert server.count("POST") > 1
         assert questions(server) == ["Who?", "Why?", "What?", "When?"]
+
+    def test_a_404_of_another_server_starts_nothing(self, server: LocalPromptLayer) -> None:
+        """It does not say that the import was never started."""
+        server.script(Reply(404, "<html>"), method="GET", path_prefix=OPERATIONS)
+        assert load().kind == "failed for good"
+        assert server.count("POST") == 0
 
     def test_a_start_that_never_gets_through_can_be_retried(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
