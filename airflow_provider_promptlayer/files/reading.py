@@ -34,7 +34,7 @@ _CHUNK: Final = 256 * 1024
 _PARQUET_ROWS: Final = 1_000
 """Rows of Parquet that are held at once."""
 
-_OTHER_DELIMITERS: Final = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
+_DELIMITERS: Final = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -68,6 +68,10 @@ def csv_of_file(source: BinaryIO, name: str, *, delimiter: str = ",") -> Iterato
     :param delimiter: what separates the fields of CSV.
     :raises PromptLayerInvalidInputError: naming the file and the line, if it cannot be imported.
     """
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise PromptLayerInvalidInputError(
+            f"delimiter must be one character that separates fields, not {delimiter!r}."
+        )
     ending = PurePosixPath(name).suffix.lower()
     if ending not in (".csv", *_READERS):
         raise PromptLayerInvalidInputError(
@@ -102,6 +106,9 @@ def csv_of_rows(rows: Sequence[Any], columns: Sequence[str] | None = None) -> It
     :param columns: the titles, for rows without.
     :raises PromptLayerInvalidInputError: naming the row, if one cannot be imported.
     """
+    about = _File("rows")
+    if rows and columns is not None:
+        _check_titles(columns, about)  # a mapping would have only one of two of one title
 
     def mappings() -> Iterator[Mapping[str, Any]]:
         for number, row in enumerate(rows):
@@ -124,7 +131,7 @@ def csv_of_rows(rows: Sequence[Any], columns: Sequence[str] | None = None) -> It
             else:
                 yield dict(zip(columns, row, strict=True))
 
-    with _csv_of(mappings, _File("rows")) as made:
+    with _csv_of(mappings, about) as made:
         yield made
 
 
@@ -162,8 +169,10 @@ def _csv_of(read: Callable[[], Rows], about: _File) -> Iterator[CsvFile]:
             for row_count, row in enumerate(read(), 1):
                 try:
                     writer.writerow([_cell(row.get(title)) for title in titles])
-                except ValueError as error:  # UnicodeEncodeError is one
+                except (ValueError, TypeError, RecursionError) as error:
                     raise about.error(f"row {row_count} cannot be imported: {error}") from None
+                if made.tell() > MAX_BYTES:  # before the disk is full
+                    raise _too_large(about)
         yield _checked(made, row_count, about)
 
 
@@ -211,11 +220,15 @@ def _check(file: BinaryIO, about: _File, delimiter: str) -> int:
     """Read CSV through once; return how many rows it has besides the titles."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_BYTES))
     row_count = 0
+    file.seek(0)
+    is_quoted = file.read(1) == b'"'
     try:
         with _text(file) as text:
             reader = csv.reader(text, delimiter=delimiter, strict=True)
-            titles = next(filter(None, reader), [])
-            _check_titles(titles, about, delimiter)
+            titles = next(reader, [])
+            if len(titles) == 1 and not is_quoted:
+                _check_delimiter(titles[0], about)
+            _check_titles(titles, about)
             width = len(titles)
             for row in reader:
                 if len(row) == width:
@@ -241,20 +254,29 @@ def _first_line_not_utf8(file: BinaryIO) -> int | None:
     return None
 
 
-def _check_titles(titles: Sequence[Any], about: _File, delimiter: str = ",") -> None:
-    if not titles:
-        raise about.error("it has no titles")
-    for other, its_name in _OTHER_DELIMITERS.items():
-        if len(titles) == 1 and other != delimiter and other in str(titles[0]):
+def _check_delimiter(only_title: str, about: _File) -> None:
+    for delimiter, its_name in _DELIMITERS.items():
+        if delimiter in only_title:
             raise about.error(
-                f"its fields seem to be separated by {its_name}: give delimiter={other!r}", 1
+                f"its fields seem to be separated by {its_name}: give delimiter={delimiter!r}, or "
+                "put a title that has one in quotes",
+                1,
             )
+
+
+def _check_titles(titles: Sequence[Any], about: _File) -> None:
+    if not titles:
+        raise about.error("it has no titles in its first line")
     if len(titles) > MAX_COLUMNS:
         raise about.error(f"{len(titles)} columns, but PromptLayer takes {MAX_COLUMNS}")
     seen = set[str]()
     for number, title in enumerate(titles, 1):
         if not isinstance(title, str) or not title.strip():
             raise about.error(f"the title of column {number} is empty or no text")
+        try:
+            _cell(title).encode()
+        except ValueError as error:
+            raise about.error(f"the title of column {number} is no text: {error}") from None
         if title in seen:
             raise about.error(f"two columns are titled {one_line(repr(title), 80)}")
         if len(title) > MAX_TITLE:
@@ -268,7 +290,7 @@ def _check_titles(titles: Sequence[Any], about: _File, delimiter: str = ",") -> 
 def _cell(value: Any) -> str:
     """Return a value as the text of a cell.
 
-    :raises ValueError: if it cannot be one.
+    :raises ValueError: if it cannot be one; or TypeError, or RecursionError.
     """
     if value is None:
         return ""
@@ -276,8 +298,8 @@ def _cell(value: Any) -> str:
         text = value
     elif isinstance(value, datetime.date | datetime.time):  # and datetime
         text = value.isoformat()
-    elif isinstance(value, bool | Mapping | list | tuple):
-        text = json.dumps(value, ensure_ascii=False, default=_cell)
+    elif isinstance(value, bool | Mapping | list | tuple | set | frozenset):
+        text = json.dumps(value, ensure_ascii=False, default=_in_json)
     elif isinstance(value, bytes | bytearray | memoryview):
         raise ValueError("bytes are no text")
     else:
@@ -285,6 +307,15 @@ def _cell(value: Any) -> str:
     if "\0" in text:
         raise ValueError("a cell has a NUL character")
     return text
+
+
+def _in_json(value: Any) -> Any:
+    """Return, as JSON has it, a part of a cell that JSON does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)  # in the same order in every process, as is the digest
+    return _cell(value)
 
 
 def _read_json(file: BinaryIO, about: _File) -> Rows:
@@ -319,7 +350,9 @@ def _read_parquet(file: BinaryIO, about: _File) -> Rows:
         raise about.error("Parquet needs pyarrow, which is not installed here") from None
     file.seek(0)
     try:
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=_PARQUET_ROWS):
+        source = parquet.ParquetFile(file)
+        _check_titles(source.schema_arrow.names, about)  # a row has only one of two of one title
+        for batch in source.iter_batches(batch_size=_PARQUET_ROWS):
             yield from batch.to_pylist()
     except arrow.ArrowException as error:
         raise about.error(f"it is no Parquet ({one_line(str(error), 200)})") from None

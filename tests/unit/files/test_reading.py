@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -43,6 +44,10 @@ def refused(content: bytes | str, name: str = "cases.csv", **how: Any) -> str:
     return message
 
 
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
 ROWS = [{"Question": "Who?", "Topic": 'say "hi",\nthen go'}, {"Question": "=cmd()"}]
 AWKWARD = 'say "hi",\nthen go'
 
@@ -73,6 +78,9 @@ class TestFormats:
         parquet.write_table(table, file := io.BytesIO())
         assert read(file.getvalue(), "a.parquet") == list(self.EXPECTED)
         assert refused(b"PAR1", "a.parquet").startswith("a.parquet: it is no Parquet")
+        doubled = arrow.table([arrow.array(["Who?"])] * 2, names=["A", "A"])
+        parquet.write_table(doubled, file := io.BytesIO())
+        assert refused(file.getvalue(), "a.parquet") == "a.parquet: two columns are titled 'A'."
 
     def test_parquet_without_pyarrow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
@@ -86,6 +94,17 @@ class TestFormats:
 
     def test_other_delimiters(self) -> None:
         assert read("A;B\n1,5;2\n", delimiter=";") == [["A", "B"], ["1,5", "2"]]
+
+    def test_a_title_in_quotes_may_hold_a_delimiter(self) -> None:
+        assert read('"A; or B"\n1\n') == [["A; or B"], ["1"]]
+        assert read('[{"A|B": 1}]', "a.json") == rows_of([{"A|B": 1}]) == [["A|B"], ["1"]]
+
+    def test_the_wrong_delimiter(self) -> None:
+        assert "separated by a comma: give delimiter=','" in refused("A,B\n1,2\n", delimiter=";")
+
+    @pytest.mark.parametrize("delimiter", ["", ";;", "\n", '"'])
+    def test_what_is_no_delimiter(self, delimiter: str) -> None:
+        assert "delimiter must be one character" in refused("A\n1\n", delimiter=delimiter)
 
     def test_the_digest_is_that_of_the_content(self) -> None:
         digests = []
@@ -112,6 +131,8 @@ class TestRows:
             "d": moment,
             "e": moment.date(),
             "f": {"ä": [None, Decimal("1.10")]},
+            "g": {"z", "x", "y"},
+            "h": [MappingProxyType({"A": 1})],
         }
         assert rows_of([row])[1] == [
             "true",
@@ -120,6 +141,8 @@ class TestRows:
             "2026-01-02T03:00:00+00:00",
             "2026-01-02",
             '{"ä": [null, "1.10"]}',
+            '["x", "y", "z"]',
+            '[{"A": 1}]',
         ]
 
     def test_lists_with_columns(self) -> None:
@@ -138,7 +161,12 @@ class TestRows:
             ([{"A": b"x"}], None, "rows: row 1 cannot be imported: bytes are no text."),
             ([{"A": "\0"}], None, "rows: row 1 cannot be imported: a cell has a NUL character."),
             ([{"A": "\ud800"}], None, "rows: row 1 cannot be imported: "),
+            ([{"A": {(1, 2): 3}}], None, "rows: row 1 cannot be imported: keys must be"),
+            ([{"A": DEEP}], None, "rows: row 1 cannot be imported: maximum recursion depth"),
             ([{1: "x"}], None, "rows: the title of column 1 is empty or no text."),
+            ([{"A\0": 1}], None, "rows: the title of column 1 is no text: a cell has a NUL"),
+            ([{"\ud800": 1}], None, "rows: the title of column 1 is no text: 'utf-8' codec"),
+            ([(1, 2)], ["A", "A"], "rows: two columns are titled 'A'."),
         ],
     )
     def test_what_cannot_be_imported(self, rows: Any, columns: Any, message: str) -> None:
@@ -150,8 +178,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("", "cases.csv: it has no titles."),
-            ("\n\n", "cases.csv: it has no titles."),
+            ("", "cases.csv: it has no titles in its first line."),
+            ("\nA\n1\n", "cases.csv: it has no titles in its first line."),
             ("A,B\n", "cases.csv: it has no rows, so there is nothing to import."),
             ("A,,C\n1,2,3\n", "cases.csv: the title of column 2 is empty or no text."),
             ("A,B,A\n1,2,3\n", "cases.csv: two columns are titled 'A'."),
@@ -170,7 +198,7 @@ class TestRefusals:
             (
                 "A;B\n1;2\n",
                 "cases.csv, line 1: its fields seem to be separated by a semicolon: give "
-                "delimiter=';'.",
+                "delimiter=';', or put a title that has one in quotes.",
             ),
             (b"A\n1\n\xff\n", "cases.csv, line 3: it is not UTF-8."),
             ("A\n1\n".encode("utf-16"), "cases.csv: it is UTF-16: save it as UTF-8."),
@@ -202,3 +230,5 @@ class TestRefusals:
         assert len(read("A\n" + "x\n" * 499)) == 500
         assert "larger than 0 MB" in refused("A\n" + "x\n" * 500)
         assert "larger than 0 MB" in refused('{"A": "x"}\n' * 400, "a.jsonl")
+        with pytest.raises(PromptLayerInvalidInputError, match="larger"):  # before the last row
+            rows_of([{"A": "x" * 10_000}, {"A": b"x"}])
