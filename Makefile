@@ -10,13 +10,15 @@ ALL     := 3.3.2 3.2.2 3.1.8 3.0.6 2.11.2
 LIVE    ?= $(NEWEST)
 # For pytest: make unit ARGS="-k name"
 ARGS    ?=
+# For make demo: etl, or nothing
+DEMO    ?=
 BIN      = .venv/airflow-$(NEWEST)/bin
 TYPED    = airflow_provider_promptlayer tests dev benchmarks
 SOURCES  = $(TYPED) example_dags
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui test test-live bench lint fix types coverage unit unit-oldest unit-next unit-all live \
-        live-next wheel clean venv tools
+        live-next wheel clean venv tools etl-parts
 # Airflows side by side would only fight over the processor and mix up their output.
 .NOTPARALLEL:
 
@@ -24,8 +26,8 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
 	  awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: venv ## run an example DAG in a real Airflow against a local PromptLayer, and show what came out
-	@exec $(BIN)/python -m dev.demo
+demo: venv $(DEMO:etl=etl-parts) ## run an example DAG in a real Airflow against a local PromptLayer; DEMO=etl: with PostgreSQL and S3
+	@exec $(BIN)/python -m dev.demo $(DEMO:%=--%)
 
 ui: venv ## the same, and keep Airflow's web UI up, for a browser
 	@exec $(BIN)/python -m dev.demo --ui
@@ -37,9 +39,7 @@ test: lint types venv ## lint + types, then unit and live tests side by side: 9 
 	  $(MAKE) --no-print-directory live; live=$$?; \
 	  wait $$unit; unit=$$?; cat build/unit.log; exit $$((live || unit))
 
-test-live: venv ## crashes, restarts and secrets on PostgreSQL, and the example DAGs there, with S3: 7 minutes
-	@$(PYTHON) dev/make_venv.py $(NEWEST) --etl
-	@$(BIN)/python -m dev.postgres
+test-live: venv etl-parts ## crashes, restarts and secrets on PostgreSQL, and the example DAGs there, with S3: 7 minutes
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live_postgres
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live \
 	  --postgres -k "TestExamples or hostile or etl"
@@ -84,6 +84,10 @@ clean: ## remove what make has made
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv: venv-$(NEWEST)
+
+etl-parts: venv
+	@$(PYTHON) dev/make_venv.py $(NEWEST) --etl
+	@$(BIN)/python -m dev.postgres
 
 tools:
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --tools

@@ -4,6 +4,7 @@
 By default against a local PromptLayer. With PROMPTLAYER_API_KEY and WORKFLOW (and perhaps
 INPUT_VARIABLES, a JSON object) in the environment, against PromptLayer itself, where it starts
 one run. The key goes to Airflow through the environment or the loopback API and is never printed.
+With --etl, the DAG that takes cases from PostgreSQL through a sheet to S3 and back.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,9 @@ from airflow_provider_promptlayer.testing import LocalPromptLayer
 from dev.airflow_config import AIRFLOW_VERSION
 from dev.airflow_stack import AirflowStack, StackError, Terminated
 from dev.occupancy import Occupancy, Watch
+from dev.postgres import PostgresServer
+from dev.s3_server import S3Server
+from dev.warehouse import Warehouse
 
 ROOT = Path(__file__).resolve().parent.parent
 CONNECTION_ID = "promptlayer_default"
@@ -44,18 +48,27 @@ class Service:
     name: str
     connection: Mapping[str, Any]
     conf: Mapping[str, Any]
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def main() -> int:
     """Return the exit code: 0, 1 for a failure, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m dev.demo", description=__doc__)
     parser.add_argument("--ui", action="store_true", help="keep the web UI up until Ctrl-C")
+    parser.add_argument("--etl", action="store_true", help="from PostgreSQL to S3 and back")
     parser.add_argument("--dag", default="promptlayer_run_and_use_output")
     parser.add_argument("--task", default="write_article", help="whose outputs to show")
     options = parser.parse_args()
     try:
-        with _service() as service:
-            _demo(service, options.dag, options.task, ui=options.ui)
+        with contextlib.ExitStack() as parts:
+            service = parts.enter_context(_service())
+            if options.etl:
+                service, warehouse = parts.enter_context(_warehouse_and_lake(service))
+                _demo(service, "promptlayer_evaluation_etl", "export", ui=options.ui)
+                _say("The answers in the warehouse")
+                _table([[_short(part) for part in row] for row in warehouse.answers()])
+            else:
+                _demo(service, options.dag, options.task, ui=options.ui)
     except KeyboardInterrupt as stop:
         _say("\nstopped")
         return 143 if isinstance(stop, Terminated) else 130
@@ -88,8 +101,22 @@ def _service() -> Iterator[Service]:
     yield Service(url, {"conn_type": "promptlayer", "host": url, "password": key}, conf)
 
 
+@contextlib.contextmanager
+def _warehouse_and_lake(service: Service) -> Iterator[tuple[Service, Warehouse]]:
+    with S3Server() as lake, PostgresServer() as postgres:
+        lake.filesystem.create_dir("evaluations")
+        warehouse = Warehouse(postgres.new_database("warehouse"))
+        warehouse.add_cases("Regression set", "Can I pay by card?", "Where is my order?")
+        env = {
+            "AIRFLOW_CONN_LAKE": lake.airflow_connection_json,
+            "AIRFLOW_CONN_WAREHOUSE": warehouse.airflow_connection_json,
+        }
+        name = f"{service.name}, a PostgreSQL and an S3 server"
+        yield replace(service, name=name, env=env), warehouse
+
+
 def _demo(service: Service, dag_id: str, task_id: str, *, ui: bool) -> None:
-    env = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"} if ui else {}
+    env = {**service.env, **({"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"} if ui else {})}
     if not ui:
         env[f"AIRFLOW_CONN_{CONNECTION_ID.upper()}"] = json.dumps(service.connection)
     version = ".".join(map(str, AIRFLOW_VERSION))

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from live.etl import Warehouse, has_lake, support_cases
+from live.etl import has_lake, support_cases
 from live.runs import ObjectStorage, Run
 from support.hostile import names_body, values_body
 from support.raw_server import RawPromptLayer
@@ -33,6 +33,7 @@ from airflow_provider_promptlayer.testing import (
 from dev.airflow_stack import AirflowStack
 from dev.postgres import PostgresServer
 from dev.s3_server import S3Server
+from dev.warehouse import Warehouse
 
 HERE = Path(__file__).parent
 DAG_SOURCES = {"examples": HERE.parent.parent / "example_dags", "live": HERE / "dags"}

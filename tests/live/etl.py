@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ETL tests start with: a table at PromptLayer, and a warehouse in PostgreSQL."""
+"""What the ETL tests start with, and whether they can."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
-from itertools import product
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.pool import NullPool
 
 from airflow_provider_promptlayer.testing import Column, Scorecard, ScoredRow, Sheet, Table
 
@@ -48,51 +42,3 @@ def support_cases() -> Table:
             for title in TITLES
         ],
     )
-
-
-class Warehouse:
-    """A database with the tables that ``evaluation_etl.py`` reads and writes."""
-
-    def __init__(self, url: str) -> None:
-        self._url = make_url(url)
-        self._engine = create_engine(self._url, poolclass=NullPool)
-        for table in (
-            "cases (question text, expected text, topic text, asked_on date)",
-            "answers (question text PRIMARY KEY, answer text, verdict text, score real)",
-        ):
-            self._execute(f"CREATE TABLE {table}")
-
-    @property
-    def airflow_connection_json(self) -> str:
-        """An Airflow connection of type `postgres` that leads here."""
-        return json.dumps(
-            {
-                "conn_type": "postgres",
-                "host": self._url.host,
-                "port": self._url.port,
-                "login": self._url.username,
-                "password": self._url.password,
-                "schema": self._url.database,
-            }
-        )
-
-    def add_cases(self, topic: str, *questions: str) -> None:
-        """Add cases of today and, since a run may begin after midnight, of tomorrow."""
-        today = datetime.now(UTC).date()
-        for question, day in product(questions, (today, today + timedelta(days=1))):
-            self._execute(
-                "INSERT INTO cases VALUES (:question, 'Yes', :topic, :day)",
-                question=question,
-                topic=topic,
-                day=day,
-            )
-
-    def answers(self) -> dict[str, tuple[Any, ...]]:
-        """Return question → answer, verdict and score."""
-        with self._engine.connect() as connection:
-            found = connection.execute(text("SELECT question, answer, verdict, score FROM answers"))
-            return {row[0]: tuple(row[1:]) for row in found}
-
-    def _execute(self, sql: str, **parameters: Any) -> None:
-        with self._engine.begin() as connection:
-            connection.execute(text(sql), parameters)

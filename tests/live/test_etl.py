@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from live.etl import FIRST, Warehouse, support_cases
+from live.etl import FIRST, support_cases
 from live.runs import Run, finish
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 from dev.airflow_stack import AirflowStack
 from dev.s3_server import S3Server
+from dev.warehouse import Warehouse
 
 ETL, MAPPED, CRASHES = "promptlayer_evaluation_etl", "promptlayer_evaluation_etl_mapped", "live_etl"
 BILLING, REFUNDS = {"What does it cost?"}, {'Is "it" refunded,\nor lost?', "When?"}
@@ -57,10 +58,8 @@ def test_the_example(
     (rows,) = read(lake, "nightly")
     assert {row["Question"] for row in rows} == {FIRST, *BILLING, *REFUNDS}
     assert {row["Answer_status"] for row in rows} == {"completed"}
-    assert warehouse.answers() == {
-        row["Question"]: (row["Answer"], row["scorecard_verdict"], row["scorecard_score"])
-        for row in rows
-    }
+    fields = ("Question", "Answer", "scorecard_verdict", "scorecard_score")
+    assert set(warehouse.answers()) == {tuple(row[name] for name in fields) for row in rows}
     assert {row["scorecard_verdict"] for row in rows} == {"pass"}
 
 
