@@ -153,14 +153,11 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
             )
         return self._usages[ending.operation_id]
 
-    def prepare_start(self) -> None:
-        """Forget the executions of an earlier operation."""
-        self.notes.pop("execution_ids", None)
-
     def _note_executions(self, execution_ids: Sequence[str]) -> None:
         if len(execution_ids) <= _MAX_EXECUTIONS_NOTED:
             self.notes["execution_ids"] = list(execution_ids)
             return
+        self.notes["execution_ids"] = []
         self.log.warning(
             "PromptLayer calculates the cells in %d executions, and the task keeps the ids of at "
             "most %d: it will not know what they have cost.",

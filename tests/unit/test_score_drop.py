@@ -232,10 +232,17 @@ def test_a_later_try_compares_with_the_score_before_the_first(server: LocalPromp
             assert DROPPED in ending.message
             assert len(server.calculations) == number
     # A version is another score to compare with, and so is the score of another sheet.
+    with script(server, versions=[version(1, "best", score=0.96)]):
+        ending = judge(store, number=4, max_tries=6, baseline="best")
+        assert "0.06 below the 0.96 of version 1 'best'" in ending.message
     script(server, versions=[version(1, "best", score=0.93)])
-    assert "of version 1 'best'" in judge(store, number=4, max_tries=6, baseline="best").message
     ending = RUN_SCORECARD.run(store, "bad", number=5, max_tries=7, max_drop=0.02, baseline="best")
     assert "the score 0.4 is 0.53 below the 0.93 of version 1 'best'" in ending.message
+
+
+def test_a_task_that_does_not_wait_does_not_compare(server: LocalPromptLayer) -> None:
+    assert judge(wait_for_completion=False).kind == "success"
+    assert [request.method for request in server.requests] == ["POST"]
 
 
 def test_an_operator_that_is_executed_twice_looks_twice(server: LocalPromptLayer) -> None:

@@ -57,7 +57,9 @@ def test_a_version_is_saved_once_under_a_name(server: LocalPromptLayer) -> None:
     }
     assert save("tuesday").value["version_number"] == 2
     assert save().value == first.value  # a retry, or a task that was cleared
-    assert saved() == ["tuesday", "monday"]
+    assert save("mon").value["version_number"] == 3
+    assert save("Monday").value["version_number"] == 4
+    assert saved() == ["Monday", "mon", "tuesday", "monday"]
 
 
 def test_titles_of_table_and_sheet(server: LocalPromptLayer) -> None:

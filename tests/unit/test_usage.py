@@ -226,7 +226,7 @@ def test_the_ids_of_too_many_executions_are_not_kept(
     monkeypatch.setattr(f"{module}._MAX_EXECUTIONS_NOTED", 0)
     store = Store()
     assert usage(run(store)) is None
-    assert store["promptlayer_run"]["notes"] == {}
+    assert store["promptlayer_run"]["notes"] == {"execution_ids": []}
     assert "in 1 executions, and the task keeps the ids of at most 0" in log()
 
 
