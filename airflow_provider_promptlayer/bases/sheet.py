@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from airflow_provider_promptlayer.api.arguments import uuid
+from airflow_provider_promptlayer.api.arguments import is_uuid, uuid
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.bases.task import PromptLayerTask
+from airflow_provider_promptlayer.submission.task_state import SheetState
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import XComArg
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
 T = TypeVar("T")
 
@@ -96,6 +97,24 @@ class SheetArguments(PromptLayerTask):
         if self._found_sheet is None or self._found_sheet[0] != wanted:
             self._found_sheet = wanted, self.hook.find_sheet(*wanted, max_outage=self.max_outage)
         return self._found_sheet[1]
+
+    def note_sheet(self, context: Context) -> None:
+        """Find the sheet now, or take the one that this try found before it was rescheduled.
+
+        For a task that is another process at each poll; before Airflow 3.3 it looks titles up anew.
+        """
+        names = self.table or self.table_id, self.sheet or self.sheet_id
+        state = None if all(map(is_uuid, names)) else SheetState.of(context)
+        if state is None:
+            return
+        titles = [str(name) for name in names]
+        if (noted := state.read(titles)) is None:
+            sheet = self.found_sheet
+            state.write(titles, sheet.table_id, sheet.sheet_id)
+        else:
+            sheet = Sheet(*noted)
+            self._found_table = self.table, sheet.table_id
+            self._found_sheet = (sheet.table_id, self.sheet), sheet
 
     def on_sheet(self, make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Return what ``make`` returns for the sheet's two UUIDs and further arguments."""

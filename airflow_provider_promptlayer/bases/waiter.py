@@ -87,13 +87,13 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             **kwargs,
         )
         self.deferrable = deferrable
-        self._is_rescheduled = self.reschedule and not deferrable
-        if self._is_rescheduled and self.starts_what_it_waits_for:
+        self.is_rescheduled = self.reschedule and not deferrable
+        if self.is_rescheduled and self.starts_what_it_waits_for:
             raise PromptLayerInvalidInputError(
                 "mode='reschedule' would start a run at each poll: use deferrable=True."
             )
         # Each poll of a rescheduled task starts a process, which Airflow advises to do rarely.
-        self._keeps_interval = poke_interval is not None or self._is_rescheduled
+        self._keeps_interval = poke_interval is not None or self.is_rescheduled
         self._job: RemoteJob[L] | None = None  # once known
         self._outputs: tuple[L, Outputs] | None = None  # of the job, once it has ended
         self._outage_state: OutageState | None = None
@@ -265,7 +265,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
         """Wait for a job, and finish."""
         began_at, outage_since = time.time(), None
-        if self._is_rescheduled:
+        if self.is_rescheduled:
             first = version_compat.first_reschedule_date(context, self.retries or 0)
             if first is not None:
                 began_at = first.timestamp()

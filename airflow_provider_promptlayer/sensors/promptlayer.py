@@ -22,7 +22,7 @@ from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.bases.deferral import airflow_timeout
 from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
 from airflow_provider_promptlayer.bases.kind import JobKind
-from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS
+from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.bases.workflow import WorkflowTask
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
@@ -58,7 +58,17 @@ class _Sensor(PromptLayerWaiter[L]):
             return PokeReturnValue(is_done=status.is_complete, xcom_value=job.id)
 
 
-class PromptLayerTableOperationSensor(_Sensor[Any], TableTask):
+class _SheetSensor(SheetArguments, _Sensor[L]):
+    """What the sensors for the jobs of a sheet share."""
+
+    def get_job(self, context: Context) -> RemoteJob[L]:
+        """Return the job whose id was given, on the sheet that is looked up once."""
+        if self.is_rescheduled:
+            self.note_sheet(context)
+        return super().get_job(context)
+
+
+class PromptLayerTableOperationSensor(_SheetSensor[Any], TableTask):
     """Wait until a recalculation of a sheet's cells has ended, and fail if it ended badly.
 
     :param table: title or UUID of the table. Templated.
@@ -85,7 +95,7 @@ class PromptLayerTableOperationSensor(_Sensor[Any], TableTask):
         self.operation_id: Any = operation_id
 
 
-class PromptLayerScorecardSensor(_Sensor[ScorecardCalculation], ScorecardTask):
+class PromptLayerScorecardSensor(_SheetSensor[ScorecardCalculation], ScorecardTask):
     """Wait until a scorecard has been calculated, and fail if it does not pass the gate.
 
     :param table: title or UUID of the table. Templated.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _QUESTION_KEY: Final = "promptlayer_question"
 _OUTAGE_KEY: Final = "promptlayer_outage"
+_SHEET_KEY: Final = "promptlayer_sheet"
 
 _NOTHING: Final = object()
 
@@ -314,3 +315,32 @@ class OutageState(_TaskState):
         elif self._is_noted:
             self._store.delete(_OUTAGE_KEY)
         self._is_noted = since is not None
+
+
+class SheetState(_TaskState):
+    """The sheet whose titles a sensor has looked up that is rescheduled between two polls.
+
+    Kept in the task state for the reason that :class:`OutageState` has.
+    """
+
+    def read(self, titles: Sequence[str]) -> tuple[str, str] | None:
+        """Return the UUIDs of the table and the sheet, if this try has noted them.
+
+        :param titles: those of the arguments.
+        """
+        try:
+            noted = read_persisted(
+                self._store.get(_SHEET_KEY),
+                lambda fields: (
+                    (fields.get("titles"), fields.count("try_number")),
+                    (fields.text("table_id"), fields.text("sheet_id")),
+                ),
+            )
+        except UnreadableError:
+            return None  # looking the titles up once more does no harm
+        return None if noted is None or noted[0] != (titles, self._try_number) else noted[1]
+
+    def write(self, titles: Sequence[str], table_id: str, sheet_id: str) -> None:
+        """Note a sheet that was found."""
+        found = {"titles": titles, "table_id": table_id, "sheet_id": sheet_id}
+        self._store.set(_SHEET_KEY, versioned({**found, "try_number": self._try_number}))

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from support.kinds import SHEETS, TABLE, Fate
+from support.clocks import timed_by_polls
+from support.kinds import SHEETS, TABLE, Fate, Serve, sheet
 from support.modes import FakeTaskInstance, Store, run_task
 from support.starts import RUN_SCORECARD, RUN_TABLE, Start, deferred
 
@@ -23,7 +24,7 @@ from airflow_provider_promptlayer.sensors.promptlayer import (
     PromptLayerScorecardSensor,
     PromptLayerTableOperationSensor,
 )
-from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
+from airflow_provider_promptlayer.testing import Close, Column, LocalPromptLayer, Reply, Table
 
 Ask = Callable[..., Any]
 OTHER = "aaaaaaaa-0000-4000-8000-000000000001"
@@ -128,6 +129,42 @@ class TestTask:
         arguments = {"task_id": "t", "deferrable": deferrable, **named("good"), **id_field}
         assert run_task(lambda: sensor(**arguments)).kind == "success"
         assert len(lists.asked) == 3 + 3
+
+    @pytest.mark.parametrize("keeps_state", [True, False])
+    def test_looks_titles_up_once_though_it_is_rescheduled(
+        self, keeps_state: bool, serve: Serve
+    ) -> None:
+        """Each poll is another process; a second passes with each GET, and the job takes 20."""
+        answers = Column("Answer", cell_duration=20.0)
+        table = Table(
+            "Table", [sheet(fate, columns=[answers], row_count=4) for fate in ("good", "bad")]
+        )
+        server = serve(timed_by_polls(tables=[table]))
+        server.script(lists := Lists(), times=None)
+        state = {"task_state_store": Store()} if keeps_state else {}
+
+        def lookups(number: int, fate: Fate = "good") -> int:
+            at = {"table_id": TABLE.id, "sheet_id": SHEETS[fate].id}
+            arguments = {
+                **named(fate),
+                "operation_id": server.start_operation(**at, row_ids=[len(server.operations)]),
+                "mode": "reschedule",
+                "deferrable": False,
+                "poke_interval": 0.001,
+            }
+            before = len(lists.asked)
+            ending = run_task(
+                lambda: PromptLayerTableOperationSensor(task_id="t", **arguments),
+                FakeTaskInstance(try_number=number),
+                **state,
+            )
+            assert ending.kind == "success", ending
+            return len(lists.asked) - before
+
+        if keeps_state:
+            assert [lookups(1), lookups(1), lookups(2), lookups(2, "bad")] == [6, 0, 6, 6]
+        else:
+            assert lookups(1) > 6
 
     @both
     def test_takes_uuids_for_titles(self, start: Start, server: LocalPromptLayer) -> None:
