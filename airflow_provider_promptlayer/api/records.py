@@ -172,7 +172,9 @@ class RecordReader:
         except PromptLayerRefusedError as error:
             if not self.row_count:
                 raise
-            raise PromptLayerSheetChangedError(f"{error} It took the pages before.") from error
+            raise PromptLayerSheetChangedError(
+                f"{str(error).rstrip('.')}; it took the pages before."
+            ) from error
         return page, (yield from self._scores(page))
 
     def records(self, rows: Iterable[Row], scores: Scores) -> list[Record]:

@@ -125,7 +125,7 @@ def test_parquet(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = [[value] for value, _ in ODD]
     assert parquet.read_table(io.BytesIO(written(".parquet", odd, FIELDS[1:2])))[0].to_pylist() == [
         "half \\ud83d",
-        "NaN",
+        '"NaN"',
         '["Infinity"]',
     ]
     empty = parquet.read_table(io.BytesIO(written(".parquet", [])))
