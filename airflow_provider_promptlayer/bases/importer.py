@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -27,6 +28,7 @@ from airflow_provider_promptlayer.api.imports import (
     SheetImport,
     operation_id_of,
 )
+from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.bases.kind import JobKind, ResultOnly
 from airflow_provider_promptlayer.bases.sheet import SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
@@ -39,7 +41,13 @@ if TYPE_CHECKING:
 
 OnEmpty = Literal["succeed", "skip", "fail"]
 
-_NO_ROWS: Final = {"table_id": None, "sheet_id": None, "rows_added": 0, "row_count": None}
+_NO_ROWS: Final = {
+    "table_id": None,
+    "sheet_id": None,
+    "operation_id": None,
+    "rows_added": 0,
+    "row_count": None,
+}
 """The result of a task that had no row to import."""
 
 _NOTHING_FOUND: Final = "No request log meets the conditions."
@@ -48,16 +56,46 @@ DEFAULT_TITLE: Final = "{{ run_id }}"
 """A sheet for each DAG run. Not ``ds``, which a run without a logical date does not have."""
 
 
-class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
+class ImportTask(SheetArguments, PromptLayerWaiter[ImportStatus]):
+    """Base of the tasks that wait for an import into a sheet.
+
+    :param on_empty: what to do if there is nothing to import.
+    :param kwargs: which table and sheet, see :class:`.SheetArguments`; how to wait, see
+        :class:`.PromptLayerWaiter`.
+    """
+
+    def __init__(self, *, on_empty: OnEmpty = "succeed", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        one_of("on_empty", on_empty, get_args(OnEmpty))
+        self.on_empty: OnEmpty = on_empty
+
+    def new_kind(self) -> JobKind[ImportStatus]:
+        """Return imports into the sheet."""
+
+        def check(ending: ImportStatus) -> None:
+            if ending.found_nothing and self.on_empty == "skip":
+                raise AirflowSkipException(_NOTHING_FOUND)
+            raise_for_import(ending, allow_empty=self.on_empty == "succeed")
+
+        return JobKind(
+            job_types=(SheetImport,),
+            id_key=xcom.OPERATION_ID_KEY,
+            trigger="PromptLayerSheetImportTrigger",
+            job_from_id=partial(self.on_sheet, SheetImport),
+            raise_for_outcome=check,
+            outputs=lambda ending: ResultOnly(_result(self.found_sheet, ending)),
+            unsubmitted_result=dict(_NO_ROWS),
+        )
+
+
+class PromptLayerImporter(ImportTask):
     """Base of every task that imports rows into a sheet, a new one unless one is named.
 
     A subclass says where the rows come from: :meth:`open_source`.
 
     :param title: of the new sheet.
-    :param on_empty: what to do if there is nothing to import.
     :param ensure: create the table, and the sheet, if none has the title.
-    :param kwargs: which table and sheet, see :class:`.SheetArguments`; how to wait, see
-        :class:`.PromptLayerWaiter`.
+    :param kwargs: see :class:`ImportTask`.
     """
 
     needs_sheet = False
@@ -68,12 +106,9 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
         *,
         title: str | XComArg | None = None,
         ensure: bool = False,
-        on_empty: OnEmpty,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        one_of("on_empty", on_empty, get_args(OnEmpty))
-        self.on_empty: OnEmpty = on_empty
         self.ensure = ensure
         self._is_new_sheet = self.sheet is None and self.sheet_id is None
         if title is not None and not self._is_new_sheet:
@@ -89,24 +124,6 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
         :raises NothingToImportError: if there are certainly no rows.
         :raises PromptLayerInvalidInputError: for rows that cannot be imported.
         """
-
-    def new_kind(self) -> JobKind[ImportStatus]:
-        """Return imports into the sheet."""
-
-        def check(ending: ImportStatus) -> None:
-            if ending.found_nothing and self.on_empty == "skip":
-                raise AirflowSkipException(_NOTHING_FOUND)
-            raise_for_import(ending, allow_empty=self.on_empty == "succeed")
-
-        return JobKind(
-            job_types=(SheetImport,),
-            id_key=xcom.OPERATION_ID_KEY,
-            trigger="PromptLayerSheetImportTrigger",
-            job_from_id=lambda _: cast("SheetImport", self.known_job),
-            raise_for_outcome=check,
-            outputs=lambda ending: ResultOnly(_result(cast("SheetImport", self.known_job), ending)),
-            unsubmitted_result=dict(_NO_ROWS),
-        )
 
     def get_job(self, context: Context) -> SheetImport | None:
         """Return the import, started by an earlier try or by this one; None for no rows."""
@@ -169,10 +186,11 @@ class PromptLayerImporter(SheetArguments, PromptLayerWaiter[ImportStatus]):
             return None, title_text("sheet", self.sheet)
 
 
-def _result(job: SheetImport, ending: ImportStatus) -> dict[str, Any]:
+def _result(sheet: Sheet, ending: ImportStatus) -> dict[str, Any]:
     return {
-        "table_id": job.table_id,
-        "sheet_id": job.sheet_id,
+        "table_id": sheet.table_id,
+        "sheet_id": sheet.sheet_id,
+        "operation_id": ending.operation_id,
         "rows_added": 0 if ending.found_nothing else ending.rows_added,
         "row_count": ending.row_count,
     }

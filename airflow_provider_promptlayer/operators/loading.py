@@ -54,7 +54,8 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`; not
         ``mode="reschedule"`` without ``deferrable``.
-    :returns: ``table_id``, ``sheet_id``, ``rows_added`` and ``row_count``, that of the sheet.
+    :returns: ``table_id``, ``sheet_id``, ``operation_id``, ``rows_added``, and the ``row_count`` of
+        the sheet.
     """
 
     template_fields: Sequence[str] = (
@@ -124,7 +125,8 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`; not
         ``mode="reschedule"`` without ``deferrable``.
-    :returns: ``table_id``, ``sheet_id``, ``rows_added`` and ``row_count``, that of the sheet.
+    :returns: ``table_id``, ``sheet_id``, ``operation_id``, ``rows_added``, and the ``row_count`` of
+        the sheet.
     """
 
     template_fields: Sequence[str] = (

@@ -15,12 +15,14 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerTransientError,
 )
+from airflow_provider_promptlayer.api.imports import ImportStatus
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.reports import Report
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.bases.deferral import airflow_timeout
 from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
+from airflow_provider_promptlayer.bases.importer import ImportTask
 from airflow_provider_promptlayer.bases.kind import JobKind
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
@@ -80,6 +82,35 @@ class PromptLayerTableOperationSensor(_SheetSensor[Any], TableTask):
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
     :returns: the counts of the cells.
+    """
+
+    template_fields: Sequence[str] = (
+        *SHEET_FIELDS,
+        "operation_id",
+        "promptlayer_conn_id",
+    )
+
+    id_field = "operation_id"
+
+    def __init__(self, *, operation_id: str | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.operation_id: Any = operation_id
+
+
+class PromptLayerSheetImportSensor(_SheetSensor[ImportStatus], ImportTask):
+    """Wait until an import into a sheet has ended, and fail if it has failed.
+
+    :param table: title or UUID of the table. Templated.
+    :param sheet: title or UUID of the sheet. Templated.
+    :param table_id: UUID of the table, in place of ``table``. Templated.
+    :param sheet_id: UUID of the sheet, in place of ``sheet``. Templated.
+    :param operation_id: the import. Templated.
+    :param on_empty: what to do if it has found no request logs: ``"succeed"``, ``"skip"`` or
+        ``"fail"``.
+    :param promptlayer_conn_id: id of the Airflow connection. Templated.
+    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
+    :returns: ``table_id``, ``sheet_id``, ``operation_id``, ``rows_added``, and the ``row_count`` of
+        the sheet.
     """
 
     template_fields: Sequence[str] = (
@@ -293,6 +324,7 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
 __all__ = [
     "PromptLayerReportSensor",
     "PromptLayerScorecardSensor",
+    "PromptLayerSheetImportSensor",
     "PromptLayerTableOperationSensor",
     "PromptLayerWorkflowSensor",
 ]

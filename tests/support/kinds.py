@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from airflow_provider_promptlayer.sensors.promptlayer import (
     PromptLayerReportSensor,
     PromptLayerScorecardSensor,
+    PromptLayerSheetImportSensor,
     PromptLayerTableOperationSensor,
     PromptLayerWorkflowSensor,
 )
@@ -193,5 +194,22 @@ REPORT = Kind(
     ("no cell succeeded", "4 of 4 cells done, 4 failed", "PromptLayer says: No."),
 )
 
-KINDS = {kind.name: kind for kind in (WORKFLOW_RUN, TABLE_OPERATION, SCORECARD_CALCULATION, REPORT)}
+IMPORT = Kind(
+    "import",
+    PromptLayerSheetImportSensor,
+    "import",
+    "operation_id",
+    lambda server, fate: server.start_import(
+        **at(fate),
+        content=b"Question,Question\n,\n" if fate == "bad" else b"Question\nWhy?\n",
+        duration=math.inf if fate == "never" else BRIEF,
+    ),
+    ("has failed:",),
+    at,
+)
+
+KINDS = {
+    kind.name: kind
+    for kind in (WORKFLOW_RUN, TABLE_OPERATION, SCORECARD_CALCULATION, REPORT, IMPORT)
+}
 EVALUATIONS = {name: kind for name, kind in KINDS.items() if kind is not WORKFLOW_RUN}

@@ -77,14 +77,15 @@ def questions(server: LocalPromptLayer, sheet_id: str = CASES.id) -> list[Any]:
 class TestALoad:
     def test_into_a_sheet(self, server: LocalPromptLayer, deferrable: bool) -> None:
         ending = load(deferrable=deferrable)
+        (made,) = server.imports
         assert ending.value == {
             "table_id": TABLE.id,
             "sheet_id": CASES.id,
+            "operation_id": made.operation_id,
             "rows_added": 2,
             "row_count": 3,
         }
         assert questions(server) == ["Who?", "What?", "When?"]
-        (made,) = server.imports
         assert ending.xcoms["promptlayer_operation_id"] == made.operation_id
         assert ending.worker_visits == (2 if deferrable else 1)
 
@@ -321,6 +322,7 @@ class TestFailures:
         assert ending.value == {
             "table_id": None,
             "sheet_id": None,
+            "operation_id": None,
             "rows_added": 0,
             "row_count": None,
         }

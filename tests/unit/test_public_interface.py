@@ -47,7 +47,8 @@ PUBLIC = {
         PromptLayerWorkflowResultsOperator
     """,
     f"{NAME}.sensors.promptlayer": """
-        PromptLayerReportSensor PromptLayerScorecardSensor PromptLayerTableOperationSensor
+        PromptLayerReportSensor PromptLayerScorecardSensor PromptLayerSheetImportSensor
+        PromptLayerTableOperationSensor
         PromptLayerWorkflowSensor
     """,
     f"{NAME}.testing": """

@@ -41,6 +41,7 @@ TEMPLATED = {
     operators.PromptLayerRunReportOperator: "report_id name dataset_id min_score",
     sensors.PromptLayerWorkflowSensor: "workflow_version_execution_id",
     sensors.PromptLayerTableOperationSensor: f"{OF_SHEET} operation_id",
+    sensors.PromptLayerSheetImportSensor: f"{OF_SHEET} operation_id",
     sensors.PromptLayerScorecardSensor: (
         f"{OF_SHEET} calculation_id fail_on_verdict min_score max_drop baseline"
     ),

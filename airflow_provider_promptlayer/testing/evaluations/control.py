@@ -111,9 +111,22 @@ class EvaluationControl:
         self._announce_change()
 
     def start_import(
-        self, table_id: str, sheet_id: str, content: bytes, *, operation_id: str | None = None
+        self,
+        table_id: str,
+        sheet_id: str,
+        content: bytes,
+        *,
+        operation_id: str | None = None,
+        duration: float | None = None,
     ) -> str:
         """Import a CSV file into a sheet without HTTP; return the ``operation_id``.
+
+        Args:
+            table_id: the table.
+            sheet_id: the sheet.
+            content: the file.
+            operation_id: ``None`` for a new one.
+            duration: seconds that the import takes; ``None`` for the server's ``import_duration``.
 
         Raises:
             LookupError: no such sheet.
@@ -121,7 +134,11 @@ class EvaluationControl:
         """
         sheet = self._workspace.sheet(table_id, sheet_id)
         started = self._workspace.start_import(
-            sheet, partial(read_csv, content), file_name="cases.csv", operation_id=operation_id
+            sheet,
+            partial(read_csv, content),
+            file_name="cases.csv",
+            operation_id=operation_id,
+            duration=duration,
         )
         self._announce_change()
         return started.operation_id

@@ -117,6 +117,7 @@ class Import:
     rows_added: int | None = None
     row_count: int | None = None
     error_message: str | None = None
+    duration: float = field(kw_only=True, repr=False)
     read: ReadCases = field(kw_only=True, repr=False, compare=False)
 
     @property

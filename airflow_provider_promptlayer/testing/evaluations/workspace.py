@@ -159,6 +159,7 @@ class Workspace:
         file_name: str | None = None,
         operation_id: str | None = None,
         was_posted: bool = False,
+        duration: float | None = None,
     ) -> Import:
         """Start an import, which appends to a sheet at its end."""
         with self._lock:
@@ -171,6 +172,7 @@ class Workspace:
                 was_posted,
                 self.now(),
                 self.timestamp(),
+                duration=self._import_duration if duration is None else duration,
                 read=read,
             )
             self._imports.append(started)
@@ -184,9 +186,9 @@ class Workspace:
         with self._lock:
             now = self.now()
             for place, each in enumerate(self._imports):
-                if each.has_ended or (now == each.started_at and self._import_duration):
+                if each.has_ended or (now == each.started_at and each.duration):
                     continue
-                if now - each.started_at < self._import_duration:
+                if now - each.started_at < each.duration:
                     self._imports[place] = replace(each, status="running")
                 else:
                     self._imports[place] = self._ended(each)
