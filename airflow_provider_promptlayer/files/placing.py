@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from errno import EISDIR
 from typing import Any, BinaryIO, Final, Protocol
 
 from airflow_provider_promptlayer.api.errors import (
@@ -18,6 +19,9 @@ from airflow_provider_promptlayer.api.text import one_line
 
 class FileSystem(Protocol):
     """As much of fsspec's file systems as a place needs."""
+
+    def isdir(self, path: str) -> bool:
+        """Whether there is a folder, or an object below one of that name."""
 
     def open(self, path: str, mode: str) -> Any:
         """Open a file."""
@@ -63,6 +67,8 @@ class Place:
         """
         beside = self._beside(mark)
         with self._errors():
+            if self.files.isdir(self.path):  # the move would end in the folder
+                raise IsADirectoryError(EISDIR, "There is a folder of that name")
             file = self.files.open(beside, "wb")
         is_whole = False
         try:

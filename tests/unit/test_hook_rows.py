@@ -288,6 +288,16 @@ def test_a_path_that_cannot_be_used(
     assert server.count() == 0
 
 
+def test_a_folder_in_the_place_of_the_file(
+    hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    path = tmp_path / "cases.csv"
+    path.mkdir()
+    with pytest.raises(PromptLayerFileError, match=f"{path}: There is a folder of that name"):
+        hook.export_rows(*IDS, path)
+    assert list(tmp_path.rglob("*")) == [path]
+
+
 def test_a_folder_that_does_not_exist(
     hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
 ) -> None:
@@ -313,5 +323,9 @@ def test_a_storage_of_objects(
         with pytest.raises(PromptLayerRefusedError):
             hook.export_rows(*IDS, "file:///bucket/cases.jsonl")
         assert store.ls("/bucket", detail=False) == ["/bucket/cases.jsonl"]
+        store.mv("/bucket/cases.jsonl", "/bucket/cases.jsonl/part-1.jsonl")
+        with pytest.raises(PromptLayerFileError, match="There is a folder of that name"):
+            hook.export_rows(*IDS, "file:///bucket/cases.jsonl")
+        assert store.find("/bucket") == ["/bucket/cases.jsonl/part-1.jsonl"]
     finally:
         store.rm("/bucket", recursive=True)
