@@ -194,10 +194,14 @@ class RecordReader:
         calculation_id = latest.calculation_id if latest else None
         ends = page.items[0].index, page.items[-1].index
         first, last = min(ends), max(ends)
-        found = yield scorecard_rows(
-            self.sheet, calculation_id=calculation_id, cursor=first - 1 if first else None
-        )
-        scores = {row.row_index: row for row in found.rows if row.row_index <= last}
+        cursor: int | None = first - 1 if first else None
+        scores: dict[int, ScorecardRow] = {}
+        while True:  # one page, unless rows were deleted since, or PromptLayer lists fewer on each
+            found = yield scorecard_rows(self.sheet, calculation_id=calculation_id, cursor=cursor)
+            scores |= {row.row_index: row for row in found.rows if row.row_index <= last}
+            cursor = found.next_cursor
+            if cursor is None or cursor >= last:
+                break
         for index, row in scores.items():
             if row.verdict not in _NEEDS_NO_REASON and not row.step_results:
                 scores[index] = yield scorecard_row(
@@ -303,6 +307,12 @@ def _calculated(card: Scorecard | None, sheet: Sheet) -> Scorecard:
         raise PromptLayerSheetChangedError(
             f"The scorecard of sheet {sheet.sheet_id} is being calculated "
             f"({one_line(card.latest.status, 40)})."
+        )
+    if not card.latest.is_completed:
+        raise PromptLayerInvalidInputError(
+            f"The latest calculation of the scorecard of sheet {sheet.sheet_id} has no scores to "
+            f"export ({one_line(card.latest.status, 40)}): calculate it again, or leave out "
+            "scorecard=True."
         )
     return card
 

@@ -273,14 +273,35 @@ def test_scores_join_the_rows_of_their_page() -> None:
     ]
 
 
+def test_scores_may_be_on_more_pages_than_their_rows() -> None:
+    rows_ = page({}, {}, {}, columns=[])
+    rows_["data"][2]["row_index"] = 3  # row 2 was deleted, and its score was not
+    pages = f"{CARD}/rows?limit=100&calculation_id={OTHER}"
+    found, _ = read(
+        {
+            FIRST: rows_,
+            CARD: card(),
+            pages: {"rows": [score(0, "pass"), score(1, "pass")], "next_cursor": 1},
+            f"{pages}&cursor=1": {"rows": [score(2, "pass"), score(3, "warn")], "next_cursor": 3},
+            f"{CARD}/rows/3?calculation_id={OTHER}": score(3, "warn"),
+        },
+        scorecard=True,
+    )
+    assert [record["scorecard_verdict"] for record in found] == ["pass", "pass", "warn"]
+
+
 @pytest.mark.parametrize(
     ("answered", "error"),
     [
         ({"scorecard": None}, PromptLayerInvalidInputError),
         (card() | {"latest_calculation": None}, PromptLayerInvalidInputError),
         (card("running"), PromptLayerSheetChangedError),
+        (card("failed"), PromptLayerInvalidInputError),
+        (card("cancelled"), PromptLayerInvalidInputError),
     ],
 )
-def test_scores_need_a_calculation_that_has_ended(answered: Any, error: type[Exception]) -> None:
+def test_scores_need_a_calculation_that_has_completed(
+    answered: Any, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         read({FIRST: page({}, columns=[]), CARD: answered}, scorecard=True)
