@@ -211,7 +211,9 @@ class TestEvaluations:
 
     def test_a_night_that_fails(self, failing: dict[str, Run]) -> None:
         run = failing[NIGHTLY]
-        assert run.state == "success"  # the alert is its last task, and did its work
+        assert run.state == "failed"
+        assert run.final["alert", -1] == "success"
+        assert run.final["snapshot", -1] == "upstream_failed"
         assert run.final["recalculate", -1] == "success"
         assert run.final["gate", -1] == "failed"
         assert "up_for_retry" not in run.seen["gate", -1]
