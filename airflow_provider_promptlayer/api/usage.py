@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from airflow_provider_promptlayer.api.fields import Fields
@@ -31,8 +31,8 @@ class Usage:
 
     :param price: US dollars.
     :param requests: how many requests were sent to language models.
-    :param unpriced: of how many cells with such requests the price is not known; it is not in
-        ``price``.
+    :param unpriced: of how many cells the price is not known, and so not in ``price``: PromptLayer
+        does not say it, or another execution has calculated the cell since.
     """
 
     price: float | None = None
@@ -117,7 +117,12 @@ class _Tally:
     @property
     def usage(self) -> Usage | None:
         """The sum; None where cells with a price may be in rows that were not read."""
-        return self._sum if self._cells_left <= 0 or self._rows_left else None
+        if self._sum is None or (self._cells_left > 0 and not self._rows_left):
+            return None
+        missing = max(self._cells_left, 0)
+        if missing == math.inf:  # how many cells there are is not known
+            return self._sum
+        return replace(self._sum, unpriced=self._sum.unpriced + int(missing))
 
     def add_row(self, row: Row) -> bool:
         """Add up the cells of a row; return whether there is no use in reading further ones."""

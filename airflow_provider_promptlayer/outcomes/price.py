@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, score
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.api.tables import TableOperation
+from airflow_provider_promptlayer.api.tables import TableOperation, show_count
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.usage import Usage, show_price
 from airflow_provider_promptlayer.outcomes.evaluations import PromptLayerEvaluationFailedError
@@ -44,6 +44,11 @@ def price_problem(usage: Usage | None, max_price: float | None) -> str:
         )
     if usage.price > max_price:
         return f"it has cost {show_price(usage.price)}, more than max_price={max_price:.6g}"
+    if usage.unpriced:
+        return (
+            f"PromptLayer does not say what {show_count(usage.unpriced)} of the cells have cost, "
+            f"and the others {show_price(usage.price)}; max_price={max_price:.6g} needs all prices"
+        )
     return ""
 
 

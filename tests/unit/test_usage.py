@@ -176,8 +176,26 @@ def test_prices_that_promptlayer_does_not_know(
     assert usage(run())["price"] == price
     assert f"has cost: {line}" in log()
     ending = run(statuses=[], max_price=2)
-    assert ending.kind == ("failed for good" if price is None else "success")
-    assert price is not None or "PromptLayer does not say what it has cost" in ending.message
+    assert ending.kind == "failed for good"
+    which = "it has cost" if price is None else "3 of the cells have cost, and the others 1.5 USD"
+    assert f"PromptLayer does not say what {which}" in ending.message
+
+
+def test_cells_that_another_operation_has_calculated_since(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    serve(of_rows(3))
+    read = PromptLayerHook.get_usage
+
+    def overtaken(hook: PromptLayerHook, *args: Any, **kwargs: Any) -> Usage | None:
+        hook.run_table_operation(**at("good"), statuses="all", row_ids=[1])
+        return read(hook, *args, **kwargs)
+
+    monkeypatch.setattr(PromptLayerHook, "get_usage", overtaken)
+    ending = run(max_price=1)
+    assert ending.kind == "failed for good"
+    assert "does not say what 1 of the cells have cost, and the others 0.002 USD" in ending.message
+    assert "2 requests, 200 tokens in, 40 tokens out; PromptLayer has no price for 1 cells" in log()
 
 
 def test_columns_that_ask_no_language_model(serve: Serve) -> None:
