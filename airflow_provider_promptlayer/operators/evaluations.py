@@ -117,6 +117,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         self.statuses: Any = statuses
         self.confirm_large = confirm_large
         self.max_price, self._needs_price = optional_field(max_price)
+        _refuse_unless_waiting(self, "max_price", is_given=self._needs_price)
         self._usages = dict[str, Usage | None]()
 
     def new_kind(self) -> JobKind[Any]:
@@ -253,6 +254,7 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        _refuse_unless_waiting(self, "max_drop", is_given=self._needs_drop)
         self.row_indices: Any = row_indices
         self.step_ids: Any = step_ids
 
@@ -354,4 +356,13 @@ class PromptLayerRunReportOperator(ReportTask, PromptLayerSubmitter[Report]):
             call,
             lambda _: "look in PromptLayer for a report of that name",
             not_input=("name",),
+        )
+
+
+def _refuse_unless_waiting(task: PromptLayerSubmitter[Any], gate: str, *, is_given: bool) -> None:
+    """Raise if a gate is given to a task that does not wait for what the gate judges."""
+    if is_given and not task.wait_for_completion:
+        raise PromptLayerInvalidInputError(
+            f"{gate} is judged once the job has ended: leave out wait_for_completion=False, or "
+            f"{gate}."
         )

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from support.kinds import SCORECARD_CALCULATION, Serve, new_server, sheet
 from support.modes import MODES, MODES_OF_ALL_KINDS, Ending, Store, run_task
-from support.starts import RUN_SCORECARD
+from support.starts import RUN_SCORECARD, RUN_TABLE, Start
 
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
 from airflow_provider_promptlayer.testing import (
     Close,
@@ -283,6 +284,13 @@ def test_arguments_that_are_refused(
     assert ending.kind == "failed for good"
     assert says in ending.message
     assert not server.requests
+
+
+@pytest.mark.parametrize(("start", "gate"), [(RUN_SCORECARD, "max_drop"), (RUN_TABLE, "max_price")])
+def test_a_gate_needs_a_task_that_waits(start: Start, gate: str) -> None:
+    arguments: dict[str, Any] = {gate: 1}
+    with pytest.raises(PromptLayerInvalidInputError, match=f"{gate} is judged once the job has"):
+        start.make("good", wait_for_completion=False, **arguments)
 
 
 @pytest.mark.parametrize(
