@@ -178,7 +178,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         """
         with self._airflow_errors():
             self._job = None  # a subclass may execute one operator more than once
-            self._job = job = self.get_job(context)
+            with self.hook.giving_up_at(time.time() + self.timeout):
+                self._job = job = self.get_job(context)
             return self.kind.unsubmitted_result if job is None else self._go_on(context, job)
 
     def execute_complete(

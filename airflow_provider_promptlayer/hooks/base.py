@@ -8,9 +8,11 @@ first use, because DAG files import this module on every parse.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from importlib import import_module
@@ -27,6 +29,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerTransientError,
     PromptLayerUnexpectedAnswerError,
     PromptLayerUnreachableError,
+    PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.http import Call, Origin, Request, Response
 from airflow_provider_promptlayer.api.job import RemoteJob
@@ -103,6 +106,7 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         super().__init__(promptlayer_conn_id)
         self._transport: BlockingTransport | None = None
         self.is_stopping = False
+        self._give_up_at = math.inf
 
     def test_connection(self) -> tuple[bool, str]:
         """Make the cheapest authenticated call, for the *Test* button of the connection form.
@@ -261,9 +265,28 @@ class PromptLayerConnectionHook(PromptLayerConnection):
             throttle=self.throttle,
         )
 
+    @contextmanager
+    def giving_up_at(self, deadline: float) -> Iterator[None]:
+        """Retry no blocking call after a deadline, in seconds since the epoch.
+
+        For what a task asks before it waits, so that its ``timeout`` holds while it asks, too.
+
+        :raises PromptLayerWaitTimeoutError: in place of a retry after the deadline.
+        """
+        self._give_up_at = deadline
+        try:
+            yield
+        finally:
+            self._give_up_at = math.inf
+
     def _pause(self, decision: PollDecision) -> None:
         self._log_decision(decision)
-        time.sleep(decision.sleep)
+        left = self._give_up_at - time.time()
+        if decision.is_trouble and left <= 0:
+            raise PromptLayerWaitTimeoutError(
+                "The time is up before the wait could begin, as PromptLayer was out of reach."
+            )
+        time.sleep(min(decision.sleep, max(left, 0.0)))
 
     def _log_decision(self, decision: PollDecision) -> None:
         decision.log_to(self.log)

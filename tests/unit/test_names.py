@@ -220,6 +220,23 @@ class TestTask:
         assert RUN_TABLE.run(**named("good")).kind == "success"
 
     @pytest.mark.parametrize(
+        ("how", "kind"),
+        [
+            ({"timeout": 0.1}, "timeout"),
+            ({"timeout": 0.1, "soft_fail": True}, "skipped"),
+            ({"max_outage": 0.1}, "failed"),
+        ],
+        ids=str,
+    )
+    def test_ends_in_time_while_promptlayer_is_out_of_reach(
+        self, how: dict[str, Any], kind: str, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        server.script(Reply(503), method="GET", times=None)
+        ending = RUN_TABLE.run(**named("good"), **how, deferrable=deferrable)
+        assert ending.kind == kind, ending
+        assert server.count("POST") == 0
+
+    @pytest.mark.parametrize(
         ("given", "says"),
         [
             ({"table": None}, "Give one of table, a title or a UUID, and table_id.*none"),
@@ -298,6 +315,10 @@ class TestEnsure:
 
 
 class TestHook:
+    def test_finds_a_title_whatever_is_in_it(self, ask: Ask, server: LocalPromptLayer) -> None:
+        for title in ("50% & more", "a/b?c#d+e", " ünï 🍵\n", "_%", "'; --"):
+            assert ask("ensure_table", title) == ask("find_table", title)
+
     def test_finds(self, ask: Ask, lists: Lists) -> None:
         assert ask("find_table", "Table") == TABLE.id
         sheet = ask("find_sheet", "Table", "bad")
