@@ -25,6 +25,10 @@ MAX_ROWS_READ: Final = 10_000
 """How many rows are read where the usage only informs."""
 
 
+_MAX_PRICE: Final = 1e9
+"""US dollars from which on a number cannot be the price of a cell."""
+
+
 @dataclass(slots=True)
 class Usage:
     """What calculating some cells has cost; None for what PromptLayer does not say.
@@ -50,7 +54,8 @@ class Usage:
     def add(self, metrics: Fields) -> None:
         """Add the ``request_metrics`` of a cell."""
         price = metrics.number_if_any("price")
-        if price is None:
+        if price is None or not 0 <= price < _MAX_PRICE:
+            price = None
             self.unpriced += 1
         # Rounded, as a sum of thousands of fractions of a cent is not exact.
         self.price = None if (total := _sum(self.price, price)) is None else round(total, 9)

@@ -22,7 +22,7 @@ from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
 from airflow_provider_promptlayer.api.submit import submit_call
-from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.api.tables import Sheet, show_count
 from airflow_provider_promptlayer.api.text import listed, one_line
 
 _SCORES: Final = ("aggregate_score", "overall_score", "score")
@@ -52,7 +52,7 @@ class SheetVersion:
     config_hash: str | None = None
 
     def __str__(self) -> str:
-        number = "" if self.version_number is None else f" {self.version_number}"
+        number = "" if self.version_number is None else f" {show_count(self.version_number)}"
         name = f" {one_line(self.name, 80)!r}" if self.name else ""
         return f"version{number}{name}"
 

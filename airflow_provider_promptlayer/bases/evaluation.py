@@ -139,7 +139,7 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
 
         def outputs(ending: TableOperation | SheetOperations) -> Outputs:
             usage = self.usage_of(ending) if isinstance(ending, TableOperation) else None
-            pushed = {} if usage is None else {xcom.USAGE_KEY: usage.payload()}
+            pushed = {} if usage is None else {xcom.USAGE_KEY: storable(usage.payload()).value}
             return _outputs(counts(ending), pushed=pushed)
 
         return JobKind(

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
+from airflow_provider_promptlayer.xcom.storable import storable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -46,9 +48,8 @@ class PromptLayerSnapshotSheetOperator(SheetArguments, PromptLayerCaller):
         version = self.hook.save_version(
             sheet.table_id, sheet.sheet_id, self.name, max_outage=self.max_outage
         )
-        return {
-            "version_id": version.version_id,
-            "version_number": version.version_number,
-            "name": version.name,
-            "score": version.score,
-        }
+        self.log.info("Sheet %s is saved as %s.", sheet.sheet_id, version)
+        values = asdict(version)
+        names = ("version_id", "version_number", "name", "score")
+        result: dict[str, Any] = storable({name: values[name] for name in names}).value
+        return result

@@ -124,7 +124,7 @@ class DropGate:
                 f"{one_line(ours, 40)}). So max_drop did not apply.",
                 is_compared=False,
             )
-        drop = baseline.score - calculation.score
+        drop = _difference(baseline.score, calculation.score)
         is_within = drop <= self.max_drop or math.isclose(drop, self.max_drop, rel_tol=1e-9)
         by = f"{abs(drop):.6g} {'below' if drop > 0 else 'above'}" if drop else "the same as"
         found = (
@@ -151,6 +151,13 @@ class Comparison:
     problem: str
     note: str
     is_compared: bool = True
+
+
+def _difference(score: float, other: float) -> float:
+    try:
+        return score - float(other)
+    except OverflowError:  # Python's integers may have thousands of digits
+        return math.inf if score > other else -math.inf
 
 
 def _named(sheet: Sheet, name: str) -> CallFlow[Baseline]:

@@ -309,6 +309,13 @@ def test_configurations_of_the_scorecard(ours: str | None, theirs: str | None, s
     assert bool(found.problem) is found.is_compared is (theirs != "b")
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(0.5, 10**400), (10**400, 0.5), (10**400, 10**401)])
+def test_scores_beyond_all_measure(ours: float, theirs: float) -> None:
+    ending = ScorecardCalculation(UUID + "1", "completed", ours)
+    found = DropGate(0.02).compare(ending, Baseline(theirs, "version 1"))
+    assert bool(found.problem) is (theirs > ours)
+
+
 def test_a_higher_score() -> None:
     ending = ScorecardCalculation(UUID + "1", "completed", 0.97)
     found = DropGate(0).compare(ending, Baseline(0.95, "version 1"))

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -11,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.api.answers import OTHER, SHEET, TABLE
 
-from airflow_provider_promptlayer.api import cells, imports, reports, scorecards, tables
+from airflow_provider_promptlayer.api import cells, imports, reports, scorecards, tables, versions
+from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.json_reader import MAX_DEPTH
+from airflow_provider_promptlayer.api.usage import Usage
 from airflow_provider_promptlayer.api.workflows import (
     WorkflowResults,
     WorkflowRun,
@@ -26,6 +30,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerRunFailedError,
 )
 from airflow_provider_promptlayer.outcomes import evaluations
+from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_outcome
 
 WHERE = tables.Sheet(TABLE, SHEET)
@@ -51,6 +56,10 @@ CALLS: list[Call[Any]] = [
     scorecards.scorecard(WHERE),
     scorecards.scorecard_rows(WHERE),
     scorecards.scorecard_row(WHERE, 0),
+    versions.list_versions(WHERE),
+    versions.version_of(WHERE, OTHER),
+    versions.create_version(WHERE, "n"),
+    versions.score_history(WHERE),
     reports.run_report(5, "n"),
     reports.FinalReport(5).fetch_call(),
     reports.report_score(5),
@@ -133,6 +142,15 @@ JUDGED: dict[str, Any] = {
     "row_index": st.integers(0, 3) | st.just(10**4000),
     "step_results": SUMMARIES,
 }
+VERSION = st.fixed_dictionaries(
+    {"id": st.just(OTHER), "version_number": NUMBERS},
+    optional={
+        "name": TEXTS | JSON,
+        "created_at": TEXTS | JSON,
+        "score": NUMBERS | st.dictionaries(st.sampled_from(["aggregate_score", "score"]), NUMBERS),
+        "config_hash": TEXTS | JSON,
+    },
+)
 EVALUATIONS = st.fixed_dictionaries(
     {
         "operation": st.fixed_dictionaries(
@@ -154,6 +172,9 @@ EVALUATIONS = st.fixed_dictionaries(
         ),
         "score": st.fixed_dictionaries({"overall_score": NUMBERS, "details": SUMMARY}),
         "status": JUDGED["status"],
+        "data": st.lists(VERSION, max_size=2),
+        "version": VERSION,
+        "score_history": st.fixed_dictionaries({"points": st.lists(VERSION, max_size=2)}),
     }
 ).map(lambda value: json.dumps(value).encode())
 STATUSES = st.sampled_from([200, 200, 201, 202, 204, 302, 400, 401, 404, 422, 429, 500, 503]) | (
@@ -180,6 +201,22 @@ def test_any_answer(call: Call[Any], status: int, headers: dict[str, str], body:
 @given(st.sampled_from(CALLS[4:]), EVALUATIONS)
 def test_any_evaluation(call: Call[Any], body: bytes) -> None:
     check(call, Response(200, {}, body))
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["price", "input_tokens", "output_tokens", "request_ids"]),
+            NUMBERS | st.lists(NUMBERS),
+        )
+    )
+)
+def test_any_usage(cells_metrics: list[dict[str, Any]]) -> None:
+    usage = Usage()
+    for metrics in cells_metrics:
+        usage.add(Fields(metrics))
+    is_line(str(usage), 200)
+    assert usage.price is None or 0 <= usage.price < math.inf
 
 
 @pytest.mark.parametrize("body", NASTY, ids=lambda body: repr(body[:24]))
@@ -282,6 +319,13 @@ def check(call: Call[Any], response: Response) -> None:
             check_failure(evaluations.raise_for_sheet, result, fail_on="any_cell", stale_count=True)
         case scorecards.ScorecardCalculation():
             check_failure(evaluations.raise_for_scorecard, result, min_score=0.5)
+        case versions.SheetVersion():
+            is_line(str(result), 200)
+            if result.score is not None:
+                card = replace(ended_card, score=0.5, config_hash="a")
+                earlier = Baseline(result.score, str(result), result.config_hash)
+                found = DropGate(0.1).compare(card, earlier)
+                is_line(f"{found.problem}. {found.note}", 600)
         case scorecards.ScorecardRows() | scorecards.ScorecardRow():
             rows = result.rows if isinstance(result, scorecards.ScorecardRows) else [result]
             worst = evaluations.worst_rows(rows)
