@@ -103,9 +103,12 @@ class Place:
             raise
         except Exception as error:
             # A storage raises errors of its own libraries, too, such as those of botocore.
-            raise PromptLayerFileError(f"Could not write {self.shown}: {_reason(error)}") from error
+            raise PromptLayerFileError(
+                f"Could not write {self.shown}: {storage_reason(error)}"
+            ) from error
 
 
-def _reason(error: Exception) -> str:
+def storage_reason(error: Exception) -> str:
+    """Return what a storage gives as the reason for an error: a sentence in one line."""
     said = error.strerror if isinstance(error, OSError) else None
     return one_line(said or str(error) or type(error).__name__).rstrip(".") + "."

@@ -30,6 +30,7 @@ from airflow_provider_promptlayer.api.imports import (
 from airflow_provider_promptlayer.api.request_logs import LogSelection
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.times import in_words
+from airflow_provider_promptlayer.files.placing import storage_reason
 from airflow_provider_promptlayer.files.reading import csv_of_file, csv_of_rows
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
 from airflow_provider_promptlayer.outcomes.imports import raise_for_import
@@ -280,10 +281,8 @@ def _opened(file: Any) -> Iterator[Any]:
         raise PromptLayerInvalidInputError(f"{shown}: there is no such file.") from None
     except Exception as error:
         # A storage raises errors of its own libraries, too, such as those of botocore.
-        said = error.strerror if isinstance(error, OSError) else None
-        reason = one_line(said or str(error) or type(error).__name__).rstrip(".")
         does = "copy to this disk" if getattr(error, "errno", None) == ENOSPC else "read"
-        raise PromptLayerFileError(f"Could not {does} {shown}: {reason}.") from error
+        raise PromptLayerFileError(f"Could not {does} {shown}: {storage_reason(error)}") from error
 
 
 @contextmanager

@@ -11,13 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from airflow_provider_promptlayer.api.arguments import one_of
-from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerFileError,
+    PromptLayerInvalidInputError,
+)
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.records import RecordReader
 from airflow_provider_promptlayer.api.rows import RowsPage
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.files.placing import Place
+from airflow_provider_promptlayer.files.placing import Place, storage_reason
 from airflow_provider_promptlayer.files.writing import RecordWriter, writer_for
 from airflow_provider_promptlayer.hooks.pages import (
     PagedReading,
@@ -208,7 +212,8 @@ class RowMethods(PagedReading):
 def _place(to: Any) -> Place:
     """Return the place that a path of Airflow's object storage names.
 
-    :raises PromptLayerInvalidInputError: if it cannot be used.
+    :raises PromptLayerInvalidInputError: if there is no such storage here.
+    :raises PromptLayerFileError: if its connection cannot be read, or does not work.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -218,10 +223,15 @@ def _place(to: Any) -> Place:
         return Place(path.fs, path.path, shown)
     except PromptLayerError:
         raise
-    except Exception as error:
+    except (
+        ValueError,
+        ImportError,
+    ) as error:  # of an unknown scheme, or a provider that is missing
         raise PromptLayerInvalidInputError(
-            f"Cannot write to {shown!r}: {one_line(str(error))}"
+            f"Cannot write to {shown!r}: {storage_reason(error)}"
         ) from error
+    except Exception as error:
+        raise PromptLayerFileError(f"Could not write {shown}: {storage_reason(error)}") from error
 
 
 def _not_completed(cell_counts: Mapping[str, int]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import airflow.models.dag  # noqa: F401  # which the paths of Airflow 2 need, and do not import
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowException, ObjectStoragePath
 from fsspec.implementations.local import (  # type: ignore[import-untyped]
     LocalFileOpener,
     LocalFileSystem,
@@ -286,6 +286,17 @@ def test_a_path_that_cannot_be_used(
     with pytest.raises(PromptLayerInvalidInputError, match=says):
         hook.export_rows(*IDS, to.format(folder=tmp_path))
     assert server.count() == 0
+
+
+def test_a_connection_of_the_storage_that_cannot_be_read(
+    hook: PromptLayerHook, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        ObjectStoragePath, "fs", property(refusing(AirflowException("no such connection")))
+    )
+    with pytest.raises(PromptLayerFileError) as caught:  # a retry may find the connection
+        hook.export_rows(*IDS, "file:///bucket/cases.csv")
+    assert str(caught.value) == "Could not write file:///bucket/cases.csv: no such connection."
 
 
 def test_a_folder_in_the_place_of_the_file(
