@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from support.clocks import timed_by_polls
 from support.kinds import SHEETS, TABLE, Fate, Serve, sheet
 from support.modes import FakeTaskInstance, Store, run_task
@@ -20,6 +20,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerStartUncertainError,
     PromptLayerUnexpectedAnswerError,
 )
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunTableOperator
 from airflow_provider_promptlayer.sensors.promptlayer import (
     PromptLayerScorecardSensor,
     PromptLayerTableOperationSensor,
@@ -247,6 +248,17 @@ class TestTask:
     def test_is_refused_without_one_of_both(self, given: dict[str, Any], says: str) -> None:
         with pytest.raises(PromptLayerInvalidInputError, match=says):
             RUN_TABLE.make(**named("good", **given))
+
+
+def test_titles_come_from_default_args_and_are_mapped() -> None:
+    with DAG("d", schedule=None, default_args={"table": "Table"}):
+        task = PromptLayerRunTableOperator(task_id="one", sheet="good")
+        mapped: Any = PromptLayerRunTableOperator.partial(task_id="many").expand(
+            sheet=["good", "bad"]
+        )
+    assert (task.table, task.sheet) == ("Table", "good")
+    unmapped = mapped.unmap({"sheet": "bad"})
+    assert (unmapped.table, unmapped.sheet) == ("Table", "bad")
 
 
 class TestColumns:
