@@ -278,7 +278,7 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
         failed would pass when the task is cleared, as the score has not dropped once more.
         """
         gate = self.drop_gate()
-        if gate is not None and self.wait_for_completion and self._noted_score(gate) is None:
+        if gate is not None and self._noted_score(gate) is None:
             found = self.hook.find_baseline(gate, self.found_sheet, max_outage=self.max_outage)
             self.notes["baseline"] = {
                 "of": self._compared_with(gate),

@@ -241,11 +241,6 @@ def test_a_later_try_compares_with_the_score_before_the_first(server: LocalPromp
     assert "the score 0.4 is 0.53 below the 0.93 of version 1 'best'" in ending.message
 
 
-def test_a_task_that_does_not_wait_does_not_compare(server: LocalPromptLayer) -> None:
-    assert judge(wait_for_completion=False).kind == "success"
-    assert [request.method for request in server.requests] == ["POST"]
-
-
 def test_an_operator_that_is_executed_twice_looks_twice(server: LocalPromptLayer) -> None:
     script(server, scorecards=[{"latest_calculation": calculation(score)} for score in (0.95, 0.9)])
     task = RUN_SCORECARD.make("good", max_drop=0.02)
