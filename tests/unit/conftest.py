@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from support.kinds import Serve
     from support.modes import Store
 
+    from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
     from airflow_provider_promptlayer.testing import LocalPromptLayer
 
 # Before anything imports Airflow, which reads these once.
@@ -176,3 +177,28 @@ def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
             hook.close()
 
     return ask
+
+
+@pytest.fixture
+def hook() -> Iterator[PromptLayerHook]:
+    """The hook, for its methods without a twin."""
+    from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+
+    hook = PromptLayerHook()
+    yield hook
+    hook.close()
+
+
+@pytest.fixture(params=["blocking", "async"])
+def rows_of(request: pytest.FixtureRequest, hook: PromptLayerHook) -> Callable[..., list[Any]]:
+    """Read all rows of a sheet by ``iter_rows``, or by its twin."""
+
+    async def aread(*args: Any, **kwargs: Any) -> list[Any]:
+        return [row async for row in hook.aiter_rows(*args, **kwargs)]
+
+    def read(*args: Any, **kwargs: Any) -> list[Any]:
+        if request.param == "async":
+            return asyncio.run(aread(*args, **kwargs))
+        return list(hook.iter_rows(*args, **kwargs))
+
+    return read

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
@@ -24,7 +23,7 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.hooks import pages as hook_pages
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply, Sheet, Table
+from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply, Reset, Sheet, Table
 
 
 @pytest.fixture
@@ -32,34 +31,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
     yield from serving(monkeypatch)
 
 
-@pytest.fixture
-def hook() -> Iterator[PromptLayerHook]:
-    hook = PromptLayerHook()
-    yield hook
-    hook.close()
-
-
-@pytest.fixture(params=["blocking", "async"])
-def rows_of(request: pytest.FixtureRequest, hook: PromptLayerHook) -> Callable[..., list[Any]]:
-    """Read all rows by ``iter_rows``, or by its twin."""
-
-    def rows_of(*args: Any, **kwargs: Any) -> list[Any]:
-        if request.param == "blocking":
-            return list(hook.iter_rows(*args, **kwargs))
-
-        async def read() -> list[Any]:
-            return [row async for row in hook.aiter_rows(*args, **kwargs)]
-
-        return asyncio.run(read())
-
-    return rows_of
-
-
 def test_an_outage_between_two_pages_is_ridden_out(
     rows_of: Callable[..., list[Any]], server: LocalPromptLayer
 ) -> None:
-    server.script(Close(), Reply(502, "<html>"), path_prefix=ROWS_PATH, after=1)
+    faults = [Close(), Reset(), Reply(502, "<html>"), Reply(429, "{}"), Reply(200, "<html>")]
+    script = server.script(*faults, path_prefix=ROWS_PATH, after=1)
     assert len(rows_of(*IDS)) == 250
+    assert script.used == len(faults)
     server.script(Close(), path_prefix=ROWS_PATH, after=1, times=None)
     with pytest.raises(PromptLayerOutageError):
         rows_of(*IDS, max_outage=0.01)

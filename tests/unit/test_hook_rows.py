@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,35 +57,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
 
 
 @pytest.fixture
-def hook() -> Iterator[PromptLayerHook]:
-    hook = PromptLayerHook()
-    yield hook
-    hook.close()
-
-
-@pytest.fixture
 def logged(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> Callable[[], str]:
     """Return what was logged, which Airflow 3 writes to the standard output."""
     caplog.set_level("INFO")
     return lambda: capsys.readouterr().out + caplog.text
-
-
-@pytest.fixture(params=["blocking", "async"])
-def rows_of(request: pytest.FixtureRequest, hook: PromptLayerHook) -> Callable[..., list[Any]]:
-    """Read all rows by ``iter_rows``, or by its twin."""
-
-    def rows_of(*args: Any, **kwargs: Any) -> list[Any]:
-        if request.param == "blocking":
-            return list(hook.iter_rows(*args, **kwargs))
-
-        async def read() -> list[Any]:
-            return [row async for row in hook.aiter_rows(*args, **kwargs)]
-
-        return asyncio.run(read())
-
-    return rows_of
 
 
 def test_rows(
@@ -180,15 +156,20 @@ def test_a_sheet_that_changes_is_read_again(
     assert "was changed while it was read (version 2, before 1). Reading it again" in logged()
 
 
-@pytest.mark.parametrize(("on_change", "pages"), [("again", 10), ("fail", 2)])
-def test_a_sheet_that_goes_on_changing(
-    on_change: Any, pages: int, hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
-) -> None:
+def keep_changing(server: LocalPromptLayer) -> None:
+    """Add a row to the sheet before each page is answered."""
     server.script(
         lambda _: server.add_rows(*IDS, [{"Question": "another"}]),
         path_prefix=ROWS_PATH,
         times=None,
     )
+
+
+@pytest.mark.parametrize(("on_change", "pages"), [("again", 10), ("fail", 2)])
+def test_a_sheet_that_goes_on_changing(
+    on_change: Any, pages: int, hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    keep_changing(server)
     with pytest.raises(PromptLayerSheetChangedError):
         hook.export_rows(*IDS, tmp_path / "cases.csv", on_change=on_change)
     assert list(tmp_path.iterdir()) == []
@@ -198,11 +179,7 @@ def test_a_sheet_that_goes_on_changing(
 def test_a_sheet_that_changes_ends_an_iteration(
     rows_of: Callable[..., list[Any]], server: LocalPromptLayer
 ) -> None:
-    server.script(
-        lambda _: server.add_rows(*IDS, [{"Question": "another"}]),
-        path_prefix=ROWS_PATH,
-        times=None,
-    )
+    keep_changing(server)
     with pytest.raises(PromptLayerSheetChangedError):
         rows_of(*IDS)
 
