@@ -27,6 +27,7 @@ from uuid import UUID, uuid5
 from airflow_provider_promptlayer.api.arguments import encode, opaque_text, uuid
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
+    PromptLayerTransientError,
     PromptLayerUnexpectedAnswerError,
 )
 from airflow_provider_promptlayer.api.fields import Fields, object_call
@@ -35,6 +36,7 @@ from airflow_provider_promptlayer.api.http import (
     Call,
     Request,
     Response,
+    error_for,
     error_text,
 )
 from airflow_provider_promptlayer.api.job import CallFlow, IdParsers, RemoteJob
@@ -200,7 +202,15 @@ class ImportOrder:
             lambda answer: self.sheet_id or answer.object_if_any("sheet").text_if_any("id"),
             {404: "Check the table and the sheet, and the workspace of the key."},
         )
-        return replace(call, starts=True)
+
+        def read(response: Response, now: float) -> str | None:
+            if response.status != 409:
+                return call.read(response, now)
+            # Another import into the sheet is going on. The description has no status for that.
+            error = error_for(call.request, response, now=now)
+            raise PromptLayerTransientError(str(error), status=409)
+
+        return replace(call, read=read, starts=True)
 
     def find_sheet(self, created_at: str | None) -> CallFlow[str]:
         """Return the id of the new sheet, where the answer that had it was lost.

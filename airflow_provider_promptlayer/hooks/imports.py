@@ -19,6 +19,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
     PromptLayerFileError,
     PromptLayerInvalidInputError,
+    PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.api.imports import (
     ImportOrder,
@@ -110,8 +111,12 @@ class ImportMethods(PromptLayerConnectionHook):
                     raise
                 note = f"{str(error).rstrip('.')}. Looking the import up in {in_words(pause)}."
                 yield PollDecision(sleep=pause, note=note, is_trouble=True)
-                is_certain = retries.started_nothing(error) or not retries.may_pass(error)
-                found = yield from (find() if is_certain else find_patiently())
+                started_nothing = (
+                    not error.arrived
+                    if isinstance(error, PromptLayerUnreachableError)
+                    else error.status in (409, 429)  # any other may be the answer of a gateway
+                )
+                found = yield from (find() if started_nothing else find_patiently())
             else:
                 self.log.info("PromptLayer started %s into %s.", order.name, order.where)
                 break
@@ -271,15 +276,17 @@ def _opened(file: Any) -> Iterator[Any]:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     shown = one_line(str(file), 200)
+    is_open = False
     try:
         path: Any = file if isinstance(file, ObjectStoragePath) else ObjectStoragePath(str(file))
         with path.open("rb") as source:
+            is_open = True
             yield source
     except PromptLayerError:
         raise
-    except FileNotFoundError:
-        raise PromptLayerInvalidInputError(f"{shown}: there is no such file.") from None
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and not is_open:
+            raise PromptLayerInvalidInputError(f"{shown}: there is no such file.") from None
         # A storage raises errors of its own libraries, too, such as those of botocore.
         does = "copy to this disk" if getattr(error, "errno", None) == ENOSPC else "read"
         raise PromptLayerFileError(f"Could not {does} {shown}: {storage_reason(error)}") from error

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import (
-    PromptLayerError,
     PromptLayerSheetChangedError,
     PromptLayerTransientError,
     PromptLayerUnreachableError,
@@ -33,14 +32,6 @@ def started_nothing(error: Exception) -> bool:
     """
     arrived = isinstance(error, PromptLayerUnreachableError) and error.arrived
     return may_pass(error) and not arrived
-
-
-def may_be_repeated(error: Exception) -> bool:
-    """Return whether an import may be sent again: the answer is lost, or another one is going on.
-
-    The description has no status for the latter; 409 is what is usual.
-    """
-    return may_pass(error) or (isinstance(error, PromptLayerError) and error.status == 409)
 
 
 def whatever_it_is(error: Exception) -> bool:  # noqa: ARG001
@@ -138,10 +129,11 @@ If ``Retry-After`` asks for more than a minute, a retry of the task is cheaper t
 worker.
 """
 
-IMPORTING: Final = RetryPolicy(attempts=12, retries=may_be_repeated)
+IMPORTING: Final = RetryPolicy(attempts=12, longest_retry_after=60.0)
 """To start an import, which has an idempotency key and is looked up before it is sent again.
 
-Another import into the same sheet may take minutes, and PromptLayer refuses this one meanwhile.
+Another import into the same sheet may take minutes, and PromptLayer refuses this one meanwhile. As
+with SUBMITTING, a retry of the task is cheaper than a wait of hours.
 """
 
 FINDING_IMPORT: Final = RetryPolicy(first_pause=1.0, attempts=6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,13 @@ class TestOnce:
         assert ending.value["rows_added"] == 2
 
     @pytest.mark.parametrize("repeated", ["same", "conflict", "again"])
-    def test_after_a_start_that_takes_a_while(self, serve: Serve, new: bool, repeated: Any) -> None:
+    @pytest.mark.parametrize("fault", [Close(), Reply(504, "<html>")], ids=str)
+    def test_after_a_start_that_takes_a_while(
+        self, serve: Serve, new: bool, repeated: Any, fault: Any
+    ) -> None:
         """PromptLayer is still reading the request when the import is looked up."""
         server = serve(new_server(repeated_import=repeated))
-        server.script(Close(), **LOST)
+        server.script(fault, **LOST)
         unknown = Reply(404, '{"success": false, "message": "Operation not found"}')
         server.script(unknown, times=4, method="GET", path_prefix=OPERATIONS)
         assert self.run(new).kind == "success"
@@ -316,6 +320,17 @@ class TestFailures:
         assert "\n" not in ending.message
         assert server.count() == 0
 
+    def test_no_folder_for_the_copy(
+        self, server: LocalPromptLayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Python finds none where the disk is full, and says that there is no such file."""
+        (path := tmp_path / "a.csv").write_text("Question\nWhat?\n")
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
+        ending = load(rows=None, file=str(path))
+        assert ending.kind == "failed"
+        assert "No usable temporary directory" in ending.message
+
     def test_no_rows_may_be_no_failure(self, server: LocalPromptLayer) -> None:
         assert load(rows=[], on_empty="skip").kind == "skipped"
         ending = load(rows=[], on_empty="succeed")
@@ -363,6 +378,21 @@ class TestFailures:
         assert load().kind == "success"
         assert server.count("POST") > 1
         assert questions(server) == ["Who?", "Why?", "What?", "When?"]
+
+    def test_another_import_that_goes_on_for_long_leaves_the_rows_to_a_retry(
+        self, serve: Serve
+    ) -> None:
+        server = serve(new_server(import_duration=1e6))
+        server.start_import(TABLE.id, CASES.id, b"Question\nWhy?\n")
+        ending = load()
+        assert ending.kind == "failed"
+        assert "HTTP 409" in ending.message
+
+    def test_a_pause_of_hours_is_left_to_a_retry(self, server: LocalPromptLayer) -> None:
+        slow = Reply(429, '{"message": "slow"}', headers={"Retry-After": "7200"})
+        server.script(slow, method="POST")
+        assert load().kind == "failed"
+        assert server.imports == []
 
     def test_a_404_of_another_server_starts_nothing(self, server: LocalPromptLayer) -> None:
         """It does not say that the import was never started."""
