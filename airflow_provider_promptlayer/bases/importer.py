@@ -52,8 +52,11 @@ _NO_ROWS: Final = {
 
 _NOTHING_FOUND: Final = "No request log meets the conditions."
 
-DEFAULT_TITLE: Final = "{{ run_id }}"
-"""A sheet for each DAG run. Not ``ds``, which a run without a logical date does not have."""
+DEFAULT_TITLE: Final = "{{ run_id }}{% if ti.map_index >= 0 %} {{ ti.map_index }}{% endif %}"
+"""A sheet for each DAG run, and for each of its mapped instances.
+
+Not ``ds``, which a run without a logical date does not have.
+"""
 
 
 class ImportTask(SheetArguments, PromptLayerWaiter[ImportStatus]):

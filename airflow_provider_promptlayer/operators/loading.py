@@ -40,7 +40,8 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
         Templated.
     :param table_id: instead of ``table``, a UUID. Templated.
     :param sheet_id: instead of ``sheet``, a UUID. Templated.
-    :param title: of the new sheet; ``"{{ run_id }}"`` if left out. Templated.
+    :param title: of the new sheet; if left out, the run's id, and the index of a mapped instance.
+        Templated.
     :param ensure: create the table, and the sheet, if none has the title; once, like the import.
     :param rows: mappings from the title of a column to a value, as a list or as JSON; or, with
         ``columns``, lists of values, as a SQL operator returns them. Templated.
@@ -106,7 +107,8 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
         Templated.
     :param table_id: instead of ``table``, a UUID. Templated.
     :param sheet_id: instead of ``sheet``, a UUID. Templated.
-    :param title: of the new sheet; ``"{{ run_id }}"`` if left out. Templated.
+    :param title: of the new sheet; if left out, the run's id, and the index of a mapped instance.
+        Templated.
     :param ensure: create the table, and the sheet, if none has the title; once, like the import.
     :param start: logs of requests that were sent then or later, such as
         ``"{{ data_interval_start }}"``. Templated.

@@ -316,7 +316,7 @@ def _send(session: PromptLayerSession, settings: Settings, request: Request) -> 
                 **headers_for(request, settings),
                 "Accept-Encoding": "gzip, deflate",  # what Body decompresses
             },
-            timeout=settings.timeout,
+            timeout=seconds_for(request, settings),
             allow_redirects=False,
             stream=True,
         ) as answer:

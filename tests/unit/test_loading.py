@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import ObjectStoragePath, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, TaskDeferred
 from support.clocks import timed_by_polls
 from support.kinds import Serve
 from support.modes import Ending, FakeTaskInstance, run_task
@@ -95,6 +95,15 @@ class TestALoad:
         (made,) = [each for each in server.tables[0].sheets if each.title == "2026-01-01"]
         assert ending.value["sheet_id"] == made.id
         assert questions(server, made.id) == ["What?", "When?"]
+
+    @pytest.mark.parametrize(("index", "title"), [(-1, "manual__1"), (0, "manual__1 0")])
+    def test_into_a_sheet_of_the_run_and_the_mapped_instance(self, index: int, title: str) -> None:
+        with DAG(dag_id="d", schedule=None) as dag:
+            task = PromptLayerLoadSheetOperator(task_id="t", table="Answers", rows=ROWS)
+        ti = FakeTaskInstance(map_index=index)
+        context: Any = {"run_id": ti.run_id, "ti": ti}
+        task.render_template_fields(context, dag.get_template_env())
+        assert task.title == title
 
     def test_of_a_file(self, server: LocalPromptLayer, tmp_path: Path) -> None:
         path = tmp_path / "cases.csv"

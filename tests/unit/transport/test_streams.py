@@ -12,11 +12,13 @@ from airflow_provider_promptlayer.api.http import Request
 
 
 class Numbers:
-    length = 30_000
+    def __init__(self, each: int = 3_000) -> None:
+        self._each = each
+        self.length = 10 * each
 
     def chunks(self) -> Iterator[bytes]:
         for number in range(10):
-            yield str(number).encode() * 3_000
+            yield str(number).encode() * self._each
 
 
 def test_both_transports_send_a_stream(driver: Any, serve: Any) -> None:
@@ -28,3 +30,10 @@ def test_both_transports_send_a_stream(driver: Any, serve: Any) -> None:
         assert received.headers["content-length"] == "30000"
         assert "transfer-encoding" not in received.headers
         assert received.body == b"".join(Numbers().chunks())
+
+
+def test_a_large_body_gets_more_time(driver: Any, serve: Any) -> None:
+    """Ten seconds more, at the slowest rate of an upload."""
+    request = Request("POST", "/import", "import", Numbers(250_000))
+    (response,) = driver.send(serve(Exchange.answer), request, timeout=1e-4)
+    assert response.status == 200
