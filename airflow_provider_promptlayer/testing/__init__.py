@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .faults.model import Close, Drip, GoAway, Huge, Raw, Reply, Reset, Silence, Slow
     from .faults.script import Script
     from .http.app import RecordedRequest
+    from .releases.prompts import Prompt
     from .server import LocalPromptLayer
     from .workflows.catalog import UnknownWorkflowError
     from .workflows.engine import Execution, Origin
@@ -63,6 +64,7 @@ __all__ = [
     "OnlyIf",
     "Operation",
     "Origin",
+    "Prompt",
     "Raw",
     "RecordedRequest",
     "Reply",
@@ -96,6 +98,7 @@ _MODULES = {
     "faults.model": "Close Drip GoAway Huge Raw Reply Reset Silence Slow",
     "faults.script": "Script",
     "http.app": "RecordedRequest",
+    "releases.prompts": "Prompt",
     "server": "LocalPromptLayer",
     "workflows.catalog": "UnknownWorkflowError",
     "workflows.engine": "Execution Origin",

@@ -21,7 +21,6 @@ from .evaluations.control import EvaluationControl
 from .evaluations.imports import ImportEndpoints
 from .evaluations.model import Report, Table
 from .evaluations.operations import OperationEndpoints
-from .evaluations.prompts import PromptEndpoints
 from .evaluations.reports import ReportEndpoints
 from .evaluations.request_logs import RequestLog
 from .evaluations.rows import RowEndpoints
@@ -37,13 +36,16 @@ from .http.app import Api, RecordedRequest
 from .http.dialect import Dialect
 from .http.thread import HttpThread
 from .json_text import JsonValue
+from .releases.control import ReleaseControl
+from .releases.endpoints import PromptEndpoints
+from .releases.prompts import Prompt, Prompts
 from .workflows.catalog import Catalog
 from .workflows.endpoints import WorkflowEndpoints
 from .workflows.engine import Execution, Executions, Origin
 from .workflows.model import NO_OUTPUT_STATUSES, Workflow
 
 
-class LocalPromptLayer(EvaluationControl):
+class LocalPromptLayer(EvaluationControl, ReleaseControl):
     """A local PromptLayer, for the length of a ``with`` or ``async with`` block.
 
     It serves the workflows, the tables with their scorecards, and the reports of
@@ -60,6 +62,7 @@ class LocalPromptLayer(EvaluationControl):
         tables: definitions; ``None`` for the built-in ones.
         reports: definitions, of pipelines and of final reports; ``None`` for the built-in ones.
         request_logs: what imports from request logs find; ``None`` for the built-in ones.
+        prompts: prompt templates, besides those that the request logs were made with.
         import_duration: seconds that an import into a sheet takes; ``math.inf`` if it never ends.
         repeated_import: what a repeated ``operation_id`` of an import does: it answers with the
             ``same`` import, is a ``conflict`` (409), or imports ``again``.
@@ -89,6 +92,7 @@ class LocalPromptLayer(EvaluationControl):
         tables: Iterable[Table] | None = None,
         reports: Iterable[Report] | None = None,
         request_logs: Iterable[RequestLog] | None = None,
+        prompts: Iterable[Prompt] = (),
         import_duration: float = 0.0,
         repeated_import: RepeatedImport = "same",
         dialect: Dialect = "description",
@@ -117,6 +121,7 @@ class LocalPromptLayer(EvaluationControl):
             repeated_import=repeated_import,
             dialect=dialect,
         )
+        templates = Prompts(prompts, workspace.request_logs)
         report_runs = ReportRuns(builtin.reports if reports is None else reports, clock)
         self._api = Api(
             api_key,
@@ -132,12 +137,14 @@ class LocalPromptLayer(EvaluationControl):
                 *VersionEndpoints(workspace).routes,
                 *ScorecardEndpoints(workspace).routes,
                 *ReportEndpoints(report_runs).routes,
-                *PromptEndpoints(workspace.request_logs).routes,
+                *PromptEndpoints(templates).routes,
             ],
             clock=clock,
             max_requests=max_requests,
         )
-        super().__init__(workspace, report_runs, self._api.log.announce_change)
+        announce_change = self._api.log.announce_change
+        EvaluationControl.__init__(self, workspace, report_runs, announce_change)
+        ReleaseControl.__init__(self, self._catalog, templates, announce_change)
         self._connections = Connections()
         self._tls = tls
         self._thread: HttpThread | None = None
@@ -274,8 +281,8 @@ class LocalPromptLayer(EvaluationControl):
             execution_id: only polls of this run.
             times: how often to go through the faults; ``None`` for as long as the rule exists.
             after: how many fitting requests to leave alone first.
-            acted_on: whether a POST or DELETE that meets a fault takes effect. ``False``: it does
-                nothing, as if it had not arrived. ``True``: it starts its run, or cancels, and
+            acted_on: whether a POST, PATCH or DELETE that meets a fault takes effect. ``False``: it
+                does nothing, as if it had not arrived. ``True``: it starts its run, or cancels, and
                 then the answer meets the fault. A request whose fault only delays the true answer
                 always takes effect. No meaning for a GET.
 

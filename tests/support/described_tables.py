@@ -130,6 +130,20 @@ def page(item: Any, **more: Any) -> Mapping[int, Any]:
 
 
 _INVALID = {422: OBJECT}
+
+# The description has no 400 and no 404 of these; what they look like is the server's choice.
+_MOVED_LABEL = {
+    200: {
+        "id": int,
+        "name": str,
+        "prompt_id": int,
+        "prompt_version_id": int,
+        "created_at": str,
+    },
+    400: OBJECT,
+    404: OBJECT,
+    **_INVALID,
+}
 _TABLES = "/api/public/v2/tables"
 _SHEETS = rf"{_TABLES}/[^/]+/sheets"
 _SHEET = rf"{_SHEETS}/[^/]+"
@@ -147,6 +161,13 @@ _LOGS = {
 }
 
 REQUESTS: dict[tuple[str, str], Any] = {
+    ("POST", r"/prompts/\d+/label"): {"prompt_version_number": int, "name": str},
+    ("PATCH", r"/prompt-labels/\d+"): {"prompt_version_number": int},
+    ("PATCH", "/rest/workflows/[^/]+"): {
+        "base_version?": (int, None),
+        "commit_message?": lambda value: isinstance(value, str) and len(value) <= 72,
+        "release_labels?": ([str], None),
+    },
     ("POST", _TABLES): {
         "title?": TEXT,
         "folder_id?": (int, None),
@@ -276,6 +297,40 @@ ANSWERS: dict[tuple[str, str], Mapping[int, Any]] = {
             ],
             "...": True,
         },
+        404: OBJECT,
+        **_INVALID,
+    },
+    ("POST", r"/prompts/\d+/label"): _MOVED_LABEL,
+    ("PATCH", r"/prompt-labels/\d+"): _MOVED_LABEL,
+    ("GET", "/workflows/[^/]+/labels"): {
+        200: {
+            "success": bool,
+            "release_labels": [
+                {
+                    "release_label": str,
+                    "release_label_id": int,
+                    "workflow_version_id": int,
+                    "workflow_version_number": int,
+                }
+            ],
+        },
+        404: OBJECT,
+        **_INVALID,
+    },
+    ("PATCH", "/rest/workflows/[^/]+"): {
+        201: {
+            "success": bool,
+            "workflow_id": int,
+            "workflow_name": str,
+            "workflow_version_id": int,
+            "version_number": int,
+            "base_version?": (int, None),
+            "release_labels?": ([str], None),
+            "nodes?": [OBJECT],
+            "required_input_variables?": OBJECT,
+            "external_ids": [OBJECT],
+        },
+        400: OBJECT,
         404: OBJECT,
         **_INVALID,
     },

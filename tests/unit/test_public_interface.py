@@ -53,7 +53,7 @@ PUBLIC = {
     """,
     f"{NAME}.testing": """
         Calculation Close Column Criterion Definitions Drip Execution GoAway Huge Import
-        LocalPromptLayer Node OnlyIf Operation Origin Raw RecordedRequest Reply Report
+        LocalPromptLayer Node OnlyIf Operation Origin Prompt Raw RecordedRequest Reply Report
         ReportRun RequestLog RequestMetrics Reset Scorecard ScoredRow Script Sheet Silence
         Slow Table Template
         UnknownWorkflowError Workflow builtin_evaluations builtin_workflows load_definitions

@@ -2,8 +2,8 @@
 """What surrounds every endpoint: the key, the faults and the record of requests.
 
 Each request is read, matched against the fault rules, answered by its endpoint (unless a fault
-keeps a POST or DELETE from taking effect), and recorded. Only then is the answer sent, so a client
-that has its answer finds its request counted.
+keeps a POST, PATCH or DELETE from taking effect), and recorded. Only then is the answer sent, so a
+client that has its answer finds its request counted.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Api:
         fault, acted_on = self.rules.take(asked)
         # Checked again, as a fault function may have rotated the key.
         key_is_right = self._key_is_right(request)
-        only_reads = request.method not in ("POST", "DELETE")
+        only_reads = request.method not in ("POST", "PATCH", "DELETE")
         if acted_on or only_reads or (fault and needs_true_answer(fault)):
             true = await self._true_answer(request, endpoint, key_is_right=key_is_right)
         else:

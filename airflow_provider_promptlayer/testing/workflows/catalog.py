@@ -7,10 +7,12 @@ definitions, so that the same definitions always get the same ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 
+from .labels import Labels
 from .model import Workflow
 
 
@@ -24,7 +26,6 @@ class Version:
 
     id: int
     workflow: Workflow
-    label_ids: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,13 @@ class CatalogEntry:
 
     id: int
     name: str
-    versions: Mapping[int, Version]
+    versions: dict[int, Version]
+    labels: Labels
 
     @property
     def latest(self) -> Version:
         """The version with the highest number."""
         return self.versions[max(self.versions)]
-
-    @property
-    def labels(self) -> dict[str, Version]:
-        """Release label -> the version it points to."""
-        return {label: version for version in self.versions.values() for label in version.label_ids}
 
     def version(self, number: int | None = None, label: str | None = None) -> Version:
         """Return a version: by number, by label, or the latest."""
@@ -51,7 +48,7 @@ class CatalogEntry:
             found = self.versions.get(number)
             wanted = f"version {number}"
         elif label is not None:
-            found = self.labels.get(label)
+            found = self.versions.get(self.labels.numbers.get(label, 0))
             wanted = f"release label {label!r}"
         else:
             return self.latest
@@ -75,7 +72,8 @@ class Catalog:
         free_ids = (
             number for number in count(1) if number not in ids and str(number) not in by_name
         )
-        version_ids, label_ids = count(1), count(1)
+        self._version_ids, label_ids = count(1), count(1)
+        self._lock = threading.Lock()
         self._by_name: dict[str, CatalogEntry] = {}
         # The keys are text, as in a path: a name may have more digits than int() takes.
         self._by_id: dict[str, CatalogEntry] = {}
@@ -85,13 +83,13 @@ class Catalog:
                 id=next(free_ids) if given_id is None else given_id,
                 name=name,
                 versions={
-                    workflow.version: Version(
-                        id=next(version_ids),
-                        workflow=workflow,
-                        label_ids={label: next(label_ids) for label in workflow.labels},
-                    )
+                    workflow.version: Version(next(self._version_ids), workflow)
                     for workflow in versions
                 },
+                labels=Labels(
+                    {label: workflow.version for workflow in versions for label in workflow.labels},
+                    lambda _: next(label_ids),
+                ),
             )
             self._by_name[name] = self._by_id[str(entry.id)] = entry
 
@@ -108,6 +106,22 @@ class Catalog:
         if entry is None:
             raise UnknownWorkflowError(f"Workflow {id_or_name!r} not found")
         return entry
+
+    def copy(
+        self,
+        entry: CatalogEntry,
+        base: Version,
+        commit_message: str | None,
+        labels: Sequence[str] = (),
+    ) -> Version:
+        """Copy a version of a workflow to a new one, and move labels to the copy."""
+        with self._lock:
+            number = entry.latest.workflow.version + 1
+            workflow = replace(base.workflow, version=number, commit_message=commit_message)
+            copy = entry.versions[number] = Version(next(self._version_ids), workflow)
+        for label in labels:
+            entry.labels.ask_to_move(label, number)
+        return copy
 
 
 def _given_id(versions: list[Workflow]) -> int | None:

@@ -67,6 +67,16 @@ class _Listing(BaseModel):
         return self
 
 
+class _PatchWorkflow(Body):
+    base_version: Int64 | None = None
+    # No length is in the description; 72 is the most for prompt templates.
+    commit_message: Annotated[str, Field(max_length=72)] | None = None
+    release_labels: list[str] | None = None
+    nodes: dict[str, Any] | None = None
+    edges: list[Any] | None = None
+    required_input_variables: dict[str, str] | None = None
+
+
 class WorkflowEndpoints:
     """Runs, results and listings of the workflows in a catalog."""
 
@@ -92,6 +102,7 @@ class WorkflowEndpoints:
             get("/workflows", self.list_workflows),
             get(workflow, self.get_workflow),
             get(f"{workflow}/labels", self.get_labels),
+            web.patch(f"/rest{workflow}", self.copy_workflow),
             web.post("/ws-token-request-library", self.refuse_stream),
         ]
 
@@ -202,12 +213,40 @@ class WorkflowEndpoints:
                 "release_labels": [
                     {
                         "release_label": label,
-                        "release_label_id": version.label_ids[label],
-                        "workflow_version_id": version.id,
-                        "workflow_version_number": version.workflow.version,
+                        "release_label_id": entry.labels.ids[label],
+                        "workflow_version_id": entry.versions[number].id,
+                        "workflow_version_number": number,
                     }
-                    for label, version in entry.labels.items()
+                    for label, number in entry.labels.numbers.items()
                 ],
+            },
+        )
+
+    async def copy_workflow(self, request: web.Request) -> web.Response:
+        """Make a new version, a copy of another one, and move labels to it: 201.
+
+        Changes to nodes, edges and input variables are refused, as nothing here needs them.
+        """
+        body = await read_body(request, _PatchWorkflow)
+        entry, base = self._find(request, body.base_version)
+        if (body.nodes, body.edges, body.required_input_variables) != (None, None, None):
+            raise refusal(400, "The local PromptLayer copies a version and changes nothing in it")
+        labels = body.release_labels or []
+        copy = self._catalog.copy(entry, base, body.commit_message, labels)
+        described = _description(entry, copy)
+        return answer(
+            201,
+            {
+                "success": True,
+                "workflow_id": entry.id,
+                "workflow_name": entry.name,
+                "workflow_version_id": copy.id,
+                "version_number": copy.workflow.version,
+                "base_version": base.workflow.version,
+                "release_labels": described["release_labels"],
+                "nodes": described["nodes"],
+                "required_input_variables": described["required_input_variables"] or {},
+                "external_ids": [],
             },
         )
 
@@ -256,7 +295,7 @@ def _list_item(entry: CatalogEntry) -> dict[str, JsonValue]:
         "name": entry.name,
         "is_deleted": False,
         "latest_version_number": entry.latest.workflow.version,
-        "release_labels": list(entry.labels),
+        "release_labels": list(entry.labels.numbers),
         "external_ids": [],
     }
 
@@ -271,7 +310,7 @@ def _description(entry: CatalogEntry, version: Version) -> dict[str, JsonValue]:
         "workflow_version_id": version.id,
         "commit_message": workflow.commit_message,
         "required_input_variables": None if required is None else dict(required),
-        "release_labels": list(workflow.labels),
+        "release_labels": list(entry.labels.at(workflow.version)),
         "created_at": None,
         "nodes": [
             {
