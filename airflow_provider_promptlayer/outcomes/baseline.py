@@ -179,7 +179,10 @@ def _previous(sheet: Sheet, judged: ScorecardCalculation | None) -> CallFlow[Bas
         return found
     card = yield scorecard(sheet)
     last = card and card.last_scored
-    if last is None or (judged and last.calculation_id == judged.calculation_id):
+    if last is None or (
+        judged
+        and (last.calculation_id == judged.calculation_id or _is_after(last.started_at, judged))
+    ):
         return None
     return Baseline(last.score, f"calculation {last.calculation_id}", last.config_hash)
 
@@ -189,15 +192,15 @@ def _latest(
 ) -> Baseline | None:
     """Return the score of the first version that has one, and was saved before a calculation."""
     for version in versions:
-        if version.score is not None and not (judged and _is_after(version, judged)):
+        if version.score is not None and not (judged and _is_after(version.created_at, judged)):
             return Baseline(version.score, str(version), version.config_hash)
     return None
 
 
-def _is_after(version: SheetVersion, calculation: ScorecardCalculation) -> bool:
-    """Return whether a version was saved after a calculation had begun; False if unknown."""
+def _is_after(date: str | None, calculation: ScorecardCalculation) -> bool:
+    """Return whether a date is after that at which a calculation began; False if unknown."""
     try:
-        return datetime.fromisoformat(version.created_at or "") > datetime.fromisoformat(
+        return datetime.fromisoformat(date or "") > datetime.fromisoformat(
             calculation.started_at or ""
         )
     except (ValueError, TypeError):  # no date, or only one of both has a zone

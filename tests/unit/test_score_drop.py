@@ -223,6 +223,16 @@ def test_a_sensor_does_not_compare_a_calculation_with_itself(
     assert "There is no earlier score" in log()
 
 
+def test_a_sensor_does_not_compare_a_calculation_with_a_later_one(
+    server: LocalPromptLayer, log: Log
+) -> None:
+    later = calculation(0.95, started_at="2099-01-01T00:00:00Z")
+    script(server, scorecards=[{"latest_calculation": later}])
+    job = SCORECARD_CALCULATION.start(server, "good")
+    assert MODES["poke"](job, SCORECARD_CALCULATION, max_drop=0.02).kind == "success"
+    assert "There is no earlier score" in log()
+
+
 def test_a_later_try_compares_with_the_score_before_the_first(server: LocalPromptLayer) -> None:
     failed = {"latest_calculation": calculation(0.9)}
     store = Store()
