@@ -205,7 +205,7 @@ class RowMethods(PagedReading):
             f" to {export.path}" if export.path else "",
         )
         if others := _not_completed(export.cell_counts):
-            self.log.warning("Calculated cells without a value of now: %s.", others)
+            self.log.warning("Not all calculated cells are completed: %s.", others)
         return export
 
 
