@@ -8,13 +8,14 @@ home is in pytest's temporary directory, which keeps the logs of the last three 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
-from live.etl import has_lake, support_cases
+from live import etl
 from live.runs import ObjectStorage, Run
 from support.hostile import names_body, values_body
 from support.raw_server import RawPromptLayer
@@ -39,10 +40,13 @@ HERE = Path(__file__).parent
 DAG_SOURCES = {"examples": HERE.parent.parent / "example_dags", "live": HERE / "dags"}
 
 
-STARTED_EARLY = {"test_crashes.py": "live_crashes"}
-"""Test module → its DAG, which spends minutes in waiting and in which no other test can interfere.
+STARTED_EARLY: dict[str, Mapping[str, Mapping[str, Any]]] = {
+    "test_crashes.py": {"live_crashes": {}},
+    "test_etl.py": etl.RUNS,
+}
+"""Test module → its DAGs with their conf. They wait for minutes, and no other test can interfere.
 
-A run of it begins as soon as Airflow is up, and is checked after all other tests.
+A run of each begins as soon as Airflow is up, and is checked after all other tests.
 """
 
 
@@ -51,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)
-        if "lake" in getattr(item, "fixturenames", ()) and not has_lake(config):
+        if "lake" in getattr(item, "fixturenames", ()) and not etl.has_lake(config):
             reason = "needs --postgres, and dev/requirements/etl.txt: `make test-live` has both"
             item.add_marker(pytest.mark.skip(reason=reason))
     items.sort(key=lambda item: item.path.name in STARTED_EARLY or "last" in item.keywords)
@@ -86,7 +90,7 @@ def promptlayer() -> Iterator[LocalPromptLayer]:
         "Brief wait",
         [Node("Only", lambda inputs, _: inputs["ticket"], duration=15.0, is_output_node=True)],
     )
-    tables = [*builtin_evaluations().tables, table, many_sheets, support_cases()]
+    tables = [*builtin_evaluations().tables, table, many_sheets, etl.support_cases()]
     workflows = [*builtin_workflows(), good, bad, never, brief]
     with LocalPromptLayer(workflows, tables=tables) as server:
         yield server
@@ -101,16 +105,19 @@ def raw_promptlayer() -> Iterator[RawPromptLayer]:
 
 @pytest.fixture(scope="session")
 def lake() -> Iterator[S3Server]:
-    """The S3 server that the connection ``lake`` leads to, with the bucket ``evaluations``."""
+    """The S3 server that the connection ``lake`` leads to."""
     with S3Server() as server:
-        server.filesystem.create_dir("evaluations")
+        server.filesystem.create_dir(etl.BUCKET)
         yield server
 
 
 @pytest.fixture(scope="session")
 def warehouse(postgres: PostgresServer) -> Warehouse:
     """The database that the connection ``warehouse`` leads to."""
-    return Warehouse(postgres.new_database("warehouse"))
+    warehouse = Warehouse(postgres.new_database("warehouse"))
+    for topic, questions in etl.CASES.items():
+        warehouse.add_cases(topic, *questions)
+    return warehouse
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +154,10 @@ def stack(
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     if "object_storage" in wanted:
         request.getfixturevalue("object_storage")  # begins at the same time
-    if "lake" in wanted and has_lake(request.config):
+    modules = {
+        item.path.name for item in request.session.items if not item.get_closest_marker("skip")
+    }
+    if "test_etl.py" in modules:
         for name in ("lake", "warehouse"):
             connection = request.getfixturevalue(name).airflow_connection_json
             env[f"AIRFLOW_CONN_{name.upper()}"] = connection
@@ -155,10 +165,9 @@ def stack(
     (callbacks := home / "callbacks").touch()
     env["PROMPTLAYER_CALLBACKS"] = str(callbacks)
     with AirflowStack(dags_folder, env=env, home=home, database_url=database_url) as running:
-        modules = {item.path.name for item in request.session.items}
-        for module, dag in STARTED_EARLY.items():
+        for module, dags in STARTED_EARLY.items():
             if module in modules:
-                early_runs[dag] = running.trigger_dag(dag)
+                early_runs.update({dag: running.trigger_dag(dag, dags[dag]) for dag in dags})
         yield running
 
 

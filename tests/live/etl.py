@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -17,6 +17,26 @@ def has_lake(config: pytest.Config) -> bool:
     return installed and bool(config.getoption("--postgres"))
 
 
+TABLE, BUCKET = "Support cases", "evaluations"
+CASES: Final = {
+    "Billing": {"What does it cost?"},
+    "Refunds": {'Is "it" refunded,\nor lost?', "When?"},
+}
+"""Topic → questions."""
+RUNS: Final[dict[str, dict[str, Any]]] = {
+    "promptlayer_evaluation_etl": {
+        "table": TABLE,
+        "sheet": "Nightly",
+        "lake": f"s3://lake@{BUCKET}/nightly",
+    },
+    "promptlayer_evaluation_etl_mapped": {
+        "table": TABLE,
+        "topics": list(CASES),
+        "lake": f"s3://lake@{BUCKET}/mapped",
+    },
+    "live_etl": {},
+}
+"""DAG → the conf of its run."""
 TITLES: Final = ("Nightly", "Billing", "Refunds", "Crashes")
 """Of the sheets: one for each run."""
 FIRST: Final = "Is it the first?"
@@ -31,7 +51,7 @@ def support_cases() -> Table:
         Column("Answer", cell_duration=0.01),
     ]
     return Table(
-        "Support cases",
+        TABLE,
         [
             Sheet(
                 title,
