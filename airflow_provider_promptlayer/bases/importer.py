@@ -50,6 +50,13 @@ _NO_ROWS: Final = {
 }
 """The result of a task that had no row to import."""
 
+_PUSHED: Final = {
+    xcom.TABLE_ID_KEY: "table_id",
+    xcom.SHEET_ID_KEY: "sheet_id",
+    xcom.OPERATION_ID_KEY: "operation_id",
+}
+"""XCom key → the id of the import that is pushed under it."""
+
 _NOTHING_FOUND: Final = "No request log meets the conditions."
 
 DEFAULT_TITLE: Final = "{{ run_id }}{% if ti.map_index >= 0 %} {{ ti.map_index }}{% endif %}"
@@ -144,8 +151,14 @@ class PromptLayerImporter(ImportTask):
             return None
         self._job = job
         self._stay_at(self.hook.settings.base_url, job.name)
-        self._push(context, self.kind.id_key, job.operation_id)
+        for key, name in _PUSHED.items():
+            self._push(context, key, getattr(job, name))
         return job
+
+    def restore_job(self, context: Context) -> SheetImport | None:
+        """Return the import whose ids were pushed; sends nothing."""
+        ids = {name: xcom.pull_own(context, key) for key, name in _PUSHED.items()}
+        return None if None in ids.values() else SheetImport(**ids)
 
     @property
     def reattaches_after_clear(self) -> bool:

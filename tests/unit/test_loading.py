@@ -21,6 +21,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerImportFailedError,
     PromptLayerInvalidInputError,
     PromptLayerTransientError,
+    PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerLoadSheetOperator
@@ -87,7 +88,11 @@ class TestALoad:
             "row_count": 3,
         }
         assert questions(server) == ["Who?", "What?", "When?"]
-        assert ending.xcoms["promptlayer_operation_id"] == made.operation_id
+        assert ending.xcoms == {
+            "promptlayer_table_id": TABLE.id,
+            "promptlayer_sheet_id": CASES.id,
+            "promptlayer_operation_id": made.operation_id,
+        }
         assert ending.worker_visits == (2 if deferrable else 1)
 
     def test_into_a_new_sheet(self, server: LocalPromptLayer, deferrable: bool) -> None:
@@ -359,6 +364,20 @@ class TestFailures:
         server.script(*faults, method="GET", path_prefix=OPERATIONS, after=2)
         assert load(deferrable=deferrable).value["rows_added"] == 2
         assert server.count("POST") == 1
+
+    def test_a_deferral_that_runs_out_sends_nothing(self, server: LocalPromptLayer) -> None:
+        ti = FakeTaskInstance()
+        context: Any = {"ti": ti}
+        task = PromptLayerLoadSheetOperator(task_id="task", table="Answers", title="n", rows=ROWS)
+        with pytest.raises(TaskDeferred):
+            task.execute(context)
+        sent = server.count()
+        resumed = PromptLayerLoadSheetOperator(task_id="task", table="Answers", file="gone.csv")
+        with pytest.raises(PromptLayerWaitTimeoutError) as error:
+            resumed.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+        operation_id = server.imports[0].operation_id
+        assert f"Import {operation_id} goes on at PromptLayer." in str(error.value)
+        assert server.count() == sent
 
     def test_ending_the_task_leaves_the_import_going_on(
         self, server: LocalPromptLayer, log: Any
