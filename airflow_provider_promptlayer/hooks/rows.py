@@ -223,10 +223,8 @@ def _place(to: Any) -> Place:
         return Place(path.fs, path.path, shown)
     except PromptLayerError:
         raise
-    except (
-        ValueError,
-        ImportError,
-    ) as error:  # of an unknown scheme, or a provider that is missing
+    except (ValueError, ImportError) as error:
+        # The scheme is unknown, or the package of its provider is missing.
         raise PromptLayerInvalidInputError(
             f"Cannot write to {shown!r}: {storage_reason(error)}"
         ) from error
