@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from support.clocks import timed_by_polls
 from support.kinds import Serve
+from support.loads import CASES, LOST, TABLE, questions
 from support.modes import Ending, FakeTaskInstance, run_task
-from unit.test_loading import CASES, LOST, TABLE, questions
 
 from airflow_provider_promptlayer.exceptions import PromptLayerImportFailedError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook

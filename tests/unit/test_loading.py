@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows are imported once, whatever happens between the worker and PromptLayer."""
+"""Rows are loaded into a sheet, and what cannot be loaded is refused in one line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, TaskDeferred
-from support.clocks import timed_by_polls
 from support.kinds import Serve
-from support.modes import Ending, FakeTaskInstance, run_task
+from support.loads import CASES, LOST, OPERATIONS, ROWS, TABLE, load, new_server, questions
+from support.modes import FakeTaskInstance
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerFileError,
@@ -28,52 +27,15 @@ from airflow_provider_promptlayer.operators.promptlayer import PromptLayerLoadSh
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.testing import (
     Close,
-    Column,
     LocalPromptLayer,
     Reply,
     Reset,
-    Sheet,
-    Table,
 )
-
-CASES = Sheet("Cases", [Column("Question", type="TEXT")], rows=[{"Question": "Who?"}])
-TABLE = Table("Answers", [CASES])
-ROWS = [{"Question": "What?"}, {"Question": "When?"}]
-OPERATIONS = f"/api/public/v2/tables/{TABLE.id}/sheets/operations/"
-
-LOST: dict[str, Any] = {"method": "POST", "acted_on": True}
-"""PromptLayer acts on the request, and the answer is lost."""
-
-
-def new_server(**how: Any) -> LocalPromptLayer:
-    """Return a server at which a second passes with each poll."""
-    return timed_by_polls([], **{"tables": [TABLE], "import_duration": 2.0, **how})
 
 
 @pytest.fixture
 def server(serve: Serve) -> LocalPromptLayer:
     return serve(new_server())
-
-
-def load(number: int = 1, *, max_tries: int = 2, **arguments: Any) -> Ending:
-    """Run a try of a task that loads rows."""
-    given = {"table": "Answers", "sheet": "Cases", "rows": ROWS, **arguments}
-    return run_task(
-        lambda: PromptLayerLoadSheetOperator(
-            task_id="task", poke_interval=0.02, retries=2, **given
-        ),
-        FakeTaskInstance(try_number=number, max_tries=max_tries),
-    )
-
-
-def questions(server: LocalPromptLayer, sheet_id: str = CASES.id) -> list[Any]:
-    """Return what is in the column of a sheet."""
-    path = f"/api/public/v2/tables/{TABLE.id}/sheets/{sheet_id}/rows"
-    answer = requests.get(
-        server.url + path, headers={"X-API-KEY": server.api_key}, timeout=60
-    ).json()
-    (column,) = [each["id"] for each in answer["columns"] if each["title"] == "Question"]
-    return [row["cells"][column]["value"] for row in answer["data"]]
 
 
 class TestALoad:
@@ -127,140 +89,6 @@ class TestALoad:
     def test_the_words_of_older_pages(self, serve: Serve) -> None:
         serve(new_server(dialect="libraries"))
         assert load(sheet=None, title="new").value["rows_added"] == 2
-
-
-@pytest.mark.parametrize("new", [False, True], ids=["into a sheet", "into a new sheet"])
-class TestOnce:
-    """One import, whatever happens."""
-
-    def run(self, new: bool, number: int = 1, **more: Any) -> Ending:
-        where: dict[str, Any] = {"sheet": None, "title": "new"} if new else {}
-        return load(number, **where, **more)
-
-    def only(self, server: LocalPromptLayer) -> Any:
-        (made,) = server.imports
-        return made
-
-    @pytest.mark.parametrize(
-        ("faults", "acted_on", "posts"),
-        [
-            ([Close()], True, 1),
-            ([Reply(502, "<html>")], True, 1),
-            ([Reply(202, "<html>")], True, 1),
-            ([Reset()], False, 2),
-            ([Reply(429, '{"message": "slow"}')], False, 2),
-            ([Reply(502, "<html>")], False, 2),
-            ([Reply(503, '{"error": "overloaded"}'), Reset(), Close(after_bytes=9)], False, 4),
-        ],
-        ids=str,
-    )
-    def test_after_trouble_with_the_start(
-        self, server: LocalPromptLayer, new: bool, faults: list[Any], acted_on: bool, posts: int
-    ) -> None:
-        server.script(*faults, method="POST", acted_on=acted_on)
-        ending = self.run(new)
-        made = self.only(server)
-        assert (made.rows_added, server.count("POST")) == (2, posts)
-        assert ending.value["sheet_id"] == made.sheet_id
-        assert ending.value["rows_added"] == 2
-
-    @pytest.mark.parametrize("repeated", ["same", "conflict", "again"])
-    @pytest.mark.parametrize("fault", [Close(), Reply(504, "<html>")], ids=str)
-    def test_after_a_start_that_takes_a_while(
-        self, serve: Serve, new: bool, repeated: Any, fault: Any
-    ) -> None:
-        """PromptLayer is still reading the request when the import is looked up."""
-        server = serve(new_server(repeated_import=repeated))
-        server.script(fault, **LOST)
-        unknown = Reply(404, '{"success": false, "message": "Operation not found"}')
-        server.script(unknown, times=4, method="GET", path_prefix=OPERATIONS)
-        assert self.run(new).kind == "success"
-        self.only(server)
-
-    def test_after_a_dead_worker(
-        self, server: LocalPromptLayer, new: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for dies_at in ("warm_up", "stay_at"):  # before the look-up, and after the start
-            with monkeypatch.context() as patch:
-                patch.setattr(PromptLayerHook, dies_at, _die)
-                with pytest.raises(WorkerDiedError):
-                    self.run(new)
-            assert len(server.imports) == (0 if dies_at == "warm_up" else 1)
-        ending = self.run(new, 2)
-        assert ending.value["sheet_id"] == self.only(server).sheet_id
-        assert server.count("POST") == 1
-
-    def test_after_a_worker_that_dies_between_two_polls(
-        self, server: LocalPromptLayer, new: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(PromptLayerLoadSheetOperator, "_pause", _die)
-            with pytest.raises(WorkerDiedError):
-                self.run(new)
-        assert self.run(new, 2).kind == "success"
-        self.only(server)
-
-    def test_and_again_after_a_clear_or_for_other_rows(
-        self, server: LocalPromptLayer, new: bool
-    ) -> None:
-        self.run(new)
-        self.run(new, 2)
-        self.only(server)
-        self.run(new, 3, max_tries=4)
-        assert len(server.imports) == 2
-        self.run(new, 4, max_tries=4, rows=ROWS[:1])
-        assert len(server.imports) == 3
-
-
-class WorkerDiedError(BaseException):
-    """Ends a worker as SIGKILL does: no code of the task sees it."""
-
-
-def _die(*_: Any, **__: Any) -> None:
-    raise WorkerDiedError
-
-
-class TestEnsure:
-    """``ensure=True`` creates the table and the sheet that are missing, once."""
-
-    def test_creates_what_is_missing(self, server: LocalPromptLayer, deferrable: bool) -> None:
-        for number, rows in ((1, 2), (2, 4)):
-            ending = run_task(
-                lambda: PromptLayerLoadSheetOperator(
-                    task_id="task",
-                    table="New",
-                    sheet="Cases",
-                    ensure=True,
-                    rows=ROWS,
-                    poke_interval=0.02,
-                    deferrable=deferrable,
-                ),
-                FakeTaskInstance(run_id=f"night {number}"),
-            )
-            assert ending.kind == "success", ending
-            assert (ending.value["rows_added"], ending.value["row_count"]) == (2, rows)
-        hook = PromptLayerHook()
-        assert ending.value["table_id"] == hook.find_table("New")
-        assert ending.value["sheet_id"] == hook.find_sheet("New", "Cases").sheet_id
-
-    @pytest.mark.parametrize("acted_on", [True, False])
-    def test_a_lost_answer_doubles_nothing(self, acted_on: bool, server: LocalPromptLayer) -> None:
-        for after in (0, 1):  # that of the table, and that of the import
-            server.script(Close(), method="POST", acted_on=acted_on, after=after)
-        ending = load(table="New", ensure=True)
-        assert (ending.kind, ending.value["row_count"]) == ("success", 2), ending
-        hook = PromptLayerHook()
-        assert hook.find_sheet("New", "Cases").sheet_id == ending.value["sheet_id"]
-        assert len(server.imports) == 1
-        assert server.count("POST") == (2 if acted_on else 4)
-
-    def test_a_retry_goes_back_to_the_import_that_made_the_sheet(
-        self, server: LocalPromptLayer
-    ) -> None:
-        first = load(sheet="Others", ensure=True)
-        again = load(2, sheet="Others", ensure=True)
-        assert again.value == first.value
-        assert len(server.imports) == 1
 
 
 class TestFailures:
