@@ -79,6 +79,15 @@ class TestALoad:
         assert questions(server)[1:] == ['say "hi",\nthen go', "=cmd()"]
         assert server.imports[0].file_name == "cases.csv"
 
+    @pytest.mark.parametrize("size", [999_998, 999_999, 1_000_000])
+    def test_of_a_file_that_is_sent_in_parts(
+        self, server: LocalPromptLayer, tmp_path: Path, size: int
+    ) -> None:
+        path = tmp_path / "cases.csv"
+        path.write_text(f"Question\n{'?' * size}\n")
+        assert load(rows=None, file=str(path)).value["rows_added"] == 1
+        assert questions(server)[1:] == ["?" * size]
+
     def test_of_json_as_a_template_renders_it(self, server: LocalPromptLayer) -> None:
         assert load(rows='[{"Question": "What?"}]').value["rows_added"] == 1
 
