@@ -109,6 +109,24 @@ def title_or_uuid(name: str, value: Any) -> str:
     return uuid(name, value) if is_uuid(value) else title_text(name, value)
 
 
+def refuse_none(name: str, value: Any) -> None:
+    """Raise if an argument that was given is None by now, which a missing XCom renders to."""
+    if value is None:
+        raise PromptLayerInvalidInputError(
+            f"{name} is None, as a missing XCom is: give a value, or leave {name} out."
+        )
+
+
+def web_address(name: str, value: Any) -> str:
+    """Return a URL. Errors do not quote it, as it may have a secret in it."""
+    text = value.strip() if isinstance(value, str) else ""
+    if not text.startswith(("https://", "http://")):
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a URL that begins with https:// or http://."
+        )
+    return text
+
+
 def path_segment(workflow_id_or_name: object) -> str:
     """Return a workflow's name or id as one percent-encoded path segment.
 

@@ -20,6 +20,7 @@ from airflow_provider_promptlayer.api.arguments import (
     path_segment,
     positive,
     text_values,
+    web_address,
 )
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
@@ -178,7 +179,7 @@ def run_workflow(
             "workflow_version_number", workflow_version_number
         )
     if callback_url is not None:
-        body["callback_url"] = callback_url
+        body["callback_url"] = web_address("callback_url", callback_url)
     return submit_call(
         Request(
             "POST",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -28,6 +28,7 @@ from airflow_provider_promptlayer.api.imports import (
     SheetImport,
     operation_id_of,
 )
+from airflow_provider_promptlayer.api.request_logs import MAX_LOGS
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.bases.kind import JobKind, ResultOnly
 from airflow_provider_promptlayer.bases.sheet import SheetArguments
@@ -74,6 +75,9 @@ class ImportTask(SheetArguments, PromptLayerWaiter[ImportStatus]):
         :class:`.PromptLayerWaiter`.
     """
 
+    sends_rows: ClassVar[bool] = False
+    """Whether the task has sent rows, so that an import which adds none has failed."""
+
     def __init__(self, *, on_empty: OnEmpty = "succeed", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         one_of("on_empty", on_empty, get_args(OnEmpty))
@@ -83,9 +87,16 @@ class ImportTask(SheetArguments, PromptLayerWaiter[ImportStatus]):
         """Return imports into the sheet."""
 
         def check(ending: ImportStatus) -> None:
-            if ending.found_nothing and self.on_empty == "skip":
+            on_empty = "fail" if self.sends_rows else self.on_empty
+            if ending.found_nothing and on_empty == "skip":
                 raise AirflowSkipException(_NOTHING_FOUND)
-            raise_for_import(ending, allow_empty=self.on_empty == "succeed")
+            raise_for_import(ending, allow_empty=on_empty == "succeed")
+            if not self.sends_rows and ending.rows_added == MAX_LOGS:
+                self.log.warning(
+                    "PromptLayer imports at most %d request logs at once: more may meet the "
+                    "conditions. Import shorter times.",
+                    MAX_LOGS,
+                )
 
         return JobKind(
             job_types=(SheetImport,),
@@ -178,7 +189,7 @@ class PromptLayerImporter(ImportTask):
             version_compat.clear_epoch(ti),
             table_id,
             # A later try finds the sheet that the import of an earlier one has made.
-            *((None, self.sheet) if self._may_make_sheet else (sheet_id, title)),
+            *((None, str(self.sheet)) if self._may_make_sheet else (sheet_id, title)),
             source.digest,
         )
         return ImportOrder(table_id, source, operation_id, sheet_id, title)

@@ -15,6 +15,7 @@ from errno import ENOSPC
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
+from airflow_provider_promptlayer.api.arguments import items, texts
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
     PromptLayerFileError,
@@ -248,11 +249,12 @@ def source_of_rows(
     delimiter: str = ",",
 ) -> Iterator[ImportSource]:
     """Check rows, and return them as a source; see :meth:`ImportMethods.load_sheet`."""
+    rows, columns = items("rows", rows), texts("columns", columns)
     if (rows is None) == (file is None):
         raise PromptLayerInvalidInputError(
             f"Give one of rows and file, not {'none' if rows is None else 'both'}."
         )
-    if file is None:
+    if rows is not None:
         with csv_of_rows(rows, columns) as made:
             yield file_source("rows.csv", made.file, made.digest)
         return

@@ -9,7 +9,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_promptlayer.api.arguments import items, texts
+from airflow_provider_promptlayer.api.arguments import refuse_none
 from airflow_provider_promptlayer.api.imports import ImportSource
 from airflow_provider_promptlayer.api.request_logs import LogSelection
 from airflow_provider_promptlayer.bases.importer import OnEmpty, PromptLayerImporter
@@ -59,6 +59,8 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
         the sheet.
     """
 
+    sends_rows = True
+
     template_fields: Sequence[str] = (
         *SHEET_FIELDS,
         "title",
@@ -87,10 +89,7 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
     def open_source(self) -> AbstractContextManager[ImportSource]:
         """Return the rows of the list or the file."""
         return source_of_rows(
-            rows=items("rows", self.rows),
-            columns=texts("columns", self.columns),
-            file=self.file,
-            delimiter=self.delimiter,
+            rows=self.rows, columns=self.columns, file=self.file, delimiter=self.delimiter
         )
 
 
@@ -167,8 +166,11 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
         self.limit: Any = limit
         self.variables: Any = variables
         self.fields: Any = fields
+        self._given = [name for name in _CONDITIONS if getattr(self, name) is not None]
 
     def open_source(self) -> AbstractContextManager[ImportSource]:
         """Return the request logs that meet the conditions."""
+        for name in self._given:
+            refuse_none(name, getattr(self, name))
         selection = LogSelection(**{name: getattr(self, name) for name in _CONDITIONS})
         return nullcontext(self.hook.request_log_source(selection, max_outage=self.max_outage))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_promptlayer.api.arguments import mapping, texts
+from airflow_provider_promptlayer.api.arguments import mapping, refuse_none, texts
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
@@ -187,6 +187,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
             )
         self.check_inputs = check_inputs
         self.callback_url: Any = callback_url
+        self._has_callback = callback_url is not None
         self.workflow_id_or_name: Any = workflow_id_or_name
         self.input_variables: Any = input_variables
         self.metadata: Any = metadata
@@ -195,6 +196,8 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
 
     def new_submission(self, context: Context) -> Submission:
         """Return the start of a run."""
+        if self._has_callback:
+            refuse_none("callback_url", self.callback_url)
         where_from = origin(context)
         metadata = {**where_from, **mapping("metadata", self.metadata)}
         call = run_workflow(

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from support.clocks import timed_by_polls
 from support.kinds import Serve
-from support.loads import CASES, LOST, TABLE, questions
+from support.loads import CASES, LOST, OPERATIONS, TABLE, questions
 from support.modes import Ending, FakeTaskInstance, run_task
 
 from airflow_provider_promptlayer.exceptions import PromptLayerImportFailedError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerImportRequestLogsOperator
-from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, RequestLog
+from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply, RequestLog
 
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -118,6 +118,29 @@ class TestNoLogs:
         assert ending.kind == "failed for good"
         assert isinstance(ending.error, PromptLayerImportFailedError)
         assert "No requests found for the given criteria" in ending.message
+
+
+def test_a_condition_that_is_missing_does_not_widen_the_import(server: LocalPromptLayer) -> None:
+    def make() -> Any:
+        task = PromptLayerImportRequestLogsOperator(
+            task_id="task", table="Answers", sheet="Cases", start=MIDNIGHT, prompt="Joke"
+        )
+        task.prompt = None  # as Airflow renders an XCom that is not there
+        return task
+
+    ending = run_task(make)
+    assert (ending.kind, server.imports) == ("failed for good", [])
+    assert ending.message.startswith("prompt is None, as a missing XCom is")
+
+
+def test_as_many_logs_as_promptlayer_imports_at_once(
+    server: LocalPromptLayer, request: pytest.FixtureRequest
+) -> None:
+    logged = request.getfixturevalue("log")
+    done = {"operation_id": "1", "status": "completed", "rows_added": 50_000}
+    server.script(Reply.of_json({"operation": done}), path_prefix=OPERATIONS, after=1)
+    assert run(tags="a").value["rows_added"] == 50_000
+    assert "at most 50000 request logs at once: more may meet" in logged()
 
 
 def test_a_lost_answer_and_a_retry_import_once(server: LocalPromptLayer) -> None:

@@ -8,6 +8,7 @@ import errno
 import tempfile
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, TaskDeferred
@@ -71,6 +72,9 @@ class TestALoad:
         context: Any = {"run_id": ti.run_id, "ti": ti}
         task.render_template_fields(context, dag.get_template_env())
         assert task.title == title
+
+    def test_into_a_sheet_by_its_uuid(self, server: LocalPromptLayer) -> None:
+        assert load(sheet=UUID(CASES.id), ensure=True).value["sheet_id"] == CASES.id
 
     def test_of_a_file(self, server: LocalPromptLayer, tmp_path: Path) -> None:
         path = tmp_path / "cases.csv"
@@ -195,6 +199,13 @@ class TestFailures:
         assert server.imports == []
         with pytest.raises(PromptLayerInvalidInputError, match="on_empty must be one of"):
             load(on_empty="never")
+
+    def test_rows_that_were_sent_and_are_not_there(self, server: LocalPromptLayer) -> None:
+        done = {"operation_id": "1", "status": "completed", "rows_added": 0}
+        server.script(Reply.of_json({"operation": done}), path_prefix=OPERATIONS, after=1)
+        ending = load(on_empty="succeed")
+        assert ending.kind == "failed for good"
+        assert ending.message == "Import 1 has failed: no row was added."
 
     def test_an_outage_between_two_polls(self, server: LocalPromptLayer, deferrable: bool) -> None:
         faults: list[Any] = [Reply(502, "<html>"), Reset(), Reply(200, "{}"), Close(after_bytes=3)]

@@ -125,6 +125,24 @@ class TestCallback:
         with pytest.raises(PromptLayerInvalidInputError, match="wait_for_completion=False"):
             make(callback_url="https://example.com/hook")
 
+    @pytest.mark.parametrize("url", ["None", "example.com/?token=secret", 7, ""], ids=str)
+    def test_is_a_url(self, url: Any, server: LocalPromptLayer) -> None:
+        ending = start(callback_url=url, wait_for_completion=False)
+        assert ending.kind == "failed for good"
+        assert ending.message == (
+            "callback_url must be a URL that begins with https:// or http://."
+        )
+        assert server.executions == {}
+
+    def test_is_not_dropped_where_an_xcom_is_missing(self, server: LocalPromptLayer) -> None:
+        def without_xcom() -> Any:
+            task = make(callback_url="https://example.com/hook", wait_for_completion=False)
+            task.callback_url = None
+            return task
+
+        assert run_task(without_xcom).message.startswith("callback_url is None")
+        assert server.executions == {}
+
 
 def fetch(run_id: Any, **arguments: Any) -> Ending:
     return run_task(
