@@ -276,18 +276,20 @@ def test_scores_join_the_rows_of_their_page() -> None:
 def test_scores_may_be_on_more_pages_than_their_rows() -> None:
     rows_ = page({}, {}, {}, columns=[])
     rows_["data"][2]["row_index"] = 3  # row 2 was deleted, and its score was not
+    known = {"step_results": {"s1": {"evidence": "Rude."}}}  # so there is no request for them
     pages = f"{CARD}/rows?limit=100&calculation_id={OTHER}"
     found, _ = read(
         {
             FIRST: rows_,
             CARD: card(),
-            pages: {"rows": [score(0, "pass"), score(1, "pass")], "next_cursor": 1},
+            pages: {"rows": [score(0, "pass"), score(1, "fail", **known)], "next_cursor": 1},
             f"{pages}&cursor=1": {"rows": [score(2, "pass"), score(3, "warn")], "next_cursor": 3},
             f"{CARD}/rows/3?calculation_id={OTHER}": score(3, "warn"),
         },
         scorecard=True,
     )
-    assert [record["scorecard_verdict"] for record in found] == ["pass", "pass", "warn"]
+    assert [record["scorecard_verdict"] for record in found] == ["pass", "fail", "warn"]
+    assert found[1]["scorecard_reasons"] == {"Polite": "Rude."}
 
 
 @pytest.mark.parametrize(
