@@ -270,7 +270,7 @@ class RecordReader:
             if said is not None:
                 name = titles.get(step_id, step_id)
                 reasons[step_id if name in reasons else name] = said
-        return [score.verdict, score.score, reasons or None, words_or_all(score.error_summary)]
+        return [score.verdict, _number(score.score), reasons or None, words_or_all(score.error_summary)]
 
 
 def _details_of(cell: RawCell) -> Record:
@@ -281,7 +281,7 @@ def _details_of(cell: RawCell) -> Record:
     ids = metrics.get("request_ids")
     return [
         error_of(cell),
-        Fields(metrics).number_if_any("price"),
+        _number(Fields(metrics).number_if_any("price")),
         _integer(metrics.get("latency_ms")),
         _integer(metrics.get("input_tokens")),
         _integer(metrics.get("output_tokens")),
@@ -289,6 +289,14 @@ def _details_of(cell: RawCell) -> Record:
         if isinstance(ids, list)
         else None,
     ]
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number as Parquet takes it; None for an integer of hundreds of digits."""
+    try:
+        return value if value is None else float(value)
+    except OverflowError:
+        return None
 
 
 def _integer(value: Any) -> int | None:

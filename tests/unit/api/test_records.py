@@ -135,12 +135,13 @@ def test_what_a_calculated_cell_has_besides_its_value() -> None:
     assert one_cell({"error": "only this"})["A_error"] == "only this"
 
 
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, "1", True, -1 << 70, 1 << 70, [], {}])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, "1", True, -1 << 70, 10**400, [], {}])
 def test_metrics_that_are_no_numbers_are_none(wrong: Any) -> None:
     metrics = dict.fromkeys(METRICS, wrong) | {"request_ids": [wrong]}
     found = one_cell({"request_metrics": metrics})
     assert (found["A_latency_ms"], found["A_request_ids"]) == (None, [])
-    assert found["A_price"] is None or math.isfinite(found["A_price"])
+    assert found["A_price"] == (float(-1 << 70) if wrong == -1 << 70 else None)
+    assert type(found["A_price"]) in (float, type(None))  # as Parquet takes it
 
 
 def test_no_two_fields_have_the_same_name() -> None:
