@@ -270,7 +270,12 @@ class RecordReader:
             if said is not None:
                 name = titles.get(step_id, step_id)
                 reasons[step_id if name in reasons else name] = said
-        return [score.verdict, _number(score.score), reasons or None, words_or_all(score.error_summary)]
+        return [
+            score.verdict,
+            _number(score.score),
+            reasons or None,
+            words_or_all(score.error_summary),
+        ]
 
 
 def _details_of(cell: RawCell) -> Record:
