@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from itertools import starmap
 from typing import Any, BinaryIO, Final, Protocol
 
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
@@ -16,8 +15,7 @@ from airflow_provider_promptlayer.api.records import FieldType, Record, RecordFi
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.xcom.storable import storable
 
-_ROW_GROUP_ROWS: Final = 10_000
-_ROW_GROUP_CHARACTERS: Final = 4_000_000
+_ROW_GROUP_BYTES: Final = 4 * 1024 * 1024
 """When a row group of Parquet is written: readers like large ones, and memory is to stay flat."""
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
@@ -121,18 +119,25 @@ class ParquetWriter:
             (_clean(field.name), types.get(field.type, pyarrow.string())) for field in fields
         )
         self._writer = parquet.ParquetWriter(file, self._schema)
-        self._make_table = pyarrow.Table.from_arrays
-        self._make_array = pyarrow.array
-        self._waiting: list[Record] = []
-        self._characters = 0
+        self._pyarrow = pyarrow
+        self._batches: list[Any] = []
+        self._bytes = 0
 
     def write(self, records: Iterable[Record]) -> None:
         """Keep records until there are enough for a row group."""
-        for record in records:
-            row = list(starmap(self._stored, zip(record, self._is_text, strict=True)))
-            self._waiting.append(row)
-            self._characters += sum(len(value) for value in row if isinstance(value, str))
-        if len(self._waiting) >= _ROW_GROUP_ROWS or self._characters >= _ROW_GROUP_CHARACTERS:
+        columns = list(zip(*records, strict=True))
+        if not columns:
+            return
+        arrays = [
+            self._pyarrow.array(map(_clean_text, values) if is_text else values, type=kind)
+            for values, is_text, kind in zip(
+                columns, self._is_text, self._schema.types, strict=True
+            )
+        ]
+        batch = self._pyarrow.record_batch(arrays, schema=self._schema)
+        self._batches.append(batch)
+        self._bytes += batch.nbytes
+        if self._bytes >= _ROW_GROUP_BYTES:
             self._flush()
 
     def finish(self) -> None:
@@ -141,19 +146,14 @@ class ParquetWriter:
         self._writer.close()
 
     def _flush(self) -> None:
-        if not self._waiting:
-            return
-        arrays = [
-            self._make_array(values, type=column.type)
-            for column, values in zip(self._schema, zip(*self._waiting, strict=True), strict=True)
-        ]
-        self._writer.write_table(self._make_table(arrays, schema=self._schema))
-        self._waiting, self._characters = [], 0
+        if self._batches:
+            self._writer.write_table(self._pyarrow.Table.from_batches(self._batches))
+            self._batches, self._bytes = [], 0
 
-    @staticmethod
-    def _stored(value: Any, is_text: bool) -> Any:
-        text = _text(value) if is_text else value
-        return _clean(text) if isinstance(text, str) else text
+
+def _clean_text(value: Any) -> str | None:
+    text = _text(value)
+    return text if text is None else _clean(text)
 
 
 def _text(value: Any) -> str | None:
