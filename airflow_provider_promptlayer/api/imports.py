@@ -20,11 +20,17 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, BinaryIO, ClassVar, Final, Literal, TypeAlias
 from urllib.parse import quote, urlencode
 from uuid import UUID, uuid5
 
-from airflow_provider_promptlayer.api.arguments import encode, opaque_text, uuid
+from airflow_provider_promptlayer.api.arguments import (
+    encode,
+    opaque_text,
+    title_text,
+    uuid,
+)
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerTransientError,
@@ -159,7 +165,14 @@ class ImportOrder:
 
     def __post_init__(self) -> None:
         if (self.sheet_id is None) == (self.title is None):
-            raise PromptLayerInvalidInputError("An import needs a sheet, or a title for a new one.")
+            raise PromptLayerInvalidInputError(
+                "Give one of sheet_id and title, which is that of a new sheet; not "
+                f"{'none' if self.title is None else 'both'}."
+            )
+        set_field = partial(object.__setattr__, self)
+        set_field("operation_id", opaque_text("operation_id", self.operation_id))
+        if self.title is not None:
+            set_field("title", title_text("title", self.title))
 
     @property
     def name(self) -> str:

@@ -315,3 +315,21 @@ class TestTheHook:
         assert (found.rows_added, found.row_count) == (2, 2)
         assert hook.get_import(*where) == found
         hook.close()
+
+    @pytest.mark.parametrize(
+        ("how", "message"),
+        [
+            ({}, "Give one of sheet_id and title, which is that of a new sheet; not none."),
+            ({"sheet_id": CASES.id, "title": "new"}, "of a new sheet; not both."),
+            ({"title": ""}, "title must be a text of 1 to 255 characters"),
+            ({"title": "new", "operation_id": ".."}, "operation_id must be"),
+            ({"title": "new", "rows": iter(ROWS)}, "rows must be a list"),
+        ],
+        ids=str,
+    )
+    def test_what_is_refused(
+        self, server: LocalPromptLayer, how: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(PromptLayerInvalidInputError, match=message):
+            PromptLayerHook().load_sheet(TABLE.id, **{"rows": ROWS, **how})
+        assert server.count() == 0
