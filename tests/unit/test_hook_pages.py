@@ -34,7 +34,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPromptLayer]:
 def test_an_outage_between_two_pages_is_ridden_out(
     rows_of: Callable[..., list[Any]], server: LocalPromptLayer
 ) -> None:
-    faults = [Close(), Reset(), Reply(502, "<html>"), Reply(429, "{}"), Reply(200, "<html>")]
+    faults: list[Any] = [
+        Close(),
+        Reset(),
+        Reply(502, "<html>"),
+        Reply(429, "{}"),
+        Reply(200, "<html>"),
+    ]
     script = server.script(*faults, path_prefix=ROWS_PATH, after=1)
     assert len(rows_of(*IDS)) == 250
     assert script.used == len(faults)
