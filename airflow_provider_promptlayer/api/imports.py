@@ -46,6 +46,7 @@ from airflow_provider_promptlayer.api.http import (
     error_text,
 )
 from airflow_provider_promptlayer.api.job import CallFlow, IdParsers, RemoteJob
+from airflow_provider_promptlayer.api.names import read_id
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import listed, one_line
@@ -239,16 +240,17 @@ class ImportOrder:
             return self.sheet_id
         titled: dict[str, float | None] = {}
 
-        def visit(item: Fields) -> None:
-            if item.get("title") == self.title:
-                titled[item.text("id")] = _timestamp(item.get("created_at"))
+        def visit(sheet: tuple[str, Any, float | None]) -> None:
+            sheet_id, title, made = sheet
+            if title == self.title:
+                titled[sheet_id] = made
 
-        def page(cursor: str | None) -> Call[Page[Fields]]:
+        def page(cursor: str | None) -> Call[Page[tuple[str, Any, float | None]]]:
             query = {"limit": str(PAGE_SIZE), **({} if cursor is None else {"cursor": cursor})}
             path = f"{_sheets_path(self.table_id)}?{urlencode(query)}"
             purpose = f"find the sheet that {self.name} has made"
             return object_call(
-                Request("GET", path, purpose), lambda answer: read_page(answer, lambda item: item)
+                Request("GET", path, purpose), lambda answer: read_page(answer, _read_sheet)
             )
 
         yield from visit_items(page, visit)
@@ -336,6 +338,11 @@ def _operation_call(table_id: str, operation_id: str, action: str) -> Call[Impor
     path = f"{_sheets_path(table_id)}/operations/{quote(operation_id, safe='')}"
     request = Request("GET", path, f"{action} import {one_line(operation_id, 80)}")
     return object_call(request, lambda answer: read_import(answer.object("operation")))
+
+
+def _read_sheet(item: Fields) -> tuple[str, Any, float | None]:
+    """Return the id of a sheet in a list, its title, and when it was made."""
+    return read_id(item), item.get("title"), _timestamp(item.get("created_at"))
 
 
 def _timestamp(text: Any) -> float | None:

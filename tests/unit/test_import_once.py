@@ -73,6 +73,17 @@ class TestOnce:
         assert self.run(new).kind == "success"
         self.only(server)
 
+    def test_after_a_list_of_sheets_that_cannot_be_read(
+        self, server: LocalPromptLayer, new: bool
+    ) -> None:
+        server.script(Close(), **LOST)
+        sheets = OPERATIONS.removesuffix("/operations/")
+        odd = Reply.of_json({"data": [{"title": "new"}], "has_more": False})
+        script = server.script(lambda request: odd if request.raw_path == sheets else None)
+        assert self.run(new).kind == "success"
+        assert script.used == 1
+        self.only(server)
+
     def test_after_a_dead_worker(
         self, server: LocalPromptLayer, new: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
