@@ -129,6 +129,7 @@ class RecordReader:
         self._has_details = details
         self._has_scores = scorecard
         self._columns: Sequence[Column] = ()
+        self._cells_read: Sequence[tuple[str, bool]] = ()  # id of a column, whether it is of text
         self._scorecard: Scorecard | None = None
 
     def page_calls(self) -> Generator[Call[RowsPage], RowsPage, None]:
@@ -212,6 +213,7 @@ class RecordReader:
     def _check(self, page: RowsPage) -> None:
         if not self.fields:  # the first page
             self._columns = _chosen(page.columns, self._wanted, self.sheet)
+            self._cells_read = [(column.id, column.is_text) for column in self._columns]
             self.fields = tuple(self._named_fields())
         if self.version is None:
             self.version = page.version
@@ -247,10 +249,11 @@ class RecordReader:
 
     def _record(self, row: Row, scores: Scores) -> Record:
         record: Record = [row.index]
-        for column in self._columns:
-            cell = row.cells.get(column.id, {})
+        cells = row.cells
+        for column_id, is_text in self._cells_read:
+            cell = cells.get(column_id, {})
             record.append(value_of(cell))
-            if not column.is_text:
+            if not is_text:
                 status = status_of(cell)
                 self.cell_counts[status or "unknown"] += 1
                 if self._has_details:

@@ -44,7 +44,7 @@ class Column:
         return self.type == "TEXT"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take three times as long to make, and there are many
 class Row:
     """A row of a sheet.
 

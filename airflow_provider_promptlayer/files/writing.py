@@ -18,7 +18,8 @@ from airflow_provider_promptlayer.xcom.storable import storable
 _ROW_GROUP_BYTES: Final = 4 * 1024 * 1024
 """When a row group of Parquet is written: readers like large ones, and memory is to stay flat."""
 
-_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+# What a JSON parser has returned holds no circles.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False).encode
 
 
 class RecordWriter(Protocol):
