@@ -300,6 +300,13 @@ class TestEnsure:
         assert ask("ensure_table", "New") == sheet.table_id
         assert server.count("POST") == 2
 
+    def test_creates_nothing_in_a_table_that_does_not_exist(
+        self, ask: Ask, server: LocalPromptLayer
+    ) -> None:
+        with pytest.raises(PromptLayerNotFoundError, match="list the sheets"):
+            ask("ensure_sheet", OTHER, "Cases")
+        assert server.count("POST") == 0
+
     def test_finds_what_there_is(self, ask: Ask, server: LocalPromptLayer) -> None:
         assert ask("ensure_sheet", TABLE.title, "good").sheet_id == SHEETS["good"].id
         assert server.count("POST") == 0
