@@ -61,6 +61,11 @@ def row_number(name: str, value: Any) -> int:
     return _integer(name, value, 0, "a row number, 0 for the first row")
 
 
+def version_number(name: str, value: Any) -> int:
+    """Return the number of a version, or 0, which is before the first one."""
+    return _integer(name, value, 0, "the number of a version, or 0")
+
+
 def is_uuid(value: Any) -> bool:
     """Return whether :func:`uuid` takes ``value``."""
     return isinstance(value, (str, UUID)) and bool(_UUID.fullmatch(str(value).strip()))
@@ -127,31 +132,42 @@ def web_address(name: str, value: Any) -> str:
     return text
 
 
-def path_segment(workflow_id_or_name: object) -> str:
-    """Return a workflow's name or id as one percent-encoded path segment.
+def exactly_one(what: str, **given: Any) -> None:
+    """Refuse two arguments of which both or none are given, that is not None.
+
+    :param what: what they are.
+    """
+    (name, value), (other, its_value) = given.items()
+    if (value is None) == (its_value is None):
+        which = "none" if value is None else "both"
+        raise PromptLayerInvalidInputError(f"Give one of {name} and {other}, {what}; not {which}.")
+
+
+def path_segment(value: object, name: str = "workflow_id_or_name", noun: str = "workflow") -> str:
+    """Return the name or id of a workflow or a prompt as one percent-encoded path segment.
 
     Names may hold ``/``, spaces, ``?``, ``#``, ``%`` and any Unicode.
+
+    :param name: of the argument.
+    :param noun: of what it names.
     """
-    if isinstance(workflow_id_or_name, bool) or not isinstance(workflow_id_or_name, (int, str)):
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise PromptLayerInvalidInputError(
-            "workflow_id_or_name must be a name or a number, "
-            f"not {type(workflow_id_or_name).__name__}."
+            f"{name} must be a name or a number, not {type(value).__name__}."
         )
-    name = _text("workflow_id_or_name", workflow_id_or_name)
-    if not name.strip():
-        raise PromptLayerInvalidInputError(
-            "workflow_id_or_name is empty: give a workflow's name or id."
-        )
-    if name in (".", ".."):
+    text = _text(name, value)
+    if not text.strip():
+        raise PromptLayerInvalidInputError(f"{name} is empty: give a {noun}'s name or id.")
+    if text in (".", ".."):
         # Every HTTP library resolves dot segments, encoded or not.
         raise PromptLayerInvalidInputError(
-            f"A workflow named {name!r} cannot be addressed by its name: give its numeric id."
+            f"A {noun} named {text!r} cannot be addressed by its name: give its numeric id."
         )
-    if not _is_encodable(name):
+    if not _is_encodable(text):
         raise PromptLayerInvalidInputError(
-            "workflow_id_or_name holds a lone surrogate, which no URL can carry."
+            f"{name} holds a lone surrogate, which no URL can carry."
         )
-    return quote(name, safe="")
+    return quote(text, safe="")
 
 
 def mapping(name: str, value: Any) -> dict[str, Any]:

@@ -65,12 +65,14 @@ class Request:
     :param path: percent-encoded path and query below the base URL, starting with ``/``.
     :param purpose: what is being done, for messages: ``"start workflow 'Digest'"``.
     :param body: JSON as bytes or as a stream, or None.
+    :param is_fresh: whether to ask PromptLayer not to answer from its cache.
     """
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
     purpose: str
     body: bytes | BodyStream | None = field(default=None, repr=False)
+    is_fresh: bool = False
 
     @property
     def body_length(self) -> int:

@@ -47,6 +47,8 @@ def headers_for(request: Request, settings: Settings) -> dict[str, str]:
         "Accept": "application/json",
         "User-Agent": USER_AGENT,
     }
+    if request.is_fresh:
+        headers["Cache-Control"] = "no-cache"
     if request.body is not None:
         headers["Content-Type"] = "application/json"
         headers["Content-Length"] = str(request.body_length)  # a stream would else go in chunks
