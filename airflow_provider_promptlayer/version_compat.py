@@ -36,6 +36,9 @@ STARTS_IN_TRIGGERER: Final = not airflow_version.startswith(("2.", "3.0.", "3.1.
 In earlier releases that is switched off (3.1, 3.2), half-done (3.0), or renders nothing (2.11).
 """
 
+HAS_TASK_STATE: Final = STARTS_IN_TRIGGERER
+"""Whether Airflow has a task state store, which outlives a reschedule and a retry; since 3.3."""
+
 
 def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
     """Return the task and the key of an XCom that is passed on as it is; None for another one."""

@@ -136,6 +136,9 @@ class RemoteJob(Identified, ABC, Generic[L]):
     abandoned_phrase: ClassVar[str] = "goes on at PromptLayer"
     """What becomes of the job when no task waits for it any more."""
 
+    pending_phrase: ClassVar[str] = "did not end"
+    """What has not happened yet while the job goes on."""
+
     @property
     def id(self) -> int | str:
         """The id that tells the job from others of its kind: the last of its fields."""

@@ -311,6 +311,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             deadline=state.deadline,
             grace=state.grace,
             max_outage=self.max_outage,
+            pending_phrase=job.pending_phrase,
+            abandoned_phrase=job.abandoned_phrase,
             outage_since=state.outage_since,
         )
         ending: L = drive(

@@ -262,6 +262,8 @@ class PromptLayerConnectionHook(PromptLayerConnection):
             began_at=now,
             deadline=now + seconds("timeout", timeout),
             max_outage=seconds("max_outage", max_outage, zero=True),
+            pending_phrase=job.pending_phrase,
+            abandoned_phrase=job.abandoned_phrase,
             throttle=self.throttle,
         )
 

@@ -26,7 +26,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerRateLimitError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.api.job import JobStatus
+from airflow_provider_promptlayer.api.job import JobStatus, RemoteJob
 from airflow_provider_promptlayer.api.times import in_words, moment
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.retries import RetryPolicy
@@ -82,6 +82,8 @@ class Poller:
     :param doubts_connection: whether to retry, for a few polls, if the Airflow connection cannot be
         used any more.
     :param backoff: how long to pause after trouble.
+    :param pending_phrase: see :class:`.RemoteJob`.
+    :param abandoned_phrase: see :class:`.RemoteJob`.
     :param throttle: the pause that all waits on one connection share.
     :param jitter: returns numbers from 0 to 1.
     """
@@ -96,6 +98,8 @@ class Poller:
     outage_since: float | None = None
     doubts_connection: bool = False
     backoff: RetryPolicy = retries.POLLING
+    pending_phrase: str = RemoteJob.pending_phrase
+    abandoned_phrase: str = RemoteJob.abandoned_phrase
     throttle: Throttle = field(default_factory=Throttle)
     jitter: Callable[[], float] = random.random
     _failures: int = field(default=0, init=False)
@@ -252,8 +256,8 @@ class Poller:
     def _until_next(self, now: float, deadline: float) -> float:
         if now >= deadline:
             raise PromptLayerWaitTimeoutError(
-                f"{self._job} did not end within {in_words(deadline - self.began_at)} "
-                f"(last seen: {self._last}). It goes on at PromptLayer."
+                f"{self._job} {self.pending_phrase} within {in_words(deadline - self.began_at)} "
+                f"(last seen: {self._last}). It {self.abandoned_phrase}."
             )
         return self._capped(self._interval(now), now)
 

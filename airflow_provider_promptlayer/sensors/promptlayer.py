@@ -19,6 +19,7 @@ from airflow_provider_promptlayer.api.imports import ImportStatus
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.reports import Report
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
+from airflow_provider_promptlayer.api.version_watch import SeenVersion
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.bases.deferral import airflow_timeout
 from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
@@ -26,6 +27,7 @@ from airflow_provider_promptlayer.bases.importer import ImportTask
 from airflow_provider_promptlayer.bases.kind import JobKind
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.bases.watcher import VersionTask
 from airflow_provider_promptlayer.bases.workflow import WorkflowTask
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
 from airflow_provider_promptlayer.sensors.trigger_templates import for_triggerer
@@ -51,13 +53,17 @@ class _Sensor(PromptLayerWaiter[L]):
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once, without waiting; a failed poll counts as 'not yet'."""
         with self._airflow_errors():
-            job = self.get_job(context)
+            job = self._job or self.get_job(context)
             try:
                 status = self.poll(job)
             except PromptLayerTransientError as error:
                 self.log.warning("%s", error)
                 return PokeReturnValue(is_done=False)
-            return PokeReturnValue(is_done=status.is_complete, xcom_value=job.id)
+            return PokeReturnValue(is_done=status.is_complete, xcom_value=self.poked(job, status))
+
+    def poked(self, job: RemoteJob[L], status: L) -> Any:  # noqa: ARG002
+        """Return what :meth:`poke` hands on."""
+        return job.id
 
 
 class _SheetSensor(SheetArguments, _Sensor[L]):
@@ -178,6 +184,42 @@ class PromptLayerReportSensor(_Sensor[Report], ReportTask):
     template_fields: Sequence[str] = ("report_id", "min_score", "promptlayer_conn_id")
 
     id_field = "report_id"
+
+
+class PromptLayerVersionSensor(VersionTask, _Sensor[SeenVersion]):
+    """Wait until a release label moves, or until there is a newer version.
+
+    Without ``newer_than`` the wait is for any other version than there is when the task begins: a
+    label may also be moved back to an older one. From Airflow 3.3 on, a retry goes on with the
+    version that the first try has seen; a clear begins anew. A label that is not there yet is
+    waited for. The version counts that is there at a poll, so a label that is moved and moved back
+    between two polls has not moved.
+
+    :param prompt: name or id of a prompt template; exactly one of ``prompt`` and ``workflow``.
+        Templated.
+    :param workflow: name or id of a workflow. Templated.
+    :param release_label: the label to watch; left out for the latest version. Templated.
+    :param newer_than: the number of a version: wait until the label leads to a newer one, or until
+        there is one; at once if so. Left out for any change from now on, which
+        ``mode="reschedule"`` can wait for from Airflow 3.3 on. Templated.
+    :param promptlayer_conn_id: id of the Airflow connection. Templated.
+    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
+    :returns: ``version``, ``label`` and ``previous_version``: the numbers of the version and of the
+        one before, which is ``newer_than`` where that is given, and None for a new label.
+    """
+
+    template_fields: Sequence[str] = (
+        "prompt",
+        "workflow",
+        "release_label",
+        "newer_than",
+        "promptlayer_conn_id",
+    )
+
+    def poked(self, job: RemoteJob[SeenVersion], status: SeenVersion) -> Any:
+        """Return the result of the task, once there is another version."""
+        self._job = job  # the next poke by hand goes on with the same watch
+        return self._result(status) if status.is_complete else None
 
 
 _RENDERED_THERE: Final = ("workflow_version_execution_id", "promptlayer_conn_id")
@@ -326,5 +368,6 @@ __all__ = [
     "PromptLayerScorecardSensor",
     "PromptLayerSheetImportSensor",
     "PromptLayerTableOperationSensor",
+    "PromptLayerVersionSensor",
     "PromptLayerWorkflowSensor",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from airflow_provider_promptlayer import version_compat
@@ -13,6 +14,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerStartUncertainError,
 )
 from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
+from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.submission.batch import Batch, fingerprint
 from airflow_provider_promptlayer.submission.batch_input import Input, Stage
 from airflow_provider_promptlayer.submission.batch_persisted import Head, Page
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _QUESTION_KEY: Final = "promptlayer_question"
 _OUTAGE_KEY: Final = "promptlayer_outage"
 _SHEET_KEY: Final = "promptlayer_sheet"
+_WATCH_KEY: Final = "promptlayer_watch"
 
 _NOTHING: Final = object()
 
@@ -344,3 +347,32 @@ class SheetState(_TaskState):
         """Note a sheet that was found."""
         found = {"titles": titles, "table_id": table_id, "sheet_id": sheet_id}
         self._store.set(_SHEET_KEY, versioned({**found, "try_number": self._try_number}))
+
+
+class WatchState(_TaskState):
+    """Which version a watch began with: all tries of a task wait for another one than that."""
+
+    def read(self, watch: VersionWatch) -> VersionWatch | None:
+        """Return the watch with which the task began, unless it was cleared since; else None.
+
+        :param watch: that of the arguments, with any version before.
+        """
+        try:
+            noted = read_persisted(
+                self._store.get(_WATCH_KEY),
+                lambda fields: (
+                    fields.text("clear_epoch"),
+                    fields.mapping_or_none("watch") or {},
+                ),
+            )
+        except UnreadableError:
+            return None
+        if noted is None or noted[0] != self.clear_epoch:
+            return None
+        found = watch.since(noted[1].get("previous_version"))
+        return found if asdict(found) == noted[1] else None
+
+    def write(self, watch: VersionWatch) -> None:
+        """Note the watch with which the task begins."""
+        kept = {"clear_epoch": self.clear_epoch, "watch": asdict(watch)}
+        self._store.set(_WATCH_KEY, versioned(kept))

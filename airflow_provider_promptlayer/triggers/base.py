@@ -307,6 +307,8 @@ class PromptLayerTrigger(BaseTrigger):
             grace=state.grace,
             max_outage=self.max_outage,
             outage_since=state.outage_since,
+            pending_phrase=job.pending_phrase,
+            abandoned_phrase=job.abandoned_phrase,
             doubts_connection=True,
         )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import math
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
@@ -17,9 +18,13 @@ from airflow_provider_promptlayer.api.job import RemoteJob, unless_large
 from airflow_provider_promptlayer.api.reports import FinalReport
 from airflow_provider_promptlayer.api.scorecards import SheetCalculation
 from airflow_provider_promptlayer.api.tables import SheetOperation
+from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
+from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_outcome
+from airflow_provider_promptlayer.polling.loop import adrive, poll_until_ended
+from airflow_provider_promptlayer.polling.poller import Poller
 from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger
 from airflow_provider_promptlayer.triggers.batches import PromptLayerWorkflowBatchTrigger
@@ -50,6 +55,19 @@ class PromptLayerReportTrigger(PromptLayerTrigger):
     """Wait in the triggerer until a report has ended."""
 
     job_types = (FinalReport,)
+
+
+class PromptLayerVersionTrigger(PromptLayerTrigger):
+    """Wait in the triggerer until a release label moves, or until there is a newer version."""
+
+    job_types = (VersionWatch,)
+
+    def _until_ended(self, send: Sender, poller: Poller, job: RemoteJob[Any]) -> Awaitable[Any]:
+        # A large answer, as that about a whole workflow, does not mean that the wait may be over.
+        return adrive(poll_until_ended(poller, job.status_call()), send, self._on_decision)
+
+    def _left(self, job: RemoteJob[Any]) -> str:
+        return f"{job} {job.abandoned_phrase}."
 
 
 class PromptLayerWorkflowTrigger(PromptLayerTrigger):
@@ -136,6 +154,7 @@ __all__ = [
     "PromptLayerScorecardTrigger",
     "PromptLayerSheetImportTrigger",
     "PromptLayerTableOperationTrigger",
+    "PromptLayerVersionTrigger",
     "PromptLayerWorkflowBatchTrigger",
     "PromptLayerWorkflowTrigger",
 ]

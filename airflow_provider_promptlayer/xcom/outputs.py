@@ -37,6 +37,7 @@ VERDICT_KEY: Final = "promptlayer_verdict"
 CRITERION_SUMMARIES_KEY: Final = "promptlayer_criterion_summaries"
 DRIFT_SUMMARY_KEY: Final = "promptlayer_drift_summary"
 USAGE_KEY: Final = "promptlayer_usage"
+WATCH_KEY: Final = "promptlayer_previous_version"
 
 _OWN_KEYS: Final = frozenset(
     {EXECUTION_ID_KEY, FINAL_OUTPUT_KEY, NODE_STATUSES_KEY, RETURN_VALUE_KEY}

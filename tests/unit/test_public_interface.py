@@ -48,7 +48,7 @@ PUBLIC = {
     """,
     f"{NAME}.sensors.promptlayer": """
         PromptLayerReportSensor PromptLayerScorecardSensor PromptLayerSheetImportSensor
-        PromptLayerTableOperationSensor
+        PromptLayerTableOperationSensor PromptLayerVersionSensor
         PromptLayerWorkflowSensor
     """,
     f"{NAME}.testing": """
@@ -64,8 +64,8 @@ PUBLIC = {
     """,
     f"{NAME}.triggers.promptlayer": """
         PromptLayerReportTrigger PromptLayerScorecardTrigger PromptLayerSheetImportTrigger
-        PromptLayerTableOperationTrigger PromptLayerWorkflowBatchTrigger
-        PromptLayerWorkflowTrigger
+        PromptLayerTableOperationTrigger PromptLayerVersionTrigger
+        PromptLayerWorkflowBatchTrigger PromptLayerWorkflowTrigger
     """,
 }
 """Public module → its names, sorted. A release that takes one away says so in CHANGELOG.md."""

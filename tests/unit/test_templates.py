@@ -46,6 +46,7 @@ TEMPLATED = {
         f"{OF_SHEET} calculation_id fail_on_verdict min_score max_drop baseline"
     ),
     sensors.PromptLayerReportSensor: "report_id min_score",
+    sensors.PromptLayerVersionSensor: "prompt workflow release_label newer_than",
 }
 
 
@@ -54,7 +55,7 @@ TEMPLATED = {
 def test_what_a_user_would_template_keeps_its_type(cls: Any, native: bool) -> None:
     fields = [*TEMPLATED[cls].split(), "promptlayer_conn_id"]
     # Without other names for the same, and the title of a new sheet, which excludes a sheet.
-    given = set(fields) - {"table_id", "sheet_id", "column_ids", "title"}
+    given = set(fields) - {"table_id", "sheet_id", "column_ids", "title", "workflow", "from_label"}
     with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
         how = {"wait_for_completion": False} if "callback_url" in given else {}
         task = cls(task_id="t", **how, **dict.fromkeys(given, "{{ number }}"))

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a task waits until a release label moves, or until there is a newer version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.labels import released
+from airflow_provider_promptlayer.api.version_watch import SeenVersion, VersionWatch
+from airflow_provider_promptlayer.bases.kind import JobKind, ResultOnly
+from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.submission.task_state import WatchState
+from airflow_provider_promptlayer.xcom import outputs as xcom
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, XComArg
+
+
+class VersionTask(PromptLayerWaiter[SeenVersion]):
+    """Base of a task that waits for another version than there is when it begins."""
+
+    def __init__(
+        self,
+        *,
+        prompt: str | int | XComArg | None = None,
+        workflow: str | int | XComArg | None = None,
+        release_label: str | XComArg | None = None,
+        newer_than: int | str | XComArg | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prompt: Any = prompt
+        self.workflow: Any = workflow
+        self.release_label: Any = release_label
+        self.newer_than: Any = newer_than
+        if (prompt is None) == (workflow is None):
+            released(prompt, workflow)  # raises
+        # One that is left out is None; so may one that is given be, once it is rendered.
+        self._given = [name for name in _ARGUMENTS if getattr(self, name) is not None]
+        if self.is_rescheduled and newer_than is None and not version_compat.HAS_TASK_STATE:
+            raise PromptLayerInvalidInputError(
+                "With mode='reschedule' each poll is another process, and before Airflow 3.3 none "
+                "of them knows which version the first one has seen: give newer_than, or leave "
+                "deferrable=True."
+            )
+
+    def new_kind(self) -> JobKind[SeenVersion]:
+        """Return watches of versions."""
+        return JobKind(
+            job_types=(VersionWatch,),
+            id_key=xcom.WATCH_KEY,
+            trigger="PromptLayerVersionTrigger",
+            job_from_id=lambda _: self._new_watch(),
+            raise_for_outcome=lambda _: None,
+            outputs=lambda seen: ResultOnly(self._result(seen)),
+        )
+
+    def get_job(self, context: Context) -> VersionWatch:
+        """Return the watch that an earlier try or poll has begun, or else begin one now."""
+        watch = self._new_watch()
+        if watch.newer_than is not None:
+            return watch
+        state = WatchState.of(context)
+        found = None if state is None else state.read(watch)
+        if found is None:
+            now: SeenVersion = self.hook.call_with_backoff(
+                watch.fetch_call(),
+                about=watch.name,
+                policy=retries.POLLING.within(self.max_outage),
+            )
+            found = watch.since(now.version)
+            self.log.info("Waiting for a change of %s: %s.", watch.name, now.progress)
+            if state is not None:
+                state.write(found)
+        self._push(context, xcom.WATCH_KEY, found.previous_version)
+        return found
+
+    def restore_job(self, context: Context) -> VersionWatch:
+        """Return the watch that this task has begun before it deferred."""
+        watch = self._new_watch()
+        if watch.newer_than is not None:
+            return watch
+        return watch.since(xcom.pull_own(context, xcom.WATCH_KEY))
+
+    def _new_watch(self) -> VersionWatch:
+        """Return the watch that the rendered arguments describe."""
+        for name in self._given:
+            if getattr(self, name) is None:
+                raise PromptLayerInvalidInputError(
+                    f"{name} is None: the template or the output that it was given has no value."
+                )
+        return VersionWatch.on(
+            released(self.prompt, self.workflow), self.release_label, self.newer_than
+        )
+
+    def _result(self, seen: SeenVersion) -> dict[str, Any]:
+        watch: Any = self.known_job
+        return {
+            "version": seen.version,
+            "label": watch.release_label,
+            "previous_version": watch.previous_version,
+        }
+
+
+_ARGUMENTS = ("prompt", "workflow", "release_label", "newer_than")
