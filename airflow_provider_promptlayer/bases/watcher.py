@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.arguments import exactly_one, refuse_none
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.api.labels import released
+from airflow_provider_promptlayer.api.labels import NAMES, released
 from airflow_provider_promptlayer.api.version_watch import SeenVersion, VersionWatch
 from airflow_provider_promptlayer.bases.kind import JobKind, ResultOnly
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
@@ -36,8 +37,7 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
         self.workflow: Any = workflow
         self.release_label: Any = release_label
         self.newer_than: Any = newer_than
-        if (prompt is None) == (workflow is None):
-            released(prompt, workflow)  # raises
+        exactly_one(NAMES, prompt=prompt, workflow=workflow)
         # One that is left out is None; so may one that is given be, once it is rendered.
         self._given = [name for name in _ARGUMENTS if getattr(self, name) is not None]
         if self.is_rescheduled and newer_than is None and not version_compat.HAS_TASK_STATE:
@@ -88,10 +88,7 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
     def _new_watch(self) -> VersionWatch:
         """Return the watch that the rendered arguments describe."""
         for name in self._given:
-            if getattr(self, name) is None:
-                raise PromptLayerInvalidInputError(
-                    f"{name} is None: the template or the output that it was given has no value."
-                )
+            refuse_none(name, getattr(self, name))
         return VersionWatch.on(
             released(self.prompt, self.workflow), self.release_label, self.newer_than
         )
