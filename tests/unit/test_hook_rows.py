@@ -295,6 +295,27 @@ def test_a_folder_that_does_not_exist(
     assert server.count() == 0
 
 
+def test_a_file_that_is_given_up_is_closed_before_it_is_removed(
+    hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage of objects stores what it has when a file is closed, at the latest by Python."""
+    steps: list[str] = []
+
+    def noting(step: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any) -> Any:
+            steps.append(step)
+            return call(*args)
+
+        return noted
+
+    monkeypatch.setattr(LocalFileOpener, "close", noting("close", LocalFileOpener.close))
+    monkeypatch.setattr(LocalFileSystem, "rm", noting("rm", LocalFileSystem.rm))
+    server.script(REFUSAL, path_prefix=ROWS_PATH)
+    with pytest.raises(PromptLayerRefusedError):
+        hook.export_rows(*IDS, tmp_path / "cases.csv")
+    assert steps[:2] == ["close", "rm"]
+
+
 def test_a_storage_of_objects(
     hook: PromptLayerHook, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
