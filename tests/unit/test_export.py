@@ -26,6 +26,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerNotFoundError,
     PromptLayerSheetChangedError,
 )
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerExportSheetOperator
 from airflow_provider_promptlayer.testing import (
     Column,
@@ -155,6 +156,28 @@ def test_a_task_that_is_being_stopped_leaves_nothing(
     with pytest.raises(AirflowException, match="is being stopped"):
         task.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def test_tasks_that_write_at_the_same_time_do_not_remove_each_others_files(
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+
+    def export(*_: Any, key: str, **__: Any) -> None:
+        keys.append(key)
+        raise PromptLayerFileError("no room")
+
+    monkeypatch.setattr(PromptLayerHook, "export_rows", export)
+    others: list[dict[str, Any]] = [
+        {"dag_id": "b"},
+        {"run_id": "b"},
+        {"task_id": "b"},
+        {"map_index": 1},
+    ]
+    for changes in ({}, {"try_number": 2}, *others):
+        run_task(lambda: make("x.csv"), FakeTaskInstance(**changes))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 1 + len(others)
 
 
 WORKER = """
