@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("airflow_version")
     parser.add_argument("--tools", action="store_true", help="also the linters and type checker")
     parser.add_argument("--bench", action="store_true", help="also what benchmarks compare with")
-    parser.add_argument("--etl", action="store_true", help="also S3, and what reads and writes it")
+    parser.add_argument("--etl", action="store_true", help="also what evaluation_etl.py needs")
     options = parser.parse_args()
 
     pins = REQUIREMENTS / f"airflow-{options.airflow_version}.txt"
@@ -56,7 +56,7 @@ def main() -> int:
             if options.bench:
                 _extra(pip, "bench", "what is compared with")
             if options.etl:
-                _extra(pip, "etl", "the providers of S3 and PostgreSQL, pyarrow and an S3 server")
+                _extra(pip, "etl", "the providers of S3 and PostgreSQL, and an S3 server")
         except subprocess.CalledProcessError as error:
             output = error.output or b""
             print(output.decode() if isinstance(output, bytes) else output, file=sys.stderr)
