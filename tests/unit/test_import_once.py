@@ -127,6 +127,24 @@ def _die(*_: Any, **__: Any) -> None:
     raise WorkerDiedError
 
 
+@pytest.mark.parametrize(
+    "other", [{"dag_id": "b"}, {"run_id": "b"}, {"task_id": "b"}, {"map_index": 0}], ids=str
+)
+def test_each_task_instance_imports_its_own(
+    server: LocalPromptLayer, other: dict[str, Any]
+) -> None:
+    for fields in ({}, other):
+        instance: Any = {"dag_id": "a", "run_id": "a", "task_id": "a", **fields}
+        ending = run_task(
+            lambda: PromptLayerLoadSheetOperator(
+                task_id="task", table="Answers", sheet="Cases", rows=ROWS, poke_interval=0.02
+            ),
+            FakeTaskInstance(**instance),
+        )
+        assert ending.kind == "success"
+    assert len(server.imports) == 2
+
+
 class TestEnsure:
     """``ensure=True`` creates the table and the sheet that are missing, once."""
 
