@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
+    PromptLayerApprovalNeededError,
     PromptLayerAuthError,
     PromptLayerConfigurationError,
     PromptLayerConfirmationNeededError,
@@ -12,6 +13,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerEventError,
     PromptLayerFileError,
     PromptLayerInvalidInputError,
+    PromptLayerLabelMovedError,
     PromptLayerNotFoundError,
     PromptLayerOutageError,
     PromptLayerOutcomeError,
@@ -33,6 +35,7 @@ from airflow_provider_promptlayer.outcomes.workflows import PromptLayerRunFailed
 
 __all__ = [
     "PromptLayerAnswerTooLargeError",
+    "PromptLayerApprovalNeededError",
     "PromptLayerAuthError",
     "PromptLayerBatchFailedError",
     "PromptLayerConfigurationError",
@@ -43,6 +46,7 @@ __all__ = [
     "PromptLayerFileError",
     "PromptLayerImportFailedError",
     "PromptLayerInvalidInputError",
+    "PromptLayerLabelMovedError",
     "PromptLayerNotFoundError",
     "PromptLayerOutageError",
     "PromptLayerOutcomeError",

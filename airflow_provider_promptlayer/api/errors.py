@@ -181,6 +181,20 @@ class PromptLayerSheetChangedError(PromptLayerError):
     retry_helps: ClassVar[bool] = True
 
 
+class PromptLayerLabelMovedError(PromptLayerError):
+    """A release label leads to another version than expected: another task or person has moved it.
+
+    Trying again does not help.
+    """
+
+
+class PromptLayerApprovalNeededError(PromptLayerError):
+    """A release label is protected: the move that was asked for waits until a person approves it.
+
+    Trying again helps once it is approved.
+    """
+
+
 class PromptLayerFileError(PromptLayerError):
     """A file could not be read or written, for a reason that its storage gives.
 

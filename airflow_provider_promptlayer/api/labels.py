@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from airflow_provider_promptlayer.api.arguments import encode, exactly_one, path_segment
 from airflow_provider_promptlayer.api.errors import PromptLayerNotFoundError
@@ -104,13 +104,14 @@ class Released(ABC):
 
     def version(self, number: int | None = None) -> Call[ReleasedVersion]:
         """``GET …``: return a version, the latest one unless a number is given."""
-        which = "the latest version" if number is None else f"version {number}"
-        query = "" if number is None else f"?version={number}"
-        return object_call(
-            Request("GET", f"{self.path}{query}", f"read {which} of {self.name}", is_fresh=True),
-            lambda answer: self._read_version(answer, number),
-            {404: f"Check whether {self.name} has such a version, and the workspace of the key."},
-        )
+        if number is None:
+            request, hints = Request("GET", self.path, f"find {self.name}", is_fresh=True), None
+        else:
+            purpose = f"read version {number} of {self.name}"
+            path = f"{self.path}?version={number}"
+            request = Request("GET", path, purpose, is_fresh=True)
+            hints = {404: f"Check whether {self.name} has such a version, and the workspace."}
+        return object_call(request, lambda answer: self._read_version(answer, number), hints)
 
     def label_among(self, labels: Labels, label: str) -> ReleaseLabel:
         """Return a label.
@@ -157,15 +158,16 @@ class ReleasedPrompt(Released):
     ) -> Call[int]:
         """``PATCH /prompt-labels/{id}``, or ``POST /prompts/{id}/label`` to create the label."""
         body: dict[str, Any] = {"prompt_version_number": to.number}
+        purpose = _moving(self, label, to)
         if current is None:
             body["name"] = label
-            method: Literal["POST", "PATCH"] = "POST"
             path = f"/prompts/{to.owner_id}/label"
+            request = Request("POST", path, purpose, encode("label", body))
         else:
-            method = "PATCH"
             path = f"/prompt-labels/{current.label_id}"
+            request = Request("PATCH", path, purpose, encode("label", body))
         return submit_call(
-            Request(method, path, _moving(self, label, to), encode("label", body)),
+            request,
             lambda _: to.number,
             id_field="prompt_version_id",
             advice=_ADVICE,

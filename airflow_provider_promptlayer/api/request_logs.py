@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import quote
 
 from airflow_provider_promptlayer.api.arguments import (
     canonical,
@@ -29,13 +28,11 @@ from airflow_provider_promptlayer.api.arguments import (
 )
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
-    PromptLayerNotFoundError,
 )
-from airflow_provider_promptlayer.api.fields import Fields, object_call
-from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.api.imports import ImportSource
 from airflow_provider_promptlayer.api.job import CallFlow
-from airflow_provider_promptlayer.api.text import listed, one_line
+from airflow_provider_promptlayer.api.labels import Labels, ReleasedPrompt, ReleasedVersion
+from airflow_provider_promptlayer.api.text import one_line
 
 MAX_LOGS: Final = 50_000
 """The most request logs that PromptLayer imports at once."""
@@ -49,8 +46,6 @@ _CONDITIONS: Final = (
     "metadata",
     "filter_group",
 )
-
-_LABELS_NAMED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -190,30 +185,15 @@ def _filter(name: str, operator: str, value: Any, **more: Any) -> dict[str, Any]
 def _prompt_id(prompt: str) -> CallFlow[int]:
     if prompt.isdecimal():
         return positive("prompt", prompt)
-    path = f"/prompt-templates/{quote(prompt, safe='')}"
-    request = Request("GET", path, f"find prompt {_shown(prompt)}")
-    found: int = yield object_call(request, lambda answer: answer.count("id"))
-    return found
+    found: ReleasedVersion = yield ReleasedPrompt(prompt).version()
+    return positive("prompt", found.owner_id)
 
 
 def _version_of(prompt: str, label: str) -> CallFlow[int]:
     """Return the number of the version that a release label leads to."""
-    path = f"/prompt-templates/{quote(prompt, safe='')}/labels"
-    request = Request("GET", path, f"find label {_shown(label)} of prompt {_shown(prompt)}")
-
-    def read(answer: Fields) -> dict[str, int]:
-        return {
-            each.text("release_label"): each.count("prompt_version_number")
-            for each in answer.objects("release_labels")
-        }
-
-    labels: dict[str, int] = yield object_call(request, read)
-    if label not in labels:
-        named = listed(map(_shown, labels), len(labels), _LABELS_NAMED, ", ") or "none"
-        raise PromptLayerNotFoundError(
-            f"Prompt {_shown(prompt)} has no label {_shown(label)}; it has: {named}."
-        )
-    return labels[label]
+    target = ReleasedPrompt(prompt)
+    labels: Labels = yield target.labels()
+    return target.label_among(labels, label).version
 
 
 def _time(name: str, value: Any) -> str:

@@ -26,6 +26,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerConfigurationError,
     PromptLayerError,
     PromptLayerNotFoundError,
+    PromptLayerStartUncertainError,
     PromptLayerTransientError,
     PromptLayerUnexpectedAnswerError,
     PromptLayerUnreachableError,
@@ -244,6 +245,30 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         usual = retries.SUBMITTING
         policy = replace(usual, retries=lambda error: not self.is_stopping and usual.retries(error))
         return retried(policy, call, says="{error}. Nothing was started; trying again in {sleep}.")
+
+    def _sent_once(
+        self, make: Callable[[], Call[T]], find: Callable[[], Loop[T | None]]
+    ) -> Loop[T]:
+        """Send a request that takes effect once; return what its answer means, or what is found.
+
+        If the answer is lost, the request may have taken effect: that is looked for, patiently,
+        before the request is made and sent once more.
+
+        :param find: returns what the request has brought about, or None if there is no sign of it.
+        :raises PromptLayerStartUncertainError: if two answers were lost, and nothing is found.
+        """
+        for is_last in (False, True):
+            try:
+                return (yield from self._submit(make()))
+            except PromptLayerStartUncertainError as error:
+                looks, policy = 0, retries.LOOKING_FOR_CREATED
+                while pause := policy.next_pause(looks := looks + 1, elapsed=0.0):
+                    yield PollDecision(sleep=pause, note=str(error), is_trouble=True)
+                    if (found := (yield from find())) is not None:
+                        return found
+                if is_last:
+                    raise
+        raise AssertionError("the last answer is never lost without an error")
 
     def _new_poller(
         self, job: RemoteJob[Any], timeout: float, poke_interval: float | None, max_outage: float

@@ -5,25 +5,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from airflow_provider_promptlayer.api import names
-from airflow_provider_promptlayer.api.errors import (
-    PromptLayerNotFoundError,
-    PromptLayerStartUncertainError,
-)
+from airflow_provider_promptlayer.api.errors import PromptLayerNotFoundError
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, twins
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import Loop, each_with_backoff
-from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 T = TypeVar("T")
-
-_REQUESTS: Final = 2
-"""How many requests to create it are sent at most."""
 
 
 class TableMethods(PromptLayerConnectionHook):
@@ -126,26 +120,15 @@ class TableMethods(PromptLayerConnectionHook):
     ) -> Loop[T]:
         """Return what has a title; create it once if nothing has the title.
 
-        If the answer to the request is lost, it may have been created: it is looked for, patiently,
-        before the request is sent once more.
+        See :meth:`_sent_once` for a lost answer.
         """
         about = f"the {noun}s"
         found = yield from _found_or_none(find(), about, max_outage)
-        lost_answers = 0
-        while found is None:
-            try:
-                found = yield from self._submit(create())
-                self.log.info("Created the %s, as there was none of that title.", noun)
-            except PromptLayerStartUncertainError as error:
-                lost_answers += 1
-                looks, policy = 0, retries.LOOKING_FOR_CREATED
-                while pause := policy.next_pause(looks := looks + 1, elapsed=0.0):
-                    yield PollDecision(sleep=pause, note=str(error), is_trouble=True)
-                    found = yield from _found_or_none(find(), about, max_outage)
-                    if found is not None:
-                        break
-                if found is None and lost_answers == _REQUESTS:
-                    raise
+        if found is None:
+            found = yield from self._sent_once(
+                create, lambda: _found_or_none(find(), about, max_outage)
+            )
+            self.log.info("Created the %s, as there was none of that title.", noun)
         return found
 
 

@@ -12,6 +12,7 @@ from airflow_provider_promptlayer.operators.loading import (
     PromptLayerImportRequestLogsOperator,
     PromptLayerLoadSheetOperator,
 )
+from airflow_provider_promptlayer.operators.promoting import PromptLayerPromoteOperator
 from airflow_provider_promptlayer.operators.snapshots import PromptLayerSnapshotSheetOperator
 from airflow_provider_promptlayer.operators.workflows import (
     PromptLayerRunWorkflowOperator,
@@ -22,6 +23,7 @@ __all__ = [
     "PromptLayerExportSheetOperator",
     "PromptLayerImportRequestLogsOperator",
     "PromptLayerLoadSheetOperator",
+    "PromptLayerPromoteOperator",
     "PromptLayerRunReportOperator",
     "PromptLayerRunScorecardOperator",
     "PromptLayerRunTableOperator",

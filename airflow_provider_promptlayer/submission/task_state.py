@@ -13,6 +13,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerConfigurationError,
     PromptLayerStartUncertainError,
 )
+from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
 from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.submission.batch import Batch, fingerprint
@@ -376,3 +377,31 @@ class WatchState(_TaskState):
         """Note the watch with which the task begins."""
         kept = {"clear_epoch": self.clear_epoch, "watch": asdict(watch)}
         self._store.set(_WATCH_KEY, versioned(kept))
+
+
+class PromotionState(_TaskState):
+    """What a task remembers of the release label that it has moved: where it led before."""
+
+    KEY: ClassVar[str] = "promptlayer_promotion"
+
+    def write(self, path: str, label: str, version: int, previous: int | None) -> None:
+        """Note that the label of that path is about to be moved to a version."""
+        fields = {"path": path, "label": label, "target": version, "previous": previous}
+        self._store.set(self.KEY, versioned(fields))
+
+    def previous(self, path: str, label: str, version: int) -> int | None:
+        """Return where the label led before this task moved it to the version.
+
+        The version itself, if this task has not moved it there; None if that cannot be read.
+        """
+
+        def read(fields: Fields) -> int | None:
+            noted = fields.text("path"), fields.text("label"), fields.count("target")
+            is_it = noted == (path, label, version)
+            return fields.count_if_any("previous") if is_it else version
+
+        try:
+            kept = self._kept(self.KEY)
+            return version if kept is None else read_persisted(kept, read)
+        except UnreadableError:
+            return None

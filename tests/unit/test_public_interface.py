@@ -25,11 +25,13 @@ EXTRAS = PROJECT["optional-dependencies"]
 PUBLIC = {
     NAME: "__version__",
     f"{NAME}.exceptions": """
-        PromptLayerAnswerTooLargeError PromptLayerAuthError PromptLayerBatchFailedError
+        PromptLayerAnswerTooLargeError PromptLayerApprovalNeededError
+        PromptLayerAuthError PromptLayerBatchFailedError
         PromptLayerConfigurationError PromptLayerConfirmationNeededError PromptLayerError
         PromptLayerEvaluationFailedError PromptLayerEventError PromptLayerFileError
         PromptLayerImportFailedError
-        PromptLayerInvalidInputError PromptLayerNotFoundError PromptLayerOutageError
+        PromptLayerInvalidInputError PromptLayerLabelMovedError
+        PromptLayerNotFoundError PromptLayerOutageError
         PromptLayerOutcomeError PromptLayerRateLimitError PromptLayerRefusedError
         PromptLayerRunFailedError PromptLayerServerError PromptLayerSheetChangedError
         PromptLayerStartUncertainError PromptLayerTransientError
@@ -40,7 +42,7 @@ PUBLIC = {
     f"{NAME}.hooks.promptlayer": "PromptLayerHook",
     f"{NAME}.operators.promptlayer": """
         PromptLayerExportSheetOperator PromptLayerImportRequestLogsOperator
-        PromptLayerLoadSheetOperator
+        PromptLayerLoadSheetOperator PromptLayerPromoteOperator
         PromptLayerRunReportOperator PromptLayerRunScorecardOperator
         PromptLayerRunTableOperator PromptLayerRunWorkflowBatchOperator
         PromptLayerRunWorkflowOperator PromptLayerSnapshotSheetOperator

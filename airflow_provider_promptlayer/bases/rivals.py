@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tasks of a DAG would move the same release label at once, so that chance decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.text import one_line
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_WHICH_LABEL = ("prompt", "workflow", "release_label", "promptlayer_conn_id")
+"""The arguments that say which label a task moves."""
+
+
+def refuse_rivals(task: Any, context: Context | None = None) -> None:
+    """Raise if another task of the DAG moves the same label and is not ordered with this one.
+
+    Tasks on different branches below one branching task are no rivals.
+
+    :param context: that of the running task, to compare what templates render to; None to compare
+        the arguments as they are written.
+    :raises PromptLayerInvalidInputError: names the other task.
+    """
+    if not task.has_dag():
+        return
+    read = _as_written if context is None else _renderer(context)
+    wanted = [getattr(task, name) for name in _WHICH_LABEL]
+    for other in _others(task):
+        if read(other) == wanted and not _is_ordered(task, other) and not _branches(task, other):
+            raise PromptLayerInvalidInputError(
+                f"Tasks {task.task_id!r} and {other.task_id!r} both move {_moved(task)}, and could "
+                f"do so at once: order them, such as {task.task_id} >> {other.task_id}."
+            )
+
+
+def refuse_mapped_rivals(task: Any, context: Context) -> None:
+    """Raise if the instances of a mapped task all move the same label.
+
+    :raises PromptLayerInvalidInputError: says so.
+    """
+    ti: Any = context["ti"]
+    if ti.map_index < 0 or not task.has_dag():
+        return
+    mapped = task.dag.get_task(task.task_id)
+    fixed = getattr(mapped, "partial_kwargs", {})
+    is_fixed = "label" in fixed or not _expands(mapped, "label")
+    if is_fixed and ("prompt" in fixed or "workflow" in fixed):
+        raise PromptLayerInvalidInputError(
+            f"All instances of the mapped task {task.task_id!r} move {_moved(task)}: expand over "
+            "the prompt, the workflow or the label, or promote once."
+        )
+
+
+def _moved(task: Any) -> str:
+    noun = "workflow" if task.prompt is None else "prompt"
+    return f"label {one_line(repr(task.release_label), 80)} of the same {noun}"
+
+
+def _expands(mapped: Any, name: str) -> bool:
+    found = mapped._get_specified_expand_input().value
+    return not isinstance(found, dict) or name in found
+
+
+def _others(task: Any) -> Iterator[Any]:
+    for other in task.dag.tasks:
+        if other.task_id != task.task_id and isinstance(other, type(task)):
+            yield other
+
+
+def _as_written(task: Any) -> list[Any]:
+    return [getattr(task, name) for name in _WHICH_LABEL]
+
+
+def _renderer(context: Context) -> Callable[[Any], list[Any]]:
+    def read(task: Any) -> list[Any]:
+        try:
+            return [task.render_template(value, context) for value in _as_written(task)]
+        except Exception:  # noqa: BLE001  # such as an XCom of a task that has not run yet
+            return []
+
+    return read
+
+
+def _is_ordered(task: Any, other: Any) -> bool:
+    return other.task_id in _above(task) or task.task_id in _above(other)
+
+
+def _branches(task: Any, other: Any) -> bool:
+    """Return whether two tasks are below a branching task, and not below the same child of it."""
+    for branching in map(task.dag.get_task, _above(task) & _above(other)):
+        if not any(cls.__name__ == "BranchMixIn" for cls in type(branching).__mro__):
+            continue
+        children = [
+            {child for child in branching.downstream_task_ids if child == each.task_id}
+            | (branching.downstream_task_ids & _above(each))
+            for each in (task, other)
+        ]
+        if not children[0] & children[1]:
+            return True
+    return False
+
+
+def _above(task: Any) -> set[str]:
+    return {*task.get_flat_relative_ids(upstream=True)}

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook's methods for release labels of prompt templates and workflows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from airflow_provider_promptlayer.api.job import CallFlow
+from airflow_provider_promptlayer.api.labels import Labels, released, version_numbers
+from airflow_provider_promptlayer.api.promotions import (
+    Approval,
+    ApprovalStatus,
+    CopyMark,
+    Promotion,
+    PromotionOrder,
+    Standing,
+)
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import (
+    Loop,
+    each_with_backoff,
+    poll_until_ended,
+)
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, PollDecision
+
+T = TypeVar("T")
+
+
+class LabelMethods(PromptLayerConnectionHook):
+    """The methods for release labels of :class:`.PromptLayerHook`."""
+
+    def _get_labels(
+        self, *, prompt: Any = None, workflow: Any = None, max_outage: float = DEFAULT_MAX_OUTAGE
+    ) -> Loop[dict[str, int]]:
+        """Return release labels, and the numbers of the versions that they lead to.
+
+        :param prompt: name or id of a prompt template; exactly one of this and ``workflow``.
+        :param workflow: name or id of a workflow.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        """
+        target = released(prompt, workflow)
+
+        def flow() -> CallFlow[dict[str, int]]:
+            labels: Labels = yield target.labels()
+            return version_numbers(labels)
+
+        return each_with_backoff(
+            flow(), about=target.name, policy=retries.POLLING.within(max_outage)
+        )
+
+    get_labels, aget_labels = twins(_get_labels)
+
+    def _promote(
+        self,
+        *,
+        prompt: Any = None,
+        workflow: Any = None,
+        version: Any = None,
+        from_label: Any = None,
+        label: str = "prod",
+        expected_version: Any = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> Loop[Promotion]:
+        """Have a release label lead to a version; send nothing if it does already.
+
+        A prompt template's label is moved where it is. For a workflow PromptLayer makes a copy of
+        the version, and moves the label to the copy.
+
+        :param prompt: name or id of a prompt template; exactly one of this and ``workflow``.
+        :param workflow: name or id of a workflow.
+        :param version: the number of the version; exactly one of this and ``from_label``.
+        :param from_label: the label that leads to the version.
+        :param label: the label to move; created if there is none.
+        :param expected_version: the number of the version that the label has to lead to before;
+            None for any.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerNotFoundError: if there is no such prompt, workflow, version or label.
+        :raises PromptLayerLabelMovedError: if the label leads elsewhere than expected.
+        :raises PromptLayerStartUncertainError: if two answers were lost, and the label is where it
+            was.
+        """
+        order = PromotionOrder(
+            released(prompt, workflow),
+            label,
+            version=version,
+            from_label=from_label,
+            expected_version=expected_version,
+        )
+        return self._carry_out(order, CopyMark.new(), max_outage)
+
+    promote, apromote = twins(_promote)
+
+    def carry_out(
+        self,
+        order: PromotionOrder,
+        mark: CopyMark,
+        *,
+        is_retry: bool,
+        before_sending: Callable[[Standing], None],
+        max_outage: float,
+    ) -> Promotion:
+        """Do what :meth:`promote` does for a task, which may be tried again.
+
+        :param mark: that of the copies that any try of the task makes.
+        :param is_retry: whether an earlier try may have sent the request.
+        :param before_sending: is called before the first request that may move the label.
+        """
+        return self._run(
+            self._carry_out(
+                order, mark, max_outage, is_retry=is_retry, before_sending=before_sending
+            )
+        )
+
+    def wait_for_approval(
+        self, approval: Approval, *, timeout: float, poke_interval: float | None, max_outage: float
+    ) -> ApprovalStatus:
+        """Wait until a protected label leads elsewhere than before.
+
+        :raises PromptLayerWaitTimeoutError: if it did not within ``timeout`` seconds.
+        """
+        poller = self._new_poller(approval, timeout, poke_interval, max_outage)
+        return self._run(Wait(poller, poll_until_ended(poller, approval.fetch_call())))
+
+    def _carry_out(
+        self,
+        order: PromotionOrder,
+        mark: CopyMark,
+        max_outage: float,
+        *,
+        is_retry: bool = False,
+        before_sending: Callable[[Standing], None] = lambda _: None,
+    ) -> Loop[Promotion]:
+        def ask(flow: CallFlow[T]) -> Loop[T]:
+            policy = retries.POLLING.within(max_outage)
+            return each_with_backoff(flow, about=order.target.name, policy=policy)
+
+        standing = yield from ask(order.look(mark, may_have_copied=is_retry))
+        arrived = standing.arrived
+        if arrived is not None and standing.is_done:
+            return Promotion(order.label, arrived, standing.previous, was_there=True)
+        order.refuse_if_moved(standing)
+        if standing.current is None:
+            order.refuse_new_label_with_spaces()
+        if arrived is None:
+            before_sending(standing)
+            arrived = yield from self._move(order, mark, standing, ask)
+        return (yield from self._read_back(order, standing, arrived, ask))
+
+    def _move(
+        self,
+        order: PromotionOrder,
+        mark: CopyMark,
+        before: Standing,
+        ask: Callable[[CallFlow[Any]], Loop[Any]],
+    ) -> Loop[int]:
+        """Send the request; return the number of the version that the label should lead to."""
+        latest = before
+
+        def find() -> Loop[int | None]:
+            nonlocal latest
+            now: Standing = yield from ask(order.look(mark, may_have_copied=True))
+            if now.arrived is None:
+                order.refuse_if_moved_since(before, now)
+            latest = now
+            return now.arrived
+
+        message = mark.message(before.base.number, before.previous)
+        return self._sent_once(
+            lambda: order.target.move(order.label, latest.current, before.base, message), find
+        )
+
+    def _read_back(
+        self,
+        order: PromotionOrder,
+        before: Standing,
+        arrived: int,
+        ask: Callable[[CallFlow[Any]], Loop[Any]],
+    ) -> Loop[Promotion]:
+        """Return what has become of the promotion; look again where the label has not moved."""
+
+        def read() -> CallFlow[Labels]:
+            labels: Labels = yield order.target.labels()
+            return labels
+
+        looks, policy = 0, retries.LOOKING_FOR_CREATED
+        while True:
+            found = order.settled((yield from ask(read())), before, arrived)
+            if found is not None:
+                return found
+            pause = policy.next_pause(looks := looks + 1, elapsed=0.0)
+            if pause is None:
+                return Promotion(order.label, arrived, before.previous, is_pending=True)
+            yield PollDecision(sleep=pause)

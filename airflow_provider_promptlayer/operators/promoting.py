@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator that moves a release label of a prompt template or a workflow."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.arguments import exactly_one, one_of, refuse_none, seconds
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerApprovalNeededError,
+    PromptLayerLabelMovedError,
+)
+from airflow_provider_promptlayer.api.labels import NAMES, released
+from airflow_provider_promptlayer.api.promotions import (
+    VERSIONS,
+    Approval,
+    CopyMark,
+    Promotion,
+    PromotionOrder,
+    Standing,
+)
+from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
+from airflow_provider_promptlayer.bases.recording import write_or_log
+from airflow_provider_promptlayer.bases.rivals import refuse_mapped_rivals, refuse_rivals
+from airflow_provider_promptlayer.submission.task_state import PromotionState
+from airflow_provider_promptlayer.xcom import outputs as xcom
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, XComArg
+
+_ON_PROTECTED: Final = ("wait", "fail", "skip")
+
+_A_DAY: Final = datetime.timedelta(days=1)
+
+
+class PromptLayerPromoteOperator(PromptLayerCaller):
+    """Have a release label lead to a version of a prompt template or a workflow.
+
+    If the label leads there already, the task succeeds and sends nothing. A rollback is the same
+    operator with ``version="{{ ti.xcom_pull('promote')['previous_version'] }}"``.
+
+    A prompt template's label is moved where it is. PromptLayer has no request that moves a
+    workflow's label: **the task makes a copy of the version**, a new version whose commit message
+    names the DAG, the task and the DAG run, and PromptLayer moves the label to the copy. A label
+    that leads to a copy of the version counts as leading there.
+
+    The task reads the label before and after the request. A retry, and a request whose answer was
+    lost, move the label once or not at all, and make one copy at most. After a clear, a workflow's
+    version may be copied anew.
+
+    Two promotions of one label in one DAG have to be ordered, such as ``promote >> roll_back``, or
+    be on different branches: else both fail. Airflow says so as an import error of the DAG file
+    where the arguments are the same as they are written, and the tasks say so where the templates
+    render to the same.
+
+    :param prompt: name or id of the prompt template; exactly one of this and ``workflow``.
+        Templated.
+    :param workflow: name or id of the workflow. Templated.
+    :param version: number of the version; exactly one of this and ``from_label``. Templated.
+    :param from_label: the label that leads to the version, such as ``"staging"``. Templated.
+    :param label: the label to move; created if there is none. Templated.
+    :param expected_version: number of the version that the label has to lead to before, else the
+        task fails, because somebody has moved it meanwhile; left out for any version. Templated.
+    :param on_protected: what to do where PromptLayer lets a person approve the move first:
+        ``"wait"`` in the worker, ``"fail"``, or ``"skip"`` the tasks downstream.
+    :param approval_timeout: seconds (or a ``timedelta``) for which ``"wait"`` waits.
+    :param poke_interval: seconds (or a ``timedelta``) from one look at the label to the next.
+    :param promptlayer_conn_id: id of the Airflow connection. Templated.
+    :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach.
+    :returns: ``label``; ``version``, that it leads to now, a copy's number for a workflow; and
+        ``previous_version``, None for a new label. Before Airflow 3.3 it is None, too, if the
+        prompt's label was there already when the task was tried again, as the earlier try may have
+        moved it.
+    """
+
+    template_fields: Sequence[str] = (
+        "prompt",
+        "workflow",
+        "version",
+        "from_label",
+        "release_label",
+        "expected_version",
+        "promptlayer_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        prompt: str | int | XComArg | None = None,
+        workflow: str | int | XComArg | None = None,
+        version: int | str | XComArg | None = None,
+        from_label: str | XComArg | None = None,
+        label: str | XComArg = "prod",
+        expected_version: int | str | XComArg | None = None,
+        on_protected: Literal["wait", "fail", "skip"] = "wait",
+        approval_timeout: datetime.timedelta | float = _A_DAY,
+        poke_interval: datetime.timedelta | float = 60.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        exactly_one(NAMES, prompt=prompt, workflow=workflow)
+        exactly_one(VERSIONS, version=version, from_label=from_label)
+        self.prompt: Any = prompt
+        self.workflow: Any = workflow
+        self.version: Any = version
+        self.from_label: Any = from_label
+        self.release_label: Any = label  # Airflow calls the name of a task in its views label
+        self.expected_version: Any = expected_version
+        self._expects_version = expected_version is not None
+        self.on_protected = one_of("on_protected", on_protected, _ON_PROTECTED)
+        self.approval_timeout = seconds("approval_timeout", approval_timeout)
+        self.poke_interval = seconds("poke_interval", poke_interval)
+
+    def resolve_template_files(self) -> None:
+        """Refuse promotions that could race; Airflow calls this once it has read the DAG file."""
+        super().resolve_template_files()
+        refuse_rivals(self)
+
+    def perform(self, context: Context) -> dict[str, Any]:
+        """Move the label, unless it leads to the version already."""
+        refuse_mapped_rivals(self, context)
+        refuse_rivals(self, context)
+        order = self._order()
+        promotion = self._carried_out(order, context)
+        if promotion.is_pending:
+            self._wait_for_approval(order, promotion)
+        result = {
+            "label": promotion.label,
+            "version": promotion.version,
+            "previous_version": promotion.previous_version,
+        }
+        if self.do_xcom_push:
+            for name in ("version", "previous_version"):
+                xcom.push(context, f"promptlayer_{name}", result[name])
+        return result
+
+    def _order(self) -> PromotionOrder:
+        if self._expects_version:
+            refuse_none("expected_version", self.expected_version)
+        return PromotionOrder(
+            released(self.prompt, self.workflow),
+            self.release_label,
+            version=self.version,
+            from_label=self.from_label,
+            expected_version=self.expected_version,
+        )
+
+    def _carried_out(self, order: PromotionOrder, context: Context) -> Promotion:
+        ti: Any = context["ti"]
+        is_retry = int(ti.try_number) > 1
+        state = PromotionState.of(context)
+        path, label = order.target.path, order.label
+        task = ti.dag_id, ti.run_id, ti.task_id, ti.map_index, version_compat.clear_epoch(ti)
+        mark = CopyMark.of(f"{ti.dag_id}.{ti.task_id} {ti.run_id}", *task, path, label)
+
+        def note(standing: Standing) -> None:
+            if state is not None:
+                write_or_log(
+                    lambda: state.write(path, label, standing.base.number, standing.previous),
+                    self.log,
+                    lambda: self.hook.is_stopping,
+                    f"Could not record that label {label!r} led to version {standing.previous}.",
+                )
+
+        promotion = self.hook.carry_out(
+            order, mark, is_retry=is_retry, before_sending=note, max_outage=self.max_outage
+        )
+        if not promotion.was_there:
+            self.log.info(
+                "Label %r of %s led to version %s, and %s version %d%s.",
+                label,
+                order.target.name,
+                promotion.previous_version,
+                "is to lead to" if promotion.is_pending else "leads now to",
+                promotion.version,
+                ", a copy that PromptLayer has made" if order.target.is_copied else "",
+            )
+            return promotion
+        self.log.info(
+            "Label %r of %s leads to version %d already.",
+            label,
+            order.target.name,
+            promotion.version,
+        )
+        if promotion.previous_version != promotion.version or not is_retry:
+            return promotion
+        previous = None if state is None else state.previous(path, label, promotion.version)
+        if previous is None:
+            self.log.warning(
+                "An earlier try of this task may have moved the label, and Airflow has not kept "
+                "where it led before: previous_version is None."
+            )
+        return replace(promotion, previous_version=previous)
+
+    def _wait_for_approval(self, order: PromotionOrder, promotion: Promotion) -> None:
+        """Do what ``on_protected`` says about a label that is still where it was.
+
+        :raises PromptLayerApprovalNeededError: for ``"fail"``.
+        :raises AirflowSkipException: for ``"skip"``.
+        :raises PromptLayerWaitTimeoutError: if nobody has approved within the time.
+        :raises PromptLayerLabelMovedError: if the label has been moved elsewhere.
+        """
+        approval = Approval(
+            order.target.noun,
+            order.target.id_or_name,
+            promotion.previous_version,
+            promotion.version,
+            promotion.label,
+        )
+        said = f"PromptLayer has taken the request, and waits for the {approval.name}."
+        if self.on_protected == "skip":
+            raise AirflowSkipException(said)
+        if self.on_protected == "fail":
+            raise PromptLayerApprovalNeededError(said)
+        self.log.info("%s", said)
+        status = self.hook.wait_for_approval(
+            approval,
+            timeout=self.approval_timeout,
+            poke_interval=self.poke_interval,
+            max_outage=self.max_outage,
+        )
+        if status.version != promotion.version:
+            raise PromptLayerLabelMovedError(
+                f"While this task waited for the {approval.name}, the label was moved: "
+                f"{status.progress}."
+            )
