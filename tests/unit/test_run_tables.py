@@ -349,10 +349,10 @@ class TestNothingStale:
 
     @pytest.mark.parametrize("statuses", [["FAILED"], ["COMPLETED", "STALE"], "all"], ids=str)
     def test_is_no_matter_where_others_are_selected(
-        self, statuses: Any, server: LocalPromptLayer, log: Callable[[], str]
+        self, statuses: Any, serve: Serve, log: Callable[[], str]
     ) -> None:
-        run(statuses=statuses)
-        run(statuses=statuses)
+        serve(of_sheet(sheet("good", row_count=0)))
+        assert run(statuses=statuses).value["status"] == "nothing to do"
         assert "No cell was calculated" not in log()
 
     @pytest.mark.parametrize("statuses", ["all", " ALL ", []], ids=str)
