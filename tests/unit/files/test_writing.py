@@ -132,14 +132,6 @@ def test_parquet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (empty.num_rows, empty.num_columns) == (0, len(FIELDS))
 
 
-def test_a_row_group_of_parquet_has_so_much_text_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(writing, "_ROW_GROUP_CHARACTERS", 8)
-    file = io.BytesIO(written(".parquet", [["four"]] * 5, FIELDS[1:2]))
-    metadata = parquet.ParquetFile(file).metadata
-    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 2, 1]
-
-
 @pytest.mark.parametrize("path", ["x", "x.json", ".jsonl/x", "x.csv.gz", "x.csv/"])
 def test_the_ending_says_the_format(path: str) -> None:
     with pytest.raises(PromptLayerInvalidInputError, match=r"\.jsonl, \.csv, \.parquet"):
