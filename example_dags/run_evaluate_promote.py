@@ -8,6 +8,7 @@ from datetime import datetime
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerPromoteOperator,
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
     PromptLayerRunWorkflowBatchOperator,
@@ -29,7 +30,10 @@ with DAG(
 
     # One task for all of them: a thousand mapped ones would be two thousand workers.
     run = PromptLayerRunWorkflowBatchOperator(
-        task_id="run", workflow_id_or_name="Article pipeline", inputs=list_topics()
+        task_id="run",
+        workflow_id_or_name="Article pipeline",
+        workflow_label_name="staging",
+        inputs=list_topics(),
     )
 
     evaluate = PromptLayerRunTableOperator(
@@ -49,10 +53,9 @@ with DAG(
         soft_fail=True,
     )
 
-    @task
-    def promote(score: float) -> None:
-        # Your own: move the release label of the workflow, merge a change, tell people.
-        print(f"Promoting: the score is {score}.")
+    # A rollback is the same operator: its version is previous_version of this task's result.
+    promote = PromptLayerPromoteOperator(
+        task_id="promote", workflow="Article pipeline", from_label="staging", label="prod"
+    )
 
-    run >> evaluate >> gate
-    promote(gate.output["promptlayer_score"])
+    run >> evaluate >> gate >> promote

@@ -225,10 +225,14 @@ class TestEvaluations:
         assert "The nightly evaluation scored 0.41 (fail). Criteria: " in alert
         assert "Cites a source" in alert
 
-    def test_promoted(self, passing: dict[str, Run]) -> None:
+    def test_promoted(self, passing: dict[str, Run], promptlayer: LocalPromptLayer) -> None:
         run = passing[PROMOTE]
         assert run.state == "success"
-        assert "Promoting: the score is 0.93" in run.log("promote")
+        labels = promptlayer.labels(workflow="Article pipeline")
+        assert labels["prod"] > labels["staging"]  # it leads to a copy
+        xcoms = run.xcoms("promote")
+        assert xcoms["promptlayer_version"] == labels["prod"]
+        assert xcoms["promptlayer_previous_version"] is None
 
     def test_not_promoted(self, failing: dict[str, Run]) -> None:
         run = failing[PROMOTE]
