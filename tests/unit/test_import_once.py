@@ -127,6 +127,14 @@ def _die(*_: Any, **__: Any) -> None:
     raise WorkerDiedError
 
 
+def test_a_retry_for_another_sheet_imports_into_that_one(server: LocalPromptLayer) -> None:
+    others: list[dict[str, Any]] = [{"title": "newer", "sheet": None}, {"sheet": "Cases"}]
+    load(title="new", sheet=None)
+    for number, where in enumerate(others, 1):
+        assert load(2, **where).value["sheet_id"] == server.imports[number].sheet_id
+    assert len({made.sheet_id for made in server.imports}) == 3
+
+
 @pytest.mark.parametrize(
     "other", [{"dag_id": "b"}, {"run_id": "b"}, {"task_id": "b"}, {"map_index": 0}], ids=str
 )
