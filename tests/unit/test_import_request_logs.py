@@ -13,6 +13,7 @@ from support.kinds import Serve
 from support.loads import CASES, LOST, OPERATIONS, TABLE, questions
 from support.modes import Ending, FakeTaskInstance, run_task
 
+from airflow_provider_promptlayer.api.request_logs import LogSelection
 from airflow_provider_promptlayer.exceptions import PromptLayerImportFailedError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerImportRequestLogsOperator
@@ -91,6 +92,16 @@ def test_which_logs(
     assert ending.kind == "success", ending
     assert numbers(server, ending.value["sheet_id"]) == expected
     assert ending.value["rows_added"] == len(expected)
+
+
+def test_a_new_sheet_gets_the_fields_of_the_description_too(server: LocalPromptLayer) -> None:
+    """It has no filter there, so its reader would import all logs of the workspace."""
+    selection = LogSelection(start=MIDNIGHT, end="2026-03-02", prompt="7")
+    assert PromptLayerHook().request_log_source(selection).fields_of_new_sheet == {
+        "start_time": "2026-03-01T00:00:00+00:00",
+        "end_time": "2026-03-02T00:00:00+00:00",
+        "prompt_id": 7,
+    }
 
 
 def test_which_columns(server: LocalPromptLayer) -> None:

@@ -89,16 +89,21 @@ class TestInputs:
         assert server.count("POST") == 0
 
     @pytest.mark.parametrize(
-        "asked",
-        [{}, {"workflow_label_name": "prod"}, {"workflow_version_number": "1"}],
+        ("asked", "query"),
+        [
+            ({}, {}),
+            ({"workflow_label_name": "prod"}, {"label": "prod"}),
+            ({"workflow_version_number": "1"}, {"version": "1"}),
+        ],
         ids=str,
     )
     def test_with_all_of_them_the_run_is_started(
-        self, asked: dict[str, Any], server: LocalPromptLayer
+        self, asked: dict[str, Any], query: dict[str, str], server: LocalPromptLayer
     ) -> None:
         server.script(Reply(503), method="GET", times=2)
         ending = start(input_variables='{"topic": null}', check_inputs=True, **asked)
         assert (ending.kind, len(server.executions)) == ("success", 1), ending
+        assert server.requests[0].query == query
 
     @pytest.mark.parametrize("said", [None, ["topic"], "topic"], ids=str)
     def test_the_run_is_started_where_promptlayer_does_not_say(
