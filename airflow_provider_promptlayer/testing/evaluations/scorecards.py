@@ -79,7 +79,7 @@ class ScorecardEndpoints:
         """Describe the scorecard with its latest calculation; null if there is none."""
         sheet = find_sheet(self._workspace, request)
         latest, card = sheet.latest_calculation(), sheet.scorecard
-        calculation = _calculation(latest, sheet.now()) if latest else None
+        calculation = _calculation(latest, self._workspace) if latest else None
         return answer(
             200,
             {
@@ -142,7 +142,7 @@ class ScorecardEndpoints:
         """Return the state of a calculation, and its results once it has completed."""
         sheet = find_sheet(self._workspace, request)
         found = _find_calculation(sheet, read_uuid(request, "calculation_id"))
-        calculation = _calculation(found, sheet.now())
+        calculation = _calculation(found, self._workspace)
         return answer(
             200,
             {
@@ -225,9 +225,11 @@ def _wanted(sheet: SheetState, calculation_id: str | None) -> Calculation | None
     return _find_calculation(sheet, calculation_id)
 
 
-def _calculation(calculation: Calculation, now: float) -> dict[str, JsonValue]:
+def _calculation(calculation: Calculation, workspace: Workspace) -> dict[str, JsonValue]:
     card = calculation.scorecard
-    status = calculation.status(now)
+    status = calculation.status(workspace.now())
+    began_at = calculation.started_at + card.queue_duration
+    ended_at = calculation.cancelled_at
     is_done = status == "completed"
     return {
         "id": calculation.id,
@@ -249,8 +251,12 @@ def _calculation(calculation: Calculation, now: float) -> dict[str, JsonValue]:
         },
         "drift_summary": card.drift_summary if is_done else None,
         "config_hash": calculation.config_hash,
-        "started_at": None if status == "queued" else _TIME,
-        "completed_at": None if status in UNFINISHED else _TIME,
+        "started_at": None if status == "queued" else workspace.timestamp(began_at),
+        "completed_at": (
+            None
+            if status in UNFINISHED
+            else workspace.timestamp(began_at + card.duration if ended_at is None else ended_at)
+        ),
         "error_summary": None if status in UNFINISHED else card.error_summary,
     }
 

@@ -61,13 +61,13 @@ class Workspace:
         # Not when the server is made: a clock may depend on the server.
         return self.now()
 
-    def timestamp(self) -> str:
-        """Return the present time of the server's clock as the API shows it.
+    def timestamp(self, at: float | None = None) -> str:
+        """Return a time of the server's clock as the API shows it, or the present time.
 
         At the first use of the clock 2026 begins.
         """
         began = self._began  # before the clock is read
-        return _shown(_EPOCH + timedelta(seconds=self.now() - began))
+        return _shown(_EPOCH + timedelta(seconds=(self.now() if at is None else at) - began))
 
     @property
     def tables(self) -> list[TableState]:

@@ -93,6 +93,17 @@ def test_too_long_a_history_is_sampled(client, clock):
     assert [each["version_number"] for each in last["points"]] == list(range(36, 61))
 
 
+def test_times_tell_which_came_first(client, clock):
+    times = []
+    for _ in range(2):
+        times.append(saved(client, name="a")["created_at"])
+        clock.now += 10
+        calculate(client, clock)
+        latest = get(client, f"{PATH}/scorecard")["latest_calculation"]
+        times += [latest["started_at"], latest["completed_at"]]
+    assert times == sorted(set(times))
+
+
 @pytest.mark.parametrize(("config_hash", "expected"), [("other", "other"), (None, None)])
 def test_calculations_tell_their_configuration(client, clock, config_hash, expected):
     calculate(client, clock, config_hash=config_hash)
