@@ -66,7 +66,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
     parser.add_argument("--port", type=int, default=8765, help="0 for a free one (%(default)s)")
     parser.add_argument(
-        "--workflows", type=Path, metavar="FILE", help="definitions, .toml or .json"
+        "--workflows",
+        type=Path,
+        metavar="FILE",
+        help="workflows, tables, reports and request logs: .toml or .json",
     )
     parser.add_argument("--api-key", default="pl_local_key", help="the key (%(default)s)")
     parser.add_argument(

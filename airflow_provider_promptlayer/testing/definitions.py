@@ -44,7 +44,7 @@ class Definitions(NamedTuple):
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    workflows: list[Workflow]
+    workflows: list[Workflow] = []
     tables: list[Table] = []
     reports: list[Report] = []
     request_logs: list[RequestLog] = []
@@ -84,7 +84,7 @@ def builtin_workflows() -> tuple[Workflow, ...]:
 @cache
 def builtin_evaluations() -> Evaluations:
     """Return the tables, reports and request logs that a server has by default."""
-    return _parse({"workflows": [], **_builtin("builtin_evaluations.toml")}).evaluations
+    return _parse(_builtin("builtin_evaluations.toml")).evaluations
 
 
 def _builtin(name: str) -> dict[str, Any]:
@@ -93,6 +93,8 @@ def _builtin(name: str) -> dict[str, Any]:
 
 
 def _parse(document: Any) -> Definitions:
+    if document == {}:
+        raise ValueError("the file defines nothing")
     try:
         # As JSON, since pydantic takes no dictionary for a dataclass when it is strict.
         parsed = _File.model_validate_json(json.dumps(document))

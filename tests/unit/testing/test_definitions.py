@@ -145,6 +145,9 @@ def test_the_built_in_files_can_be_copied_and_json_says_the_same(tmp_path):
     assert from_toml == (builtin_workflows(), builtin_evaluations())
     assert load_definitions(str(tmp_path / "d.json")) == from_toml
     assert load_workflows(tmp_path / "d.json") == from_toml.workflows
+    evaluations = files("airflow_provider_promptlayer.testing") / "builtin_evaluations.toml"
+    (tmp_path / "d.toml").write_text(evaluations.read_text())
+    assert load_definitions(tmp_path / "d.toml") == ((), builtin_evaluations())
     assert LocalPromptLayer().workflow_names == [workflow.name for workflow in builtin_workflows()]
     assert LocalPromptLayer([]).workflow_names == []
 
@@ -186,14 +189,14 @@ def node_file(**node):
 
 
 def sheet_file(**sheet):
-    return {"workflows": [], "tables": [{"title": "T", "sheets": [{"title": "S", **sheet}]}]}
+    return {"tables": [{"title": "T", "sheets": [{"title": "S", **sheet}]}]}
 
 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
         ([], "the file: Input should be an object"),
-        ({}, "workflows: the key is missing"),
+        ({}, "the file defines nothing"),
         ({"workflows": {}}, "workflows: Input should be a valid array"),
         ({"workflows": [1]}, "workflows[0]: Input should be an object"),
         ({"workflows": [{"name": "W"}]}, "workflows[0].nodes: the key is missing"),
@@ -209,7 +212,7 @@ def sheet_file(**sheet):
             sheet_file(scorecard={"name": 1}),
             "tables[0].sheets[0].scorecard.name: Input should be a valid string",
         ),
-        ({"workflows": [], "reports": [{"name": "R", "id": 0}]}, "report 'R': id is 0"),
+        ({"reports": [{"name": "R", "id": 0}]}, "report 'R': id is 0"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line_with_its_name(tmp_path, document, message):
