@@ -125,7 +125,9 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
     ) -> Any:
         """Go on after the triggerer has fired; raises what :meth:`execute` raises."""
-        if isinstance(waiting, dict):
+        if waiting is None:
+            self.notes = self._recorded_notes(context)
+        elif isinstance(waiting, dict):
             self.notes = dict(waiting.get("notes") or {})
         return super().execute_complete(context, event, waiting)
 
@@ -245,6 +247,18 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             return "unfit"  # the start will raise the same error
 
     # --- what an earlier try has left ---------------------------------------------------------
+
+    def _recorded_notes(self, context: Context) -> dict[str, Any]:
+        """Return the notes of the task's state: ``dag.test()`` resumes a task with the event alone.
+
+        Empty where Airflow keeps no task state, or the record is of another job.
+        """
+        try:
+            record = self._task_state and self._task_state.read()
+        except UnreadableError:
+            return {}
+        job_id = xcom.pull_own(context, self.kind.id_key)
+        return dict(record.notes or {}) if record and record.external_id == job_id else {}
 
     def _of_earlier_try(self, context: Context) -> RemoteJob[L] | None:
         """Return the job that an earlier try of this task has started, unless it has failed."""

@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from support.clocks import timed_by_polls
 from support.connections import connect
-from support.kinds import BRIEF, OUTPUTS, SECRET, Serve, new_server
+from support.kinds import BRIEF, OUTPUTS, SECRET, Serve, at, new_server
 from support.modes import (
     MODES,
     TASK_MODES,
@@ -34,7 +34,7 @@ from support.modes import (
     rebuilt,
     run_task,
 )
-from support.starts import RUN_WORKFLOW
+from support.starts import RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, deferred
 from support.waits import state_for
 
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
@@ -366,6 +366,25 @@ class TestResumedWithTheEventAlone:
     def test_the_run_operator(self, server: LocalPromptLayer) -> None:
         assert self.run(RUN_WORKFLOW.make) == OUTPUTS
         assert len(server.executions) == 1
+
+    @pytest.mark.parametrize(
+        ("make", "says"),
+        [
+            (lambda: RUN_TABLE.make(max_price=0.003), "has cost: 0.003 USD"),
+            (lambda: RUN_SCORECARD.make(max_drop=0.02), "The score 0.9 is the same as the 0.9 of"),
+        ],
+        ids=["price", "earlier score"],
+    )
+    def test_notes_about_the_start_come_from_the_task_state(
+        self, make: Callable[[], Any], says: str, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        server.start_calculation(*at("good").values())
+        ti, store = FakeTaskInstance(max_tries=2), Store()
+        deferral = deferred(make(), store, ti)
+        event = asyncio.run(first_event(rebuilt(deferral.trigger)))
+        context: Any = {"ti": ti, "run_id": "manual__1", "task_state_store": store}
+        make().resume_execution(deferral.method_name, {"event": event.payload}, context)
+        assert says in log()
 
     @pytest.mark.parametrize("end_from_trigger", [False, True])
     def test_an_ending_that_the_trigger_calls_a_success_is_judged_all_the_same(
