@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EISDIR
+from errno import EISDIR, ENOENT
 from typing import Any, BinaryIO, Final, Protocol
 
 from airflow_provider_promptlayer.api.errors import (
@@ -69,7 +70,12 @@ class Place:
         with self._errors():
             if self.files.isdir(self.path):  # the move would end in the folder
                 raise IsADirectoryError(EISDIR, "There is a folder of that name")
-            file = self.files.open(beside, "wb")
+            try:
+                file = self.files.open(beside, "wb")
+            except FileNotFoundError as error:
+                if error.strerror != os.strerror(ENOENT):  # that of a bucket, which says so
+                    raise
+                raise FileNotFoundError(ENOENT, "Its folder does not exist") from error
         is_whole = False
         try:
             with self._errors():

@@ -290,7 +290,7 @@ def test_a_folder_that_does_not_exist(
     hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
 ) -> None:
     path = tmp_path / "nowhere" / "cases.csv"
-    with pytest.raises(PromptLayerFileError, match=f"{path}: No such file or directory"):
+    with pytest.raises(PromptLayerFileError, match=f"{path}: Its folder does not exist"):
         hook.export_rows(*IDS, path)
     assert server.count() == 0
 
