@@ -110,13 +110,14 @@ class ImportMethods(PromptLayerConnectionHook):
                 pause = retries.IMPORTING.next_pause(failures, error, elapsed=elapsed)
                 if pause is None or self.is_stopping:
                     raise
-                note = f"{str(error).rstrip('.')}. Looking the import up in {in_words(pause)}."
-                yield PollDecision(sleep=pause, note=note, is_trouble=True)
                 started_nothing = (
                     not error.arrived
                     if isinstance(error, PromptLayerUnreachableError)
                     else error.status in (409, 429)  # any other may be the answer of a gateway
                 )
+                what_next = "Trying again" if started_nothing else "Looking the import up"
+                note = f"{str(error).rstrip('.')}. {what_next} in {in_words(pause)}."
+                yield PollDecision(sleep=pause, note=note, is_trouble=True)
                 found = yield from (find() if started_nothing else find_patiently())
             else:
                 self.log.info("PromptLayer started %s into %s.", order.name, order.where)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -117,7 +118,7 @@ class TestFailures:
         ("arguments", "message"),
         [
             ({"rows": [{"A": 1}, 2]}, "rows[1] must be a mapping"),
-            ({"rows": []}, "rows: it has no rows, so there is nothing to import."),
+            ({"rows": []}, "rows: there are no rows to import."),
             ({"rows": "None"}, "rows must be a list, or a list as JSON"),
             ({"rows": None}, "Give one of rows and file, not none."),
             ({"file": "a.csv"}, "Give one of rows and file, not both."),
@@ -248,10 +249,13 @@ class TestFailures:
         with pytest.raises(PromptLayerInvalidInputError, match="title is that of a new sheet"):
             PromptLayerLoadSheetOperator(task_id="t", table="A", sheet="B", title="C", rows=[])
 
-    def test_another_import_into_the_sheet_is_waited_for(self, serve: Serve) -> None:
+    def test_another_import_into_the_sheet_is_waited_for(
+        self, serve: Serve, log: Callable[[], str]
+    ) -> None:
         server = serve(new_server(import_duration=9.0))
         server.start_import(TABLE.id, CASES.id, b"Question\nWhy?\n")
         assert load().kind == "success"
+        assert "import into this sheet is in progress. Trying again in" in log()
         assert server.count("POST") > 1
         assert questions(server) == ["Who?", "Why?", "What?", "When?"]
 
