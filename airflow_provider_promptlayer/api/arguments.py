@@ -191,7 +191,7 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def items(name: str, value: Any) -> list[Any] | None:
+def items(name: str, value: Any, otherwise: str = "") -> list[Any] | None:
     """Return a list, given as such or as JSON; None stays None.
 
     Any other text is refused: neither is it a list of one, nor is ``None``, which a template
@@ -208,7 +208,7 @@ def items(name: str, value: Any) -> list[Any] | None:
             else ""
         )
         raise PromptLayerInvalidInputError(
-            f"{name} must be a list, or a list as JSON, not {_given(value)}.{hint}"
+            f"{name} must be a list, or a list as JSON{otherwise}, not {_given(value)}.{hint}"
         )
     return sorted(found, key=repr) if isinstance(found, set | frozenset) else list(found)
 
@@ -226,14 +226,20 @@ def list_of(parse: Callable[[str, Any], T], name: str, value: Any) -> list[T] | 
     return [parse(f"{name}[{number}]", item) for number, item in enumerate(found)]
 
 
-def choices(name: str, value: Any, known: Collection[str]) -> list[str] | None:
-    """Return a list of some of the words in ``known``, in any case; it may be empty."""
-    found = items(name, value)
+def choices(
+    name: str, value: Any, known: Collection[str], *, otherwise: str = ""
+) -> list[str] | None:
+    """Return a list of some of the words in ``known``, in any case; it may be empty.
+
+    :param otherwise: what else the error says the argument may be.
+    """
+    found = items(name, value, otherwise)
     words = {word.casefold(): word for word in known}
     for item in found or ():
         if not isinstance(item, str) or item.strip().casefold() not in words:
             raise PromptLayerInvalidInputError(
-                f"{name} must be a list of {', '.join(known)}; {_given(item)} is none of them."
+                f"{name} must be a list of {', '.join(known)}{otherwise}; {_given(item)} is none "
+                "of them."
             )
     return found and [words[item.strip().casefold()] for item in found]
 
@@ -276,7 +282,7 @@ def score(name: str, value: Any, *, highest: float = math.inf) -> float:
         or not 0 <= number <= highest
         or number == math.inf
     ):
-        upto = "" if highest == math.inf else f" to {highest:g}"
+        upto = " up" if highest == math.inf else f" to {highest:g}"
         raise PromptLayerInvalidInputError(
             f"{name} must be a number from 0{upto}, not {_given(value)}."
         )

@@ -234,7 +234,7 @@ def cell_statuses(value: Any) -> list[str] | None:
     """
     if isinstance(value, str) and value.strip().casefold() == ALL:
         return []
-    return choices("statuses", value, list(CellStatus))
+    return choices("statuses", value, list(CellStatus), otherwise=f', or "{ALL}"')
 
 
 def confirmed(call: Call[OperationAnswer], needed: ConfirmationNeeded) -> Call[OperationAnswer]:

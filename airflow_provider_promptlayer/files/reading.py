@@ -146,9 +146,7 @@ class _File:
         return PromptLayerInvalidInputError(f"{where}: {problem}.")
 
     def is_empty(self) -> NothingToImportError:
-        return NothingToImportError(
-            f"{one_line(self.name, 200)}: it has no rows, so there is nothing to import."
-        )
+        return NothingToImportError(f"{one_line(self.name, 200)}: there are no rows to import.")
 
 
 @contextmanager

@@ -128,7 +128,7 @@ class TableMethods(PromptLayerConnectionHook):
             found = yield from self._sent_once(
                 create, lambda: _found_or_none(find(), about, max_outage)
             )
-            self.log.info("Created the %s, as there was none of that title.", noun)
+            self.log.info("Created the %s, as there was none yet.", noun)
         return found
 
 

@@ -168,8 +168,10 @@ class VersionMethods(TableMethods):
                 raise
             self.log.warning("Could not read what %s has cost: %s", name, error)
             return None
-        said = "PromptLayer does not say" if usage is None else str(usage)
-        self.log.info("What %s has cost: %s.", name, said)
+        if usage is None:
+            self.log.info("PromptLayer does not say what %s has cost.", name)
+        else:
+            self.log.info("%s has cost: %s.", f"{name[:1].upper()}{name[1:]}", usage)
         return usage
 
     def baseline_loop(

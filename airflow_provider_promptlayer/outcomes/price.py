@@ -59,6 +59,6 @@ def too_dear(operation: TableOperation, problem: str) -> PromptLayerEvaluationFa
     """
     return PromptLayerEvaluationFailedError(
         f"Table operation {one_line(operation.operation_id, 80)} does not pass: {problem} "
-        f"({operation.progress}). Its cells are calculated.",
+        f"({operation.progress}). The cells have been calculated all the same.",
         outcome=operation,
     )

@@ -96,7 +96,7 @@ def test_only_a_gate_on_the_price_reads_a_large_sheet_to_its_end(
     server = serve(of_rows(250))
     assert usage(run(row_ids=[0, 249])) is None
     assert pages_read(server) == 2
-    assert "has cost: PromptLayer does not say" in log()
+    assert "PromptLayer does not say what operation" in log()
     assert usage(run(statuses=[], row_ids=[0, 249], max_price=1))["price"] == 0.002
 
 

@@ -280,9 +280,9 @@ def test_a_list(arguments: dict[str, Any], body: dict[str, Any]) -> None:
         ({"row_ids": "[" * 10_000}, "row_ids must be a list"),
         ({"row_ids": 3}, r"row_ids must be a list, or a list as JSON, not 3\.$"),
         ({"row_ids": "[]"}, "row_ids is empty"),
-        ({"statuses": ["DONE"]}, "list of STALE, QUEUED, .*; 'DONE' is none of them"),
+        ({"statuses": ["DONE"]}, "list of STALE, QUEUED, .*, or \"all\"; 'DONE' is none of them"),
         ({"statuses": [None]}, "None is none of them"),
-        ({"statuses": "STALE"}, "statuses must be a list"),
+        ({"statuses": "STALE"}, 'statuses must be a list, or a list as JSON, or "all"'),
     ],
 )
 def test_an_invalid_list(arguments: dict[str, Any], named: str) -> None:

@@ -151,9 +151,9 @@ class TestRows:
     @pytest.mark.parametrize(
         ("rows", "columns", "message"),
         [
-            ([], None, "rows: it has no rows, so"),
-            ([], ["A"], "rows: it has no rows, so"),
-            ([{}], None, "rows: it has no rows, so"),
+            ([], None, "rows: there are no rows"),
+            ([], ["A"], "rows: there are no rows"),
+            ([{}], None, "rows: there are no rows"),
             ([{"A": 1}, (1,)], None, "rows[1] must be a mapping from title to value, not tuple;"),
             ([(1,), (1, 2)], ["A"], "rows[1] must be a list of 1 values"),
             (["a"], ["A"], "rows[0] must be a list of 1 values"),
@@ -180,7 +180,7 @@ class TestRefusals:
         [
             ("", "cases.csv: it has no titles in its first line."),
             ("\nA\n1\n", "cases.csv: it has no titles in its first line."),
-            ("A,B\n", "cases.csv: it has no rows, so there is nothing to import."),
+            ("A,B\n", "cases.csv: there are no rows to import."),
             ("A,,C\n1,2,3\n", "cases.csv: the title of column 2 is empty or no text."),
             ("A,B,A\n1,2,3\n", "cases.csv: two columns are titled 'A'."),
             (
