@@ -111,7 +111,8 @@ class ImportStatus:
     @property
     def progress(self) -> str:
         """One line for people: ``"completed, 120 rows added"``."""
-        rows = "" if self.rows_added is None else f", {self.rows_added} rows added"
+        count = self.rows_added
+        rows = "" if count is None else f", {count} row{'' if count == 1 else 's'} added"
         return one_line(self.status, 40) + rows
 
 

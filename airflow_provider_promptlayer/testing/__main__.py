@@ -91,7 +91,7 @@ def _announce(server: LocalPromptLayer) -> None:
     connection = shlex.quote(server.airflow_connection_json)
     sys.stdout.write(
         f"Local PromptLayer on {server.url}, API key {server.api_key}\n"
-        f"Workflows: {names}\n"
+        f"Workflows: {names or 'none'}\n"
         f"Tables: {tables or 'none'}\n"
         f"export AIRFLOW_CONN_PROMPTLAYER_DEFAULT={connection}\n"
     )
