@@ -36,6 +36,20 @@ STARTS_IN_TRIGGERER: Final = not airflow_version.startswith(("2.", "3.0.", "3.1.
 In earlier releases that is switched off (3.1, 3.2), half-done (3.0), or renders nothing (2.11).
 """
 
+HAS_ASSET_WATCHERS: Final = not airflow_version.startswith("2.")
+"""Whether assets have watchers, whose triggers start DAGs."""
+
+
+def asset_state(trigger: Any) -> Any:
+    """Return the state of the asset that a trigger watches; None where Airflow keeps none.
+
+    Where several assets have the same watcher, that of the first one, by name.
+    """
+    found = getattr(trigger, "asset_state_store", None)
+    by_name = getattr(found, "_by_name", {})
+    return by_name[min(by_name)] if by_name else found
+
+
 HAS_TASK_STATE: Final = STARTS_IN_TRIGGERER
 """Whether Airflow has a task state store, which outlives a reschedule and a retry; since 3.3."""
 

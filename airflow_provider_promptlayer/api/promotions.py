@@ -88,6 +88,11 @@ class _Copy:
         return cls(int(base), None if previous is None else int(previous), key)
 
 
+def is_own_copy(version: ReleasedVersion) -> bool:
+    """Return whether a promotion has made this version of a workflow."""
+    return _Copy.read(version) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Promotion:
     """What has become of a promotion.

@@ -28,6 +28,7 @@ from airflow_provider_promptlayer.polling.poller import Poller
 from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger
 from airflow_provider_promptlayer.triggers.batches import PromptLayerWorkflowBatchTrigger
+from airflow_provider_promptlayer.triggers.watching import PromptLayerVersionEventTrigger
 
 
 class PromptLayerTableOperationTrigger(PromptLayerTrigger):
@@ -154,6 +155,7 @@ __all__ = [
     "PromptLayerScorecardTrigger",
     "PromptLayerSheetImportTrigger",
     "PromptLayerTableOperationTrigger",
+    "PromptLayerVersionEventTrigger",
     "PromptLayerVersionTrigger",
     "PromptLayerWorkflowBatchTrigger",
     "PromptLayerWorkflowTrigger",

@@ -66,7 +66,8 @@ PUBLIC = {
     """,
     f"{NAME}.triggers.promptlayer": """
         PromptLayerReportTrigger PromptLayerScorecardTrigger PromptLayerSheetImportTrigger
-        PromptLayerTableOperationTrigger PromptLayerVersionTrigger
+        PromptLayerTableOperationTrigger PromptLayerVersionEventTrigger
+        PromptLayerVersionTrigger
         PromptLayerWorkflowBatchTrigger PromptLayerWorkflowTrigger
     """,
 }

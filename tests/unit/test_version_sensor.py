@@ -14,9 +14,13 @@ from support.kinds import Serve, workflow
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
 
 from airflow_provider_promptlayer.api.http import LARGE
-from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerConfigurationError,
+    PromptLayerInvalidInputError,
+)
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerVersionSensor
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Prompt, Reply
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerVersionEventTrigger
 from airflow_provider_promptlayer.version_compat import HAS_TASK_STATE
 
 MODES: dict[str, dict[str, Any]] = {
@@ -262,3 +266,9 @@ def test_reschedule_needs_a_version_where_there_is_no_task_state(
     with pytest.raises(PromptLayerInvalidInputError, match="give newer_than"):
         PromptLayerVersionSensor(**how)
     PromptLayerVersionSensor(**how, newer_than=0)
+
+
+def test_airflow_2_has_no_watchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_promptlayer.version_compat.HAS_ASSET_WATCHERS", False)
+    with pytest.raises(PromptLayerConfigurationError, match="Use PromptLayerVersionSensor here"):
+        PromptLayerVersionEventTrigger(prompt="Reply")

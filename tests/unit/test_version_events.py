@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PromptLayerVersionEventTrigger in Airflow's own triggerer loop: which events reach Airflow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import pytest
+from support.kinds import Serve, workflow
+from support.modes import rebuilt
+from support.triggerer import Triggerer, until
+
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerInvalidInputError,
+)
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Prompt, Reply
+from airflow_provider_promptlayer.triggers import seen
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerVersionEventTrigger
+from airflow_provider_promptlayer.version_compat import HAS_ASSET_WATCHERS
+
+pytestmark = pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no watchers")
+
+TARGETS: list[dict[str, Any]] = [{"prompt": "Reply"}, {"workflow": "good"}]
+either = pytest.mark.parametrize("target", TARGETS, ids=["prompt", "workflow"])
+
+
+class AssetState(dict[str, Any]):
+    """The state of an asset: what is in it has been through JSON."""
+
+    fails = 0
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        await self._pause()
+        return self.get(key, default)
+
+    async def aset(self, key: str, value: Any) -> None:
+        await self._pause()
+        self[key] = json.loads(json.dumps(value))
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(0)
+        if self.fails:
+            self.fails -= 1
+            raise RuntimeError("no answer")
+
+
+@pytest.fixture
+def server(serve: Serve) -> LocalPromptLayer:
+    """A prompt and a workflow with the versions 1 to 3, of which 2 is in production."""
+    prompt = Prompt("Reply", latest_version=3, labels={"prod": 2, "dev": 3})
+    server = serve(LocalPromptLayer([workflow("good")], prompts=[prompt]))
+    for _ in range(2):
+        server.add_version(workflow="good")
+    server.move_label("prod", 2, workflow="good")
+    return server
+
+
+@pytest.fixture(autouse=True)
+def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen, "CLAIM_SETTLES", 0.02)
+    monkeypatch.setattr(seen, "STORED_AFTER", 0.02)
+
+
+def watcher(state: AssetState | None = None, **arguments: Any) -> Any:
+    """Return a watcher as another process would make it from the database."""
+    trigger = rebuilt(PromptLayerVersionEventTrigger(**{"poke_interval": 0.02, **arguments}))
+    trigger.asset_state_store = state
+    return trigger
+
+
+class Running:
+    """Watchers that run in Airflow's loop."""
+
+    def __init__(self, server: LocalPromptLayer, *watchers: Any) -> None:
+        self._server, self._watchers = server, watchers
+        self.triggerer = Triggerer()
+
+    async def __aenter__(self) -> Running:
+        self.triggerer.run(*self._watchers)
+        await self.polls()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.triggerer.kill()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The payloads of the events so far."""
+        return [entry.event.payload for entry in self.triggerer.runner.events]
+
+    async def polls(self, number: int = 3) -> None:
+        """Wait for so many more polls, so that what the ones before have found is known."""
+        wanted = self._server.count("GET") + number
+        await until(lambda: self._server.count("GET") >= wanted)
+        await asyncio.sleep(0.1)
+
+    async def versions(self, *expected: int) -> None:
+        """Wait until events have come, and see that no others do."""
+        await until(lambda: len(self.events) >= len(expected))
+        await self.polls()
+        assert [event["version"] for event in self.events] == list(expected)
+
+
+Scenario: TypeAlias = Callable[[], Awaitable[None]]
+
+
+@either
+@pytest.mark.parametrize("state", [AssetState(), None], ids=["state", "no state"])
+class TestEvents:
+    def test_a_move_of_a_label(
+        self, state: AssetState | None, target: dict[str, Any], server: LocalPromptLayer
+    ) -> None:
+        async def scenario() -> None:
+            it = watcher(None if state is None else AssetState(), **target, release_label="prod")
+            async with Running(server, it) as running:
+                assert running.events == []
+                server.move_label("prod", 3, **target)
+                await running.versions(3)
+                server.move_label("prod", 1, **target)
+                await running.versions(3, 1)
+                first, second = running.events
+                more = {**target, "label": "prod"}
+                assert first == {"version": 3, "previous_version": 2, **more}
+                assert second == {"version": 1, "previous_version": 3, **more}
+
+        asyncio.run(scenario())
+
+    def test_a_newer_version(
+        self, state: AssetState | None, target: dict[str, Any], server: LocalPromptLayer
+    ) -> None:
+        async def scenario() -> None:
+            it = watcher(None if state is None else AssetState(), **target)
+            async with Running(server, it) as running:
+                server.add_version(**target)
+                await running.versions(4)
+
+        asyncio.run(scenario())
+
+    def test_a_new_label(
+        self, state: AssetState | None, target: dict[str, Any], server: LocalPromptLayer
+    ) -> None:
+        async def scenario() -> None:
+            store = None if state is None else AssetState()
+            it = watcher(store, **target, release_label="canary")
+            async with Running(server, it) as running:
+                server.move_label("canary", 2, **target)
+                await running.versions(2)
+                assert running.events[0]["previous_version"] is None
+
+        asyncio.run(scenario())
+
+
+PROD: dict[str, Any] = {"prompt": "Reply", "release_label": "prod"}
+
+
+def test_ten_moves_while_no_triggerer_runs(server: LocalPromptLayer) -> None:
+    async def scenario() -> None:
+        state = AssetState()
+        async with Running(server, watcher(state, **PROD)) as running:
+            server.move_label("prod", 3, prompt="Reply")
+            await running.versions(3)
+        for number in range(10):
+            server.add_version(prompt="Reply")
+            server.move_label("prod", 4 + number, prompt="Reply")
+        async with Running(server, watcher(state, **PROD)) as running:
+            await running.versions(13)
+            assert running.events[0]["previous_version"] == 3
+        async with Running(server, watcher(state, **PROD)) as running:
+            await running.versions()  # no event is reported again
+
+    asyncio.run(scenario())
+
+
+def test_without_a_state_a_restart_watches_from_then_on(server: LocalPromptLayer) -> None:
+    async def scenario() -> None:
+        async with Running(server, watcher(**PROD)):
+            pass
+        server.move_label("prod", 3, prompt="Reply")
+        async with Running(server, watcher(**PROD)) as running:
+            await running.versions()
+
+    asyncio.run(scenario())
+
+
+def test_two_triggerers_with_the_same_watcher(server: LocalPromptLayer) -> None:
+    async def scenario() -> None:
+        state = AssetState()
+        async with (
+            Running(server, watcher(state, **PROD)) as one,
+            Running(server, watcher(state, **PROD)) as other,
+        ):
+            for version in (3, 1, 2):
+                server.move_label("prod", version, prompt="Reply")
+                await one.polls(6)
+            events = [event["version"] for event in (*one.events, *other.events)]
+            assert sorted(events) == [1, 2, 3]
+
+    asyncio.run(scenario())
+
+
+def test_a_triggerer_that_dies_before_airflow_has_stored_the_event(
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event is reported again, once the claim of the one that died counts no more."""
+
+    async def scenario() -> None:
+        state = AssetState()
+        monkeypatch.setattr(seen, "STORED_AFTER", 60.0)
+        async with Running(server, watcher(state, **PROD)) as running:
+            server.move_label("prod", 3, prompt="Reply")
+            await until(lambda: len(running.events) == 1)
+        monkeypatch.setattr(seen, "STORED_AFTER", 0.0)
+        async with Running(server, watcher(state, **PROD)) as running:
+            await running.versions()
+            monkeypatch.setattr(seen, "CLAIM_HOLDS", 0.0)
+            await running.versions(3)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("ignore_own", [True, False])
+def test_a_promotion_of_our_own(ignore_own: bool, server: LocalPromptLayer) -> None:
+    """It is not reported, though it makes a new version; one of a person after it is."""
+
+    async def scenario() -> None:
+        own = {"workflow": "good", "release_label": "prod", "ignore_own": ignore_own}
+        async with Running(server, watcher(AssetState(), **own)) as running:
+            made = await PromptLayerHook().apromote(workflow="good", version=3, label="prod")
+            await running.versions(*([] if ignore_own else [made.version]))
+            server.move_label("prod", 1, workflow="good")
+            await running.versions(*([] if ignore_own else [made.version]), 1)
+            assert running.events[-1]["previous_version"] == made.version
+
+    asyncio.run(scenario())
+
+
+def test_watchers_share_a_poll(server: LocalPromptLayer) -> None:
+    async def scenario() -> None:
+        labels = [f"label {number}" for number in range(20)]
+        watchers = [
+            watcher(AssetState(), prompt="Reply", release_label=label, poke_interval=0.1)
+            for label in labels
+        ]
+        async with Running(server, *watchers) as running:
+            polls = server.count("GET")
+            for label in labels:
+                server.move_label(label, 1, prompt="Reply")
+            await until(lambda: len(running.events) == len(labels))
+            assert {event["label"] for event in running.events} == set(labels)
+            assert server.count("GET") - polls < len(labels)
+
+    asyncio.run(scenario())
+
+
+def test_trouble_never_ends_a_watcher(server: LocalPromptLayer) -> None:
+    async def scenario() -> None:
+        state = AssetState()
+        server.script(Reply(503), Reply(401), Reply(404), Reply(429), Reply(200, "<html>"))
+        async with Running(server, watcher(state, **PROD)) as running:
+            await running.polls(6)
+            state.fails = 2
+            server.move_label("prod", 3, prompt="Reply")
+            await running.versions(3)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "Give one of prompt and workflow"),
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": "Reply", "release_label": ""}, "release_label must be a text"),
+        ({"prompt": "Reply", "poke_interval": 0}, "poke_interval must be a number of seconds"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(PromptLayerInvalidInputError, match=says):
+        PromptLayerVersionEventTrigger(**arguments)
+
+
+def test_in_a_dag(server: LocalPromptLayer) -> None:
+    """Airflow stores the watcher, and makes it anew from what it has stored."""
+    from airflow.sdk import Asset, AssetWatcher
+    from airflow.serialization.encoders import encode_trigger
+
+    trigger = PromptLayerVersionEventTrigger(**PROD)
+    Asset("promptlayer_prod", watchers=[AssetWatcher(name="prod", trigger=trigger)])
+    stored = encode_trigger(trigger)
+    assert stored["classpath"].endswith(".PromptLayerVersionEventTrigger")
+    assert rebuilt(trigger).serialize() == trigger.serialize()
