@@ -40,7 +40,9 @@ class PromptLayerCaller(PromptLayerTask):
         :raises AirflowException: if it can.
         """
         with self._airflow_errors():
-            return self.perform(context)
+            result = self.perform(context)
+            self.describe_outlets(context, result)
+            return result
 
     def call(self, call: Call[T], *, about: str) -> T:
         """Send a request, and again while PromptLayer is out of reach for at most ``max_outage``.

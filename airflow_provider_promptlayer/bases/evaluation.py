@@ -169,6 +169,8 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
 class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
     """Base of the tasks that wait for a scorecard, and gate on it."""
 
+    describes_outlets = True
+
     def __init__(
         self,
         *,
@@ -253,6 +255,8 @@ class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
 
 class ReportTask(PromptLayerWaiter[Report]):
     """Base of the tasks that wait for a report of a legacy evaluation pipeline, and gate on it."""
+
+    describes_outlets = True
 
     def __init__(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -24,6 +24,9 @@ from airflow_provider_promptlayer.bases.task_errors import airflow_errors
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
 
 class PromptLayerTask(BaseOperator):
     """Base of every task that sends requests to PromptLayer.
@@ -34,6 +37,9 @@ class PromptLayerTask(BaseOperator):
     """
 
     ui_color = "#e8e4fb"
+
+    describes_outlets: ClassVar[bool] = False
+    """Whether the result tells a DAG that an asset in ``outlets`` starts what has happened."""
 
     def __init__(
         self,
@@ -57,6 +63,23 @@ class PromptLayerTask(BaseOperator):
     def known_job(self) -> RemoteJob[Any] | None:
         """The job that the task waits for, once it is known; None for a task that does not wait."""
         return None
+
+    def describe_outlets(self, context: Context, result: Any) -> None:
+        """Put the numbers and texts of the result into the events of the assets in ``outlets``.
+
+        Lists and objects stay in XCom, because Airflow keeps the events for long.
+        """
+        events: Any = context.get("outlet_events")
+        if not self.describes_outlets or events is None or not isinstance(result, Mapping):
+            return
+        plain = {
+            name: value
+            for name, value in result.items()
+            if value is None or isinstance(value, (str, int, float))
+        }
+        for outlet in self.outlets or ():
+            if hasattr(outlet, "uri"):  # an asset, and not an alias, which has no event of its own
+                events[outlet].extra.update(plain)
 
     def may_retry(self, error: Exception) -> bool:
         """Return whether a retry of the task can help and does no harm."""

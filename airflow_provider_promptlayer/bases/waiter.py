@@ -404,7 +404,9 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             for key, value in outputs.metadata.items():
                 self._push(context, key, value)
             self.raise_for_outcome(ending)
-            return self.push_result(context, ending)
+            result = self.push_result(context, ending)
+            self.describe_outlets(context, result)
+            return result
         finally:
             if self.do_xcom_push:
                 for line in outputs.warnings():

@@ -54,6 +54,8 @@ class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
 
     template_fields: Sequence[str] = (*SHEET_FIELDS, "to", "columns", "promptlayer_conn_id")
 
+    describes_outlets = True
+
     def __init__(
         self,
         *,

@@ -89,6 +89,8 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         "promptlayer_conn_id",
     )
 
+    describes_outlets = True
+
     def __init__(
         self,
         *,
