@@ -66,7 +66,7 @@ class Sheet(Identified):
 
     def request(
         self,
-        method: Literal["GET", "POST", "DELETE"],
+        method: Literal["GET", "POST", "PATCH", "DELETE"],
         path: str,
         purpose: str,
         body: bytes | None = None,

@@ -100,6 +100,8 @@ class Submission:
         try has arrived. Its argument is the number of the try, or None if that is unknown.
     :param not_input: the fields of the request's body that may differ between two starts of the
         same job.
+    :param also_input: what else tells two starts apart that are not of the same job; None for
+        nothing.
     :param is_busy: asks whether a job is under way that would hinder this one, such as a job that
         the triggerer is cancelling at that moment, because the task was cleared. None if none can.
     :param send: sends the call, where that takes more than one request or the answer has more than
@@ -110,6 +112,7 @@ class Submission:
     call: Call[Any]
     how_to_find: Callable[[int | None], str]
     not_input: Collection[str] = ()
+    also_input: Any = None
     is_busy: Call[bool] | None = None
     send: Callable[[], int | str | None] | None = None
 
@@ -120,4 +123,6 @@ class Submission:
         body = request.fields
         asked_for = {name: value for name, value in body.items() if name not in self.not_input}
         parts = {"path": request.path, "body": asked_for}
+        if self.also_input is not None:
+            parts["also"] = self.also_input
         return fingerprint(json.dumps(parts, sort_keys=True).encode())

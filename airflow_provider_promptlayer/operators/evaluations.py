@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, mapping
 from airflow_provider_promptlayer.api.cells import SheetCells
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import Fields
@@ -23,6 +23,7 @@ from airflow_provider_promptlayer.api.tables import (
     recalculate_cells,
 )
 from airflow_provider_promptlayer.api.usage import Usage
+from airflow_provider_promptlayer.bases.column_versions import ColumnVersions
 from airflow_provider_promptlayer.bases.evaluation import (
     ReportTask,
     ScorecardTask,
@@ -47,7 +48,7 @@ Airflow's task state store is made for values of up to 64 KB.
 """
 
 
-class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
+class PromptLayerRunTableOperator(TableTask, ColumnVersions):
     """Recalculate the cells of a sheet, and wait for them.
 
     Where no cell of the selection is left to start, the counts of the whole sheet decide. While
@@ -76,6 +77,13 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
     :param row_ids: zero-based row numbers; None for all. Templated.
     :param statuses: which cells, see :class:`.CellStatus`; None for those that are stale, ``"all"``
         (or ``[]``) for all. A new version of a prompt or workflow makes no cell stale. Templated.
+    :param column_versions: title or UUID of a column → ``{"label": "staging"}`` or
+        ``{"version": 5}``: before the start, the column is pointed at that version of its prompt,
+        which makes its cells and those that depend on it stale. Nothing is recalculated where the
+        column was pointed there already, unless ``statuses`` says so. Templated.
+    :param restore: point the columns back when the task ends, also when it fails or is ended, but
+        for one that somebody else has changed meanwhile. Needs ``deferrable=False``. After a crash
+        a retry does it, on Airflow 3.3 and later.
     :param confirm_large: start a job that is so large that PromptLayer asks first.
     :param max_price: what the recalculation may cost, in US dollars; left out for any price, and
         None is refused. It is judged at the end: the cells are calculated, and nothing is retried.
@@ -94,6 +102,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         "row_ids",
         "statuses",
         "max_price",
+        "column_versions",
         "promptlayer_conn_id",
     )
 
@@ -195,6 +204,7 @@ class PromptLayerRunTableOperator(TableTask, PromptLayerSubmitter[Any]):
         return Submission(
             call,
             lambda _: "look at the sheet in PromptLayer",
+            also_input=mapping("column_versions", self.column_versions) or None,
             is_busy=self.on_sheet(SheetCells)
             .fetch_call()
             .then(lambda cells: not cells.is_complete),

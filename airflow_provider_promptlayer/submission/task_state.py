@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.columns import PointedColumn
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerConfigurationError,
     PromptLayerStartUncertainError,
@@ -405,3 +406,41 @@ class PromotionState(_TaskState):
             return version if kept is None else read_persisted(kept, read)
         except UnreadableError:
             return None
+
+
+class ColumnsState(_TaskState):
+    """What a task remembers of the columns that it has pointed at other versions."""
+
+    KEY: ClassVar[str] = "promptlayer_columns"
+
+    def read(self) -> list[PointedColumn]:
+        """Return the columns that are to be pointed back.
+
+        :raises PromptLayerConfigurationError: if that cannot be read.
+        """
+
+        def read(fields: Fields) -> list[PointedColumn]:
+            return [
+                PointedColumn(
+                    each.text("column_id"),
+                    each.text_or_none("title") or "",
+                    each.mapping_or_none("before") or {},
+                    each.mapping_or_none("after") or {},
+                )
+                for each in fields.objects("columns")
+            ]
+
+        try:
+            return read_persisted(self._kept(self.KEY), read) or []
+        except UnreadableError as error:
+            raise PromptLayerConfigurationError(
+                error.about(f"What an earlier try noted about columns ({self.KEY})")
+            ) from None
+
+    def write(self, columns: Sequence[PointedColumn]) -> None:
+        """Note the columns that are about to be pointed at other versions."""
+        self._store.set(self.KEY, versioned({"columns": [asdict(each) for each in columns]}))
+
+    def forget(self) -> None:
+        """Note that the columns were pointed back."""
+        self._store.delete(self.KEY)

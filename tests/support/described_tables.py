@@ -163,6 +163,7 @@ _LOGS = {
 REQUESTS: dict[tuple[str, str], Any] = {
     ("POST", r"/prompts/\d+/label"): {"prompt_version_number": int, "name": str},
     ("PATCH", r"/prompt-labels/\d+"): {"prompt_version_number": int},
+    ("PATCH", rf"{_SHEET}/columns/[^/]+"): {"title?": TEXT, "config?": (OBJECT, None)},
     ("PATCH", "/rest/workflows/[^/]+"): {
         "base_version?": (int, None),
         "commit_message?": lambda value: isinstance(value, str) and len(value) <= 72,
@@ -215,6 +216,16 @@ ANSWERS: dict[tuple[str, str], Mapping[int, Any]] = {
     ("GET", rf"{_SHEETS}/operations/[^/]+"): {200: {"success?": bool, "operation?": IMPORT}},
     ("GET", _SHEET): {200: {"success?": bool, "sheet?": SHEET}},
     ("GET", rf"{_SHEET}/columns"): page(COLUMN),
+    ("PATCH", rf"{_SHEET}/columns/[^/]+"): {
+        200: {
+            "success?": bool,
+            "column?": COLUMN,
+            "requires_recalculation?": bool,
+            "affected_column_ids?": [uuid],
+            "version?": int,
+        },
+        **_INVALID,
+    },
     ("GET", rf"{_SHEET}/rows"): page(
         ROW_OF_CELLS,
         **{

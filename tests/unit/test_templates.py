@@ -31,7 +31,7 @@ TEMPLATED = {
     ),
     operators.PromptLayerLoadSheetOperator: f"{OF_SHEET} title rows columns file",
     operators.PromptLayerRunTableOperator: (
-        f"{OF_SHEET} columns column_ids row_ids statuses max_price"
+        f"{OF_SHEET} columns column_ids row_ids statuses max_price column_versions"
     ),
     operators.PromptLayerRunScorecardOperator: (
         f"{OF_SHEET} row_indices step_ids fail_on_verdict min_score max_drop baseline"

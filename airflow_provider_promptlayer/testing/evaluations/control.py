@@ -110,6 +110,20 @@ class EvaluationControl:
         sheet.append([{ids[title]: value for title, value in row.items()} for row in rows])
         self._announce_change()
 
+    def update_column(
+        self, table_id: str, sheet_id: str, title: str, config: Mapping[str, JsonValue]
+    ) -> None:
+        """Replace the configuration of a column without HTTP.
+
+        Raises:
+            LookupError: no such sheet or column.
+
+        """
+        sheet = self._workspace.sheet(table_id, sheet_id)
+        ids = {column.title: column.id for column in sheet.columns}
+        sheet.update_column(ids[title], title=None, config=config)
+        self._announce_change()
+
     def start_import(
         self,
         table_id: str,

@@ -50,6 +50,7 @@ class Column:
         cell_duration: seconds that a cell takes; ``math.inf`` for cells that never end.
         failing_rows: zero-based numbers of the rows whose cells fail.
         is_stale: whether the cells are stale before the first operation, rather than completed.
+        config: shown by the API, and replaced by a PATCH of the column.
         metrics: of each completed cell. Only cells of the type ``PROMPT_TEMPLATE`` have metrics.
 
     """
@@ -61,6 +62,7 @@ class Column:
     cell_duration: float = 0.0
     failing_rows: Sequence[int] = ()
     is_stale: bool = True
+    config: Mapping[str, Any] | None = None
     metrics: RequestMetrics = RequestMetrics()
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..http.app import answer, get, refusal
 from ..http.dialect import Dialect
-from ..http.validation import Body, read_body, read_table_query
+from ..http.validation import Body, read_body, read_table_query, read_uuid
 from ..json_text import JsonValue, dumps
 from ..workflows.model import derived_id
 from .model import Column, RequestMetrics
@@ -50,6 +50,11 @@ class _AddRows(Body):
     values: list[dict[Any, Any]] | None = None
 
 
+class _UpdateColumn(Body):
+    title: str | None = None
+    config: dict[Any, Any] | None = None
+
+
 class RowEndpoints:
     """Rows with their cells, and the columns. There are no system columns here."""
 
@@ -64,6 +69,7 @@ class RowEndpoints:
             get(rows, self.list_rows),
             web.post(rows, self.add_rows),
             get(f"{SHEET_PATH}/columns", self.list_columns),
+            web.patch(f"{SHEET_PATH}/columns/{{column_id}}", self.update_column),
         ]
 
     async def list_rows(self, request: web.Request) -> web.Response:
@@ -112,6 +118,30 @@ class RowEndpoints:
                 "rows": rows_of(sheet, added, self._workspace.dialect),
                 "cell_count": len(added) * len(sheet.columns),
                 "row_count": sheet.row_count,
+                "version": sheet.version,
+            },
+        )
+
+    async def update_column(self, request: web.Request) -> web.Response:
+        """Replace the title or the configuration of a column.
+
+        Another configuration makes the cells of the column stale, and those of the calculated
+        columns after it: the description does not say which ones depend on it.
+        """
+        sheet = find_sheet(self._workspace, request)
+        body = await read_body(request, _UpdateColumn)
+        column_id = read_uuid(request, "column_id")
+        try:
+            affected = sheet.update_column(column_id, title=body.title, config=body.config)
+        except UnknownEvaluationError as error:
+            raise refusal(404, str(error)) from None
+        return answer(
+            200,
+            {
+                "success": True,
+                "column": columns_of(sheet, [sheet.column(column_id)])[0],
+                "requires_recalculation": bool(affected),
+                "affected_column_ids": affected,
                 "version": sheet.version,
             },
         )
@@ -188,7 +218,7 @@ def columns_of(sheet: SheetState, columns: Sequence[Column]) -> list[JsonValue]:
             "workspace_id": 1,
             "title": column.title,
             "type": column.type,
-            "config": {},
+            "config": dict(column.config or {}),
             "position_rank": float(sheet.columns.index(column)),
             "is_output_column": False,
         }

@@ -123,6 +123,28 @@ class SheetState:
                 return column
         raise UnknownEvaluationError(f"Column {column_id} not found")
 
+    def update_column(
+        self, column_id: str, *, title: str | None, config: Mapping[str, JsonValue] | None
+    ) -> list[str]:
+        """Replace what is given of a column; return the columns whose cells become stale."""
+        with self._lock:
+            column = self.column(column_id)
+            changes = {"title": title, "config": config}
+            given = {name: value for name, value in changes.items() if value is not None}
+            place = self.columns.index(column)
+            self.columns[place] = replace(column, **given)  # type: ignore[arg-type]
+            self.version += 1
+            if config is None or config == (column.config or {}):
+                return []
+            affected = []
+            for later, each in enumerate(self.columns):
+                if later >= place and each.type != TEXT:
+                    self.columns[later] = replace(each, is_stale=True)
+                    affected.append(each.id)
+            for cell in [cell for cell in self._planned if cell[0] in affected]:
+                del self._planned[cell]
+            return affected
+
     def append(self, rows: Iterable[Mapping[str, JsonValue]]) -> range:
         """Add rows, each from a column's id to the value of its cell; return their numbers."""
         with self._lock:

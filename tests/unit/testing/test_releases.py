@@ -10,9 +10,12 @@ from unit.testing.conftest import HELLO
 from unit.testing.evaluations import checked
 
 from airflow_provider_promptlayer.testing import (
+    Column,
     LocalPromptLayer,
     Prompt,
     Reply,
+    Sheet,
+    Table,
     UnknownWorkflowError,
     Workflow,
 )
@@ -165,3 +168,25 @@ def test_versions_and_labels_without_http(client):
 def test_definitions_that_make_no_sense(prompts, says):
     with pytest.raises(ValueError, match=says):
         LocalPromptLayer([], prompts=prompts())
+
+
+def test_a_column_gets_another_configuration(serve):
+    columns = [
+        Column("Question", type="TEXT"),
+        Column("Answer", config={"template": {"name": "Reply"}}, is_stale=False),
+        Column("Other", is_stale=False),
+    ]
+    table = Table("Support", [Sheet("Answers", columns, row_count=2)])
+    client = serve(tables=[table])
+    path = f"/api/public/v2/tables/{table.id}/sheets/{table.sheets[0].id}/columns"
+    config = {"template": {"name": "Reply", "label": "staging"}}
+    changed = send(client, "PATCH", f"{path}/{columns[1].id}", {"config": config}).json
+    assert changed["column"]["config"] == config
+    assert changed["affected_column_ids"] == [columns[1].id, columns[2].id]
+    again = send(client, "PATCH", f"{path}/{columns[1].id}", {"config": config}).json
+    assert not again["requires_recalculation"]
+    assert [each["config"] for each in send(client, "GET", path).json["data"]] == [{}, config, {}]
+    nowhere = client.send("PATCH", f"{path}/{table.id}", json.dumps({"config": {}}).encode())
+    assert nowhere.status == 404
+    operations = path.replace("columns", "operations")
+    assert send(client, "POST", operations, {}).json["cell_count"] == 4

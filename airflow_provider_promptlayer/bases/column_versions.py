@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a task points columns of a sheet at versions of their prompts, and back at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_promptlayer.api.arguments import mapping
+from airflow_provider_promptlayer.api.columns import (
+    PointedColumn,
+    pointed_columns,
+    replace_configs,
+)
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerInvalidInputError,
+    PromptLayerSheetChangedError,
+)
+from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.bases.recording import store_trouble
+from airflow_provider_promptlayer.bases.sheet import SheetArguments
+from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import drive
+from airflow_provider_promptlayer.submission.task_state import ColumnsState
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, XComArg
+
+
+class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
+    """Base of a task that calculates with given versions of prompts.
+
+    :param column_versions: title or UUID of a column → ``{"label": …}`` or ``{"version": …}``.
+    :param restore: whether to point the columns back when the task ends.
+    """
+
+    def __init__(
+        self,
+        *,
+        column_versions: Mapping[str, Any] | str | XComArg | None = None,
+        restore: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.column_versions: Any = column_versions
+        self.restore = restore
+        self._pointed: list[PointedColumn] = []
+        self._columns_state: ColumnsState | None = None
+        if restore and (self.deferrable or not self.wait_for_completion):
+            raise PromptLayerInvalidInputError(
+                "restore=True needs deferrable=False and wait_for_completion=True: a worker alone "
+                "can point the columns back when the task is ended."
+            )
+
+    def get_job(self, context: Context) -> RemoteJob[Any] | None:
+        """Return the job that an earlier try has started, or point the columns and start one."""
+        self._columns_state = ColumnsState.of(context)
+        self._pointed = [] if self._columns_state is None else self._columns_state.read()
+        try:
+            job = super().get_job(context)
+        except BaseException:
+            self._point_back()
+            raise
+        if job is None:
+            self._point_back()
+        return job
+
+    def prepare_start(self) -> None:
+        """Point the columns at their versions; what was there is recorded first."""
+        super().prepare_start()
+        versions = mapping("column_versions", self.column_versions)
+        if not versions:
+            return
+        sheet, kept = self.found_sheet, {each.column_id: each for each in self._pointed}
+        found = drive(pointed_columns(sheet, versions), self._sender())
+        # After a crash the configuration may still be that of the earlier try.
+        self._pointed = [
+            PointedColumn(each.column_id, each.title, earlier.before, each.after)
+            if (earlier := kept.get(each.column_id)) and each.before == earlier.after
+            else each
+            for each in found
+        ]
+        if self._columns_state is not None and self.restore:
+            try:
+                self._columns_state.write(self._pointed)
+            except Exception as error:
+                raise store_trouble(error) from error
+        if changed := drive(replace_configs(sheet, found, back=False), self._sender()):
+            names = ", ".join(each.name for each in changed)
+            raise PromptLayerSheetChangedError(
+                f"Somebody has changed {names} while this task was about to: nothing was started."
+            )
+        self.log.info("Pointed at other versions: %s.", ", ".join(each.name for each in found))
+
+    def on_kill(self) -> None:
+        """Cancel the job, and point the columns back."""
+        super().on_kill()
+        self._point_back(self.hook.call_from_signal_handler)
+
+    # Not in execute: Airflow 2 takes a call of super().execute for one from outside the task.
+    def _go_on(self, context: Context, job: RemoteJob[Any]) -> Any:
+        try:
+            return super()._go_on(context, job)
+        finally:
+            self._point_back()
+
+    def _sender(self) -> Callable[[Any], Any]:
+        return lambda call: self.hook.call_with_backoff(
+            call, about="the columns", policy=retries.POLLING.within(self.max_outage)
+        )
+
+    def _point_back(self, send: Callable[[Any], Any] | None = None) -> None:
+        """Restore the configurations, but for those that somebody else has changed meanwhile."""
+        if not (self.restore and self._pointed):
+            return
+        try:
+            sheet = self.found_sheet
+            changed = drive(
+                replace_configs(sheet, self._pointed, back=True), send or self._sender()
+            )
+            if self._columns_state is not None and send is None:
+                self._columns_state.forget()
+        except Exception:
+            self.log.exception(
+                "Could not point these columns back: %s. A retry does (Airflow 3.3 and later).",
+                ", ".join(each.name for each in self._pointed),
+            )
+            return
+        for each in changed:
+            self.log.warning("Not pointing %s back, as somebody has changed it.", each.name)
+        self._pointed = []

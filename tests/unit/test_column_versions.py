@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recalculating a sheet with given versions of its prompts, which are put back in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from support.kinds import Serve
+from support.modes import Ending, FakeTaskInstance, Store, run_task
+
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerInvalidInputError,
+    PromptLayerSheetChangedError,
+)
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunTableOperator
+from airflow_provider_promptlayer.testing import Close, Column, LocalPromptLayer, Sheet, Table
+
+Log = Callable[[], str]
+CONFIG = {
+    "template": {"name": "Reply", "label": "prod", "workspace": 1},
+    "prompt_template_variable_mappings": {"q": "Question"},
+    "engine": {"model": "gpt-4o"},
+}
+STAGING = {**CONFIG, "template": {"name": "Reply", "workspace": 1, "label": "staging"}}
+COLUMNS = [
+    Column("Question", type="TEXT"),
+    Column("Answer", config=CONFIG, is_stale=False),
+    Column("Is good", type="LLM_ASSERTION", is_stale=False),
+]
+SHEET = Sheet("Answers", COLUMNS, row_count=3)
+TABLE = Table("Support", [SHEET])
+PUT_BACK: dict[str, Any] = {"restore": True, "deferrable": False}
+
+
+@pytest.fixture
+def server(serve: Serve) -> LocalPromptLayer:
+    return serve(LocalPromptLayer([], tables=[TABLE]))
+
+
+def make(**arguments: Any) -> PromptLayerRunTableOperator:
+    given = {"column_versions": {"Answer": {"label": "staging"}}, **arguments}
+    return PromptLayerRunTableOperator(
+        task_id="task", retries=2, table="Support", sheet="Answers", poke_interval=0.02, **given
+    )
+
+
+def run(store: Store | None = None, number: int = 1, **arguments: Any) -> Ending:
+    return run_task(
+        lambda: make(**arguments),
+        FakeTaskInstance(try_number=number, max_tries=2),
+        **({} if store is None else {"task_state_store": store}),
+    )
+
+
+def config(server: LocalPromptLayer) -> Any:
+    """Return the configuration of the column now."""
+    return server.tables[0].sheets[0].columns[1].config
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_the_column_uses_the_version(server: LocalPromptLayer, deferrable: bool) -> None:
+    ending = run(deferrable=deferrable)
+    assert ending.kind == "success", ending
+    assert ending.value["cell_count"] == 6  # of the column, and of the one after it
+    assert config(server) == STAGING
+
+
+def test_a_number_and_a_uuid(server: LocalPromptLayer) -> None:
+    run(column_versions={COLUMNS[1].id: {"version": "5"}})
+    assert config(server)["template"] == {"name": "Reply", "workspace": 1, "version_number": 5}
+
+
+def test_a_column_that_uses_it_is_left_alone(server: LocalPromptLayer) -> None:
+    ending = run(column_versions='{"Answer": {"label": "prod"}}')
+    assert ending.value["status"] == "nothing to do"
+    assert server.count("PATCH") == 0
+
+
+def test_is_put_back(server: LocalPromptLayer, store: Store | None) -> None:
+    assert run(store, **PUT_BACK).kind == "success"
+    assert config(server) == CONFIG
+    assert server.count("PATCH") == 2
+    assert "promptlayer_columns" not in (store or {})
+
+
+def test_is_put_back_after_a_failure(server: LocalPromptLayer, store: Store | None) -> None:
+    with server.script(Close(), method="POST", times=None):
+        assert run(store, **PUT_BACK).error is not None
+    assert config(server) == CONFIG
+
+
+def test_somebody_elses_change_is_kept(server: LocalPromptLayer, log: Log) -> None:
+    theirs = {**CONFIG, "engine": {"model": "another"}}
+
+    def change(_: Any) -> None:
+        if server.count("POST") and config(server) == STAGING:
+            server.update_column(TABLE.id, SHEET.id, "Answer", theirs)
+
+    server.script(change, method="GET", times=None)
+    assert run(**PUT_BACK).kind == "success"
+    assert config(server) == theirs
+    assert "Not pointing column 'Answer' back, as somebody has changed it" in log()
+
+
+def test_a_change_in_between_is_not_overwritten(server: LocalPromptLayer) -> None:
+    theirs = {**CONFIG, "engine": {"model": "another"}}
+    reads: list[bool] = []
+
+    def change(request: Any) -> None:
+        if request.raw_path.endswith("/columns"):
+            reads.append(True)
+            if len(reads) == 2:
+                server.update_column(TABLE.id, SHEET.id, "Answer", theirs)
+
+    server.script(change, method="GET", times=None)
+    ending = run()
+    assert isinstance(ending.error, PromptLayerSheetChangedError)
+    assert config(server) == theirs
+    assert server.operations == {}
+
+
+class Killed(BaseException):
+    """The worker is gone."""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("at", range(4, 11))
+def test_a_crash_is_made_good_by_the_retry(
+    server: LocalPromptLayer, at: int, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker dies before or after its nth request."""
+    send, sent = PromptLayerConnectionHook._call_once, [0]
+
+    def dying(hook: Any, call: Any, over: Any) -> Any:
+        sent[0] += 1
+        if sent[0] >= at + after:
+            raise Killed
+        answer = send(hook, call, over)
+        if sent[0] >= at:
+            raise Killed
+        return answer
+
+    store = Store()
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(PromptLayerConnectionHook, "_call_once", dying)
+        run(store, **PUT_BACK)
+    store_before = dict(store)
+    ending = run(store, number=2, **PUT_BACK)
+    assert config(server) == CONFIG, (at, ending, store_before)
+    assert "promptlayer_columns" not in store
+    assert len(server.operations) <= 1
+
+
+def test_a_task_that_is_ended_puts_it_back(server: LocalPromptLayer) -> None:
+    task = make(**PUT_BACK)
+
+    def end(_: Any) -> None:
+        if server.operations and not ended:
+            ended.append(True)
+            assert config(server) == STAGING
+            task.on_kill()
+            assert config(server) == CONFIG
+
+    ended: list[bool] = []
+    poll = task.poll
+
+    def dying_poll(job: Any) -> Any:
+        end(job)
+        return poll(job)
+
+    task.poll = dying_poll  # type: ignore[method-assign]
+    run_task(lambda: task)
+    assert ended
+    assert config(server) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("versions", "says"),
+    [
+        ({"Anwser": {"label": "x"}}, "No column of sheet"),
+        ({"Question": {"label": "x"}}, "Column 'Question' uses no prompt template"),
+        ({"Answer": {}}, "Give one of version and label"),
+        ({"Answer": {"version": 1, "label": "x"}}, "not both"),
+        ({"Answer": {"tag": "x"}}, "has 'tag': give a version or a label"),
+        ({"Answer": "staging"}, "must be a mapping"),
+        ("staging", "column_versions must be a mapping"),
+    ],
+    ids=str,
+)
+def test_what_is_refused(server: LocalPromptLayer, versions: Any, says: str) -> None:
+    ending = run(column_versions=versions)
+    assert ending.kind == "failed for good"
+    assert says in ending.message
+    assert server.count("PATCH") == server.count("POST") == 0
+
+
+def test_only_a_worker_can_put_it_back() -> None:
+    with pytest.raises(PromptLayerInvalidInputError, match="restore=True needs deferrable=False"):
+        make(restore=True)
