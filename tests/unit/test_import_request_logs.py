@@ -177,6 +177,7 @@ def test_a_lost_answer_and_a_retry_import_once(server: LocalPromptLayer) -> None
         ({"release_label": "prod"}, "release_label is one of a prompt"),
         ({"start": "None"}, "start must be a datetime, or one in ISO 8601, not 'None'."),
         ({"start": MIDNIGHT, "end": MIDNIGHT}, "start must be before end"),
+        ({"start": MIDNIGHT, "end": "2026-03-01T00:30:00+01:00"}, "start must be before end"),
         ({"tags": "a", "limit": 50_001}, "limit must be at most 50000"),
         ({"tags": "a", "limit": 0}, "limit must be a positive integer"),
         ({"prompt": "Nothing"}, "Could not find prompt 'Nothing'"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ class Numbers:
 
     def chunks(self) -> Iterator[bytes]:
         for number in range(10):
+            assert _get_running_loop() is None, "reading blocks the event loop"
             yield str(number).encode() * self._each
 
 
