@@ -327,7 +327,9 @@ class TestTheHook:
             ({"sheet_id": CASES.id, "title": "new"}, "of a new sheet; not both."),
             ({"title": ""}, "title must be a text of 1 to 255 characters"),
             ({"title": "new", "operation_id": ".."}, "operation_id must be"),
-            ({"title": "new", "rows": iter(ROWS)}, "rows must be a list"),
+            pytest.param(
+                {"title": "new", "rows": iter(ROWS)}, "rows must be a list", id="iterator"
+            ),
         ],
         ids=str,
     )
