@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 from uuid import uuid4
 
 from airflow_provider_promptlayer.api.arguments import exactly_one, positive, title_text
@@ -19,15 +19,13 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerLabelMovedError,
 )
-from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.job import CallFlow, IdParsers, RemoteJob
+from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.labels import (
     MAX_MESSAGE,
     Labels,
     Released,
     ReleasedVersion,
     ReleaseLabel,
-    released,
 )
 from airflow_provider_promptlayer.api.text import one_line
 
@@ -253,56 +251,3 @@ class PromotionOrder:
             f"Label {one_line(repr(self.label), 80)} of {self.target.name} {leads}, {clause}. "
             "Look in PromptLayer at who has moved it."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalStatus:
-    """Whether a protected label has been moved.
-
-    :param version: the number of the version that it leads to; None if there is no such label.
-    """
-
-    is_complete: bool
-    progress: str
-    version: int | None
-
-
-@dataclass(frozen=True)
-class Approval(RemoteJob[ApprovalStatus]):
-    """The approval that a protected label may lead to a version.
-
-    It has ended when the label leads anywhere else than before.
-    """
-
-    noun = "approval"
-    id_parsers: ClassVar[IdParsers] = {
-        "kind": title_text,
-        "id_or_name": title_text,
-        "previous": lambda name, value: None if value is None else positive(name, value),
-        "version": positive,
-        "label": title_text,
-    }
-
-    kind: str
-    id_or_name: str
-    previous: int | None
-    version: int
-    label: str
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        of = one_line(repr(self.id_or_name), 80)
-        label = one_line(repr(self.label), 80)
-        return f"approval that label {label} of {self.kind} {of} may lead to version {self.version}"
-
-    def fetch_call(self) -> Call[ApprovalStatus]:
-        """Return the call that reads the labels."""
-
-        def status(labels: Labels) -> ApprovalStatus:
-            current = labels.get(self.label)
-            version = None if current is None else current.version
-            led = "there is no such label" if version is None else f"it leads to version {version}"
-            return ApprovalStatus(version != self.previous, led, version)
-
-        return released(**{self.kind: self.id_or_name}).labels().then(status)

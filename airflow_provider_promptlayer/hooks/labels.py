@@ -9,13 +9,12 @@ from typing import Any, TypeVar
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.labels import Labels, released, version_numbers
 from airflow_provider_promptlayer.api.promotions import (
-    Approval,
-    ApprovalStatus,
     CopyMark,
     Promotion,
     PromotionOrder,
     Standing,
 )
+from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import (
@@ -114,14 +113,14 @@ class LabelMethods(PromptLayerConnectionHook):
         )
 
     def wait_for_approval(
-        self, approval: Approval, *, timeout: float, poke_interval: float | None, max_outage: float
-    ) -> ApprovalStatus:
+        self, watch: VersionWatch, *, timeout: float, poke_interval: float, max_outage: float
+    ) -> None:
         """Wait until a protected label leads elsewhere than before.
 
         :raises PromptLayerWaitTimeoutError: if it did not within ``timeout`` seconds.
         """
-        poller = self._new_poller(approval, timeout, poke_interval, max_outage)
-        return self._run(Wait(poller, poll_until_ended(poller, approval.fetch_call())))
+        poller = self._new_poller(watch, timeout, poke_interval, max_outage)
+        self._run(Wait(poller, poll_until_ended(poller, watch.fetch_call())))
 
     def _carry_out(
         self,

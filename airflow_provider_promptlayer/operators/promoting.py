@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from dataclasses import asdict, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -14,20 +16,24 @@ from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import exactly_one, one_of, refuse_none, seconds
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerApprovalNeededError,
+    PromptLayerEventError,
     PromptLayerLabelMovedError,
 )
 from airflow_provider_promptlayer.api.labels import NAMES, released
 from airflow_provider_promptlayer.api.promotions import (
     VERSIONS,
-    Approval,
     CopyMark,
     Promotion,
     PromotionOrder,
     Standing,
 )
+from airflow_provider_promptlayer.api.version_watch import VersionWatch
+from airflow_provider_promptlayer.bases import deferral
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.recording import write_or_log
 from airflow_provider_promptlayer.bases.rivals import refuse_mapped_rivals, refuse_rivals
+from airflow_provider_promptlayer.polling.event import read_event
+from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.submission.task_state import PromotionState
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
@@ -68,9 +74,10 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     :param expected_version: number of the version that the label has to lead to before, else the
         task fails, because somebody has moved it meanwhile; left out for any version. Templated.
     :param on_protected: what to do where PromptLayer lets a person approve the move first:
-        ``"wait"`` in the worker, ``"fail"``, or ``"skip"`` the tasks downstream.
+        ``"wait"``, ``"fail"``, or ``"skip"`` the tasks downstream.
     :param approval_timeout: seconds (or a ``timedelta``) for which ``"wait"`` waits.
     :param poke_interval: seconds (or a ``timedelta``) from one look at the label to the next.
+    :param deferrable: whether ``"wait"`` waits in the triggerer, without holding a worker.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach.
     :returns: ``label``; ``version``, that it leads to now, a copy's number for a workflow; and
@@ -103,6 +110,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         on_protected: Literal["wait", "fail", "skip"] = "wait",
         approval_timeout: datetime.timedelta | float = _A_DAY,
         poke_interval: datetime.timedelta | float = 60.0,
+        deferrable: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -118,6 +126,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         self.on_protected = one_of("on_protected", on_protected, _ON_PROTECTED)
         self.approval_timeout = seconds("approval_timeout", approval_timeout)
         self.poke_interval = seconds("poke_interval", poke_interval)
+        self.deferrable = deferrable
 
     def resolve_template_files(self) -> None:
         """Refuse promotions that could race; Airflow calls this once it has read the DAG file."""
@@ -130,17 +139,10 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         refuse_rivals(self, context)
         order = self._order()
         promotion = self._carried_out(order, context)
-        if promotion.is_pending:
-            self._wait_for_approval(order, promotion)
-        result = {
-            "label": promotion.label,
-            "version": promotion.version,
-            "previous_version": promotion.previous_version,
-        }
-        if self.do_xcom_push:
-            for name in ("version", "previous_version"):
-                xcom.push(context, f"promptlayer_{name}", result[name])
-        return result
+        if not promotion.is_pending:
+            return self._result(context, promotion)
+        self._wait_for_approval(promotion)
+        return self._approved(context, promotion)
 
     def _order(self) -> PromotionOrder:
         if self._expects_version:
@@ -200,35 +202,98 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             )
         return replace(promotion, previous_version=previous)
 
-    def _wait_for_approval(self, order: PromotionOrder, promotion: Promotion) -> None:
+    def execute_complete(
+        self, context: Context, event: Any = None, promotion: dict[str, Any] | None = None
+    ) -> Any:
+        """Go on after the triggerer has fired; raises what :meth:`execute` raises.
+
+        :param event: the trigger's event.
+        :param promotion: the fields of the promotion that waited for approval.
+        """
+        with self._airflow_errors():
+            if promotion is None:
+                raise PromptLayerEventError("The task was resumed without what it waited for.")
+            approved = Promotion(**promotion)
+            read_event(event, external_id=self._approval_of(approved).id)
+            result = self._approved(context, approved)
+            self.describe_outlets(context, result)
+            return result
+
+    def _wait_for_approval(self, promotion: Promotion) -> None:
         """Do what ``on_protected`` says about a label that is still where it was.
 
         :raises PromptLayerApprovalNeededError: for ``"fail"``.
         :raises AirflowSkipException: for ``"skip"``.
+        :raises TaskDeferred: to wait in the triggerer.
         :raises PromptLayerWaitTimeoutError: if nobody has approved within the time.
-        :raises PromptLayerLabelMovedError: if the label has been moved elsewhere.
         """
-        approval = Approval(
-            order.target.noun,
-            order.target.id_or_name,
-            promotion.previous_version,
-            promotion.version,
-            promotion.label,
+        watch = self._approval_of(promotion)
+        said = (
+            f"PromptLayer has taken the request, and the {watch.name} is protected: the move to "
+            f"version {promotion.version} waits until a person approves it."
         )
-        said = f"PromptLayer has taken the request, and waits for the {approval.name}."
         if self.on_protected == "skip":
             raise AirflowSkipException(said)
         if self.on_protected == "fail":
             raise PromptLayerApprovalNeededError(said)
         self.log.info("%s", said)
-        status = self.hook.wait_for_approval(
-            approval,
+        if self.deferrable:
+            self._defer(watch, promotion)
+        self.hook.wait_for_approval(
+            watch,
             timeout=self.approval_timeout,
             poke_interval=self.poke_interval,
             max_outage=self.max_outage,
         )
-        if status.version != promotion.version:
+
+    def _defer(self, watch: VersionWatch, promotion: Promotion) -> NoReturn:
+        # DAG files must not import triggers.
+        triggers = import_module("airflow_provider_promptlayer.triggers.promptlayer")
+        now = time.time()
+        state = PollState(
+            watch,
+            began_at=now,
+            deadline=now + self.approval_timeout,
+            next_poll_at=now + max(self.poke_interval, deferral.SETTLE_SECONDS),
+        )
+        self.defer(
+            trigger=triggers.PromptLayerVersionTrigger(
+                state=state,
+                promptlayer_conn_id=self.promptlayer_conn_id,
+                poke_interval=self.poke_interval,
+                max_outage=self.max_outage,
+            ),
+            method_name="execute_complete",
+            kwargs={"promotion": asdict(promotion)},
+            timeout=deferral.airflow_timeout(self.approval_timeout),
+        )
+
+    def _approval_of(self, promotion: Promotion) -> VersionWatch:
+        """Return the watch of a protected label, which ends when the label is moved."""
+        target = released(self.prompt, self.workflow)
+        return VersionWatch.on(target, promotion.label).since(promotion.previous_version)
+
+    def _approved(self, context: Context, promotion: Promotion) -> dict[str, Any]:
+        """Return the result once a protected label was moved.
+
+        :raises PromptLayerLabelMovedError: if it was moved elsewhere.
+        """
+        watch = self._approval_of(promotion)
+        seen = self.call(watch.fetch_call(), about=watch.name)
+        if seen.version != promotion.version:
             raise PromptLayerLabelMovedError(
-                f"While this task waited for the {approval.name}, the label was moved: "
-                f"{status.progress}."
+                f"While the move to version {promotion.version} waited for approval, the "
+                f"{watch.name} was moved elsewhere: {seen.progress}."
             )
+        return self._result(context, promotion)
+
+    def _result(self, context: Context, promotion: Promotion) -> dict[str, Any]:
+        result = {
+            "label": promotion.label,
+            "version": promotion.version,
+            "previous_version": promotion.previous_version,
+        }
+        if self.do_xcom_push:
+            for name in ("version", "previous_version"):
+                xcom.push(context, f"promptlayer_{name}", result[name])
+        return result

@@ -351,30 +351,36 @@ class TestProtectedLabel:
         assert isinstance(ending.error, PromptLayerApprovalNeededError)
         assert ending.kind == "failed for good"
         version = moved_to(which)
-        assert f"may lead to version {version}" in ending.message
+        assert f"the move to version {version} waits until a person approves it" in ending.message
         assert server.labels(**which) == LABELS
 
     def test_skips(self, server: LocalPromptLayer, which: dict[str, Any]) -> None:
         assert promote(label="legal", on_protected="skip", **which).kind == "skipped"
 
-    def test_waits(self, server: LocalPromptLayer, which: dict[str, Any]) -> None:
+    def test_waits(self, server: LocalPromptLayer, which: dict[str, Any], deferrable: bool) -> None:
         approve_later(server, lambda: server.approve_label("legal", **which))
-        ending = promote(label="legal", **which)
+        ending = promote(label="legal", deferrable=deferrable, **which)
+        assert ending.worker_visits == 1 + deferrable
+        assert ending.xcoms["promptlayer_previous_version"] == 2
         assert ending.value == {
             "label": "legal",
             "version": moved_to(which),
             "previous_version": 2,
         }
 
-    def test_waits_in_vain(self, server: LocalPromptLayer, which: dict[str, Any]) -> None:
-        ending = promote(label="legal", approval_timeout=0.1, **which)
+    def test_waits_in_vain(
+        self, server: LocalPromptLayer, which: dict[str, Any], deferrable: bool
+    ) -> None:
+        ending = promote(label="legal", approval_timeout=0.1, deferrable=deferrable, **which)
         assert isinstance(ending.error, PromptLayerWaitTimeoutError)
 
-    def test_moved_elsewhere(self, server: LocalPromptLayer, which: dict[str, Any]) -> None:
+    def test_moved_elsewhere(
+        self, server: LocalPromptLayer, which: dict[str, Any], deferrable: bool
+    ) -> None:
         approve_later(server, lambda: server.move_label("legal", 1, **which))
-        ending = promote(label="legal", **which)
+        ending = promote(label="legal", deferrable=deferrable, **which)
         assert isinstance(ending.error, PromptLayerLabelMovedError)
-        assert "it leads to version 1" in ending.message
+        assert "was moved elsewhere: version 1" in ending.message
 
     def test_a_retry_makes_no_second_copy(self, server: LocalPromptLayer) -> None:
         promote(label="legal", on_protected="fail", **WORKFLOW)
