@@ -20,7 +20,11 @@ from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Prompt, Reply
 from airflow_provider_promptlayer.triggers import seen
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerVersionEventTrigger
-from airflow_provider_promptlayer.version_compat import HAS_ASSET_WATCHERS
+from airflow_provider_promptlayer.version_compat import (
+    HAS_ASSET_WATCHERS,
+    HAS_TASK_STATE,
+    asset_state,
+)
 
 pytestmark = pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no watchers")
 
@@ -293,3 +297,15 @@ def test_in_a_dag(server: LocalPromptLayer) -> None:
     stored = encode_trigger(trigger)
     assert stored["classpath"].endswith(".PromptLayerVersionEventTrigger")
     assert rebuilt(trigger).serialize() == trigger.serialize()
+
+
+@pytest.mark.skipif(not HAS_TASK_STATE, reason="Airflow keeps no state of assets")
+def test_the_state_of_the_asset_that_airflow_hands_over() -> None:
+    """Where several assets have the same watcher, Airflow's shortcut to the state refuses."""
+    from airflow.sdk import Asset
+    from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+
+    it = watcher(**PROD)
+    assert asset_state(it) is None
+    it.asset_state_store = AssetStateStoreAccessors(inlets=[Asset("b"), Asset("a")])
+    assert asset_state(it) == it.asset_state_store[Asset("a")]

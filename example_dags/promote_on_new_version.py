@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the staging label moves: evaluate that version, have it approved, promote, or roll back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, AirflowException, task
+
+from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerPromoteOperator,
+    PromptLayerRunScorecardOperator,
+    PromptLayerRunTableOperator,
+)
+
+PROMPT = "Support reply"  # give your own, and the column that uses it
+COLUMN = "Answer"
+SHEET = {"table": "Support answers", "sheet": "Regression set"}
+
+try:
+    from airflow.sdk import Asset, AssetWatcher
+except ImportError:  # Airflow 2 has no watchers: trigger the DAG with the version
+    schedule = None
+else:
+    from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerVersionEventTrigger
+
+    moves = PromptLayerVersionEventTrigger(prompt=PROMPT, release_label="staging")
+    staging = Asset("support_reply_staging", watchers=[AssetWatcher(name="moves", trigger=moves)])
+    schedule = [staging]
+
+try:
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+except (ImportError, AirflowException):  # there is none before Airflow 3.1
+    ApprovalOperator = None
+
+with DAG(
+    dag_id="promptlayer_promote_on_new_version",
+    schedule=schedule,
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,  # one version after the other
+    params={"version": 1, "min_score": 0.8},
+    tags=["promptlayer", "example"],
+):
+
+    @task
+    def new_version(params: dict[str, Any], triggering_asset_events: Any = None) -> int:
+        """Return the version of the last event; that of the params where a person has triggered."""
+        events = [event for found in (triggering_asset_events or {}).values() for event in found]
+        return int(events[-1].extra["payload"]["version"] if events else params["version"])
+
+    version = new_version()
+
+    evaluate = PromptLayerRunTableOperator(
+        task_id="evaluate",
+        **SHEET,
+        column_versions={COLUMN: {"version": version}},
+        statuses="all",  # a new version of the prompt makes no cell stale
+        fail_on="never",  # the scorecard says what a row without an answer is worth
+    )
+
+    # What does not pass is no failure here: everything downstream is skipped.
+    gate = PromptLayerRunScorecardOperator(
+        task_id="gate", **SHEET, min_score="{{ params.min_score }}", soft_fail=True
+    )
+
+    promote = PromptLayerPromoteOperator(
+        task_id="promote", prompt=PROMPT, version=version, label="prod"
+    )
+
+    # A second look at what is in production now.
+    evaluate_prod = PromptLayerRunTableOperator(
+        task_id="evaluate_prod",
+        **SHEET,
+        column_versions={COLUMN: {"label": "prod"}},
+        statuses="all",
+        fail_on="never",
+    )
+    gate_prod = PromptLayerRunScorecardOperator(
+        task_id="gate_prod", **SHEET, min_score="{{ params.min_score }}"
+    )
+
+    # Only if the label leads where this DAG run has moved it.
+    roll_back = PromptLayerPromoteOperator(
+        task_id="roll_back",
+        prompt=PROMPT,
+        version=promote.output["promptlayer_previous_version"],
+        expected_version=promote.output["promptlayer_version"],
+        label="prod",
+        trigger_rule="one_failed",
+    )
+
+    evaluate >> gate
+    if ApprovalOperator is None:
+        gate >> promote
+    else:
+        approve = ApprovalOperator(
+            task_id="approve",
+            subject=f"Promote {PROMPT} to production?",
+            body="Version {{ ti.xcom_pull(task_ids='new_version') }} scored "
+            "{{ ti.xcom_pull(task_ids='gate', key='promptlayer_score') }}.",
+        )
+        gate >> approve >> promote
+    promote >> evaluate_prod >> gate_prod >> roll_back
