@@ -7,7 +7,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from airflow_provider_promptlayer.api.job import CallFlow
-from airflow_provider_promptlayer.api.labels import Labels, released, version_numbers
+from airflow_provider_promptlayer.api.labels import (
+    Labels,
+    ReleasedVersion,
+    released,
+    version_numbers,
+)
 from airflow_provider_promptlayer.api.promotions import (
     CopyMark,
     Promotion,
@@ -50,6 +55,27 @@ class LabelMethods(PromptLayerConnectionHook):
         )
 
     get_labels, aget_labels = twins(_get_labels)
+
+    def _get_latest_version(
+        self, *, prompt: Any = None, workflow: Any = None, max_outage: float = DEFAULT_MAX_OUTAGE
+    ) -> Loop[int]:
+        """Return the number of the latest version.
+
+        :param prompt: see :meth:`get_labels`.
+        :param workflow: see :meth:`get_labels`.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        """
+        target = released(prompt, workflow)
+
+        def flow() -> CallFlow[int]:
+            latest: ReleasedVersion = yield target.version()
+            return latest.number
+
+        return each_with_backoff(
+            flow(), about=target.name, policy=retries.POLLING.within(max_outage)
+        )
+
+    get_latest_version, aget_latest_version = twins(_get_latest_version)
 
     def _promote(
         self,

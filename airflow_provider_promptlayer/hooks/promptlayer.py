@@ -22,7 +22,8 @@ class PromptLayerHook(
         is the API key; host, ``timeout``, ``verify`` and ``proxy`` are optional.
 
     A method that starts, waits for, cancels or finds what its name says has an ``a…`` twin, a
-    coroutine; so have ``get_workflow_results``, ``get_labels`` and ``promote``. Every method raises
+    coroutine; so have ``get_workflow_results``, ``get_labels``,
+    ``get_latest_version`` and ``promote``. Every method raises
     :class:`PromptLayerConfigurationError` if there is no such connection or it cannot be used,
     :class:`PromptLayerInvalidInputError` for arguments that cannot be sent,
     :class:`PromptLayerRefusedError` if PromptLayer refuses for good, and

@@ -97,11 +97,9 @@ def changes(server: LocalPromptLayer) -> int:
 
 def versions() -> int:
     """Return the number of the workflow's latest version."""
-    from airflow_provider_promptlayer.api.labels import ReleasedWorkflow
-
     hook = PromptLayerHook()
     try:
-        return hook.call(ReleasedWorkflow("Greet").version()).number
+        return hook.get_latest_version(**WORKFLOW)
     finally:
         hook.close()
 
@@ -141,6 +139,16 @@ def test_a_new_label_is_created(server: LocalPromptLayer, which: dict[str, Any])
     ending = promote(label="eu", **which)
     assert ending.value == {"label": "eu", "version": moved_to(which), "previous_version": None}
     assert server.labels(**which)["eu"] == moved_to(which)
+
+
+def test_the_latest_version(server: LocalPromptLayer, which: dict[str, Any]) -> None:
+    server.add_version(**which)
+    hook = PromptLayerHook()
+    try:
+        assert hook.get_latest_version(**which) == 7
+    finally:
+        hook.close()
+    assert asyncio.run(PromptLayerHook().aget_latest_version(**which)) == 7
 
 
 def test_a_label_that_leads_there_is_left_alone(
