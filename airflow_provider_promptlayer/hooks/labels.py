@@ -19,11 +19,12 @@ from airflow_provider_promptlayer.api.promotions import (
     PromotionOrder,
     Standing,
 )
-from airflow_provider_promptlayer.api.version_watch import VersionWatch
+from airflow_provider_promptlayer.api.version_watch import SeenVersion, VersionWatch
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, Wait, twins
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import (
     Loop,
+    ask_with_backoff,
     each_with_backoff,
     poll_until_ended,
 )
@@ -76,6 +77,45 @@ class LabelMethods(PromptLayerConnectionHook):
         )
 
     get_latest_version, aget_latest_version = twins(_get_latest_version)
+
+    def _wait_for_version(
+        self,
+        *,
+        prompt: Any = None,
+        workflow: Any = None,
+        label: str | None = None,
+        newer_than: Any = None,
+        timeout: float,
+        poke_interval: float | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> Wait[SeenVersion]:
+        """Wait until a release label moves, or until there is a newer version. Holds the worker.
+
+        :param prompt: name or id of a prompt template; exactly one of this and ``workflow``.
+        :param workflow: name or id of a workflow.
+        :param label: the release label to watch; None for the latest version.
+        :param newer_than: the number of a version: wait for a newer one, at once if it is there.
+            None for any other version than there is now.
+        :param timeout: seconds to wait at most.
+        :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        :raises PromptLayerWaitTimeoutError: if there is none in time.
+        """
+        watch = VersionWatch.on(released(prompt, workflow), label, newer_than)
+        poller = self._new_poller(watch, timeout, poke_interval, max_outage)
+
+        def loop() -> Loop[SeenVersion]:
+            begun = watch
+            if watch.newer_than is None:
+                now = yield from ask_with_backoff(
+                    poller, watch.fetch_call(), deadline=poller.deadline
+                )
+                begun = watch.since(now.version)
+            return (yield from poll_until_ended(poller, begun.fetch_call()))
+
+        return Wait(poller, loop())
+
+    wait_for_version, await_for_version = twins(_wait_for_version)
 
     def _promote(
         self,

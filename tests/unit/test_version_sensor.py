@@ -17,6 +17,7 @@ from airflow_provider_promptlayer.api.http import LARGE
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerInvalidInputError,
+    PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerVersionSensor
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Prompt, Reply
@@ -202,6 +203,24 @@ class TestTries:
         assert (
             wait("poke", store, prompt="Reply", release_label="dev", timeout=0.05).kind == "timeout"
         )
+
+
+@either
+class TestHook:
+    def test_until_a_label_moves(
+        self, target: dict[str, Any], server: LocalPromptLayer, ask: Callable[..., Any]
+    ) -> None:
+        at_poll(server, 4, lambda: server.move_label("prod", 1, **target))
+        how: dict[str, Any] = {"label": "prod", "timeout": 20.0, "poke_interval": 0.02}
+        assert ask("wait_for_version", **target, **how).version == 1
+        assert server.count("GET") == 4
+
+    def test_newer_than(
+        self, target: dict[str, Any], server: LocalPromptLayer, ask: Callable[..., Any]
+    ) -> None:
+        assert ask("wait_for_version", **target, newer_than=2, timeout=20.0).version == 3
+        with pytest.raises(PromptLayerWaitTimeoutError, match="did not change within"):
+            ask("wait_for_version", **target, timeout=0.05, poke_interval=0.02)
 
 
 def test_resumed_with_the_event_alone(server: LocalPromptLayer) -> None:
