@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_promptlayer.api.arguments import mapping
 from airflow_provider_promptlayer.api.columns import (
@@ -26,6 +30,7 @@ from airflow_provider_promptlayer.submission.task_state import ColumnsState
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+    from airflow.triggers.base import BaseTrigger
 
 
 class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
@@ -47,10 +52,10 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
         self.restore = restore
         self._pointed: list[PointedColumn] = []
         self._columns_state: ColumnsState | None = None
-        if restore and (self.deferrable or not self.wait_for_completion):
+        if restore and not self.wait_for_completion:
             raise PromptLayerInvalidInputError(
-                "restore=True needs deferrable=False and wait_for_completion=True: a worker alone "
-                "can point the columns back when the task is ended."
+                "restore=True needs wait_for_completion=True: the columns are pointed back at the "
+                "end of the wait."
             )
 
     def get_job(self, context: Context) -> RemoteJob[Any] | None:
@@ -65,6 +70,28 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
         if job is None:
             self._point_back()
         return job
+
+    def trigger(self, **how: Any) -> BaseTrigger:
+        """Return the trigger, which points the columns back if the task is ended meanwhile."""
+        return super().trigger(**how, **self._kept())
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return the notes about the start and the columns, to keep them through a deferral."""
+        return {**super().resume_state(), **self._kept()}
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Come back from the triggerer; point the columns back, however the wait has ended."""
+        self._columns_state = ColumnsState.of(context)
+        waiting = (next_kwargs or {}).get("waiting")
+        kept = waiting.get("pointed") if isinstance(waiting, dict) else None
+        if kept is not None:
+            self._pointed = [PointedColumn(**each) for each in kept]
+        elif self._columns_state is not None:  # a deferral that Airflow has ended keeps no more
+            self._pointed = self._columns_state.read()
+        with self._pointing_back():
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def prepare_start(self) -> None:
         """Point the columns at their versions; what was there is recorded first."""
@@ -100,9 +127,25 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
 
     # Not in execute: Airflow 2 takes a call of super().execute for one from outside the task.
     def _go_on(self, context: Context, job: RemoteJob[Any]) -> Any:
-        try:
+        with self._pointing_back():
             return super()._go_on(context, job)
-        finally:
+
+    def _kept(self) -> dict[str, Any]:
+        """Return the columns to point back, as JSON under their name; empty for none."""
+        is_pointed = self.restore and self._pointed
+        return {"pointed": [asdict(each) for each in self._pointed]} if is_pointed else {}
+
+    @contextmanager
+    def _pointing_back(self) -> Iterator[None]:
+        """Point the columns back at the end, unless the task only goes to the triggerer."""
+        try:
+            yield
+        except TaskDeferred:
+            raise
+        except BaseException:
+            self._point_back()
+            raise
+        else:
             self._point_back()
 
     def _sender(self) -> Callable[[Any], Any]:

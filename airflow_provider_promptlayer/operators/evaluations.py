@@ -82,8 +82,8 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
         which makes its cells and those that depend on it stale. Nothing is recalculated where the
         column was pointed there already, unless ``statuses`` says so. Templated.
     :param restore: point the columns back when the task ends, also when it fails or is ended, but
-        for one that somebody else has changed meanwhile. Needs ``deferrable=False``. After a crash
-        a retry does it, on Airflow 3.3 and later.
+        for one that somebody else has changed meanwhile. After a crash a retry does it, on Airflow
+        3.3 and later. Before 3.3, a deferred task that is ended leaves the columns as they are.
     :param confirm_large: start a job that is so large that PromptLayer asks first.
     :param max_price: what the recalculation may cost, in US dollars; left out for any price, and
         None is refused. It is judged at the end: the cells are calculated, and nothing is retried.

@@ -6,23 +6,26 @@ from __future__ import annotations
 import datetime
 import math
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_promptlayer.api.cells import SheetCells
+from airflow_provider_promptlayer.api.columns import PointedColumn, replace_configs
 from airflow_provider_promptlayer.api.errors import PromptLayerError
 from airflow_provider_promptlayer.api.imports import SheetImport
 from airflow_provider_promptlayer.api.job import RemoteJob, unless_large
 from airflow_provider_promptlayer.api.reports import FinalReport
 from airflow_provider_promptlayer.api.scorecards import SheetCalculation
-from airflow_provider_promptlayer.api.tables import SheetOperation
+from airflow_provider_promptlayer.api.tables import Sheet, SheetOperation
 from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_outcome
+from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import adrive, poll_until_ended
 from airflow_provider_promptlayer.polling.poller import Poller
 from airflow_provider_promptlayer.polling.state import PollState
@@ -35,9 +38,45 @@ class PromptLayerTableOperationTrigger(PromptLayerTrigger):
     """Wait in the triggerer until a recalculation of a sheet's cells has ended.
 
     If the task had nothing to start: until no cell of the sheet is being calculated.
+
+    :param pointed: the fields of each :class:`.PointedColumn` to point back if the task is ended.
+    :param kwargs: how to wait, see :class:`.PromptLayerTrigger`.
     """
 
     job_types = (SheetOperation, SheetCells)
+
+    def __init__(self, *, pointed: Sequence[Mapping[str, Any]] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pointed = [PointedColumn(**fields) for fields in pointed]
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class's path and the arguments that recreate the trigger."""
+        path, arguments = super().serialize()
+        pointed = {"pointed": [asdict(each) for each in self.pointed]} if self.pointed else {}
+        return path, {**arguments, **pointed}
+
+    async def _cancel(self, job: RemoteJob[Any]) -> str:
+        try:
+            return await super()._cancel(job)
+        finally:
+            if self.pointed:
+                await self._point_back(job)
+
+    async def _point_back(self, job: RemoteJob[Any]) -> None:
+        hook, policy = self._hook or self._new_hook(), retries.CANCELLING_IN_TRIGGERER
+        names = ", ".join(each.name for each in self.pointed)
+        sheet = Sheet(*list(asdict(job).values())[:2])
+        try:
+            changed = await adrive(
+                replace_configs(sheet, self.pointed, back=True),
+                lambda call: hook.acall_with_backoff(call, about="the columns", policy=policy),
+            )
+        except PromptLayerError as error:
+            self.log.error("Could not point these columns back: %s (%s).", names, error)
+            return
+        for each in changed:
+            self.log.warning("Not pointing %s back, as somebody has changed it.", each.name)
+        self.log.info("Pointed back, as the task was ended: %s.", names)
 
 
 class PromptLayerScorecardTrigger(PromptLayerTrigger):

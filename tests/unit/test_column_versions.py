@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException
 from support.kinds import Serve
-from support.modes import Ending, FakeTaskInstance, Store, run_task
+from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
+from support.needs import needs_on_kill
+from support.starts import deferred
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
@@ -28,12 +32,12 @@ CONFIG = {
 STAGING = {**CONFIG, "template": {"name": "Reply", "workspace": 1, "label": "staging"}}
 COLUMNS = [
     Column("Question", type="TEXT"),
-    Column("Answer", config=CONFIG, is_stale=False),
+    Column("Answer", config=CONFIG, is_stale=False, cell_duration=0.02),
     Column("Is good", type="LLM_ASSERTION", is_stale=False),
 ]
 SHEET = Sheet("Answers", COLUMNS, row_count=3)
 TABLE = Table("Support", [SHEET])
-PUT_BACK: dict[str, Any] = {"restore": True, "deferrable": False}
+PUT_BACK: dict[str, Any] = {"restore": True}
 
 
 @pytest.fixture
@@ -80,8 +84,9 @@ def test_a_column_that_uses_it_is_left_alone(server: LocalPromptLayer) -> None:
     assert server.count("PATCH") == 0
 
 
-def test_is_put_back(server: LocalPromptLayer, store: Store | None) -> None:
-    assert run(store, **PUT_BACK).kind == "success"
+def test_is_put_back(server: LocalPromptLayer, store: Store | None, deferrable: bool) -> None:
+    ending = run(store, deferrable=deferrable, **PUT_BACK)
+    assert (ending.kind, ending.worker_visits) == ("success", 1 + deferrable)
     assert config(server) == CONFIG
     assert server.count("PATCH") == 2
     assert "promptlayer_columns" not in (store or {})
@@ -156,7 +161,7 @@ def test_a_crash_is_made_good_by_the_retry(
 
 
 def test_a_task_that_is_ended_puts_it_back(server: LocalPromptLayer) -> None:
-    task = make(**PUT_BACK)
+    task = make(deferrable=False, **PUT_BACK)
 
     def end(_: Any) -> None:
         if server.operations and not ended:
@@ -175,6 +180,31 @@ def test_a_task_that_is_ended_puts_it_back(server: LocalPromptLayer) -> None:
     task.poll = dying_poll  # type: ignore[method-assign]
     run_task(lambda: task)
     assert ended
+    assert config(server) == CONFIG
+
+
+@needs_on_kill
+def test_a_deferred_task_that_is_ended_puts_it_back(server: LocalPromptLayer) -> None:
+    trigger = rebuilt(deferred(make(**PUT_BACK)).trigger)
+    assert config(server) == STAGING
+    asyncio.run(trigger.on_kill())
+    assert config(server) == CONFIG
+
+
+@needs_on_kill
+def test_a_deferred_task_that_is_ended_keeps_it(server: LocalPromptLayer) -> None:
+    trigger = rebuilt(deferred(make()).trigger)
+    asyncio.run(trigger.on_kill())
+    assert config(server) == STAGING
+
+
+def test_is_put_back_after_a_deferral_that_airflow_ended(server: LocalPromptLayer) -> None:
+    store = Store()
+    task = make(**PUT_BACK)
+    deferred(task, store)
+    context: Any = {"ti": FakeTaskInstance(max_tries=2), "task_state_store": store}
+    with pytest.raises(AirflowException):
+        make(**PUT_BACK).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
     assert config(server) == CONFIG
 
 
@@ -198,6 +228,6 @@ def test_what_is_refused(server: LocalPromptLayer, versions: Any, says: str) -> 
     assert server.count("PATCH") == server.count("POST") == 0
 
 
-def test_only_a_worker_can_put_it_back() -> None:
-    with pytest.raises(PromptLayerInvalidInputError, match="restore=True needs deferrable=False"):
-        make(restore=True)
+def test_is_not_put_back_without_waiting() -> None:
+    with pytest.raises(PromptLayerInvalidInputError, match="needs wait_for_completion=True"):
+        make(restore=True, wait_for_completion=False)
