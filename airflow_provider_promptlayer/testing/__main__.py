@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tables=defined and defined.evaluations.tables,
             reports=defined and defined.evaluations.reports,
             request_logs=defined and defined.evaluations.request_logs,
+            prompts=defined and defined.evaluations.prompts,
             api_key=options.api_key,
             host=options.host,
             port=options.port,
@@ -69,7 +70,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--workflows",
         type=Path,
         metavar="FILE",
-        help="workflows, tables, reports and request logs: .toml or .json",
+        help="workflows, tables, reports, request logs and prompts: .toml or .json",
     )
     parser.add_argument("--api-key", default="pl_local_key", help="the key (%(default)s)")
     parser.add_argument(

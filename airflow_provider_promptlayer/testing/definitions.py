@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .evaluations.model import Report, Table
 from .evaluations.request_logs import RequestLog
+from .releases.prompts import Prompt
 from .workflows.catalog import Catalog
 from .workflows.model import Node, Template, Workflow, has_placeholder
 
@@ -27,11 +28,12 @@ _WORDS = {"missing": "the key is missing", "unexpected_keyword_argument": "unkno
 
 
 class Evaluations(NamedTuple):
-    """The tables, reports and request logs of a file."""
+    """The tables, reports, request logs and prompt templates of a file."""
 
     tables: tuple[Table, ...] = ()
     reports: tuple[Report, ...] = ()
     request_logs: tuple[RequestLog, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
 
 
 class Definitions(NamedTuple):
@@ -48,6 +50,7 @@ class _File(BaseModel):
     tables: list[Table] = []
     reports: list[Report] = []
     request_logs: list[RequestLog] = []
+    prompts: list[Prompt] = []
 
 
 def load_workflows(path: str | Path) -> tuple[Workflow, ...]:
@@ -83,7 +86,7 @@ def builtin_workflows() -> tuple[Workflow, ...]:
 
 @cache
 def builtin_evaluations() -> Evaluations:
-    """Return the tables, reports and request logs that a server has by default."""
+    """Return the tables, reports, request logs and prompts that a server has by default."""
     return _parse(_builtin("builtin_evaluations.toml")).evaluations
 
 
@@ -107,7 +110,10 @@ def _parse(document: Any) -> Definitions:
         for workflow in parsed.workflows
     )
     evaluations = Evaluations(
-        tuple(parsed.tables), tuple(parsed.reports), tuple(parsed.request_logs)
+        tuple(parsed.tables),
+        tuple(parsed.reports),
+        tuple(parsed.request_logs),
+        tuple(parsed.prompts),
     )
     return Definitions(tuple(workflows), evaluations)
 

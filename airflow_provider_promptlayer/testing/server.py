@@ -62,7 +62,8 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
         tables: definitions; ``None`` for the built-in ones.
         reports: definitions, of pipelines and of final reports; ``None`` for the built-in ones.
         request_logs: what imports from request logs find; ``None`` for the built-in ones.
-        prompts: prompt templates, besides those that the request logs were made with.
+        prompts: prompt templates, besides those that the request logs were made with; ``None`` for
+            the built-in ones.
         import_duration: seconds that an import into a sheet takes; ``math.inf`` if it never ends.
         repeated_import: what a repeated ``operation_id`` of an import does: it answers with the
             ``same`` import, is a ``conflict`` (409), or imports ``again``.
@@ -92,7 +93,7 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
         tables: Iterable[Table] | None = None,
         reports: Iterable[Report] | None = None,
         request_logs: Iterable[RequestLog] | None = None,
-        prompts: Iterable[Prompt] = (),
+        prompts: Iterable[Prompt] | None = None,
         import_duration: float = 0.0,
         repeated_import: RepeatedImport = "same",
         dialect: Dialect = "description",
@@ -121,7 +122,7 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
             repeated_import=repeated_import,
             dialect=dialect,
         )
-        templates = Prompts(prompts, workspace.request_logs)
+        templates = Prompts(builtin.prompts if prompts is None else prompts, workspace.request_logs)
         report_runs = ReportRuns(builtin.reports if reports is None else reports, clock)
         self._api = Api(
             api_key,

@@ -79,7 +79,7 @@ def test_the_error_of_the_gate_is_quoted_as_it_is(monkeypatch: pytest.MonkeyPatc
     (quoted,) = re.findall(
         r"^```\n(Scorecard calculation .*?)```", README, re.DOTALL | re.MULTILINE
     )
-    (table,), _, _ = builtin_evaluations()
+    (table,) = builtin_evaluations().tables
     sheet = table.sheets[1]
     # A clock that leaps: the calculation has ended at the first poll.
     with LocalPromptLayer(clock=count(0.0, 10.0).__next__) as server:

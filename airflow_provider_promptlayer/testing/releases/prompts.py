@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
@@ -27,7 +27,7 @@ class Prompt:
     _: KW_ONLY
     latest_version: int = 1
     labels: Mapping[str, int] | None = None
-    protected_labels: Iterable[str] = ()
+    protected_labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):

@@ -180,7 +180,7 @@ def test_keys_are_arguments_and_text_with_placeholders_is_a_template(tmp_path):
         no_output_status=400,
         required_input_variables={"topic": "string"},
     )
-    evaluations = ((), (Report("R", cells=3, score=50),), ())
+    evaluations = ((), (Report("R", cells=3, score=50),), (), ())
     assert load_definitions(tmp_path / "d.toml") == ((workflow,), evaluations)
 
 

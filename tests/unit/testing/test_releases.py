@@ -190,3 +190,10 @@ def test_a_column_gets_another_configuration(serve):
     assert nowhere.status == 404
     operations = path.replace("columns", "operations")
     assert send(client, "POST", operations, {}).json["cell_count"] == 4
+
+
+def test_the_built_in_prompt_is_that_of_the_built_in_sheet():
+    with LocalPromptLayer() as server:
+        assert server.labels(prompt="Support reply") == {"prod": 1, "staging": 2}
+        (answer,) = (each for each in server.tables[0].sheets[0].columns if each.title == "Answer")
+    assert answer.config == {"template": {"name": "Support reply"}}
