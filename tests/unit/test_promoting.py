@@ -6,13 +6,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
 from support.kinds import Serve
-from support.modes import Ending, FakeTaskInstance, Store, run_task
+from support.modes import FakeTaskInstance, Store, run_task
+from support.promotions import COPY, LABELS, PROMPT, WORKFLOW, make, new_server, promote
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerApprovalNeededError,
@@ -27,20 +26,10 @@ from airflow_provider_promptlayer.operators.promptlayer import PromptLayerPromot
 from airflow_provider_promptlayer.testing import (
     Close,
     LocalPromptLayer,
-    Node,
-    Prompt,
     Reply,
-    Workflow,
 )
-from airflow_provider_promptlayer.testing.http.dialect import Dialect
 
 Log = Callable[[], str]
-PROMPT: dict[str, Any] = {"prompt": "a/b Reply"}
-WORKFLOW: dict[str, Any] = {"workflow": "Greet"}
-NODES = [Node("Hello", "hi", is_output_node=True)]
-LABELS = {"prod": 3, "staging": 5, "legal": 2}
-COPY = 7
-"""The number that a copy of a version of the workflow gets."""
 
 
 @pytest.fixture
@@ -48,46 +37,11 @@ def server(serve: Serve) -> LocalPromptLayer:
     return serve(new_server())
 
 
-def new_server(dialect: Dialect = "description") -> LocalPromptLayer:
-    workflows = [
-        Workflow(
-            "Greet",
-            NODES,
-            version=number,
-            labels=[label for label, its_number in LABELS.items() if its_number == number],
-        )
-        for number in range(1, COPY)
-    ]
-    prompt = Prompt(PROMPT["prompt"], latest_version=6, labels=LABELS)
-    served = LocalPromptLayer(workflows, prompts=[prompt], dialect=dialect)
-    for which in (PROMPT, WORKFLOW):
-        served.protect_label("legal", **which)
-    return served
-
-
 @pytest.fixture(params=[PROMPT, WORKFLOW], ids=["prompt", "workflow"])
 def which(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Whose label is promoted."""
     found: dict[str, Any] = request.param
     return found
-
-
-def make(**arguments: Any) -> PromptLayerPromoteOperator:
-    given = {"task_id": "task", "retries": 2, "poke_interval": 0.02, **arguments}
-    if "from_label" not in given:
-        given.setdefault("version", 5)
-    return PromptLayerPromoteOperator(**given)
-
-
-def promote(
-    store: Store | None = None, *, number: int = 1, max_tries: int = 2, **arguments: Any
-) -> Ending:
-    """Run a try of the task."""
-    return run_task(
-        lambda: make(**arguments),
-        FakeTaskInstance(try_number=number, max_tries=max_tries),
-        **({} if store is None else {"task_state_store": store}),
-    )
 
 
 def changes(server: LocalPromptLayer) -> int:
@@ -469,76 +423,3 @@ def test_a_task_that_is_stopped_moves_nothing(
 
 def test_nothing_is_pushed_without_xcom_push(server: LocalPromptLayer) -> None:
     assert promote(do_xcom_push=False, **PROMPT).xcoms == {}
-
-
-class TestRivals:
-    """Two promotions of one label that could happen at once."""
-
-    def test_refused_with_the_dag_file(self) -> None:
-        with DAG("d", schedule=None) as dag:
-            make(task_id="a", **PROMPT)
-            make(task_id="b", **PROMPT, version=6)
-        with pytest.raises(PromptLayerInvalidInputError, match=r"'a' and 'b' both move label 'p"):
-            dag.resolve_template_files()
-
-    @pytest.mark.parametrize(
-        "other", [WORKFLOW, {**PROMPT, "label": "staging"}, {"prompt": "Another"}], ids=str
-    )
-    def test_other_labels(self, other: dict[str, Any]) -> None:
-        with DAG("d", schedule=None) as dag:
-            make(task_id="a", **PROMPT)
-            make(task_id="b", **other)
-        dag.resolve_template_files()
-
-    def test_ordered(self) -> None:
-        with DAG("d", schedule=None) as dag:
-            make(task_id="a", **PROMPT) >> make(task_id="b", **PROMPT, version=1)
-        dag.resolve_template_files()
-
-    def test_on_two_branches(self) -> None:
-        with DAG("d", schedule=None) as dag:
-            choose = _branch_operator()
-            choose >> [make(task_id="a", **PROMPT), make(task_id="b", **PROMPT, version=1)]
-        dag.resolve_template_files()
-
-    def test_behind_the_same_branch(self) -> None:
-        with DAG("d", schedule=None) as dag:
-            first = make(task_id="first", **WORKFLOW)
-            rivals = [make(task_id="a", **PROMPT), make(task_id="b", **PROMPT, version=1)]
-            _branch_operator() >> first >> rivals
-        with pytest.raises(PromptLayerInvalidInputError, match="could do so at once"):
-            dag.resolve_template_files()
-
-    def test_templates_that_render_to_the_same(self, server: LocalPromptLayer) -> None:
-        with DAG("d", schedule=None) as dag:
-            first = make(task_id="a", **PROMPT)
-            make(task_id="b", **PROMPT, label="{{ label }}")
-        dag.resolve_template_files()
-        context: Any = {"ti": FakeTaskInstance(task_id="a"), "label": "prod"}
-        with pytest.raises(Exception, match="could do so at once"):
-            first.execute(context)
-        assert server.count() == 0
-        context["label"] = "staging"
-        assert first.execute(context)["version"] == 5
-
-    def test_a_mapped_task(self, server: LocalPromptLayer) -> None:
-        with DAG("d", schedule=None):
-            mapped = PromptLayerPromoteOperator.partial(task_id="a", **PROMPT).expand(
-                version=[4, 5]
-            )
-            labels = PromptLayerPromoteOperator.partial(task_id="b", **PROMPT, version=5).expand(
-                label=["eu", "us"]
-            )
-        context: Any = {"ti": FakeTaskInstance(task_id="a", map_index=0)}
-        with pytest.raises(Exception, match="All instances of the mapped task 'a'"):
-            mapped.unmap({"version": 4}).execute(context)
-        assert server.count() == 0
-        assert labels.unmap({"label": "eu"}).execute(context)["version"] == 5
-
-
-def _branch_operator() -> Any:
-    try:
-        module = import_module("airflow.providers.standard.operators.python")
-    except ImportError:  # Airflow 2
-        module = import_module("airflow.operators.python")
-    return module.BranchPythonOperator(task_id="choose", python_callable=lambda: "a")

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two promotions of one label that could happen at once are refused."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+from support.kinds import Serve
+from support.modes import FakeTaskInstance
+from support.promotions import PROMPT, WORKFLOW, make, new_server
+
+from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerPromoteOperator
+from airflow_provider_promptlayer.testing import LocalPromptLayer
+
+
+@pytest.fixture
+def server(serve: Serve) -> LocalPromptLayer:
+    return serve(new_server())
+
+
+def test_two_promotions_are_refused_with_the_dag_file() -> None:
+    with DAG("d", schedule=None) as dag:
+        make(task_id="a", **PROMPT)
+        make(task_id="b", **PROMPT, version=6)
+    with pytest.raises(PromptLayerInvalidInputError, match=r"'a' and 'b' both move label 'p"):
+        dag.resolve_template_files()
+
+
+@pytest.mark.parametrize(
+    "other", [WORKFLOW, {**PROMPT, "label": "staging"}, {"prompt": "Another"}], ids=str
+)
+def test_other_labels(other: dict[str, Any]) -> None:
+    with DAG("d", schedule=None) as dag:
+        make(task_id="a", **PROMPT)
+        make(task_id="b", **other)
+    dag.resolve_template_files()
+
+
+def test_ordered() -> None:
+    with DAG("d", schedule=None) as dag:
+        make(task_id="a", **PROMPT) >> make(task_id="b", **PROMPT, version=1)
+    dag.resolve_template_files()
+
+
+def test_on_two_branches() -> None:
+    with DAG("d", schedule=None) as dag:
+        choose = _branch_operator()
+        choose >> [make(task_id="a", **PROMPT), make(task_id="b", **PROMPT, version=1)]
+    dag.resolve_template_files()
+
+
+def test_behind_the_same_branch() -> None:
+    with DAG("d", schedule=None) as dag:
+        first = make(task_id="first", **WORKFLOW)
+        rivals = [make(task_id="a", **PROMPT), make(task_id="b", **PROMPT, version=1)]
+        _branch_operator() >> first >> rivals
+    with pytest.raises(PromptLayerInvalidInputError, match="could do so at once"):
+        dag.resolve_template_files()
+
+
+def test_templates_that_render_to_the_same(server: LocalPromptLayer) -> None:
+    with DAG("d", schedule=None) as dag:
+        first = make(task_id="a", **PROMPT)
+        make(task_id="b", **PROMPT, label="{{ label }}")
+    dag.resolve_template_files()
+    context: Any = {"ti": FakeTaskInstance(task_id="a"), "label": "prod"}
+    with pytest.raises(Exception, match="could do so at once"):
+        first.execute(context)
+    assert server.count() == 0
+    context["label"] = "staging"
+    assert first.execute(context)["version"] == 5
+
+
+def test_a_mapped_task(server: LocalPromptLayer) -> None:
+    with DAG("d", schedule=None):
+        mapped = PromptLayerPromoteOperator.partial(task_id="a", **PROMPT).expand(version=[4, 5])
+        labels = PromptLayerPromoteOperator.partial(task_id="b", **PROMPT, version=5).expand(
+            label=["eu", "us"]
+        )
+    context: Any = {"ti": FakeTaskInstance(task_id="a", map_index=0)}
+    with pytest.raises(Exception, match="All instances of the mapped task 'a'"):
+        mapped.unmap({"version": 4}).execute(context)
+    assert server.count() == 0
+    assert labels.unmap({"label": "eu"}).execute(context)["version"] == 5
+
+
+def _branch_operator() -> Any:
+    try:
+        module = import_module("airflow.providers.standard.operators.python")
+    except ImportError:  # Airflow 2
+        module = import_module("airflow.operators.python")
+    return module.BranchPythonOperator(task_id="choose", python_callable=lambda: "a")
