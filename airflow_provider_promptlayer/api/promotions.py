@@ -191,11 +191,13 @@ class PromotionOrder:
                 return Standing(base, current, led_to, led_to)
         if may_have_copied:
             version: ReleasedVersion = yield self.target.version()
-            last = max(oldest, version.number - _VERSIONS_SEARCHED)
-            while version.number > last:
+            last = max(oldest, version.number - _VERSIONS_SEARCHED) + 1
+            while version.number >= last:
                 copy = _Copy.read(version)
                 if copy is not None and self._is_own(copy, number, mark):
                     return Standing(base, current, version.number, copy.previous)
+                if version.number == last:
+                    break  # before the first version there is none to ask for
                 version = yield self.target.version(version.number - 1)
         return Standing(base, current, None, led_to)
 

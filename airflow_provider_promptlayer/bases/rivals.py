@@ -46,9 +46,12 @@ def refuse_mapped_rivals(task: Any, context: Context) -> None:
     if ti.map_index < 0 or not task.has_dag():
         return
     mapped = task.dag.get_task(task.task_id)
-    fixed = getattr(mapped, "partial_kwargs", {})
-    is_fixed = "label" in fixed or not _expands(mapped, "label")
-    if is_fixed and ("prompt" in fixed or "workflow" in fixed):
+    fixed = getattr(mapped, "partial_kwargs", None)
+    if fixed is None:
+        return  # the instances of a mapped task group, which may differ in any argument
+    if ("prompt" in fixed or "workflow" in fixed) and not any(
+        _expands(mapped, name) for name in ("label", "promptlayer_conn_id")
+    ):
         raise PromptLayerInvalidInputError(
             f"All instances of the mapped task {task.task_id!r} move {_moved(task)}: expand over "
             "the prompt, the workflow or the label, or promote once."

@@ -49,7 +49,8 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     """Have a release label lead to a version of a prompt template or a workflow.
 
     If the label leads there already, the task succeeds and sends nothing. A rollback is the same
-    operator with ``version="{{ ti.xcom_pull('promote')['previous_version'] }}"``.
+    operator with ``version="{{ ti.xcom_pull('promote')['previous_version'] }}"``, downstream of a
+    check and with ``trigger_rule="one_failed"``.
 
     A prompt template's label is moved where it is. PromptLayer has no request that moves a
     workflow's label: **the task makes a copy of the version**, a new version whose commit message

@@ -202,6 +202,7 @@ def after_request(server: LocalPromptLayer, act: Callable[[], None]) -> None:
 @pytest.mark.parametrize("acted_on", [True, False], ids=["arrived", "lost"])
 @pytest.mark.parametrize("fault", [Close(), Reply(502, "<html>")], ids=["closed", "502"])
 @pytest.mark.parametrize("label", ["prod", "new"])
+@pytest.mark.parametrize("chosen", [{"version": 5}, {"from_label": "staging"}], ids=str)
 @pytest.mark.parametrize("is_async", [False, True], ids=["hook", "async hook"])
 def test_a_lost_answer(
     server: LocalPromptLayer,
@@ -209,12 +210,13 @@ def test_a_lost_answer(
     acted_on: bool,
     fault: Any,
     label: str,
+    chosen: dict[str, Any],
     is_async: bool,
 ) -> None:
     for method in ("POST", "PATCH"):
         server.script(fault, method=method, acted_on=acted_on)
     hook = PromptLayerHook()
-    arguments = {**which, "version": 5, "label": label}
+    arguments = {**which, **chosen, "label": label}
     try:
         if is_async:
             promotion = asyncio.run(hook.apromote(**arguments))
@@ -279,12 +281,17 @@ class TestKilledWorker:
         assert promote(number=2, from_label="staging", **WORKFLOW).value["version"] == COPY
         assert versions() == COPY
 
+    @pytest.mark.parametrize("chosen", [{}, {"from_label": "staging"}], ids=str)
     def test_a_clear_moves_the_label_again(
-        self, server: LocalPromptLayer, which: dict[str, Any], store: Store | None
+        self,
+        server: LocalPromptLayer,
+        which: dict[str, Any],
+        store: Store | None,
+        chosen: dict[str, Any],
     ) -> None:
-        promote(store, **which)
+        promote(store, **which, **chosen)
         server.move_label("prod", 3, **which)
-        cleared = promote(store, number=2, max_tries=3, **which)
+        cleared = promote(store, number=2, max_tries=3, **which, **chosen)
         assert cleared.value["previous_version"] == 3
         assert server.labels(**which)["prod"] == cleared.value["version"]
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, task_group
 from support.kinds import Serve
 from support.modes import FakeTaskInstance
 from support.promotions import PROMPT, WORKFLOW, make, new_server
@@ -81,11 +81,32 @@ def test_a_mapped_task(server: LocalPromptLayer) -> None:
         labels = PromptLayerPromoteOperator.partial(task_id="b", **PROMPT, version=5).expand(
             label=["eu", "us"]
         )
+        places = PromptLayerPromoteOperator.partial(task_id="c", **PROMPT, version=5).expand(
+            promptlayer_conn_id=["promptlayer_default", "another"]
+        )
     context: Any = {"ti": FakeTaskInstance(task_id="a", map_index=0)}
     with pytest.raises(Exception, match="All instances of the mapped task 'a'"):
         mapped.unmap({"version": 4}).execute(context)
     assert server.count() == 0
     assert labels.unmap({"label": "eu"}).execute(context)["version"] == 5
+    place = {"promptlayer_conn_id": "promptlayer_default"}
+    assert places.unmap(place).execute(context)["version"] == 5
+
+
+def test_in_a_mapped_task_group(server: LocalPromptLayer) -> None:
+    with DAG("d", schedule=None):
+
+        @task_group
+        def promote_one(label: str) -> None:
+            make(task_id="a", **PROMPT, label=label)
+
+        promote_one.expand(label=["eu", "us"])
+        alone = make(task_id="b", **PROMPT)
+    instance = alone.dag.get_task("promote_one.a")
+    instance.release_label = "eu"  # as Airflow renders it
+    context: Any = {"ti": FakeTaskInstance(task_id=instance.task_id, map_index=0)}
+    assert instance.execute(context)["version"] == 5
+    assert server.labels(**PROMPT)["eu"] == 5
 
 
 def _branch_operator() -> Any:
