@@ -18,6 +18,7 @@ from airflow_provider_promptlayer.api.arguments import exactly_one, seconds, tit
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerConfigurationError,
     PromptLayerError,
+    PromptLayerNotFoundError,
     PromptLayerRateLimitError,
 )
 from airflow_provider_promptlayer.api.http import Call
@@ -60,7 +61,8 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
     :param promptlayer_conn_id: id of the Airflow connection.
     :param poke_interval: seconds (or a ``timedelta``) between two polls.
     :param ignore_own: report no version of a workflow that :class:`.PromptLayerPromoteOperator` or
-        the hook has made, so that a DAG which promotes does not start itself again. PromptLayer
+        the hook has made, so that a DAG which promotes does not start itself again. Without
+        ``release_label`` a newer version below such a copy is reported. PromptLayer
         keeps no sign of who has moved a prompt's label: a DAG must not move the label of a prompt
         that starts it.
     :raises PromptLayerConfigurationError: on Airflow 2, which has no watchers.
@@ -137,21 +139,34 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
             if previous is None:
                 continue
             try:
-                is_reported = not (self.ignore_own and await self._is_own(version))
+                foreign = await self._foreign(version, previous) if self.ignore_own else version
             except PromptLayerError as error:
                 self.log.warning("%s Trying again with the next poll.", error)
                 continue
-            if is_reported:
-                yield TriggerEvent(self._payload(version, previous))  # type: ignore[no-untyped-call]
-            else:
+            if foreign != version:
                 self.log.info("Version %s is a copy of our own: no event.", version)
-            await seen.note(version, was_reported=is_reported)
+            if foreign is not None:
+                yield TriggerEvent(self._payload(foreign, previous))  # type: ignore[no-untyped-call]
+            await seen.note(version, was_reported=foreign is not None)
 
-    async def _is_own(self, version: int) -> bool:
+    async def _foreign(self, version: int, previous: int) -> int | None:
+        """Return the number of the version to report, which is no copy of our own; None if none.
+
+        A promotion may have put its copy on top of a newer version that no poll has seen. So for
+        the latest version this looks below the copies, down to the version before.
+        """
         if not self._target.is_copied:
-            return False
+            return version
         hook = PromptLayerHook(self.promptlayer_conn_id)
-        return is_own_copy(await hook.acall(self._target.version(version)))
+        lowest = version if self.release_label is not None else min(version, previous + 1)
+        for number in range(version, lowest - 1, -1):
+            try:
+                if not is_own_copy(await hook.acall(self._target.version(number))):
+                    return number
+            except PromptLayerNotFoundError:
+                if number == version:
+                    raise
+        return None
 
     def _payload(self, version: int, previous: int) -> dict[str, Any]:
         return {

@@ -242,6 +242,32 @@ def test_a_promotion_of_our_own(ignore_own: bool, server: LocalPromptLayer) -> N
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_version_below_a_copy_of_our_own(is_deleted: bool, server: LocalPromptLayer) -> None:
+    """A person saved version 4, promotions made copies 5 and 6 (or one is gone since): 4 counts."""
+
+    def deleted(request: Any) -> Reply | None:
+        is_it = is_deleted and request.query.get("version") == "5"
+        return Reply(404, '{"success": false, "message": "not found"}') if is_it else None
+
+    async def scenario() -> None:
+        state = AssetState()
+        async with Running(server, watcher(state, workflow="good")):
+            pass
+        server.add_version(workflow="good")
+        for label in ("prod", "canary"):
+            made = await PromptLayerHook().apromote(workflow="good", version=1, label=label)
+        assert made.version == 6
+        server.script(deleted, times=None)
+        async with Running(server, watcher(state, workflow="good")) as running:
+            await running.versions(4)
+            assert running.events[0]["previous_version"] == 3
+        async with Running(server, watcher(state, workflow="good")) as running:
+            await running.versions()
+
+    asyncio.run(scenario())
+
+
 def test_watchers_share_a_poll(server: LocalPromptLayer) -> None:
     async def scenario() -> None:
         labels = [f"label {number}" for number in range(20)]
