@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
+from support.clocks import timed_by_polls
 from support.kinds import Serve
 from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
 from support.needs import needs_on_kill
@@ -32,7 +33,7 @@ CONFIG = {
 STAGING = {**CONFIG, "template": {"name": "Reply", "workspace": 1, "label": "staging"}}
 COLUMNS = [
     Column("Question", type="TEXT"),
-    Column("Answer", config=CONFIG, is_stale=False, cell_duration=0.02),
+    Column("Answer", config=CONFIG, is_stale=False, cell_duration=0.5),
     Column("Is good", type="LLM_ASSERTION", is_stale=False),
 ]
 SHEET = Sheet("Answers", COLUMNS, row_count=3)
@@ -42,7 +43,7 @@ PUT_BACK: dict[str, Any] = {"restore": True}
 
 @pytest.fixture
 def server(serve: Serve) -> LocalPromptLayer:
-    return serve(LocalPromptLayer([], tables=[TABLE]))
+    return serve(timed_by_polls([], tables=[TABLE]))
 
 
 def make(**arguments: Any) -> PromptLayerRunTableOperator:

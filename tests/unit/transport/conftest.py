@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import select
 import socket
 import ssl
 import struct
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,6 +77,14 @@ class Exchange:
 
     def write(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def write_through(self, data: bytes) -> None:
+        """Write, and return once the other side's kernel has acknowledged all of it."""
+        self.write(data)
+        left = bytearray(4)
+        while fcntl.ioctl(self.socket, termios.TIOCOUTQ, left) == 0 and any(left):
+            if self.stopping.wait(0.001):
+                return
 
     def answer(self, status: int = 200, body: bytes = b"whole", *headers: str) -> None:
         lines = [f"HTTP/1.1 {status} Word", *headers, f"Content-Length: {len(body)}", "", ""]

@@ -228,12 +228,12 @@ def test_bytes_on_an_idle_connection_are_no_answer(
         if exchange.number > 1:
             exchange.write(answer)
         elif together:
-            exchange.write(answer + extra)
+            exchange.write_through(answer + extra)
             sent.release()
         else:
             exchange.write(answer)
             assert received.acquire(timeout=10)
-            exchange.write(extra)
+            exchange.write_through(extra)
             sent.release()
         return True
 
