@@ -152,11 +152,16 @@ class PromptLayerTrigger(BaseTrigger):
 
     async def _end(self, job: RemoteJob[Any]) -> None:
         try:
-            if not self._may_cancel(job):
+            may_cancel, is_in_time = self._may_cancel(job), time.time() < self.state.last_deadline
+            if (may_cancel and is_in_time) or self.undoes_more:
+                if await self._is_waited_for_elsewhere(job):
+                    return
+                await self._undo(job)  # first: the job keeps the next try after a clear waiting
+            if not may_cancel:
                 self.log.warning("The task no longer waits here. %s", self._left(job))
-            elif time.time() >= self.state.last_deadline:
+            elif not is_in_time:
                 self.log.warning("The time for %s was up: not cancelling it.", job.name)
-            elif not await self._is_waited_for_elsewhere(job):
+            else:
                 what_became = await self._cancel(job)
                 self.log.warning("The task no longer waits here. %s %s.", job, what_became)
         except asyncio.CancelledError:
@@ -173,6 +178,14 @@ class PromptLayerTrigger(BaseTrigger):
                 job,
                 str(error) or type(error).__name__,
             )
+
+    @property
+    def undoes_more(self) -> str:
+        """What :meth:`_undo` does, for people; empty if there is nothing to undo but the job."""
+        return ""
+
+    async def _undo(self, job: RemoteJob[Any]) -> None:
+        """Undo what else the task has changed; must not raise, as the job is cancelled after it."""
 
     def _may_cancel(self, job: RemoteJob[Any]) -> bool:
         return self.state.submitted_by_this_task and job.cancel() is not None
@@ -191,10 +204,11 @@ class PromptLayerTrigger(BaseTrigger):
         except Exception as error:  # noqa: BLE001  # whatever it is, the answer is unknown
             self.log.error(
                 "Could not ask Airflow whether another triggerer or try waits for %s (%s; tried "
-                "for %s). Not cancelling it: if the task was ended, cancel it in PromptLayer.",
+                "for %s). Not cancelling it: if the task was ended, cancel it in PromptLayer%s.",
                 job.name,
                 str(error) or type(error).__name__,
                 in_words(retries.ASKING_AIRFLOW.give_up_after),
+                f" and {self.undoes_more}" if self.undoes_more else "",
             )
             return True
         is_another_try = state != version_compat.GONE and state not in version_compat.FINAL_STATES
@@ -246,7 +260,8 @@ class PromptLayerTrigger(BaseTrigger):
         return " ".join(lines)
 
     async def _wait(self, job: RemoteJob[Any]) -> TriggerEvent:
-        if self._may_cancel(job) and self.task_instance and version_compat.ON_KILL_IS_AMBIGUOUS:
+        asks_airflow = self._may_cancel(job) or self.undoes_more
+        if asks_airflow and self.task_instance and version_compat.ON_KILL_IS_AMBIGUOUS:
             warm_up(self.task_instance)
         poller = self._new_poller(job)
         hook = await self._begin(poller)

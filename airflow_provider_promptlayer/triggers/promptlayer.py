@@ -55,28 +55,30 @@ class PromptLayerTableOperationTrigger(PromptLayerTrigger):
         pointed = {"pointed": [asdict(each) for each in self.pointed]} if self.pointed else {}
         return path, {**arguments, **pointed}
 
-    async def _cancel(self, job: RemoteJob[Any]) -> str:
-        try:
-            return await super()._cancel(job)
-        finally:
-            if self.pointed:
-                await self._point_back(job)
-
-    async def _point_back(self, job: RemoteJob[Any]) -> None:
-        hook, policy = self._hook or self._new_hook(), retries.CANCELLING_IN_TRIGGERER
+    @property
+    def undoes_more(self) -> str:
+        """Which columns are to be pointed back, for people."""
         names = ", ".join(each.name for each in self.pointed)
+        return f"point these back: {names}" if names else ""
+
+    async def _undo(self, job: RemoteJob[Any]) -> None:
+        if not self.pointed:
+            return
+        hook, policy = self._hook or self._new_hook(), retries.CANCELLING_IN_TRIGGERER
         sheet = Sheet(*list(asdict(job).values())[:2])
         try:
             changed = await adrive(
                 replace_configs(sheet, self.pointed, back=True),
                 lambda call: hook.acall_with_backoff(call, about="the columns", policy=policy),
             )
-        except PromptLayerError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the job has to be cancelled
+            names = ", ".join(each.name for each in self.pointed)
             self.log.error("Could not point these columns back: %s (%s).", names, error)
             return
         for each in changed:
             self.log.warning("Not pointing %s back, as somebody has changed it.", each.name)
-        self.log.info("Pointed back, as the task was ended: %s.", names)
+        if names := ", ".join(each.name for each in self.pointed if each not in changed):
+            self.log.info("Pointed back, as the task was ended: %s.", names)
 
 
 class PromptLayerScorecardTrigger(PromptLayerTrigger):
