@@ -247,28 +247,40 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         return retried(policy, call, says="{error}. Nothing was started; trying again in {sleep}.")
 
     def _sent_once(
-        self, make: Callable[[], Call[T]], find: Callable[[], Loop[T | None]]
+        self,
+        make: Callable[[], Call[T]],
+        find: Callable[[], Loop[T | None]],
+        check: Callable[[], Loop[T | None]] | None = None,
     ) -> Loop[T]:
         """Send a request that takes effect once; return what its answer means, or what is found.
 
-        If the answer is lost, the request may have taken effect: that is looked for, patiently,
-        before the request is made and sent once more.
+        If the answer is lost, the request may have taken effect: that is looked for, patiently.
 
-        :param find: returns what the request has brought about, or None if there is no sign of it.
+        :param find: returns what was brought about, or None if there is no sign of it.
+        :param check: is run before each request; returns what makes it needless, or None.
         :raises PromptLayerStartUncertainError: if two answers were lost, and nothing is found.
         """
-        for is_last in (False, True):
+        losses = refusals = 0
+        while True:
+            if check is not None and (found := (yield from check())) is not None:
+                return found
             try:
-                return (yield from self._submit(make()))
+                result: T = yield make()
+                return result
             except PromptLayerStartUncertainError as error:
                 looks, policy = 0, retries.LOOKING_FOR_CREATED
                 while pause := policy.next_pause(looks := looks + 1, elapsed=0.0):
                     yield PollDecision(sleep=pause, note=str(error), is_trouble=True)
                     if (found := (yield from find())) is not None:
                         return found
-                if is_last:
+                if (losses := losses + 1) == 2:
                     raise
-        raise AssertionError("the last answer is never lost without an error")
+            except PromptLayerTransientError as error:
+                refusals += 1
+                sleep = retries.SUBMITTING.next_pause(refusals, error, elapsed=0.0)
+                if sleep is None or self.is_stopping:
+                    raise
+                yield PollDecision(sleep=sleep, note=str(error), is_trouble=True)
 
     def _new_poller(
         self, job: RemoteJob[Any], timeout: float, poke_interval: float | None, max_outage: float

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from airflow_provider_promptlayer.api.job import CallFlow
@@ -170,7 +171,7 @@ class LabelMethods(PromptLayerConnectionHook):
 
         :param mark: that of the copies that any try of the task makes.
         :param is_retry: whether an earlier try may have sent the request.
-        :param before_sending: is called before the first request that may move the label.
+        :param before_sending: is called before the label is read for the last time.
         """
         return self._run(
             self._carry_out(
@@ -231,9 +232,20 @@ class LabelMethods(PromptLayerConnectionHook):
             latest = now
             return now.arrived
 
+        def check() -> Loop[int | None]:
+            """Read the label once more: much time may have passed since the look."""
+            nonlocal latest
+            current = (yield from ask(_read_labels(order))).get(order.label)
+            if (current and current.version) != before.previous:
+                return (yield from find())
+            latest = replace(latest, current=current)
+            return None
+
         message = mark.message(before.base.number, before.previous)
         return self._sent_once(
-            lambda: order.target.move(order.label, latest.current, before.base, message), find
+            lambda: order.target.move(order.label, latest.current, before.base, message),
+            find,
+            check,
         )
 
     def _read_back(
@@ -244,17 +256,17 @@ class LabelMethods(PromptLayerConnectionHook):
         ask: Callable[[CallFlow[Any]], Loop[Any]],
     ) -> Loop[Promotion]:
         """Return what has become of the promotion; look again where the label has not moved."""
-
-        def read() -> CallFlow[Labels]:
-            labels: Labels = yield order.target.labels()
-            return labels
-
         looks, policy = 0, retries.LOOKING_FOR_CREATED
         while True:
-            found = order.settled((yield from ask(read())), before, arrived)
+            found = order.settled((yield from ask(_read_labels(order))), before, arrived)
             if found is not None:
                 return found
             pause = policy.next_pause(looks := looks + 1, elapsed=0.0)
             if pause is None:
                 return Promotion(order.label, arrived, before.previous, is_pending=True)
             yield PollDecision(sleep=pause)
+
+
+def _read_labels(order: PromotionOrder) -> CallFlow[Labels]:
+    labels: Labels = yield order.target.labels()
+    return labels

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerPromoteOperator
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Prompt, Workflow
 from airflow_provider_promptlayer.testing.http.dialect import Dialect
@@ -51,3 +55,44 @@ def promote(
         FakeTaskInstance(try_number=number, max_tries=max_tries),
         **({} if store is None else {"task_state_store": store}),
     )
+
+
+def changes(server: LocalPromptLayer) -> int:
+    """Return how many requests arrived that would change anything."""
+    return server.count("PATCH") + server.count("POST")
+
+
+def moved_to(which: dict[str, Any]) -> int:
+    return 5 if which is PROMPT else COPY
+
+
+def after_request(server: LocalPromptLayer, act: Callable[[], None]) -> None:
+    """Act once, at the first GET after a request that would change anything."""
+
+    def fault(_: Any) -> None:
+        if changes(server) and not acted:
+            acted.append(True)
+            act()
+
+    acted: list[bool] = []
+    server.script(fault, method="GET", times=None)
+
+
+class Killed(BaseException):
+    """The worker is gone."""
+
+
+def kill_at(patch: pytest.MonkeyPatch, number: int, *, after: bool) -> None:
+    """Kill the worker at its nth request: before it is sent, or once it is answered."""
+    send, sent = PromptLayerConnectionHook._call_once, [0]
+
+    def dying(hook: Any, call: Any, over: Any) -> Any:
+        sent[0] += 1
+        if sent[0] == number and not after:
+            raise Killed
+        answer = send(hook, call, over)
+        if sent[0] == number:
+            raise Killed
+        return answer
+
+    patch.setattr(PromptLayerConnectionHook, "_call_once", dying)

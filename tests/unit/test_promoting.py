@@ -11,7 +11,20 @@ from typing import Any
 import pytest
 from support.kinds import Serve
 from support.modes import FakeTaskInstance, Store, run_task
-from support.promotions import COPY, LABELS, PROMPT, WORKFLOW, make, new_server, promote
+from support.promotions import (
+    COPY,
+    LABELS,
+    PROMPT,
+    WORKFLOW,
+    Killed,
+    after_request,
+    changes,
+    kill_at,
+    make,
+    moved_to,
+    new_server,
+    promote,
+)
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerApprovalNeededError,
@@ -20,7 +33,6 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerStartUncertainError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerPromoteOperator
 from airflow_provider_promptlayer.testing import (
@@ -44,11 +56,6 @@ def which(request: pytest.FixtureRequest) -> dict[str, Any]:
     return found
 
 
-def changes(server: LocalPromptLayer) -> int:
-    """Return how many requests arrived that would change anything."""
-    return server.count("PATCH") + server.count("POST")
-
-
 def versions() -> int:
     """Return the number of the workflow's latest version."""
     hook = PromptLayerHook()
@@ -56,10 +63,6 @@ def versions() -> int:
         return hook.get_latest_version(**WORKFLOW)
     finally:
         hook.close()
-
-
-def moved_to(which: dict[str, Any]) -> int:
-    return 5 if which is PROMPT else COPY
 
 
 def test_the_label_leads_to_the_version(
@@ -187,18 +190,6 @@ class TestSomebodyElse:
         assert server.labels(**which)["prod"] == 1
 
 
-def after_request(server: LocalPromptLayer, act: Callable[[], None]) -> None:
-    """Act once, at the first GET after a request that would change anything."""
-
-    def fault(_: Any) -> None:
-        if changes(server) and not acted:
-            acted.append(True)
-            act()
-
-    acted: list[bool] = []
-    server.script(fault, method="GET", times=None)
-
-
 @pytest.mark.parametrize("acted_on", [True, False], ids=["arrived", "lost"])
 @pytest.mark.parametrize("fault", [Close(), Reply(502, "<html>")], ids=["closed", "502"])
 @pytest.mark.parametrize("label", ["prod", "new"])
@@ -239,10 +230,6 @@ def test_answers_that_are_lost_again_and_again(
     assert server.labels(**which) == LABELS
 
 
-class Killed(BaseException):
-    """The worker is gone."""
-
-
 class TestKilledWorker:
     """A worker that dies, before any request or after it, and the try that follows."""
 
@@ -274,7 +261,7 @@ class TestKilledWorker:
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch, suppress(Killed):
-            kill_at(patch, 4, after=True)  # which has copied
+            kill_at(patch, 5, after=True)  # which has copied
             promote(from_label="staging", **WORKFLOW)
         assert versions() == COPY
         server.move_label("staging", 6, **WORKFLOW)
@@ -294,22 +281,6 @@ class TestKilledWorker:
         cleared = promote(store, number=2, max_tries=3, **which, **chosen)
         assert cleared.value["previous_version"] == 3
         assert server.labels(**which)["prod"] == cleared.value["version"]
-
-
-def kill_at(patch: pytest.MonkeyPatch, number: int, *, after: bool) -> None:
-    """Kill the worker at its nth request: before it is sent, or once it is answered."""
-    send, sent = PromptLayerConnectionHook._call_once, [0]
-
-    def dying(hook: Any, call: Any, over: Any) -> Any:
-        sent[0] += 1
-        if sent[0] == number and not after:
-            raise Killed
-        answer = send(hook, call, over)
-        if sent[0] == number:
-            raise Killed
-        return answer
-
-    patch.setattr(PromptLayerConnectionHook, "_call_once", dying)
 
 
 class TestProtectedLabel:
