@@ -48,7 +48,10 @@ with DAG(
     def new_version(params: dict[str, Any], triggering_asset_events: Any = None) -> int:
         """Return the version of the last event; that of the params where a person has triggered."""
         events = [event for found in (triggering_asset_events or {}).values() for event in found]
-        return int(events[-1].extra["payload"]["version"] if events else params["version"])
+        if not events:
+            return int(params["version"])
+        # A DAG run that had to wait for another one has several events, in no order.
+        return int(max(events, key=lambda event: event.timestamp).extra["payload"]["version"])
 
     version = new_version()
 
