@@ -6,8 +6,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, AirflowException, task
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    Param,
+    task,
+)
 
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerPromoteOperator,
     PromptLayerRunScorecardOperator,
@@ -40,7 +47,7 @@ with DAG(
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,  # one version after the other
-    params={"version": 1, "min_score": 0.8},
+    params={"version": Param(None, type=["null", "integer"], minimum=1), "min_score": 0.8},
     tags=["promptlayer", "example"],
 ):
 
@@ -48,12 +55,23 @@ with DAG(
     def new_version(params: dict[str, Any], triggering_asset_events: Any = None) -> int:
         """Return the version of the last event; that of the params where a person has triggered."""
         events = [event for found in (triggering_asset_events or {}).values() for event in found]
+        if not events and params["version"] is None:
+            raise AirflowFailException("Give a version in the params of the DAG run.")
         if not events:
             return int(params["version"])
         # A DAG run that had to wait for another one has several events, in no order.
         return int(max(events, key=lambda event: event.timestamp).extra["payload"]["version"])
 
+    @task
+    def version_in_production() -> int:
+        """Return the version that the label prod leads to before anything is evaluated."""
+        labels = PromptLayerHook().get_labels(prompt=PROMPT)
+        if "prod" not in labels:
+            raise AirflowFailException(f"{PROMPT} has no label prod: create it in PromptLayer.")
+        return labels["prod"]
+
     version = new_version()
+    in_production = version_in_production()
 
     evaluate = PromptLayerRunTableOperator(
         task_id="evaluate",
@@ -68,8 +86,13 @@ with DAG(
         task_id="gate", **SHEET, min_score="{{ params.min_score }}", soft_fail=True
     )
 
+    # Fails if somebody has moved the label while this DAG run evaluated and waited for approval.
     promote = PromptLayerPromoteOperator(
-        task_id="promote", prompt=PROMPT, version=version, label="prod"
+        task_id="promote",
+        prompt=PROMPT,
+        version=version,
+        label="prod",
+        expected_version=in_production,
     )
 
     # A second look at what is in production now.
@@ -94,7 +117,7 @@ with DAG(
         trigger_rule="one_failed",
     )
 
-    evaluate >> gate
+    in_production >> evaluate >> gate
     if ApprovalOperator is None:
         gate >> promote
     else:

@@ -10,10 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from support.kinds import Serve
+from support.modes import run_task
 
+from airflow_provider_promptlayer.operators.promptlayer import PromptLayerPromoteOperator
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Prompt
 from airflow_provider_promptlayer.version_compat import HAS_ASSET_WATCHERS
 
 ROOT = Path(__file__).parents[2]
+PROMPT = "Support reply"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,42 @@ def test_the_version_of_the_last_event(example: dict[str, Any]) -> None:
     new_version = example["new_version"].function
     assert new_version({"version": 1}, {"staging": UNSORTED}) == 9
     assert new_version({"version": 1}, {"staging": [event(2, 5), *UNSORTED]}) == 2
+
+
+def test_a_person_who_triggers_the_dag_has_to_give_a_version(example: dict[str, Any]) -> None:
+    new_version, dag = example["new_version"].function, example["promote"].dag
+    assert dag.params["version"] is None
+    dag.params.validate()
     assert new_version({"version": 4}) == 4
+    with pytest.raises(AirflowFailException, match="Give a version in the params"):
+        new_version({"version": None})
+
+
+def test_a_label_that_a_person_moves_meanwhile_stays(example: dict[str, Any], serve: Serve) -> None:
+    """The version in production is read before the evaluation, and promote expects that one."""
+    promote = example["promote"]
+    read_first = example["version_in_production"].function
+    labels = {"prod": 2}
+    server = serve(LocalPromptLayer(prompts=[Prompt(PROMPT, latest_version=4, labels=labels)]))
+    before = read_first()
+    assert promote.expected_version.operator.task_id == "version_in_production"
+    assert "version_in_production" in promote.dag.get_task("evaluate").upstream_task_ids
+    server.move_label("prod", 1, prompt=PROMPT)
+
+    def task() -> Any:
+        return PromptLayerPromoteOperator(
+            task_id="task", prompt=PROMPT, version=4, expected_version=before
+        )
+
+    ending = run_task(task)
+    assert ending.kind == "failed for good", ending
+    assert server.labels(prompt=PROMPT) == {"prod": 1}
+
+
+def test_without_a_label_in_production(example: dict[str, Any], serve: Serve) -> None:
+    serve(LocalPromptLayer(prompts=[Prompt(PROMPT, latest_version=4, labels={})]))
+    with pytest.raises(AirflowFailException, match="has no label prod"):
+        example["version_in_production"].function()
 
 
 @pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no watchers")
