@@ -10,7 +10,7 @@ latest version. So all of it is read and sent, with one key changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -107,20 +107,23 @@ def replace_configs(
 ) -> CallFlow[list[PointedColumn]]:
     """Point columns at their versions, or back; return those that somebody else has changed.
 
-    Each configuration is read before it is replaced. A column that has another one than expected
-    is left alone.
+    Each configuration is read before one is replaced. A column that has another one than expected
+    is left alone, and then no column is pointed at its version; the others are pointed back.
 
     :param back: whether to restore what was there before.
     """
     configs = yield from _configs(sheet)
-    changed = []
+    changed, replaced = [], []
     for column in columns:
         expected, wanted = (column.after, column.before) if back else (column.before, column.after)
         found = configs.get(column.column_id)
         if found is None or found.config not in (expected, wanted):
             changed.append(column)
         elif found.config != wanted:
-            yield _set_config(sheet, column, wanted)
+            replaced.append((column, wanted))
+    if back or not changed:
+        for column, wanted in replaced:
+            yield _set_config(sheet, column, wanted, starts=not back)
     return changed
 
 
@@ -144,9 +147,14 @@ def _page(sheet: Sheet, cursor: str | None) -> Call[Page[_ColumnConfig]]:
     )
 
 
-def _set_config(sheet: Sheet, column: PointedColumn, config: Mapping[str, Any]) -> Call[None]:
-    """``PATCH …/columns/{id}``: replace a configuration; may be sent again without harm."""
-    return object_call(
+def _set_config(
+    sheet: Sheet, column: PointedColumn, config: Mapping[str, Any], *, starts: bool
+) -> Call[None]:
+    """``PATCH …/columns/{id}``: replace a configuration; may be sent again without harm.
+
+    :param starts: whether it prepares a start, so that a task that is being stopped sends none.
+    """
+    call = object_call(
         sheet.request(
             "PATCH",
             f"columns/{column.column_id}",
@@ -155,3 +163,4 @@ def _set_config(sheet: Sheet, column: PointedColumn, config: Mapping[str, Any]) 
         ),
         lambda _: None,
     )
+    return replace(call, starts=starts)

@@ -149,12 +149,20 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
             self._point_back()
 
     def _sender(self) -> Callable[[Any], Any]:
-        return lambda call: self.hook.call_with_backoff(
-            call, about="the columns", policy=retries.POLLING.within(self.max_outage)
-        )
+        def send(call: Any) -> Any:
+            if self.hook.is_stopping:  # no time to retry
+                return self.hook.call(call)
+            return self.hook.call_with_backoff(
+                call, about="the columns", policy=retries.POLLING.within(self.max_outage)
+            )
+
+        return send
 
     def _point_back(self, send: Callable[[Any], Any] | None = None) -> None:
-        """Restore the configurations, but for those that somebody else has changed meanwhile."""
+        """Restore the configurations, but for those that somebody else has changed meanwhile.
+
+        :param send: how :meth:`on_kill` sends requests; the task may be about to point a column.
+        """
         if not (self.restore and self._pointed):
             return
         try:
@@ -172,4 +180,5 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
             return
         for each in changed:
             self.log.warning("Not pointing %s back, as somebody has changed it.", each.name)
-        self._pointed = []
+        if send is None:  # else Airflow may let the task go on, which has to point them back then
+            self._pointed = []

@@ -23,6 +23,7 @@ from airflow_provider_promptlayer.exceptions import (
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunTableOperator
 from airflow_provider_promptlayer.testing import Close, Column, LocalPromptLayer, Sheet, Table
+from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
 Log = Callable[[], str]
 CONFIG = {
@@ -112,6 +113,28 @@ def test_somebody_elses_change_is_kept(server: LocalPromptLayer, log: Log) -> No
     assert "Not pointing column 'Answer' back, as somebody has changed it" in log()
 
 
+@pytest.mark.parametrize("arguments", [{}, PUT_BACK], ids=str)
+def test_none_is_pointed_where_another_has_changed(serve: Serve, arguments: dict[str, Any]) -> None:
+    columns = [*COLUMNS, Column("Title", config=CONFIG, is_stale=False)]
+    table = Table("Support", [Sheet("Answers", columns, row_count=3)])
+    server = serve(LocalPromptLayer([], tables=[table]))
+    theirs = {**CONFIG, "engine": {"model": "another"}}
+    reads: list[bool] = []
+
+    def change(request: Any) -> None:
+        if request.raw_path.endswith("/columns"):
+            reads.append(True)
+            if len(reads) == 2:
+                server.update_column(table.id, table.sheets[0].id, "Title", theirs)
+
+    server.script(change, method="GET", times=None)
+    versions = {"Answer": {"label": "staging"}, "Title": {"label": "staging"}}
+    ending = run(column_versions=versions, **arguments)
+    assert isinstance(ending.error, PromptLayerSheetChangedError)
+    assert config(server) == CONFIG
+    assert server.count("PATCH") == 0
+
+
 def test_a_change_in_between_is_not_overwritten(server: LocalPromptLayer) -> None:
     theirs = {**CONFIG, "engine": {"model": "another"}}
     reads: list[bool] = []
@@ -181,6 +204,42 @@ def test_a_task_that_is_ended_puts_it_back(server: LocalPromptLayer) -> None:
     task.poll = dying_poll  # type: ignore[method-assign]
     run_task(lambda: task)
     assert ended
+    assert config(server) == CONFIG
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+def test_a_task_that_is_ended_at_a_request_leaves_nothing(
+    server: LocalPromptLayer, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 3 lets the task go on, so the request is sent all the same."""
+    task, store, send = make(deferrable=False, **PUT_BACK), Store(), BlockingTransport.send
+    sent: list[Any] = []
+
+    def ending(transport: Any, request: Any) -> Any:
+        sent.append(request)
+        if len(sent) == at:
+            task.on_kill()
+        return send(transport, request)
+
+    monkeypatch.setattr(BlockingTransport, "send", ending)
+    run_task(lambda: task, FakeTaskInstance(max_tries=2), task_state_store=store)
+    assert len(sent) >= at
+    assert config(server) == CONFIG
+    assert "promptlayer_columns" not in store
+
+
+def test_a_task_that_is_ended_while_it_notes_the_column(server: LocalPromptLayer) -> None:
+    task = make(deferrable=False, **PUT_BACK)
+
+    class EndingStore(Store):
+        def set(self, key: str, value: Any) -> None:
+            super().set(key, value)
+            if key == "promptlayer_columns":
+                task.on_kill()
+
+    ending = run_task(lambda: task, FakeTaskInstance(max_tries=2), task_state_store=EndingStore())
+    assert "The task is being stopped" in ending.message
+    assert server.count("PATCH") == server.count("POST") == 0
     assert config(server) == CONFIG
 
 
