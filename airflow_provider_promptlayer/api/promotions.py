@@ -112,6 +112,21 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierTry:
+    """How far an earlier try of the same task has come with a promotion.
+
+    :param target: the number of the version that it has promoted.
+    :param previous: where the label led before; None for a new label.
+    :param stage: ``"sending"``; ``"sent"``, once the request was answered; ``"moved"``, once the
+        label was seen to have moved.
+    """
+
+    target: int
+    previous: int | None
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """How far a promotion is.
 
@@ -204,6 +219,28 @@ class PromotionOrder:
     def _is_own(self, copy: _Copy, number: int, mark: CopyMark) -> bool:
         """Return whether this task has made a copy for this promotion."""
         return copy.key == mark.key and (copy.base == number or self._from_label is not None)
+
+    def keeps_to(self, earlier: EarlierTry) -> bool:
+        """Keep to the version that an earlier try has promoted, wherever ``from_label`` leads now.
+
+        :returns: whether it was a try of this promotion, and not of another version.
+        """
+        if self._from_label is None and self._version != earlier.target:
+            return False
+        self._version = earlier.target
+        return True
+
+    def refuse_if_moved_after(self, earlier: EarlierTry, standing: Standing) -> None:
+        """Raise if somebody has moved the label since an earlier try.
+
+        :param standing: how far the promotion is, with a label that does not lead to the version.
+        :raises PromptLayerLabelMovedError: says where it leads.
+        """
+        current = standing.current and standing.current.version
+        if earlier.stage == "moved" or current != earlier.previous:
+            had = "moved" if earlier.stage == "moved" else "read"
+            clause = f"so it was moved after an earlier try of this task had {had} it"
+            raise self._moved(standing.current, clause)
 
     def refuse_if_moved(self, standing: Standing) -> None:
         """Raise if the label does not lead where it is expected to.

@@ -16,6 +16,7 @@ from airflow_provider_promptlayer.api.labels import (
 )
 from airflow_provider_promptlayer.api.promotions import (
     CopyMark,
+    EarlierTry,
     Promotion,
     PromotionOrder,
     Standing,
@@ -164,19 +165,20 @@ class LabelMethods(PromptLayerConnectionHook):
         mark: CopyMark,
         *,
         is_retry: bool,
-        before_sending: Callable[[Standing], None],
+        earlier: EarlierTry | None,
+        note: Callable[[EarlierTry], None],
         max_outage: float,
     ) -> Promotion:
         """Do what :meth:`promote` does for a task, which may be tried again.
 
         :param mark: that of the copies that any try of the task makes.
         :param is_retry: whether an earlier try may have sent the request.
-        :param before_sending: is called before the label is read for the last time.
+        :param earlier: what the last one has noted, if that is known.
+        :param note: notes how far this try has come; first, before the label is read for the last
+            time.
         """
         return self._run(
-            self._carry_out(
-                order, mark, max_outage, is_retry=is_retry, before_sending=before_sending
-            )
+            self._carry_out(order, mark, max_outage, is_retry=is_retry, earlier=earlier, note=note)
         )
 
     def wait_for_approval(
@@ -196,23 +198,35 @@ class LabelMethods(PromptLayerConnectionHook):
         max_outage: float,
         *,
         is_retry: bool = False,
-        before_sending: Callable[[Standing], None] = lambda _: None,
+        earlier: EarlierTry | None = None,
+        note: Callable[[EarlierTry], None] = lambda _: None,
     ) -> Loop[Promotion]:
         def ask(flow: CallFlow[T]) -> Loop[T]:
             policy = retries.POLLING.within(max_outage)
             return each_with_backoff(flow, about=order.target.name, policy=policy)
 
+        if earlier is not None and not order.keeps_to(earlier):
+            earlier = None
         standing = yield from ask(order.look(mark, may_have_copied=is_retry))
         arrived = standing.arrived
         if arrived is not None and standing.is_done:
             return Promotion(order.label, arrived, standing.previous, was_there=True)
         order.refuse_if_moved(standing)
+        if earlier is not None:
+            order.refuse_if_moved_after(earlier, standing)
+            if earlier.stage == "sent" and not order.target.is_copied:
+                arrived = earlier.target
         if standing.current is None:
             order.refuse_new_label_with_spaces()
+        now = EarlierTry(standing.base.number, standing.previous, "sending")
         if arrived is None:
-            before_sending(standing)
+            note(now)
             arrived = yield from self._move(order, mark, standing, ask)
-        return (yield from self._read_back(order, standing, arrived, ask))
+            note(replace(now, stage="sent"))
+        promotion = yield from self._read_back(order, standing, arrived, ask)
+        if not promotion.is_pending:
+            note(replace(now, stage="moved"))
+        return promotion
 
     def _move(
         self,

@@ -23,9 +23,9 @@ from airflow_provider_promptlayer.api.labels import NAMES, released
 from airflow_provider_promptlayer.api.promotions import (
     VERSIONS,
     CopyMark,
+    EarlierTry,
     Promotion,
     PromotionOrder,
-    Standing,
 )
 from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.bases import deferral
@@ -34,7 +34,7 @@ from airflow_provider_promptlayer.bases.recording import write_or_log
 from airflow_provider_promptlayer.bases.rivals import refuse_mapped_rivals, refuse_rivals
 from airflow_provider_promptlayer.polling.event import read_event
 from airflow_provider_promptlayer.polling.state import PollState
-from airflow_provider_promptlayer.submission.task_state import PromotionState
+from airflow_provider_promptlayer.submission.promotion_state import PromotionState
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
@@ -164,17 +164,22 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         task = ti.dag_id, ti.run_id, ti.task_id, ti.map_index, version_compat.clear_epoch(ti)
         mark = CopyMark.of(f"{ti.dag_id}.{ti.task_id} {ti.run_id}", *task, path, label)
 
-        def note(standing: Standing) -> None:
+        def note(now: EarlierTry) -> None:
             if state is not None:
                 write_or_log(
-                    lambda: state.write(path, label, standing.base.number, standing.previous),
+                    lambda: state.write(path, label, now),
                     self.log,
                     lambda: self.hook.is_stopping,
-                    f"Could not record that label {label!r} led to version {standing.previous}.",
+                    f"Could not record that label {label!r} led to version {now.previous}.",
                 )
 
         promotion = self.hook.carry_out(
-            order, mark, is_retry=is_retry, before_sending=note, max_outage=self.max_outage
+            order,
+            mark,
+            is_retry=is_retry,
+            earlier=state.earlier(path, label) if state is not None and is_retry else None,
+            note=note,
+            max_outage=self.max_outage,
         )
         if not promotion.was_there:
             self.log.info(

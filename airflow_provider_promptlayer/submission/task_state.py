@@ -38,7 +38,7 @@ _WATCH_KEY: Final = "promptlayer_watch"
 _NOTHING: Final = object()
 
 
-class _TaskState:
+class TaskState:
     """The state of one task instance; mapped indexes have their own, tries share it.
 
     :param store: ``context["task_state_store"]``.
@@ -97,7 +97,7 @@ def _digest(kept: Any) -> str:
     return fingerprint(json.dumps(kept, sort_keys=True, default=repr).encode())
 
 
-class RunState(_TaskState):
+class RunState(TaskState):
     """What a task remembers of its run: one record."""
 
     def read(self) -> SubmissionRecord | None:
@@ -137,7 +137,7 @@ class RunState(_TaskState):
         return self._is_answered_about(self._store.get(KEY))
 
 
-class BatchState(_TaskState):
+class BatchState(TaskState):
     """What a task remembers of a batch: a page of notes for each hundred inputs, and a head.
 
     With one record for all, a thousand starts would write a thousand lists of a thousand runs. A
@@ -283,7 +283,7 @@ class BatchState(_TaskState):
         return f"{self._HEAD}_{first}"
 
 
-class OutageState(_TaskState):
+class OutageState(TaskState):
     """Since when PromptLayer is out of reach, for a sensor that is rescheduled between two polls.
 
     Each poll is another process then. Airflow deletes a task's XComs before each of them, so the
@@ -322,7 +322,7 @@ class OutageState(_TaskState):
         self._is_noted = since is not None
 
 
-class SheetState(_TaskState):
+class SheetState(TaskState):
     """The sheet whose titles a sensor has looked up that is rescheduled between two polls.
 
     Kept in the task state for the reason that :class:`OutageState` has.
@@ -351,7 +351,7 @@ class SheetState(_TaskState):
         self._store.set(_SHEET_KEY, versioned({**found, "try_number": self._try_number}))
 
 
-class WatchState(_TaskState):
+class WatchState(TaskState):
     """Which version a watch began with: all tries of a task wait for another one than that."""
 
     def read(self, watch: VersionWatch) -> VersionWatch | None:
@@ -380,35 +380,7 @@ class WatchState(_TaskState):
         self._store.set(_WATCH_KEY, versioned(kept))
 
 
-class PromotionState(_TaskState):
-    """What a task remembers of the release label that it has moved: where it led before."""
-
-    KEY: ClassVar[str] = "promptlayer_promotion"
-
-    def write(self, path: str, label: str, version: int, previous: int | None) -> None:
-        """Note that the label of that path is about to be moved to a version."""
-        fields = {"path": path, "label": label, "target": version, "previous": previous}
-        self._store.set(self.KEY, versioned(fields))
-
-    def previous(self, path: str, label: str, version: int) -> int | None:
-        """Return where the label led before this task moved it to the version.
-
-        The version itself, if this task has not moved it there; None if that cannot be read.
-        """
-
-        def read(fields: Fields) -> int | None:
-            noted = fields.text("path"), fields.text("label"), fields.count("target")
-            is_it = noted == (path, label, version)
-            return fields.count_if_any("previous") if is_it else version
-
-        try:
-            kept = self._kept(self.KEY)
-            return version if kept is None else read_persisted(kept, read)
-        except UnreadableError:
-            return None
-
-
-class ColumnsState(_TaskState):
+class ColumnsState(TaskState):
     """What a task remembers of the columns that it has pointed at other versions."""
 
     KEY: ClassVar[str] = "promptlayer_columns"

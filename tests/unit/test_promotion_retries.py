@@ -3,22 +3,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from support.kinds import Serve
-from support.modes import Store
+from support.modes import FakeTaskInstance, Store
 from support.promotions import (
     PROMPT,
     WORKFLOW,
+    Killed,
     after_request,
     changes,
+    kill_at,
     moved_to,
     new_server,
     promote,
 )
 
-from airflow_provider_promptlayer.exceptions import PromptLayerLabelMovedError
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerApprovalNeededError,
+    PromptLayerLabelMovedError,
+)
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
 
 
@@ -68,3 +74,86 @@ def test_moved_while_the_task_state_was_written(
     assert isinstance(ending.error, PromptLayerLabelMovedError)
     assert server.labels(**which)["prod"] == 1
     assert changes(server) == 0
+
+
+def killed(
+    server: LocalPromptLayer, store: Store, at: str, monkeypatch: pytest.MonkeyPatch, **task: Any
+) -> None:
+    """Run a first try whose worker dies: before or after a request, or when it has the result."""
+    with monkeypatch.context() as patch, suppress(Killed):
+        if at == "moved":
+            patch.setattr(FakeTaskInstance, "xcom_push", die)
+        else:
+            # Read the label, the version, for a workflow what the label leads to, and the label.
+            reads = 3 if "prompt" in task else 4
+            kill_at(patch, reads + (2 if at == "answered" else 1), after=at == "sent")
+        promote(store, from_label="staging", **task)
+        raise AssertionError("the worker has not died")
+    assert server.count("PATCH") == (at != "sending")
+
+
+def die(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("at", ["sending", "sent", "answered", "moved"])
+def test_a_retry_keeps_to_the_version_of_the_first_try(
+    server: LocalPromptLayer, which: dict[str, Any], at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store()
+    killed(server, store, at, monkeypatch, **which)
+    server.move_label("staging", 6, **which)
+    retried = promote(store, number=2, from_label="staging", **which)
+    assert retried.value == {"label": "prod", "version": moved_to(which), "previous_version": 3}
+    assert server.labels(**which)["prod"] == moved_to(which)
+    assert server.count("PATCH") == 1
+
+
+@pytest.mark.parametrize(
+    ("at", "to", "says"),
+    [
+        ("moved", 3, "version 3, so it was moved after an earlier try of this task had moved it"),
+        ("moved", 1, "version 1, so it was moved after an earlier try of this task had moved it"),
+        ("answered", 1, "version 1, so it was moved after an earlier try of this task had read it"),
+        ("sending", 1, "version 1, so it was moved after an earlier try of this task had read it"),
+    ],
+    ids=["rolled back", "moved elsewhere", "moved meanwhile", "moved before"],
+)
+def test_a_retry_undoes_no_move_of_a_person(
+    server: LocalPromptLayer,
+    which: dict[str, Any],
+    at: str,
+    to: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store()
+    killed(server, store, at, monkeypatch, **which)
+    server.move_label("prod", to, **which)
+    sent = changes(server)
+    retried = promote(store, number=2, from_label="staging", **which)
+    assert isinstance(retried.error, PromptLayerLabelMovedError)
+    assert retried.kind == "failed for good"
+    assert says in retried.message
+    assert server.labels(**which)["prod"] == to
+    assert changes(server) == sent
+
+
+def test_another_version_is_another_promotion(
+    server: LocalPromptLayer, which: dict[str, Any]
+) -> None:
+    """Where a template renders to another version, what the try before noted does not count."""
+    store = Store()
+    promote(store, version=5, **which)
+    retried = promote(store, number=2, version=4, **which)
+    assert retried.value["previous_version"] == moved_to(which)
+
+
+def test_a_retry_asks_for_no_second_approval(
+    server: LocalPromptLayer, which: dict[str, Any]
+) -> None:
+    store = Store()
+    for number in (1, 2):
+        ending = promote(store, number=number, label="legal", on_protected="fail", **which)
+        assert isinstance(ending.error, PromptLayerApprovalNeededError)
+    assert server.count("PATCH") == 1

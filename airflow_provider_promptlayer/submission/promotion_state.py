@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a task remembers of the release label that it has moved."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from airflow_provider_promptlayer.api.fields import Fields
+from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
+from airflow_provider_promptlayer.api.promotions import EarlierTry
+from airflow_provider_promptlayer.submission.task_state import TaskState
+
+
+class PromotionState(TaskState):
+    """How far the tries of a task have come with the promotion of one label.
+
+    :param path: that of the prompt template or the workflow, in each method.
+    """
+
+    KEY: ClassVar[str] = "promptlayer_promotion"
+
+    def write(self, path: str, label: str, now: EarlierTry) -> None:
+        """Note how far this try has come."""
+        fields = {
+            "path": path,
+            "label": label,
+            "target": now.target,
+            "previous": now.previous,
+            "stage": now.stage,
+            "clear_epoch": self.clear_epoch,
+        }
+        self._store.set(self.KEY, versioned(fields))
+
+    def earlier(self, path: str, label: str) -> EarlierTry | None:
+        """Return what an earlier try since the last clear has noted about the label, or None."""
+
+        def read(fields: Fields) -> EarlierTry | None:
+            noted = fields.text("path"), fields.text("label"), fields.text_or_none("clear_epoch")
+            if noted != (path, label, self.clear_epoch):
+                return None
+            previous, stage = fields.count_if_any("previous"), fields.text_or_none("stage")
+            return EarlierTry(fields.count("target"), previous, stage or "sending")
+
+        try:
+            return read_persisted(self._kept(self.KEY), read)
+        except UnreadableError:
+            return None
+
+    def previous(self, path: str, label: str, version: int) -> int | None:
+        """Return where the label led before this task moved it to the version.
+
+        The version itself, if this task has not moved it there; None if that cannot be read.
+        """
+
+        def read(fields: Fields) -> int | None:
+            noted = fields.text("path"), fields.text("label"), fields.count("target")
+            is_it = noted == (path, label, version)
+            return fields.count_if_any("previous") if is_it else version
+
+        try:
+            kept = self._kept(self.KEY)
+            return version if kept is None else read_persisted(kept, read)
+        except UnreadableError:
+            return None
