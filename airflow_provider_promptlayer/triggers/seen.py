@@ -4,15 +4,16 @@
 An event is reported at least once. The watcher *claims* it in the asset's state, hands it to
 Airflow, and notes it as reported a few seconds later, when Airflow has stored it. Two triggerers
 that hold the same watcher for a moment both read the claim, and the one that wrote it last reports
-the event. A claim whose triggerer has died counts no more after a while, and the event is reported
-then; so it is reported twice only if the triggerer dies in those few seconds.
+the event. While one holds a claim, the other claims no later version. A claim whose triggerer has
+died counts no more after a while, and the event is reported then; so it is reported twice only if
+the triggerer dies in those few seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -100,7 +101,7 @@ class SeenVersions:
         if was_reported:
             await asyncio.sleep(STORED_AFTER)
         try:
-            await self._write(Record(version))
+            await self._note(version)
         except Exception as error:  # noqa: BLE001  # the event may be reported twice, not lost
             self._log.warning("The asset's state cannot be written: %s", error)
 
@@ -114,15 +115,21 @@ class SeenVersions:
         if version in (record.reported, 0):
             return None
         now = time.time()
-        is_held = record.by not in (None, self._own) and now - record.at < CLAIM_HOLDS
-        if is_held and record.claimed == version:
-            return None
+        if record.by not in (None, self._own) and now - record.at < CLAIM_HOLDS:
+            return None  # whatever it claims: only then is known what was reported before
         await self._write(Record(record.reported, version, self._own, now))
         await asyncio.sleep(CLAIM_SETTLES)
         claimed = await self._read()
         if claimed is None or claimed.by != self._own:
             return None
         return record.reported
+
+    async def _note(self, version: int) -> None:
+        record = await self._read()
+        if record is not None and record.by not in (None, self._own):
+            await self._write(replace(record, reported=version))
+        else:
+            await self._write(Record(version))
 
     async def _read(self) -> Record | None:
         try:

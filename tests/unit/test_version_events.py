@@ -206,6 +206,30 @@ def test_two_triggerers_with_the_same_watcher(server: LocalPromptLayer) -> None:
     asyncio.run(scenario())
 
 
+def test_a_move_that_another_triggerer_sees_while_an_event_is_stored(
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported once, after the event before it, and says so."""
+
+    async def scenario() -> None:
+        state = AssetState()
+        monkeypatch.setattr(seen, "STORED_AFTER", 1.0)
+        async with (
+            Running(server, watcher(state, **PROD)) as one,
+            Running(server, watcher(state, **PROD)) as other,
+        ):
+            server.move_label("prod", 3, prompt="Reply")
+            await until(lambda: len(one.events + other.events) == 1)
+            server.move_label("prod", 1, prompt="Reply")
+            await until(lambda: len(one.events + other.events) == 2)
+            await asyncio.sleep(2.5)  # both triggerers have noted what they have reported
+            events = sorted(one.events + other.events, key=lambda event: event["version"])
+            versions = [(event["previous_version"], event["version"]) for event in events]
+            assert versions == [(3, 1), (2, 3)]
+
+    asyncio.run(scenario())
+
+
 def test_a_triggerer_that_dies_before_airflow_has_stored_the_event(
     server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
