@@ -102,7 +102,7 @@ def test_in_a_mapped_task_group(server: LocalPromptLayer) -> None:
 
         promote_one.expand(label=["eu", "us"])
         alone = make(task_id="b", **PROMPT)
-    instance = alone.dag.get_task("promote_one.a")
+    instance: Any = alone.dag.get_task("promote_one.a")
     instance.release_label = "eu"  # as Airflow renders it
     context: Any = {"ti": FakeTaskInstance(task_id=instance.task_id, map_index=0)}
     assert instance.execute(context)["version"] == 5
