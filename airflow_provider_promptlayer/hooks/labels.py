@@ -181,6 +181,12 @@ class LabelMethods(PromptLayerConnectionHook):
             self._carry_out(order, mark, max_outage, is_retry=is_retry, earlier=earlier, note=note)
         )
 
+    def look(self, order: PromotionOrder, mark: CopyMark, *, max_outage: float) -> Standing:
+        """Return how far a promotion is; send nothing that would move the label."""
+        policy = retries.POLLING.within(max_outage)
+        flow = order.look(mark, may_have_copied=True)
+        return self._run(each_with_backoff(flow, about=order.target.name, policy=policy))
+
     def wait_for_approval(
         self, watch: VersionWatch, *, timeout: float, poke_interval: float, max_outage: float
     ) -> None:

@@ -16,7 +16,6 @@ from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import exactly_one, one_of, refuse_none, seconds
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerApprovalNeededError,
-    PromptLayerEventError,
     PromptLayerLabelMovedError,
 )
 from airflow_provider_promptlayer.api.labels import NAMES, released
@@ -27,6 +26,7 @@ from airflow_provider_promptlayer.api.promotions import (
     Promotion,
     PromotionOrder,
 )
+from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.bases import deferral
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
@@ -161,8 +161,6 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         is_retry = int(ti.try_number) > 1
         state = PromotionState.of(context)
         path, label = order.target.path, order.label
-        task = ti.dag_id, ti.run_id, ti.task_id, ti.map_index, version_compat.clear_epoch(ti)
-        mark = CopyMark.of(f"{ti.dag_id}.{ti.task_id} {ti.run_id}", *task, path, label)
 
         def note(now: EarlierTry) -> None:
             if state is not None:
@@ -175,7 +173,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
 
         promotion = self.hook.carry_out(
             order,
-            mark,
+            self._mark(order, context),
             is_retry=is_retry,
             earlier=state.earlier(path, label) if state is not None and is_retry else None,
             note=note,
@@ -208,22 +206,59 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             )
         return replace(promotion, previous_version=previous)
 
+    def _mark(self, order: PromotionOrder, context: Context) -> CopyMark:
+        """Return the mark of the copies that any try of this task makes, until it is cleared."""
+        ti: Any = context["ti"]
+        task = ti.dag_id, ti.run_id, ti.task_id, ti.map_index, version_compat.clear_epoch(ti)
+        who = f"{ti.dag_id}.{ti.task_id} {ti.run_id}"
+        return CopyMark.of(who, *task, order.target.path, order.label)
+
     def execute_complete(
-        self, context: Context, event: Any = None, promotion: dict[str, Any] | None = None
+        self,
+        context: Context,
+        event: Any = None,
+        promotion: dict[str, Any] | None = None,
+        base_url: str | None = None,
     ) -> Any:
         """Go on after the triggerer has fired; raises what :meth:`execute` raises.
 
         :param event: the trigger's event.
-        :param promotion: the fields of the promotion that waited for approval.
+        :param promotion: the fields of the promotion that waited for approval; None where Airflow
+            passes on the event alone, as ``dag.test()`` and ``airflow tasks test`` do.
+        :param base_url: where PromptLayer got the request; None if that is not known.
         """
         with self._airflow_errors():
+            if base_url is not None:
+                self._stay_at(base_url)
             if promotion is None:
-                raise PromptLayerEventError("The task was resumed without what it waited for.")
-            approved = Promotion(**promotion)
+                approved = self._promotion_without_notes(context)
+            else:
+                approved = Promotion(**promotion)
             read_event(event, external_id=self._approval_of(approved).id)
             result = self._approved(context, approved)
             self.describe_outlets(context, result)
             return result
+
+    def _promotion_without_notes(self, context: Context) -> Promotion:
+        """Return the promotion whose request was sent before Airflow resumed the task."""
+        order, state = self._order(), PromotionState.of(context)
+        path, label = order.target.path, order.label
+        if state is not None and (earlier := state.earlier(path, label)) is not None:
+            order.keeps_to(earlier)
+        mark = self._mark(order, context)
+        standing = self.hook.look(order, mark, max_outage=self.max_outage)
+        version = standing.base.number if standing.arrived is None else standing.arrived
+        previous = standing.previous
+        if previous == version:
+            previous = None if state is None else state.previous(path, label, version)
+        return Promotion(label, version, previous)
+
+    def _stay_at(self, base_url: str) -> None:
+        self.hook.stay_at(
+            base_url,
+            about=f"the move of label {one_line(repr(self.release_label), 80)}",
+            way_back="Correct the connection and clear this task.",
+        )
 
     def _wait_for_approval(self, promotion: Promotion) -> None:
         """Do what ``on_protected`` says about a label that is still where it was.
@@ -243,6 +278,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         if self.on_protected == "fail":
             raise PromptLayerApprovalNeededError(said)
         self.log.info("%s", said)
+        self._stay_at(self.hook.settings.base_url)
         if self.deferrable:
             self._defer(watch, promotion)
         self.hook.wait_for_approval(
@@ -261,6 +297,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             began_at=now,
             deadline=now + self.approval_timeout,
             next_poll_at=now + max(self.poke_interval, deferral.SETTLE_SECONDS),
+            base_url=self.hook.stays_at,
         )
         self.defer(
             trigger=triggers.PromptLayerVersionTrigger(
@@ -270,7 +307,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
                 max_outage=self.max_outage,
             ),
             method_name="execute_complete",
-            kwargs={"promotion": asdict(promotion)},
+            kwargs={"promotion": asdict(promotion), "base_url": self.hook.stays_at},
             timeout=deferral.airflow_timeout(self.approval_timeout),
         )
 

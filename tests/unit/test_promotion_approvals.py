@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A promotion that is resumed after the wait for approval, where something is amiss."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from support.kinds import Serve
+from support.modes import FakeTaskInstance, Store, first_event, rebuilt
+from support.promotions import PROMPT, WORKFLOW, make, moved_to, new_server
+
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerConfigurationError,
+    PromptLayerLabelMovedError,
+)
+from airflow_provider_promptlayer.testing import LocalPromptLayer
+
+
+@pytest.fixture
+def server(serve: Serve) -> LocalPromptLayer:
+    return serve(new_server())
+
+
+@pytest.fixture(params=[PROMPT, WORKFLOW], ids=["prompt", "workflow"])
+def which(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Whose label is promoted."""
+    found: dict[str, Any] = request.param
+    return found
+
+
+def deferred(context: Any, **task: Any) -> TaskDeferred:
+    """Run the task until it defers."""
+    with pytest.raises(TaskDeferred) as deferral:
+        make(label="legal", **task).execute(context)
+    found: TaskDeferred = deferral.value
+    return found
+
+
+def resumed_with_the_event_alone(
+    store: Store | None, act: Callable[[], None], **task: Any
+) -> dict[str, Any]:
+    """Run the task as ``dag.test()`` and ``airflow tasks test`` do; act while it is deferred."""
+    context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
+    if store is not None:
+        context["task_state_store"] = store
+    deferral = deferred(context, **task)
+    act()
+    event = asyncio.run(first_event(rebuilt(deferral.trigger)))
+    task_again = make(label="legal", **task)
+    result: dict[str, Any] = task_again.resume_execution(
+        deferral.method_name, {"event": event.payload}, context
+    )
+    return result
+
+
+def test_with_the_event_alone(
+    server: LocalPromptLayer, which: dict[str, Any], store: Store | None
+) -> None:
+    result = resumed_with_the_event_alone(
+        store, lambda: server.approve_label("legal", **which), **which
+    )
+    previous = None if store is None and which is PROMPT else 2
+    assert result == {"label": "legal", "version": moved_to(which), "previous_version": previous}
+    assert server.count("PATCH") == 1
+
+
+def test_with_the_event_alone_of_a_move_elsewhere(
+    server: LocalPromptLayer, which: dict[str, Any]
+) -> None:
+    with pytest.raises(AirflowFailException, match="was moved elsewhere: version 1") as failed:
+        resumed_with_the_event_alone(None, lambda: server.move_label("legal", 1, **which), **which)
+    assert isinstance(failed.value, PromptLayerLabelMovedError)
+    assert server.count("PATCH") == 1
+
+
+def test_the_connection_leads_elsewhere_by_then(
+    server: LocalPromptLayer, serve: Serve, which: dict[str, Any]
+) -> None:
+    """The label of the same name at another PromptLayer is another label."""
+    context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
+    deferral = deferred(context, **which)
+    elsewhere = serve(new_server())
+    event = asyncio.run(first_event(rebuilt(deferral.trigger)))
+    says = f"was started at {server.url}, and the Airflow connection"
+    assert says in event.payload["message"]
+    approved = {**event.payload, "outcome": "ended"}
+    with pytest.raises(
+        AirflowFailException, match="The move of label 'legal' was started"
+    ) as error:
+        make(label="legal", **which).resume_execution(
+            deferral.method_name, {**(deferral.kwargs or {}), "event": approved}, context
+        )
+    assert isinstance(error.value, PromptLayerConfigurationError)
+    assert says in str(error.value)
+    assert elsewhere.count() == 0
