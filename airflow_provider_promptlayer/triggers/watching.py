@@ -131,7 +131,9 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
     ) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each poll that has found another version."""
         state = version_compat.asset_state(self)
-        watched = json.dumps([*self._what(), self.release_label])
+        watched = json.dumps(
+            [*self._what(), self.release_label, self.promptlayer_conn_id, self.ignore_own]
+        )
         seen = SeenVersions(state, f"promptlayer_{fingerprint(watched.encode())}", self.log)
         async for versions in shared_stream:
             version = versions.get(self.release_label, 0)

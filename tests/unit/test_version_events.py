@@ -292,6 +292,41 @@ def test_a_version_below_a_copy_of_our_own(is_deleted: bool, server: LocalPrompt
     asyncio.run(scenario())
 
 
+def test_an_asset_with_watchers_that_differ_in_their_connection(
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one has seen is not what the other has: two workspaces with a prompt of one name."""
+
+    async def scenario() -> None:
+        state = AssetState()
+        labels = {"prod": 3}
+        with LocalPromptLayer(prompts=[Prompt("Reply", latest_version=3, labels=labels)]) as other:
+            monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEV", other.airflow_connection_json)
+            for where, polled in (("dev", other), ("default", server), ("dev", other)):
+                it = watcher(state, **PROD, promptlayer_conn_id=f"promptlayer_{where}")
+                async with Running(polled, it) as running:
+                    await running.versions()
+
+    asyncio.run(scenario())
+
+
+def test_an_asset_with_watchers_that_differ_in_ignore_own(server: LocalPromptLayer) -> None:
+    """The one that ignores a copy of our own takes no event from the other."""
+
+    async def scenario() -> None:
+        state = AssetState()
+        watched = {"workflow": "good", "release_label": "prod"}
+        async with Running(server, watcher(state, **watched, ignore_own=False)):
+            pass
+        async with Running(server, watcher(state, **watched)) as running:
+            made = await PromptLayerHook().apromote(workflow="good", version=3, label="prod")
+            await running.versions()
+        async with Running(server, watcher(state, **watched, ignore_own=False)) as running:
+            await running.versions(made.version)
+
+    asyncio.run(scenario())
+
+
 def test_watchers_share_a_poll(server: LocalPromptLayer) -> None:
     async def scenario() -> None:
         labels = [f"label {number}" for number in range(20)]
