@@ -19,7 +19,9 @@ from airflow_provider_promptlayer.api.columns import (
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerSheetChangedError,
+    PromptLayerStartUncertainError,
 )
+from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.bases.recording import store_trouble
 from airflow_provider_promptlayer.bases.sheet import SheetArguments
@@ -51,6 +53,7 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
         self.column_versions: Any = column_versions
         self.restore = restore
         self._pointed: list[PointedColumn] = []
+        self._stayed: list[PointedColumn] = []
         self._columns_state: ColumnsState | None = None
         if restore and not self.wait_for_completion:
             raise PromptLayerInvalidInputError(
@@ -96,6 +99,7 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
     def prepare_start(self) -> None:
         """Point the columns at their versions; what was there is recorded first."""
         super().prepare_start()
+        self._stayed = []
         versions = mapping("column_versions", self.column_versions)
         if not versions:
             return
@@ -118,7 +122,41 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
             raise PromptLayerSheetChangedError(
                 f"Somebody has changed {names} while this task was about to: nothing was started."
             )
-        self.log.info("Pointed at other versions: %s.", ", ".join(each.name for each in found))
+        # A label may lead to another version than before, which makes no cell stale.
+        self._stayed = [
+            each
+            for each in self._pointed
+            if each.before == each.after and "label" in each.after["template"]
+        ]
+        if moved := ", ".join(each.name for each in found if each.before != each.after):
+            self.log.info("Pointed at other versions: %s.", moved)
+
+    def calculates_all(self, context: Context) -> bool:
+        """Return whether a column was at its label already, and no try has calculated its cells.
+
+        A clear counts as a new beginning. Before Airflow 3.3, only the first try after it knows.
+        """
+        if not self._stayed:
+            return False
+        if (state := self._task_state) is not None:
+            earlier = self._superseded
+            return earlier is None or earlier.clear_epoch != state.clear_epoch
+        ti: Any = context["ti"]
+        return int(ti.try_number) in (1, int(ti.max_tries or 0) - (self.retries or 0) + 1)
+
+    def refuse_if_unknown(self, is_busy: Call[bool]) -> None:
+        """Raise if there is nothing to do, and an earlier try may not have calculated the cells.
+
+        :raises PromptLayerStartUncertainError: to ask a person.
+        """
+        if not self._stayed or self._task_state is not None or self.hook.call(is_busy):
+            return
+        names = ", ".join(each.name for each in self._stayed)
+        raise PromptLayerStartUncertainError(
+            f"No cell is stale, and these were at their label already: {names}. An earlier try may "
+            "have calculated the cells, or not, so they were not calculated again: look at the "
+            "sheet in PromptLayer, and clear this task to calculate all of them."
+        )
 
     def on_kill(self) -> None:
         """Cancel the job, and point the columns back."""

@@ -18,6 +18,7 @@ from airflow_provider_promptlayer.api.scorecards import (
     scorecard,
 )
 from airflow_provider_promptlayer.api.tables import (
+    ALL,
     NothingToDo,
     TableOperation,
     recalculate_cells,
@@ -79,8 +80,9 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
         (or ``[]``) for all. A new version of a prompt or workflow makes no cell stale. Templated.
     :param column_versions: title or UUID of a column → ``{"label": "staging"}`` or
         ``{"version": 5}``: before the start, the column is pointed at that version of its prompt,
-        which makes its cells and those that depend on it stale. Nothing is recalculated where the
-        column was pointed there already, unless ``statuses`` says so. Templated.
+        which makes its cells and those that depend on it stale. Where the column was at that label
+        already, all cells of the selection are calculated, unless ``statuses`` is given, as the
+        label may lead to another version by now. Templated.
     :param restore: point the columns back when the task ends, also when it fails or is ended, but
         for one that somebody else has changed meanwhile. After a crash a retry does it, on Airflow
         3.3 and later. Before 3.3, a deferred task that is ended leaves the columns as they are.
@@ -175,24 +177,32 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
             _MAX_EXECUTIONS_NOTED,
         )
 
-    def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
+    def new_submission(self, context: Context) -> Submission:
         """Return the start of a recalculation."""
         column_ids = self.column_ids
         if self.columns is not None:
             sheet, patience = self.found_sheet, self.max_outage
             column_ids = self.hook.find_columns(sheet, self.columns, max_outage=patience)
-        call = self.on_sheet(
-            recalculate_cells,
-            column_ids=column_ids,
-            row_ids=self.row_ids,
-            statuses=self.statuses,
-        )
+        selection = {"column_ids": column_ids, "row_ids": self.row_ids}
+        call = self.on_sheet(recalculate_cells, **selection, statuses=self.statuses)
+        is_busy = self.on_sheet(SheetCells).fetch_call().then(lambda cells: not cells.is_complete)
 
         def send() -> str | None:
-            answer = self.hook.start_table_operation(call, confirm_large=self.confirm_large)
+            all_cells = self.statuses is None and self.calculates_all(context)
+            if all_cells:
+                self.log.info(
+                    "A column was at its label already, which may lead to another version by now: "
+                    "calculating all cells."
+                )
+            answer = self.hook.start_table_operation(
+                self.on_sheet(recalculate_cells, **selection, statuses=ALL) if all_cells else call,
+                confirm_large=self.confirm_large,
+            )
             if not isinstance(answer, NothingToDo):
                 self._note_executions(answer.execution_ids)
                 return answer.operation_id
+            if self.statuses is None and not all_cells:
+                self.refuse_if_unknown(is_busy)
             self.log.info(
                 "There is nothing to do: no cell of the selection is left to start. Reading the "
                 "counts of the sheet's cells."
@@ -205,9 +215,7 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
             call,
             lambda _: "look at the sheet in PromptLayer",
             also_input=mapping("column_versions", self.column_versions) or None,
-            is_busy=self.on_sheet(SheetCells)
-            .fetch_call()
-            .then(lambda cells: not cells.is_complete),
+            is_busy=is_busy,
             send=send,
         )
 

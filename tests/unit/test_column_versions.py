@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,8 +23,16 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunTableOperator
-from airflow_provider_promptlayer.testing import Close, Column, LocalPromptLayer, Sheet, Table
+from airflow_provider_promptlayer.testing import (
+    Close,
+    Column,
+    LocalPromptLayer,
+    Reply,
+    Sheet,
+    Table,
+)
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport
+from airflow_provider_promptlayer.version_compat import TRIGGERS_HAVE_ON_KILL
 
 Log = Callable[[], str]
 CONFIG = {
@@ -80,10 +89,78 @@ def test_a_number_and_a_uuid(server: LocalPromptLayer) -> None:
     assert config(server)["template"] == {"name": "Reply", "workspace": 1, "version_number": 5}
 
 
-def test_a_column_that_uses_it_is_left_alone(server: LocalPromptLayer) -> None:
-    ending = run(column_versions='{"Answer": {"label": "prod"}}')
+NUMBER = {**CONFIG, "template": {"name": "Reply", "version_number": 5}}
+
+
+def test_a_column_at_that_number_is_left_alone(serve: Serve) -> None:
+    columns = [COLUMNS[0], replace(COLUMNS[1], config=NUMBER), COLUMNS[2]]
+    table = Table("Support", [Sheet("Answers", columns, row_count=3)])
+    server = serve(LocalPromptLayer([], tables=[table]))
+    ending = run(column_versions={"Answer": {"version": 5}})
     assert ending.value["status"] == "nothing to do"
     assert server.count("PATCH") == 0
+
+
+AT_PROD: dict[str, Any] = {"column_versions": '{"Answer": {"label": "prod"}}'}
+
+
+def test_all_is_calculated_where_it_was_at_that_label(
+    server: LocalPromptLayer, store: Store | None, deferrable: bool
+) -> None:
+    """The label may lead to another version than when the cells were calculated."""
+    ending = run(store, deferrable=deferrable, **AT_PROD)
+    assert (ending.kind, ending.value["cell_count"]) == ("success", 6), ending
+    assert server.count("PATCH") == 0
+
+
+def test_statuses_that_are_given_are_kept(server: LocalPromptLayer) -> None:
+    ending = run(statuses=["STALE"], **AT_PROD)
+    assert ending.value["status"] == "nothing to do"
+    assert server.operations == {}
+
+
+def test_a_retry_calculates_nothing_twice(server: LocalPromptLayer, store: Store | None) -> None:
+    run(store, **AT_PROD)
+    again = run(store, number=2, **AT_PROD)
+    assert len(server.operations) == 1
+    if store is None:
+        assert again.kind == "failed for good"
+        assert "these were at their label already: column 'Answer'" in again.message
+    else:
+        assert again.value["cell_count"] == 6
+
+
+@pytest.mark.skipif(
+    TRIGGERS_HAVE_ON_KILL, reason="a retry waits for the end of a cancellation before it starts"
+)
+def test_a_retry_waits_for_cells_that_are_being_calculated(serve: Serve) -> None:
+    columns = [COLUMNS[0], replace(COLUMNS[1], cell_duration=0.3), COLUMNS[2]]
+    table = Table("Support", [Sheet("Answers", columns, row_count=3)])
+    server = serve(LocalPromptLayer([], tables=[table]))
+    deferred(make(**AT_PROD))
+    again = run(number=2, **AT_PROD)
+    assert again.kind == "success"
+    assert len(server.operations) == 1
+
+
+def test_a_retry_calculates_all_if_nothing_was_started(
+    server: LocalPromptLayer, store: Store | None
+) -> None:
+    with server.script(Reply(422), method="POST", times=None):
+        assert run(store, **AT_PROD).error is not None
+    again = run(store, number=2, **AT_PROD)
+    assert len(server.operations) == (store is not None)
+    assert (again.kind == "success") == (store is not None)
+
+
+def test_a_clear_calculates_all(server: LocalPromptLayer, store: Store | None) -> None:
+    """Here for other arguments, as a task of Airflow 3.3 goes back to the same operation."""
+    deferred(make(row_ids=[0], **AT_PROD), store)
+    cleared = FakeTaskInstance(try_number=2, max_tries=3)
+    context = {} if store is None else {"task_state_store": store}
+    ending = run_task(lambda: make(**AT_PROD), cleared, **context)
+    assert ending.value["cell_count"] == 6
+    assert len(server.operations) == 2
 
 
 def test_is_put_back(server: LocalPromptLayer, store: Store | None, deferrable: bool) -> None:
