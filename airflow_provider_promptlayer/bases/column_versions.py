@@ -20,6 +20,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerSheetChangedError,
     PromptLayerStartUncertainError,
+    PromptLayerTransientError,
 )
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import RemoteJob
@@ -71,7 +72,7 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
             self._point_back()
             raise
         if job is None:
-            self._point_back()
+            self._must_point_back()
         return job
 
     def trigger(self, **how: Any) -> BaseTrigger:
@@ -94,7 +95,10 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
         elif self._columns_state is not None:  # a deferral that Airflow has ended keeps no more
             self._pointed = self._columns_state.read()
         with self._pointing_back():
-            return super().resume_execution(next_method, next_kwargs, context)
+            result = super().resume_execution(next_method, next_kwargs, context)
+        with self._airflow_errors():
+            self._must_point_back()
+        return result
 
     def prepare_start(self) -> None:
         """Point the columns at their versions; what was there is recorded first."""
@@ -166,7 +170,9 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
     # Not in execute: Airflow 2 takes a call of super().execute for one from outside the task.
     def _go_on(self, context: Context, job: RemoteJob[Any]) -> Any:
         with self._pointing_back():
-            return super()._go_on(context, job)
+            result = super()._go_on(context, job)
+        self._must_point_back()
+        return result
 
     def _kept(self) -> dict[str, Any]:
         """Return the columns to point back, as JSON under their name; empty for none."""
@@ -175,7 +181,7 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
 
     @contextmanager
     def _pointing_back(self) -> Iterator[None]:
-        """Point the columns back at the end, unless the task only goes to the triggerer."""
+        """Point the columns back after an error, unless the task only goes to the triggerer."""
         try:
             yield
         except TaskDeferred:
@@ -183,8 +189,20 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
         except BaseException:
             self._point_back()
             raise
-        else:
-            self._point_back()
+
+    def _must_point_back(self) -> None:
+        """Point the columns back at the end of a task that succeeds otherwise.
+
+        :raises PromptLayerTransientError: if PromptLayer did not let it; a retry goes back to the
+            job, and then tries again.
+        """
+        self._point_back()
+        if self.restore and self._pointed:
+            names = ", ".join(each.name for each in self._pointed)
+            raise PromptLayerTransientError(
+                f"The cells were calculated, but these columns could not be pointed back: {names}. "
+                "Unless a retry does, point them back in PromptLayer."
+            )
 
     def _sender(self) -> Callable[[Any], Any]:
         def send(call: Any) -> Any:
@@ -212,7 +230,8 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
                 self._columns_state.forget()
         except Exception:
             self.log.exception(
-                "Could not point these columns back: %s. A retry does (Airflow 3.3 and later).",
+                "Could not point these columns back: %s. Unless a retry does (Airflow 3.3 and "
+                "later), point them back in PromptLayer.",
                 ", ".join(each.name for each in self._pointed),
             )
             return

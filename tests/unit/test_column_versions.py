@@ -177,6 +177,20 @@ def test_is_put_back_after_a_failure(server: LocalPromptLayer, store: Store | No
     assert config(server) == CONFIG
 
 
+def test_a_task_that_cannot_put_it_back_fails(
+    server: LocalPromptLayer, store: Store | None, deferrable: bool
+) -> None:
+    arguments = {"deferrable": deferrable, "max_outage": 0.2, **PUT_BACK}
+    with server.script(Reply(503), method="PATCH", after=1, times=None):
+        ending = run(store, **arguments)
+    assert ending.kind == ("failed for good" if store is None else "failed"), ending
+    assert "could not be pointed back: column 'Answer'" in ending.message
+    if store is not None:
+        assert run(store, number=2, **arguments).kind == "success"
+        assert config(server) == CONFIG
+    assert len(server.operations) == 1
+
+
 def test_somebody_elses_change_is_kept(server: LocalPromptLayer, log: Log) -> None:
     theirs = {**CONFIG, "engine": {"model": "another"}}
 
