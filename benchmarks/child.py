@@ -8,12 +8,13 @@ output. Run as a script by :func:`in_child` alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,26 @@ _UNWANTED = {
 
 class ChildError(Exception):
     """A function failed in its process; the text is the last line that it left."""
+
+
+@contextlib.contextmanager
+def server_process(module: str) -> Iterator[str]:
+    """Run a server's module in a process of its own, until its standard input is closed.
+
+    Yields the first line that it writes, which says where it listens.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline()
+    finally:
+        process.communicate()  # closes its standard input and waits
 
 
 def in_child(function: str, environment: Mapping[str, str] | None = None, **arguments: Any) -> Any:

@@ -20,7 +20,6 @@ import contextlib
 import http.client
 import json
 import ssl
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -28,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.child import ROOT
+from benchmarks.child import server_process
 
 API_KEY = "pl_bench_0123456789abcdef"
 RESULTS_PATH = "/workflow-version-execution-results"
@@ -119,18 +118,8 @@ class Control:
 @contextlib.contextmanager
 def running_server() -> Iterator[Address]:
     """Run the server in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield Address(**json.loads(process.stdout.readline()))
-    finally:
-        process.communicate()  # closes its standard input and waits
+    with server_process(__name__) as line:
+        yield Address(**json.loads(line))
 
 
 class _Log:

@@ -12,13 +12,12 @@ import asyncio
 import contextlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from benchmarks.child import ROOT
+from benchmarks.child import server_process
 from benchmarks.server import API_KEY, message
 
 if TYPE_CHECKING:
@@ -53,18 +52,8 @@ _COLUMNS: Final = {
 @contextlib.contextmanager
 def running_sheet() -> Iterator[str]:
     """Run the server in a process of its own; return its base URL."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield f"http://{_HOST}:{int(process.stdout.readline())}"
-    finally:
-        process.communicate()  # closes its standard input and waits
+    with server_process(__name__) as line:
+        yield f"http://{_HOST}:{int(line)}"
 
 
 def hook(url: str) -> PromptLayerHook:
