@@ -76,19 +76,8 @@ class _SheetSensor(SheetArguments, _Sensor[L]):
         return super().get_job(context)
 
 
-class PromptLayerTableOperationSensor(_SheetSensor[Any], TableTask):
-    """Wait until a recalculation of a sheet's cells has ended, and fail if it ended badly.
-
-    :param table: title or UUID of the table. Templated.
-    :param sheet: title or UUID of the sheet. Templated.
-    :param table_id: UUID of the table, in place of ``table``. Templated.
-    :param sheet_id: UUID of the sheet, in place of ``sheet``. Templated.
-    :param operation_id: the recalculation. Templated.
-    :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.
-    :param promptlayer_conn_id: id of the Airflow connection. Templated.
-    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
-    :returns: the counts of the cells.
-    """
+class _OperationSensor(_SheetSensor[L]):
+    """What the sensors for the operations of a sheet share."""
 
     template_fields: Sequence[str] = (
         *SHEET_FIELDS,
@@ -103,7 +92,22 @@ class PromptLayerTableOperationSensor(_SheetSensor[Any], TableTask):
         self.operation_id: Any = operation_id
 
 
-class PromptLayerSheetImportSensor(_SheetSensor[ImportStatus], ImportTask):
+class PromptLayerTableOperationSensor(_OperationSensor[Any], TableTask):
+    """Wait until a recalculation of a sheet's cells has ended, and fail if it ended badly.
+
+    :param table: title or UUID of the table. Templated.
+    :param sheet: title or UUID of the sheet. Templated.
+    :param table_id: UUID of the table, in place of ``table``. Templated.
+    :param sheet_id: UUID of the sheet, in place of ``sheet``. Templated.
+    :param operation_id: the recalculation. Templated.
+    :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.
+    :param promptlayer_conn_id: id of the Airflow connection. Templated.
+    :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
+    :returns: the counts of the cells.
+    """
+
+
+class PromptLayerSheetImportSensor(_OperationSensor[ImportStatus], ImportTask):
     """Wait until an import into a sheet has ended, and fail if it has failed.
 
     :param table: title or UUID of the table. Templated.
@@ -118,18 +122,6 @@ class PromptLayerSheetImportSensor(_SheetSensor[ImportStatus], ImportTask):
     :returns: ``table_id``, ``sheet_id``, ``operation_id``, ``rows_added``, and the ``row_count`` of
         the sheet.
     """
-
-    template_fields: Sequence[str] = (
-        *SHEET_FIELDS,
-        "operation_id",
-        "promptlayer_conn_id",
-    )
-
-    id_field = "operation_id"
-
-    def __init__(self, *, operation_id: str | XComArg, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.operation_id: Any = operation_id
 
 
 class PromptLayerScorecardSensor(_SheetSensor[ScorecardCalculation], ScorecardTask):
