@@ -130,6 +130,7 @@ def test_a_retry_calculates_nothing_twice(server: LocalPromptLayer, store: Store
         assert again.value["cell_count"] == 6
 
 
+# From 3.3 on such a retry has waited before it starts: test_cancelling.py.
 @pytest.mark.skipif(
     TRIGGERS_HAVE_ON_KILL, reason="a retry waits for the end of a cancellation before it starts"
 )

@@ -403,6 +403,7 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as many as there are, without a Path
 
 
+# CI runs on Linux; macOS has no such folder to count them in.
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux does")
 def test_hundreds_of_triggers_leave_nothing(
     airflow: Airflow, server: LocalPromptLayer, caplog: pytest.LogCaptureFixture

@@ -11,25 +11,13 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from support.kinds import Serve
 from support.modes import FakeTaskInstance, Store, first_event, rebuilt
-from support.promotions import PROMPT, WORKFLOW, make, moved_to, new_server
+from support.promotions import PROMPT, make, moved_to, new_server
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerLabelMovedError,
 )
 from airflow_provider_promptlayer.testing import LocalPromptLayer
-
-
-@pytest.fixture
-def server(serve: Serve) -> LocalPromptLayer:
-    return serve(new_server())
-
-
-@pytest.fixture(params=[PROMPT, WORKFLOW], ids=["prompt", "workflow"])
-def which(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Whose label is promoted."""
-    found: dict[str, Any] = request.param
-    return found
 
 
 def deferred(context: Any, **task: Any) -> TaskDeferred:

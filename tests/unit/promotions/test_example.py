@@ -18,7 +18,7 @@ from airflow_provider_promptlayer.operators.promptlayer import PromptLayerPromot
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Prompt
 from airflow_provider_promptlayer.version_compat import HAS_ASSET_WATCHERS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROMPT = "Support reply"
 
 
@@ -83,6 +83,7 @@ def test_without_a_label_in_production(example: dict[str, Any], serve: Serve) ->
         example["version_in_production"].function()
 
 
+# The provider refuses a watcher there when the DAG is parsed: test_version_events.py.
 @pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no watchers")
 def test_the_version_of_the_last_event_as_readme_reads_it() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Promotions: a label is moved once or not at all, and nobody else's move is overwritten."""
+"""Promotions: a label is moved once or not at all, and no other move of it is overwritten."""
 
 from __future__ import annotations
 
@@ -42,18 +42,6 @@ from airflow_provider_promptlayer.testing import (
 )
 
 Log = Callable[[], str]
-
-
-@pytest.fixture
-def server(serve: Serve) -> LocalPromptLayer:
-    return serve(new_server())
-
-
-@pytest.fixture(params=[PROMPT, WORKFLOW], ids=["prompt", "workflow"])
-def which(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Whose label is promoted."""
-    found: dict[str, Any] = request.param
-    return found
 
 
 def versions() -> int:

@@ -7,17 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support.kinds import Serve
 from support.modes import FakeTaskInstance, Store
 from support.promotions import (
-    PROMPT,
-    WORKFLOW,
     Killed,
     after_request,
     changes,
     kill_at,
     moved_to,
-    new_server,
     promote,
 )
 
@@ -26,18 +22,6 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerLabelMovedError,
 )
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
-
-
-@pytest.fixture
-def server(serve: Serve) -> LocalPromptLayer:
-    return serve(new_server())
-
-
-@pytest.fixture(params=[PROMPT, WORKFLOW], ids=["prompt", "workflow"])
-def which(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Whose label is promoted."""
-    found: dict[str, Any] = request.param
-    return found
 
 
 @pytest.mark.parametrize("status", [429, 503])

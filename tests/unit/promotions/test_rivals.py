@@ -8,18 +8,12 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task_group
-from support.kinds import Serve
 from support.modes import FakeTaskInstance
-from support.promotions import PROMPT, WORKFLOW, make, new_server
+from support.promotions import PROMPT, WORKFLOW, make
 
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerPromoteOperator
 from airflow_provider_promptlayer.testing import LocalPromptLayer
-
-
-@pytest.fixture
-def server(serve: Serve) -> LocalPromptLayer:
-    return serve(new_server())
 
 
 def test_two_promotions_are_refused_with_the_dag_file() -> None:
