@@ -259,7 +259,7 @@ class PromotionOrder:
             raise self._moved(now.current, "so it was moved since this task has read it")
 
     def refuse_new_label_with_spaces(self) -> None:
-        """Raise if the label, of which there is none yet, has a space, as nobody could see it.
+        """Raise if the label, which is still to be created, has a space that a reader may miss.
 
         :raises PromptLayerInvalidInputError: says so.
         """

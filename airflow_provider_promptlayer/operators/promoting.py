@@ -266,7 +266,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         :raises PromptLayerApprovalNeededError: for ``"fail"``.
         :raises AirflowSkipException: for ``"skip"``.
         :raises TaskDeferred: to wait in the triggerer.
-        :raises PromptLayerWaitTimeoutError: if nobody has approved within the time.
+        :raises PromptLayerWaitTimeoutError: if the move was not approved within the time.
         """
         watch = self._approval_of(promotion)
         said = (

@@ -55,6 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)
+        # `make live` needs no PostgreSQL; `make test-live`, also in `.ci/run`, runs these tests.
         if "lake" in getattr(item, "fixturenames", ()) and not etl.has_lake(config):
             reason = "needs --postgres, and dev/requirements/etl.txt: `make test-live` has both"
             item.add_marker(pytest.mark.skip(reason=reason))
