@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from airflow_provider_promptlayer.api.fields import object_call
@@ -21,19 +22,29 @@ from airflow_provider_promptlayer.api.tables import (
     read_operation,
 )
 
-_GROUPS: Final = {
-    "COMPLETED": "completed",
-    "FAILED": "failed",
-    "ERROR": "failed",
-    "CANCELLED": "cancelled",
-    "CANCELED": "cancelled",
-    "STALE": "stale",
-    **dict.fromkeys(("QUEUED", "DISPATCHED", "RUNNING", "PENDING"), "pending"),
-}
-"""Status of a cell → which count of a sheet it belongs to.
+_SYNONYMS: Final = {"error": "failed", "canceled": "cancelled"}
+"""A status of a cell → the word for it that most answers have.
 
 The description has two vocabularies for cells, and PromptLayer's own library has more words.
 """
+
+_PENDING: Final = frozenset({"queued", "dispatched", "running", "pending"})
+
+_COUNTED: Final = frozenset({"completed", "failed", "cancelled", "stale", "pending"})
+"""The counts of a sheet."""
+
+
+@lru_cache(maxsize=64)
+def cell_status(status: str) -> str:
+    """Return the status of a cell in one vocabulary: ``completed``, ``failed``, ``stale``, …."""
+    status = status.strip().lower()
+    return _SYNONYMS.get(status, status)
+
+
+def _count_of(status: str) -> str:
+    """Return which count of a sheet a status of a cell belongs to."""
+    word = cell_status(status)
+    return "pending" if word in _PENDING else word
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +92,7 @@ class SheetOperations:
     @property
     def unknown_count(self) -> int:
         """The cells of a status that this release does not know."""
-        return self._count(None)
+        return sum(self.status_counts.values()) - sum(map(self._count, _COUNTED))
 
     @property
     def progress(self) -> str:
@@ -90,11 +101,9 @@ class SheetOperations:
             self.completed_count + self.failed_count, self.total_cells, self.failed_count
         )
 
-    def _count(self, group: str | None) -> int:
+    def _count(self, name: str) -> int:
         return sum(
-            count
-            for status, count in self.status_counts.items()
-            if _GROUPS.get(status.strip().upper()) == group
+            count for status, count in self.status_counts.items() if _count_of(status) == name
         )
 
 

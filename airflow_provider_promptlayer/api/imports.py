@@ -49,12 +49,10 @@ from airflow_provider_promptlayer.api.job import CallFlow, IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.names import read_id
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
 from airflow_provider_promptlayer.api.tables import Sheet
-from airflow_provider_promptlayer.api.text import listed, one_line
+from airflow_provider_promptlayer.api.text import listed, one_line, says_no_requests
 
 _COMPLETED: Final = frozenset({"completed", "succeeded"})
 _FAILED: Final = frozenset({"failed"})
-
-_NOTHING_FOUND: Final = "no requests found"
 
 _NAMESPACE: Final = UUID("0f6a6f0e-6a4b-5f0e-9c39-6d8ed4c1b7a2")
 """Keeps the ids of :func:`operation_id_of` apart from those of other programs."""
@@ -105,7 +103,7 @@ class ImportStatus:
     def found_nothing(self) -> bool:
         """Whether there was no row to add: PromptLayer calls that failed for request logs."""
         if self.has_failed:
-            return _NOTHING_FOUND in (self.error_message or "").lower()
+            return says_no_requests(self.error_message or "")
         return self.has_succeeded and self.rows_added == 0
 
     @property

@@ -26,16 +26,13 @@ from airflow_provider_promptlayer.api.http import Call, Request, Response, error
 from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import progress_of_cells
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import one_line, says_no_requests
 
 MAX_SCORE: Final = 100.0
 """The highest ``overall_score``."""
 
 _CELL_STATUSES: Final = ("COMPLETED", "FAILED", "QUEUED", "RUNNING")
 """The statuses of a report's cells, of which the description has counts."""
-
-_NO_REQUESTS: Final = "no requests found"
-"""With this message, in lower case, a 401 to the start of a run is not about the key."""
 
 
 class ReportStatus(StrEnum):
@@ -171,7 +168,7 @@ def run_report(
             return call.read(response, now)
         except PromptLayerAuthError as error:
             said = error_text(response) or ""
-            if error.status != 401 or _NO_REQUESTS not in said.lower():
+            if error.status != 401 or not says_no_requests(said):
                 raise
             raise PromptLayerRefusedError(
                 f"Could not run report {pipeline}: PromptLayer has no requests for it (HTTP 401): "

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
+from airflow_provider_promptlayer.api.cells import cell_status
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.names import read_id
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page
 from airflow_provider_promptlayer.api.tables import Sheet
-
-_OTHER_WORDS: Final = {"error": "failed", "canceled": "cancelled"}
-"""A status of the description → the word for it that the operations on cells have."""
 
 RawCell: TypeAlias = Mapping[str, Any]
 """A cell as it was answered; the functions of this module read it."""
@@ -127,13 +124,7 @@ def value_of(cell: RawCell) -> Any:
 def status_of(cell: RawCell) -> str | None:
     """Return the status of a cell: ``completed``, ``failed``, ``stale``, … in one vocabulary."""
     status = cell.get("status")
-    return _word(status) if isinstance(status, str) else None
-
-
-@lru_cache(maxsize=64)
-def _word(status: str) -> str:
-    status = status.strip().lower()
-    return _OTHER_WORDS.get(status, status)
+    return cell_status(status) if isinstance(status, str) else None
 
 
 def error_of(cell: RawCell) -> str | None:

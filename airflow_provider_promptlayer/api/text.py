@@ -65,6 +65,15 @@ def shown(value: Any) -> str:
         return type(value).__name__
 
 
+def says_no_requests(message: str) -> bool:
+    """Return whether PromptLayer says that no request meets the conditions.
+
+    A log import that finds none ends as failed with this message, and the start of a report is
+    answered with it in a 401 that is not about the key.
+    """
+    return "no requests found" in message.lower()
+
+
 def excerpt(body: bytes, limit: int = EXCERPT_LIMIT) -> str:
     """Return the first characters of an answer's body as one printable line."""
     # As many bytes as the characters can take, and some for the blanks before them.
