@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_promptlayer import __version__
+from airflow_provider_promptlayer.bases.configuration import CONFIG
 from airflow_provider_promptlayer.hooks.connection_form import CONN_FIELDS, FIELD_BEHAVIOUR
 
 __all__ = ["get_provider_info"]
@@ -46,4 +47,5 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONN_FIELDS,
             }
         ],
+        "config": CONFIG,
     }

@@ -20,6 +20,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnknownConnectionError,
 )
 from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.bases import configuration
 from airflow_provider_promptlayer.bases.task_errors import airflow_errors
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
@@ -33,7 +34,7 @@ class PromptLayerTask(BaseOperator):
 
     :param promptlayer_conn_id: id of the Airflow connection.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach
-        before the task fails.
+        before the task fails; None for ``[promptlayer] max_outage``, 30 minutes.
     """
 
     ui_color = "#e8e4fb"
@@ -45,11 +46,13 @@ class PromptLayerTask(BaseOperator):
         self,
         *,
         promptlayer_conn_id: str = PromptLayerHook.default_conn_name,
-        max_outage: datetime.timedelta | float = DEFAULT_MAX_OUTAGE,
+        max_outage: datetime.timedelta | float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.promptlayer_conn_id = promptlayer_conn_id
+        if max_outage is None:
+            max_outage = configuration.default_seconds("max_outage", DEFAULT_MAX_OUTAGE, zero=True)
         self.max_outage = seconds("max_outage", max_outage, zero=True)
         if self.max_outage == math.inf:  # Airflow 3 cannot pass infinity to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")

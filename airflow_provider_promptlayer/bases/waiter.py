@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 from airflow.providers.common.compat.sdk import BaseSensorOperator
 
 from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
     PromptLayerEventError,
@@ -32,7 +33,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.api.times import in_words
-from airflow_provider_promptlayer.bases import deferral
+from airflow_provider_promptlayer.bases import configuration, deferral
 from airflow_provider_promptlayer.bases.kind import JobKind, Outputs
 from airflow_provider_promptlayer.bases.task import PromptLayerTask
 from airflow_provider_promptlayer.polling.event import read_event
@@ -60,7 +61,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
 
     Takes the arguments of Airflow's sensors, with the same meaning in every mode:
     ``poke_interval``, ``timeout``, ``soft_fail``, ``never_fail``, ``exponential_backoff``,
-    ``max_wait``, and ``mode`` with ``deferrable=False``.
+    ``max_wait``, and ``mode`` with ``deferrable=False``. Where ``deferrable``, ``poke_interval`` or
+    ``timeout`` is left out, Airflow's configuration has it, see :mod:`.configuration`.
 
     :param deferrable: wait in the triggerer, without holding a worker.
     :param poke_interval: seconds (or a ``timedelta``) between two polls, kept to exactly. None for
@@ -78,10 +80,19 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     def __init__(
         self,
         *,
-        deferrable: bool = True,
-        poke_interval: datetime.timedelta | float | None = None,
+        deferrable: bool | None = None,
+        poke_interval: datetime.timedelta | float | NotSet | None = NOTSET,
+        timeout: datetime.timedelta | float | None = None,
         **kwargs: Any,
     ) -> None:
+        if deferrable is None:
+            deferrable = configuration.default_deferrable()
+        if poke_interval is NOTSET:
+            poke_interval = configuration.default_seconds("poke_interval", None)
+        if timeout is None:
+            timeout = configuration.default_seconds("timeout", None)
+        if timeout is not None:  # Airflow 2 does not take None
+            kwargs["timeout"] = timeout
         super().__init__(
             poke_interval=AIRFLOWS_POKE_INTERVAL if poke_interval is None else poke_interval,
             **kwargs,
@@ -335,10 +346,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         if self.deferrable and not decision.is_hold:
             self._defer(job, poller, decision)
         if self.reschedule and not decision.is_hold and self._may_leave(poller):
-            now = datetime.datetime.now(datetime.UTC)
-            raise version_compat.RescheduleException(
-                now + datetime.timedelta(seconds=decision.sleep)
-            )
+            sleep = datetime.timedelta(seconds=decision.sleep)
+            raise version_compat.RescheduleException(datetime.datetime.now(datetime.UTC) + sleep)
         time.sleep(decision.sleep)
 
     def _defer(self, job: RemoteJob[L], poller: Poller, decision: PollDecision) -> NoReturn:

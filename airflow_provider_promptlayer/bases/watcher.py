@@ -43,7 +43,7 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
         if self.is_rescheduled and newer_than is None and not version_compat.HAS_TASK_STATE:
             raise PromptLayerInvalidInputError(
                 "With mode='reschedule' each poll is another process, and before Airflow 3.3 none "
-                "of them knows which version the first one has seen: give newer_than, or leave "
+                "of them knows which version the first one has seen: give newer_than, or set "
                 "deferrable=True."
             )
 

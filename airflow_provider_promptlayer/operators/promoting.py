@@ -28,11 +28,12 @@ from airflow_provider_promptlayer.api.promotions import (
 )
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.version_watch import VersionWatch
-from airflow_provider_promptlayer.bases import deferral
+from airflow_provider_promptlayer.bases import configuration, deferral
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.recording import write_or_log
 from airflow_provider_promptlayer.bases.rivals import refuse_mapped_rivals, refuse_rivals
 from airflow_provider_promptlayer.polling.event import read_event
+from airflow_provider_promptlayer.polling.schedule import AIRFLOWS_POKE_INTERVAL
 from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.submission.promotion_state import PromotionState
 from airflow_provider_promptlayer.xcom import outputs as xcom
@@ -77,8 +78,10 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     :param on_protected: what to do where PromptLayer lets a person approve the move first:
         ``"wait"``, ``"fail"``, or ``"skip"`` the tasks downstream.
     :param approval_timeout: seconds (or a ``timedelta``) for which ``"wait"`` waits.
-    :param poke_interval: seconds (or a ``timedelta``) from one look at the label to the next.
-    :param deferrable: whether ``"wait"`` waits in the triggerer, without holding a worker.
+    :param poke_interval: seconds (or a ``timedelta``) from one look at the label to the next; None
+        for ``[promptlayer] poke_interval``, and without that for 60 s.
+    :param deferrable: whether ``"wait"`` waits in the triggerer, without holding a worker; None for
+        ``[promptlayer] default_deferrable``, which is True.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach.
     :returns: ``label``; ``version``, that it leads to now, a copy's number for a workflow; and
@@ -110,8 +113,8 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         expected_version: int | str | XComArg | None = None,
         on_protected: Literal["wait", "fail", "skip"] = "wait",
         approval_timeout: datetime.timedelta | float = _A_DAY,
-        poke_interval: datetime.timedelta | float = 60.0,
-        deferrable: bool = True,
+        poke_interval: datetime.timedelta | float | None = None,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -126,8 +129,10 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         self._expects_version = expected_version is not None
         self.on_protected = one_of("on_protected", on_protected, _ON_PROTECTED)
         self.approval_timeout = seconds("approval_timeout", approval_timeout)
+        if poke_interval is None:
+            poke_interval = configuration.default_seconds("poke_interval", AIRFLOWS_POKE_INTERVAL)
         self.poke_interval = seconds("poke_interval", poke_interval)
-        self.deferrable = deferrable
+        self.deferrable = configuration.default_deferrable() if deferrable is None else deferrable
 
     def resolve_template_files(self) -> None:
         """Refuse promotions that could race; Airflow calls this once it has read the DAG file."""

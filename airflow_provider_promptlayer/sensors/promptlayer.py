@@ -279,7 +279,7 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
         if (start_from_trigger or end_from_trigger) and not self.deferrable:
             raise PromptLayerInvalidInputError(
                 "start_from_trigger and end_from_trigger are about a wait in the triggerer: "
-                "leave deferrable=True, or leave them out."
+                "set deferrable=True, or leave them out."
             )
         self.end_from_trigger = end_from_trigger
         self.start_from_trigger = False
