@@ -36,7 +36,7 @@ CHECK = f"""
     FROM cases LEFT JOIN answers USING (question) WHERE asked_on = '{DAY}'
 """
 FILE = "{{ params.lake }}/" + DAY + ".parquet"
-SHEET = {"table": "{{ params.table }}", "sheet": "{{ params.sheet }}"}
+SHEET: dict[str, Any] = {"table": "{{ params.table }}", "sheet": "{{ params.sheet }}"}
 
 with DAG(
     dag_id="promptlayer_evaluation_etl",

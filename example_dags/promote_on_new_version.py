@@ -23,7 +23,7 @@ from airflow_provider_promptlayer.operators.promptlayer import (
 
 PROMPT = "Support reply"  # give your own, and the column that uses it
 COLUMN = "Answer"
-SHEET = {"table": "Support answers", "sheet": "Regression set"}
+SHEET: dict[str, Any] = {"table": "Support answers", "sheet": "Regression set"}
 
 try:
     from airflow.sdk import Asset, AssetWatcher

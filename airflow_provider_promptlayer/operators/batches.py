@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_provider_promptlayer.bases.batch import PromptLayerBatchSubmitter
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
@@ -12,6 +12,8 @@ from airflow_provider_promptlayer.operators.workflows import origin
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_promptlayer.bases.arguments import RunWorkflowBatchKwargs
 
 
 class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
@@ -108,7 +110,7 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
         metadata: Mapping[str, Any] | str | XComArg | None = None,
         workflow_label_name: str | XComArg | None = None,
         workflow_version_number: int | str | XComArg | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RunWorkflowBatchKwargs],
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_id_or_name: Any = workflow_id_or_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, mapping
 from airflow_provider_promptlayer.api.cells import SheetCells
@@ -40,6 +40,12 @@ from airflow_provider_promptlayer.outcomes.price import check_max_price, price_p
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_promptlayer.bases.arguments import (
+        RunReportKwargs,
+        RunScorecardKwargs,
+        RunTableKwargs,
+    )
 
 
 _MAX_EXECUTIONS_NOTED: Final = 1000
@@ -117,7 +123,7 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
         statuses: Sequence[str] | str | XComArg | None = None,
         confirm_large: bool = False,
         max_price: float | str | XComArg | NotSet = NOTSET,
-        **kwargs: Any,
+        **kwargs: Unpack[RunTableKwargs],
     ) -> None:
         super().__init__(**kwargs)
         if columns is not None and column_ids is not None:
@@ -269,7 +275,7 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
         *,
         row_indices: Sequence[int] | str | XComArg | None = None,
         step_ids: Sequence[str] | str | XComArg | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RunScorecardKwargs],
     ) -> None:
         super().__init__(**kwargs)
         _refuse_unless_waiting(self, "max_drop", is_given=self._needs_drop)
@@ -355,7 +361,7 @@ class PromptLayerRunReportOperator(ReportTask, PromptLayerSubmitter[Report]):
         name: str | XComArg,
         dataset_id: int | str | XComArg | None = None,
         refresh_dataset: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RunReportKwargs],
     ) -> None:
         super().__init__(**kwargs)
         self.name: Any = name

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_promptlayer.api.arguments import one_of
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
@@ -17,6 +17,8 @@ from airflow_provider_promptlayer.xcom.storable import storable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath, XComArg
+
+    from airflow_provider_promptlayer.bases.arguments import SheetKwargs
 
 
 class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
@@ -65,7 +67,7 @@ class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
         scorecard: bool = False,
         on_change: OnChange = "again",
         return_rows: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[SheetKwargs],
     ) -> None:
         super().__init__(**kwargs)
         if to is None and not return_rows:

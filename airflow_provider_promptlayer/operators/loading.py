@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from airflow_provider_promptlayer.api.arguments import refuse_none
 from airflow_provider_promptlayer.api.imports import ImportSource
@@ -18,6 +18,8 @@ from airflow_provider_promptlayer.hooks.imports import source_of_rows
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath, XComArg
+
+    from airflow_provider_promptlayer.bases.arguments import ImporterKwargs
 
 
 _CONDITIONS: Final = tuple(field.name for field in fields(LogSelection))
@@ -78,7 +80,7 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
         file: str | ObjectStoragePath | XComArg | None = None,
         delimiter: str = ",",
         on_empty: OnEmpty = "fail",
-        **kwargs: Any,
+        **kwargs: Unpack[ImporterKwargs],
     ) -> None:
         super().__init__(on_empty=on_empty, **kwargs)
         self.rows: Any = rows
@@ -152,7 +154,7 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
         variables: Sequence[str] | str | XComArg | None = None,
         fields: Sequence[str] | str | XComArg | None = None,
         on_empty: OnEmpty = "succeed",
-        **kwargs: Any,
+        **kwargs: Unpack[ImporterKwargs],
     ) -> None:
         super().__init__(on_empty=on_empty, **kwargs)
         self.start: Any = start

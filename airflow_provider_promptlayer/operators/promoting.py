@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Unpack
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -40,6 +40,8 @@ from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_promptlayer.bases.arguments import TaskKwargs
 
 _ON_PROTECTED: Final = ("wait", "fail", "skip")
 
@@ -115,7 +117,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         approval_timeout: datetime.timedelta | float = _A_DAY,
         poke_interval: datetime.timedelta | float | None = None,
         deferrable: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TaskKwargs],
     ) -> None:
         super().__init__(**kwargs)
         exactly_one(NAMES, prompt=prompt, workflow=workflow)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
@@ -13,6 +13,8 @@ from airflow_provider_promptlayer.xcom.storable import storable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_promptlayer.bases.arguments import SheetKwargs
 
 
 class PromptLayerSnapshotSheetOperator(SheetArguments, PromptLayerCaller):
@@ -38,7 +40,7 @@ class PromptLayerSnapshotSheetOperator(SheetArguments, PromptLayerCaller):
 
     template_fields: Sequence[str] = (*SHEET_FIELDS, "name", "promptlayer_conn_id")
 
-    def __init__(self, *, name: str | XComArg, **kwargs: Any) -> None:
+    def __init__(self, *, name: str | XComArg, **kwargs: Unpack[SheetKwargs]) -> None:
         super().__init__(**kwargs)
         self.name: Any = name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_provider_promptlayer.api.arguments import mapping, refuse_none, texts
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
@@ -19,6 +19,11 @@ from airflow_provider_promptlayer.xcom.outputs import RunOutputs, select
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_promptlayer.bases.arguments import (
+        RunOutputsKwargs,
+        RunWorkflowKwargs,
+    )
 
 
 class _PushesOutputs(WorkflowTask):
@@ -86,7 +91,10 @@ class PromptLayerWorkflowResultsOperator(_PushesOutputs):
     )
 
     def __init__(
-        self, *, workflow_version_execution_id: int | str | XComArg, **kwargs: Any
+        self,
+        *,
+        workflow_version_execution_id: int | str | XComArg,
+        **kwargs: Unpack[RunOutputsKwargs],
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
@@ -177,7 +185,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
         workflow_version_number: int | str | XComArg | None = None,
         check_inputs: bool = False,
         callback_url: str | XComArg | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[RunWorkflowKwargs],
     ) -> None:
         super().__init__(**kwargs)
         if callback_url is not None and self.wait_for_completion:

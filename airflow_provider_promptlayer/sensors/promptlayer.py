@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
@@ -23,7 +23,7 @@ from airflow_provider_promptlayer.api.version_watch import SeenVersion
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.bases.deferral import airflow_timeout
 from airflow_provider_promptlayer.bases.evaluation import ReportTask, ScorecardTask, TableTask
-from airflow_provider_promptlayer.bases.importer import ImportTask
+from airflow_provider_promptlayer.bases.importer import ImportTask, OnEmpty
 from airflow_provider_promptlayer.bases.kind import JobKind
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
@@ -35,6 +35,15 @@ from airflow_provider_promptlayer.sensors.trigger_templates import for_triggerer
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
     from airflow.triggers.base import StartTriggerArgs
+
+    from airflow_provider_promptlayer.bases.arguments import (
+        CellsKwargs,
+        ReportKwargs,
+        RunKwargs,
+        ScorecardKwargs,
+        SheetWaitKwargs,
+        VersionKwargs,
+    )
 
 
 class _Sensor(PromptLayerWaiter[L]):
@@ -106,6 +115,9 @@ class PromptLayerTableOperationSensor(_OperationSensor[Any], TableTask):
     :returns: the counts of the cells.
     """
 
+    def __init__(self, *, operation_id: str | XComArg, **kwargs: Unpack[CellsKwargs]) -> None:
+        super().__init__(operation_id=operation_id, **kwargs)
+
 
 class PromptLayerSheetImportSensor(_OperationSensor[ImportStatus], ImportTask):
     """Wait until an import into a sheet has ended, and fail if it has failed.
@@ -122,6 +134,15 @@ class PromptLayerSheetImportSensor(_OperationSensor[ImportStatus], ImportTask):
     :returns: ``table_id``, ``sheet_id``, ``operation_id``, ``rows_added``, and the ``row_count`` of
         the sheet.
     """
+
+    def __init__(
+        self,
+        *,
+        operation_id: str | XComArg,
+        on_empty: OnEmpty = "succeed",
+        **kwargs: Unpack[SheetWaitKwargs],
+    ) -> None:
+        super().__init__(operation_id=operation_id, on_empty=on_empty, **kwargs)
 
 
 class PromptLayerScorecardSensor(_SheetSensor[ScorecardCalculation], ScorecardTask):
@@ -156,7 +177,7 @@ class PromptLayerScorecardSensor(_SheetSensor[ScorecardCalculation], ScorecardTa
 
     id_field = "calculation_id"
 
-    def __init__(self, *, calculation_id: str | XComArg, **kwargs: Any) -> None:
+    def __init__(self, *, calculation_id: str | XComArg, **kwargs: Unpack[ScorecardKwargs]) -> None:
         super().__init__(**kwargs)
         self.calculation_id: Any = calculation_id
 
@@ -176,6 +197,9 @@ class PromptLayerReportSensor(_Sensor[Report], ReportTask):
     template_fields: Sequence[str] = ("report_id", "min_score", "promptlayer_conn_id")
 
     id_field = "report_id"
+
+    def __init__(self, **kwargs: Unpack[ReportKwargs]) -> None:
+        super().__init__(**kwargs)
 
 
 class PromptLayerVersionSensor(VersionTask, _Sensor[SeenVersion]):
@@ -207,6 +231,9 @@ class PromptLayerVersionSensor(VersionTask, _Sensor[SeenVersion]):
         "newer_than",
         "promptlayer_conn_id",
     )
+
+    def __init__(self, **kwargs: Unpack[VersionKwargs]) -> None:
+        super().__init__(**kwargs)
 
     def poked(self, job: RemoteJob[SeenVersion], status: SeenVersion) -> Any:
         """Return the result of the task, once there is another version."""
@@ -272,7 +299,7 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
         workflow_version_execution_id: int | str | XComArg,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[RunKwargs],
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id

@@ -84,7 +84,7 @@ def test_the_error_of_the_gate_is_quoted_as_it_is(monkeypatch: pytest.MonkeyPatc
     # A clock that leaps: the calculation has ended at the first poll.
     with LocalPromptLayer(clock=count(0.0, 10.0).__next__) as server:
         connect(server, monkeypatch)
-        where = {"table_id": table.id, "sheet_id": sheet.id}
+        where: dict[str, Any] = {"table_id": table.id, "sheet_id": sheet.id}
         where["calculation_id"] = server.start_calculation(table.id, sheet.id)
         ending = run_task(
             lambda: PromptLayerScorecardSensor(

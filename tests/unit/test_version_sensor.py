@@ -268,7 +268,7 @@ def test_bad_arguments(arguments: dict[str, Any], says: str, server: LocalPrompt
 @pytest.mark.parametrize("name", ["prompt", "release_label", "newer_than"])
 def test_an_argument_without_a_value(name: str, server: LocalPromptLayer) -> None:
     """Rendered from an output that is missing, it must not count as left out."""
-    given = {"prompt": "Reply", "release_label": "prod", "newer_than": "1"}
+    given: dict[str, Any] = {"prompt": "Reply", "release_label": "prod", "newer_than": "1"}
     sensor = PromptLayerVersionSensor(task_id="task", **given)
     setattr(sensor, name, None)
     context: Any = {"ti": FakeTaskInstance()}

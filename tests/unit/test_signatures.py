@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What editors and type checkers know about the arguments is what the classes take."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import re
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOperator
+
+from airflow_provider_promptlayer.bases import arguments
+from airflow_provider_promptlayer.operators import promptlayer as operators
+from airflow_provider_promptlayer.sensors import promptlayer as sensors
+
+NAMED = {"table": "Support answers", "sheet": "Regression set"}
+NEEDED: dict[Any, dict[str, Any]] = {
+    operators.PromptLayerExportSheetOperator: {**NAMED, "to": "file:///tmp/rows.csv"},
+    operators.PromptLayerImportRequestLogsOperator: {"table": "Support answers", "limit": 10},
+    operators.PromptLayerLoadSheetOperator: {"table": "Support answers", "rows": [{"a": 1}]},
+    operators.PromptLayerPromoteOperator: {"prompt": "Reply", "version": 3},
+    operators.PromptLayerRunReportOperator: {"report_id": 1, "name": "Nightly"},
+    operators.PromptLayerRunScorecardOperator: NAMED,
+    operators.PromptLayerRunTableOperator: NAMED,
+    operators.PromptLayerRunWorkflowBatchOperator: {"workflow_id_or_name": "w", "inputs": []},
+    operators.PromptLayerRunWorkflowOperator: {"workflow_id_or_name": "w"},
+    operators.PromptLayerSnapshotSheetOperator: {**NAMED, "name": "{{ run_id }}"},
+    operators.PromptLayerWorkflowResultsOperator: {"workflow_version_execution_id": 1},
+    sensors.PromptLayerReportSensor: {"report_id": 1},
+    sensors.PromptLayerScorecardSensor: {**NAMED, "calculation_id": "{{ params.id }}"},
+    sensors.PromptLayerSheetImportSensor: {**NAMED, "operation_id": "{{ params.id }}"},
+    sensors.PromptLayerTableOperationSensor: {**NAMED, "operation_id": "{{ params.id }}"},
+    sensors.PromptLayerVersionSensor: {"prompt": "Reply"},
+    sensors.PromptLayerWorkflowSensor: {"workflow_version_execution_id": 1},
+}
+"""Every operator and sensor, with what it cannot do without."""
+
+DEFAULTS: dict[str, Any] = {
+    "baseline": "approved",
+    "column_versions": {"Answer": {"version": 5}},
+    "deferrable": False,
+    "durable": False,
+    "ensure": True,
+    "exponential_backoff": True,
+    "fail_on": "never",
+    "fail_on_verdict": ["fail"],
+    "max_active_runs": 7,
+    "max_drop": 0.1,
+    "max_outage": 5.0,
+    "max_wait": 90,
+    "min_score": 0.5,
+    "min_success_rate": 0.5,
+    "mode": "reschedule",
+    "never_fail": True,
+    "newer_than": 3,
+    "nodes": ["Summarize"],
+    "poke_interval": 7.0,
+    "prompt": "Reply",
+    "promptlayer_conn_id": "other",
+    "push_node_xcoms": False,
+    "reattach": False,
+    "release_label": "prod",
+    "report_id": 2,
+    "restore": True,
+    "return_all_outputs": False,
+    "sheet": "Hard questions",
+    "sheet_id": "33333333-3333-4333-8333-333333333333",
+    "soft_fail": True,
+    "table": "Other answers",
+    "table_id": "44444444-4444-4444-8444-444444444444",
+    "timeout": 60.0,
+    "title": "Monday",
+    "wait_for_completion": False,
+    "workflow": "Article pipeline",
+}
+"""A value for every argument that a signature leaves to the base classes."""
+
+INSTEAD_OF = {"table_id": "table", "sheet_id": "sheet", "workflow": "prompt"}
+"""An argument → the one that it excludes."""
+
+NOT_TYPED = {"silent_fail", "task_concurrency"}
+"""Airflow's, without a use here: about errors of ``poke()``, and a name from Airflow 1."""
+
+every_class = pytest.mark.parametrize("cls", NEEDED, ids=lambda cls: cls.__name__)
+
+
+def handled(cls: Any, *, ours: bool) -> dict[str, str]:
+    """Return what the bases of a class take, by their signatures: name → type."""
+    return {
+        name: parameter.annotation
+        for base in reversed(cls.mro()[1:])
+        if issubclass(base, BaseOperator) and "__init__" in vars(base)
+        if base.__module__.startswith("airflow_provider_promptlayer.") is ours
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if name not in ("self", "args", "kwargs")
+    }
+
+
+def typed(cls: Any) -> dict[str, str]:
+    """Return what the signature of a class says of the arguments for its bases: name → type."""
+    (kwargs,) = re.findall(
+        r"^Unpack\[(\w+)\]$", inspect.signature(cls.__init__).parameters["kwargs"].annotation
+    )
+    types = getattr(arguments, kwargs).__annotations__
+    return {
+        name: re.sub(r"^Required\[(.*)\]$", r"\1", of.__forward_arg__) for name, of in types.items()
+    }
+
+
+@every_class
+def test_the_types_are_those_of_the_base_classes(cls: Any) -> None:
+    named = inspect.signature(cls.__init__).parameters
+    expected = {
+        name: str(annotation).replace(" | NotSet", "")
+        for name, annotation in handled(cls, ours=True).items()
+        if name not in named
+    }
+    found = typed(cls)
+    of_airflow = found.keys() - expected.keys()
+    assert {name: found.get(name) for name in expected} == expected
+    assert handled(cls, ours=False).keys() - NOT_TYPED <= found.keys()
+    assert of_airflow - arguments.OperatorKwargs.__annotations__.keys() <= {
+        *inspect.signature(BaseSensorOperator.__init__).parameters
+    }
+
+
+@every_class
+def test_default_args_reach_every_argument(cls: Any) -> None:
+    """Airflow fills in those that are named in a signature, and types are no names."""
+    names = typed(cls).keys() - arguments.OperatorKwargs.__annotations__.keys()
+    for name in sorted(names):
+        without = {name, INSTEAD_OF.get(name)}
+        needed = {each: value for each, value in NEEDED[cls].items() if each not in without}
+        with DAG("d", schedule=None, default_args={name: DEFAULTS[name]}):
+            task = cls(task_id="task", **needed)
+        found = getattr(task, {"durable": "reattach"}.get(name, name))
+        if isinstance(found, datetime.timedelta):
+            found = found.total_seconds()
+        assert (name, found) == (name, DEFAULTS[name])
