@@ -14,10 +14,10 @@ ARGS    ?=
 DEMO    ?=
 BIN      = .venv/airflow-$(NEWEST)/bin
 TYPED    = airflow_provider_promptlayer tests dev benchmarks
-SOURCES  = $(TYPED) example_dags
+SOURCES  = $(TYPED) example_dags docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-live bench lint fix types coverage unit unit-oldest unit-next unit-all live \
+.PHONY: help demo ui test test-live bench lint fix types docs coverage unit unit-oldest unit-next unit-all live \
         live-next wheel clean venv tools etl-parts
 # Airflows side by side would only fight over the processor and mix up their output.
 .NOTPARALLEL:
@@ -58,6 +58,11 @@ fix: tools ## mend what ruff can mend, and format
 
 types: tools ## mypy --strict
 	@$(BIN)/mypy --no-error-summary $(TYPED) && echo "types: clean"
+
+docs: venv ## the documentation, as a site in build/docs; warnings are errors: 20 seconds
+	@$(PYTHON) dev/make_venv.py $(NEWEST) --docs
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING $(BIN)/python -m sphinx \
+	  -q -W --keep-going -d build/doctrees docs build/docs && echo "docs: build/docs/index.html"
 
 coverage: venv tools ## unit tests with branch coverage: what no test reaches
 	@rm -rf build/coverage && mkdir -p build/coverage

@@ -4,7 +4,7 @@
 Needs nothing but Python's own library and pip. The stamp is written last and holds a digest of
 what the environment was made from: an interrupted or outdated environment is made anew, and
 an up-to-date one costs milliseconds, however often and from however many shells this runs.
-Run as a script: `python dev/make_venv.py VERSION [--tools] [--bench] [--etl]`.
+Run as a script: `python dev/make_venv.py VERSION [--tools] [--docs] [--bench] [--etl]`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("airflow_version")
     parser.add_argument("--tools", action="store_true", help="also the linters and type checker")
+    parser.add_argument("--docs", action="store_true", help="also Sphinx and its theme")
     parser.add_argument("--bench", action="store_true", help="also what benchmarks compare with")
     parser.add_argument("--etl", action="store_true", help="also what evaluation_etl.py needs")
     options = parser.parse_args()
@@ -53,6 +54,8 @@ def main() -> int:
             _package(pip)
             if options.tools:
                 _extra(pip, "tools", "ruff, mypy, import-linter and coverage")
+            if options.docs:
+                _extra(pip, "docs", "Sphinx and its theme")
             if options.bench:
                 _extra(pip, "bench", "what is compared with")
             if options.etl:

@@ -24,8 +24,8 @@ class PromptLayerHook(
     A method that starts, waits for, cancels or finds what its name says has an ``a…`` twin, a
     coroutine; so have ``get_workflow_results``, ``get_labels``,
     ``get_latest_version`` and ``promote``. Every method raises
-    :class:`PromptLayerConfigurationError` if there is no such connection or it cannot be used,
-    :class:`PromptLayerInvalidInputError` for arguments that cannot be sent,
-    :class:`PromptLayerRefusedError` if PromptLayer refuses for good, and
-    :class:`PromptLayerTransientError` if PromptLayer was out of reach.
+    :class:`.PromptLayerConfigurationError` if there is no such connection or it cannot be used,
+    :class:`.PromptLayerInvalidInputError` for arguments that cannot be sent,
+    :class:`.PromptLayerRefusedError` if PromptLayer refuses for good, and
+    :class:`.PromptLayerTransientError` if PromptLayer was out of reach.
     """

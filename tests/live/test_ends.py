@@ -95,7 +95,7 @@ class TestWhatIsLeftOut:
         returned = ends.xcoms(f"good_{way}").get("return_value")
         assert (returned is not None) == (way in RETURNING)
 
-    # Airflow 2 calls back from the DAG processor, whoever ended the task: README says so.
+    # Airflow 2 calls back from the DAG processor, whoever ended the task, as the docs say.
     @pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 calls back of every success")
     @pytest.mark.parametrize("way", WAYS)
     def test_success_is_called_back_by_a_worker_alone(

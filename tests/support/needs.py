@@ -12,7 +12,7 @@ from dev.airflow_config import AIRFLOW_VERSION
 
 HAS_TASK_STATE: Final = AIRFLOW_VERSION >= (3, 3)
 
-# README says what a user has to do on these versions: cancel in PromptLayer.
+# docs/ending-and-clearing.md says what a user has to do on these versions: cancel in PromptLayer.
 needs_on_kill = pytest.mark.skipif(
     not TRIGGERS_HAVE_ON_KILL,
     reason="before 3.3, Airflow does not tell a trigger that its task is ended",

@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
 import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import airflow
-import jinja2
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
@@ -95,20 +91,3 @@ def test_example_can_be_imported(path: Path) -> None:
         if isinstance(value, (DAG, BaseOperator)) or type(value).__name__ == "MappedOperator"
     }
     assert dags == {f"promptlayer_{path.stem}"}
-
-
-@pytest.mark.parametrize(
-    ("dag_run", "day"),
-    [
-        ({"logical_date": datetime.date(2026, 1, 1)}, "2026-01-01"),  # Airflow 2 has no run_after
-        ({"logical_date": None, "run_after": datetime.date(2026, 1, 2)}, "2026-01-02"),
-    ],
-    ids=["scheduled", "triggered without a logical date"],
-)
-def test_the_first_dag_of_readme_renders(dag_run: dict[str, Any], day: str) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (template,) = re.findall(r'input_variables=\{"day": "(.*)"\}', readme)
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
-    environment.filters["ds"] = lambda when: when.isoformat()  # as Airflow's
-    rendered = environment.from_string(template).render(dag_run=SimpleNamespace(**dag_run))
-    assert rendered == day

@@ -85,9 +85,9 @@ def test_without_a_label_in_production(example: dict[str, Any], serve: Serve) ->
 
 # The provider refuses a watcher there when the DAG is parsed: test_version_events.py.
 @pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no watchers")
-def test_the_version_of_the_last_event_as_readme_reads_it() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(from airflow.sdk import DAG, Asset.*?)```", readme, re.S)
+def test_the_version_of_the_last_event_as_the_guide_reads_it() -> None:
+    guide = (ROOT / "docs" / "guides" / "new-versions.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(from airflow.sdk import DAG, Asset.*?)```", guide, re.S)
     scope: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), scope)
+    exec(compile(code, "new-versions.md", "exec"), scope)
     assert scope["new_version"].function({scope["asset"]: UNSORTED}) == 9
