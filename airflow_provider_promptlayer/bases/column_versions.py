@@ -24,9 +24,9 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.bases.canceller import PromptLayerCanceller
 from airflow_provider_promptlayer.bases.recording import store_trouble
 from airflow_provider_promptlayer.bases.sheet import SheetArguments
-from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import drive
 from airflow_provider_promptlayer.submission.task_state import ColumnsState
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
 
-class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
+class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
     """Base of a task that calculates with given versions of prompts.
 
     :param column_versions: title or UUID of a column → ``{"label": …}`` or ``{"version": …}``.
@@ -60,6 +60,11 @@ class ColumnVersions(SheetArguments, PromptLayerSubmitter[Any]):
             raise PromptLayerInvalidInputError(
                 "restore=True needs wait_for_completion=True: the columns are pointed back at the "
                 "end of the wait."
+            )
+        if restore and not self.cancel_on_kill:
+            raise PromptLayerInvalidInputError(
+                "restore=True needs cancel_on_kill=True: an operation that goes on after the task "
+                "was ended would calculate with the columns that were pointed back."
             )
 
     def get_job(self, context: Context) -> RemoteJob[Any] | None:

@@ -5,6 +5,13 @@ from __future__ import annotations
 
 import datetime
 
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerEventError,
+    PromptLayerWaitTimeoutError,
+)
+from airflow_provider_promptlayer.api.times import in_words
+
 SETTLE_SECONDS = 10.0
 """How long the trigger does not poll after a deferral, so that it cannot fire.
 
@@ -35,3 +42,17 @@ def airflow_timeout(seconds: float) -> datetime.timedelta:
     """Return Airflow's time-out for a deferral that the triggerer ends after so many seconds."""
     longest = LONGEST_DEFERRAL.total_seconds()
     return datetime.timedelta(seconds=min(seconds, longest)) + TIMEOUT_GRACE
+
+
+def ended_by_airflow(reason: str, timeout: float, left: str) -> PromptLayerError:
+    """Return the error for a deferral that Airflow has ended, and no triggerer.
+
+    :param reason: what Airflow says, which tells a time-out from a crash by its text alone.
+    :param timeout: of the wait, in seconds.
+    :param left: a sentence on the job.
+    """
+    if "timeout" in reason.lower():
+        return PromptLayerWaitTimeoutError(
+            f"The wait did not end within {in_words(timeout)}, and no triggerer ended it. {left}"
+        )
+    return PromptLayerEventError(f"The wait in the triggerer broke off ({reason}). {left}")

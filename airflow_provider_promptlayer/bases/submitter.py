@@ -61,7 +61,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     """
 
     state_type = RunState
-    cancels_on_kill = True  # unless PromptLayer says that there is nothing to do
+    submitted_by_this_task = True  # unless PromptLayer says that there is nothing to do
 
     def __init__(self, *, wait_for_completion: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -102,7 +102,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             known = self._earlier_fingerprint or self._input_fingerprint(context)
             self._record(SubmissionPhase.SUBMITTED, job, known)
         try:
-            self._push(context, kind.id_key, job.id if self.cancels_on_kill else None)
+            self._push(context, kind.id_key, job.id if self.submitted_by_this_task else None)
         except Exception:
             # The job runs and its id is in the log: failing now would only lose the job.
             self.log.exception("Could not push the id of %s to XCom.", job.name)
@@ -149,7 +149,9 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         """Return whether a retry can help without starting a second job."""
         if self._may_resubmit(error):
             return True
-        nothing_started = not self.cancels_on_kill or (self._job is None and not self._resumed)
+        nothing_started = not self.submitted_by_this_task or (
+            self._job is None and not self._resumed
+        )
         return (nothing_started or self._task_state is not None) and super().may_retry(error)
 
     # Not in execute: Airflow 2 takes a call of super().execute for one from outside the task.
@@ -174,8 +176,8 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         submission = self._submission_for(context)
         self._input_fingerprint(context)  # now, because an error would lose a job that is started
         self.hook.warm_up()
-        self.cancels_on_kill = type(self).cancels_on_kill
-        if submission.is_busy is not None and context["ti"].try_number > 1:
+        self.submitted_by_this_task = type(self).submitted_by_this_task
+        if submission.is_busy is not None and self.cancel_on_kill and context["ti"].try_number > 1:
             self._await_cancellation(submission.is_busy)
         self.prepare_start()
         if self._task_state is not None:
@@ -207,7 +209,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             return self.kind.job_from_id(external_id)
         if not self.wait_for_completion or self.kind.unsubmitted_job is None:
             return None
-        self.cancels_on_kill = False
+        self.submitted_by_this_task = False
         return self.kind.unsubmitted_job()
 
     def _await_cancellation(self, is_busy: Call[bool]) -> None:
@@ -411,7 +413,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
                 phase,
                 self.hook.settings.base_url,
                 job.id,
-                submitted_by_this_task=self.cancels_on_kill,
+                submitted_by_this_task=self.submitted_by_this_task,
                 input_fingerprint=input_fingerprint,
                 job=asdict(job),
                 notes=self.notes,

@@ -29,10 +29,8 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
     PromptLayerEventError,
     PromptLayerInvalidInputError,
-    PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
-from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases import configuration, deferral
 from airflow_provider_promptlayer.bases.kind import JobKind, Outputs
 from airflow_provider_promptlayer.bases.task import PromptLayerTask
@@ -71,8 +69,11 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     :param kwargs: also those of :class:`.PromptLayerTask`.
     """
 
-    cancels_on_kill: bool = False
-    """Whether the job was submitted by this task, and so is cancelled when the task is ended."""
+    submitted_by_this_task: bool = False
+    """Whether this task has started the job."""
+
+    cancel_on_kill: bool = True
+    """Whether to cancel a job that this task has started, when the task is ended."""
 
     starts_what_it_waits_for: ClassVar[bool] = False
     """Whether the task submits the job, so that a poll must not run the task again."""
@@ -206,7 +207,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
                 waiting = self._state_without_notes(context)
             state = PollState.read(waiting, *self.kind.job_types)
             self._job = job = state.job
-            self.cancels_on_kill = state.submitted_by_this_task
+            self.submitted_by_this_task = state.submitted_by_this_task
             if state.base_url is not None:
                 self._stay_at(state.base_url, job.name)
             read_event(event, external_id=job.id)
@@ -237,13 +238,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             reason = str((next_kwargs or {}).get("error", "unknown"))
             for line in (next_kwargs or {}).get("traceback") or []:
                 self.log.error("%s", line.rstrip())
-            # Airflow 2 tells a time-out from a crash by this text alone.
-            if "timeout" in reason.lower():
-                raise PromptLayerWaitTimeoutError(
-                    f"The wait did not end within {in_words(self.timeout)}, and no triggerer ended "
-                    f"it. {left}"
-                )
-            raise PromptLayerEventError(f"The wait in the triggerer broke off ({reason}). {left}")
+            raise deferral.ended_by_airflow(reason, self.timeout, left)
 
     def _job_left_behind(self, context: Context) -> RemoteJob[L] | None:
         """Return the job of a deferral that Airflow has ended; None if it cannot be found."""
@@ -264,7 +259,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             return
         if self._is_over:
             what_became = "has ended"
-        elif not self.cancels_on_kill:
+        elif not (self.submitted_by_this_task and self.cancel_on_kill):
             what_became = job.abandoned_phrase
         else:
             try:
@@ -305,8 +300,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         if self.start_from_trigger and (began := getattr(context["ti"], "start_date", None)):
             began_at = began.timestamp()
         deadline = min(began_at + self.timeout, self._must_end_by(context))
-        state = PollState(job, began_at, deadline, submitted_by_this_task=self.cancels_on_kill)
-        return state.payload()
+        is_own = self.submitted_by_this_task
+        return PollState(job, began_at, deadline, submitted_by_this_task=is_own).payload()
 
     def _must_end_by(self, context: Context) -> float:  # noqa: ARG002
         """Return by when to end the wait, whatever its ``timeout``, in seconds since the epoch."""
@@ -366,7 +361,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             outage_since=None if self._resumed else poller.outage_since,
             fetch_outage_since=poller.outage_since if self._resumed else None,
             next_poll_at=next_poll_at,
-            submitted_by_this_task=self.cancels_on_kill,
+            submitted_by_this_task=self.submitted_by_this_task,
+            cancel_on_kill=self.cancel_on_kill,
             base_url=self.hook.stays_at,
         )
         self.defer(

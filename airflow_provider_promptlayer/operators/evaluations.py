@@ -24,6 +24,7 @@ from airflow_provider_promptlayer.api.tables import (
     recalculate_cells,
 )
 from airflow_provider_promptlayer.api.usage import Usage
+from airflow_provider_promptlayer.bases.canceller import PromptLayerCanceller
 from airflow_provider_promptlayer.bases.column_versions import ColumnVersions
 from airflow_provider_promptlayer.bases.evaluation import (
     ReportTask,
@@ -98,6 +99,9 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
         A price that PromptLayer does not say is a failure too. Templated.
     :param fail_on: ``"any_cell"`` (one failed), ``"all_cells"`` (none succeeded) or ``"never"``.
     :param wait_for_completion: False returns the ``operation_id`` as soon as there is one.
+    :param cancel_on_kill: False lets the operation go on when the task is ended; not together with
+        ``restore``.
+    :param cancel_on_timeout: True cancels the operation when it has not ended within ``timeout``.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`, and ``reattach``.
     :returns: the counts of the cells.
@@ -226,7 +230,7 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
         )
 
 
-class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[ScorecardCalculation]):
+class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerCanceller[ScorecardCalculation]):
     """Recalculate the scorecard of a sheet, wait for it, and gate on the verdict and the score.
 
     Pushed to XCom, also where the gate fails: ``promptlayer_score``, ``promptlayer_verdict``,
@@ -254,6 +258,9 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerSubmitter[Scorec
     :param baseline: whose score that is: ``"previous"`` for the last one, or the name of a saved
         version of the sheet, of which the newest counts. Templated.
     :param wait_for_completion: False returns the ``calculation_id`` as soon as there is one.
+    :param cancel_on_kill: False lets the calculation go on when the task is ended.
+    :param cancel_on_timeout: True cancels the calculation when it has not ended within ``timeout``,
+        unless a newer one is under way.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`, and ``reattach``.
     :returns: score, verdict and summaries.

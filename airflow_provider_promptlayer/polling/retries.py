@@ -151,6 +151,9 @@ CANCELLING_IN_TRIGGERER: Final = RetryPolicy(give_up_after=300.0)
 CANCELLING_SUPERSEDED: Final = RetryPolicy(give_up_after=15.0)
 """To cancel the job that an earlier try started for other arguments, before the new start."""
 
+CANCELLING_LATE: Final = RetryPolicy(give_up_after=60.0)
+"""To cancel a job that did not end in time, before the task fails."""
+
 SIGNAL_HANDLER: Final = RetryPolicy(
     first_pause=0.3, factor=1.0, jitter=0.0, give_up_after=3.0, longest_retry_after=None
 )

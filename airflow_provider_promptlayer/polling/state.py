@@ -32,8 +32,8 @@ class PollState(Generic[J]):
     :param outage_since: since when polls of the status have failed; None if the last one succeeded.
     :param fetch_outage_since: since when requests of workers failed, see :meth:`worker_outage`.
     :param next_poll_at: when the triggerer is to poll first, where a worker has deferred.
-    :param submitted_by_this_task: whether this task has started the job, and cancels it when it is
-        killed.
+    :param submitted_by_this_task: whether this task has started the job.
+    :param cancel_on_kill: whether to cancel such a job when the task is killed.
     :param base_url: where the job is; None if that is not known for certain.
     """
 
@@ -45,6 +45,7 @@ class PollState(Generic[J]):
     fetch_outage_since: float | None = None
     next_poll_at: float | None = None
     submitted_by_this_task: bool = False
+    cancel_on_kill: bool = True
     base_url: str | None = None
 
     @property
@@ -93,6 +94,7 @@ class PollState(Generic[J]):
             fields.number_or_none("fetch_outage_since"),
             fields.number_or_none("next_poll_at"),
             fields.flag("submitted_by_this_task"),
+            fields.get("cancel_on_kill") is not False,
             fields.text_or_none("base_url"),
         )
 

@@ -46,8 +46,8 @@ class PromptLayerTrigger(BaseTrigger):
     Fires one small event: the id, the outcome and a line for people, and none of the outputs.
 
     :param state: the wait so far, or what :meth:`.PollState.payload` returned of it. A job that the
-        task has submitted is cancelled, where PromptLayer can, when a user ends the task, or clears
-        it and the next try does not go back to the job.
+        task has submitted is cancelled, where PromptLayer can and ``cancel_on_kill`` is set, when a
+        user ends the task, or clears it and the next try does not go back to the job.
     :param promptlayer_conn_id: id of the Airflow connection.
     :param poke_interval: seconds between two polls; None for intervals that grow with the wait.
     :param exponential_backoff: as for Airflow's sensors.
@@ -188,7 +188,8 @@ class PromptLayerTrigger(BaseTrigger):
         """Undo what else the task has changed; must not raise, as the job is cancelled after it."""
 
     def _may_cancel(self, job: RemoteJob[Any]) -> bool:
-        return self.state.submitted_by_this_task and job.cancel() is not None
+        is_to_be = self.state.submitted_by_this_task and self.state.cancel_on_kill
+        return is_to_be and job.cancel() is not None
 
     async def _is_waited_for_elsewhere(self, job: RemoteJob[Any]) -> bool:
         """Return whether another triggerer or try waits for the job now, and log that.
@@ -248,6 +249,8 @@ class PromptLayerTrigger(BaseTrigger):
         lines = [f"{job} was going on {when}."]
         if job.cancel() is None:
             lines.append("PromptLayer cannot cancel it.")
+        elif not self.state.cancel_on_kill:
+            lines.append("It is not cancelled, as cancel_on_kill is False.")
         if self.state.submitted_by_this_task:
             lines.append(
                 "If the task was cleared, its next try starts another one."

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger
+from support.cancelling import Kill, everywhere, in_triggerer, in_worker, is_cancelled, resume
 from support.clocks import leaping
 from support.kinds import KINDS, at
 from support.modes import FakeTaskInstance, Store, rebuilt
@@ -27,25 +28,6 @@ from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
 from airflow_provider_promptlayer.triggers import on_kill
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerWorkflowTrigger
-
-Kill = Callable[[Any, Any], None]
-
-
-def in_worker(operator: Any, _trigger: Any) -> None:
-    operator.on_kill()
-
-
-def in_triggerer(_operator: Any, trigger: Any) -> None:
-    asyncio.run(rebuilt(trigger).on_kill())
-
-
-everywhere = pytest.mark.parametrize("kill", [in_worker, in_triggerer])
-
-
-def is_cancelled(server: LocalPromptLayer) -> bool:
-    started: list[Any] = [*server.operations.values(), *server.calculations.values()]
-    (only,) = started
-    return only.cancelled_at is not None
 
 
 def test_whether_triggers_have_on_kill() -> None:
@@ -222,18 +204,6 @@ class TestItsOwn:
 class TestOthers:
     """What the task has not started, or what cannot be cancelled alone."""
 
-    @staticmethod
-    def resume(task: Any, deferral: TaskDeferred) -> None:
-        """Resume a task after a deferral; its job still runs, so the task defers again."""
-        its_id = deferral.trigger.state.job.id
-        event = {"version": 1, "id": its_id, "outcome": "ended", "message": ""}
-        with pytest.raises(TaskDeferred):
-            task.resume_execution(
-                "execute_complete",
-                {**(deferral.kwargs or {}), "event": event},
-                {"ti": FakeTaskInstance()},
-            )
-
     @pytest.mark.parametrize("name", ["table operation", "scorecard calculation"])
     def test_a_sensor_cancels_nothing(
         self, name: str, server: LocalPromptLayer, log: Callable[[], str]
@@ -244,7 +214,7 @@ class TestOthers:
         deferral = deferred(sensor)
         in_worker(sensor, deferral.trigger)
         in_triggerer(sensor, deferral.trigger)
-        self.resume(resumed, deferral)
+        resume(resumed, deferral)
         in_worker(resumed, None)
         assert not is_cancelled(server)
         said = log()
@@ -261,7 +231,7 @@ class TestOthers:
             deferral = deferred(operator, store)
             in_worker(operator, deferral.trigger)
             in_triggerer(operator, deferral.trigger)
-            self.resume(resumed, deferral)
+            resume(resumed, deferral)
             in_worker(resumed, None)
         assert not is_cancelled(server)
         assert server.count("DELETE") == 0
