@@ -115,6 +115,13 @@ class SubmitKwargs(ReattachKwargs, total=False):
     wait_for_completion: bool
 
 
+class CancelKwargs(SubmitKwargs, total=False):
+    """The arguments of :class:`.PromptLayerCanceller`."""
+
+    cancel_on_kill: bool
+    cancel_on_timeout: bool
+
+
 class RunKwargs(WaitKwargs, total=False):
     """The arguments of the tasks that wait for a workflow run."""
 
@@ -169,7 +176,7 @@ class CellsKwargs(SheetWaitKwargs, total=False):
     fail_on: FailOnCells
 
 
-class RunTableKwargs(CellsKwargs, SubmitKwargs, total=False):
+class RunTableKwargs(CellsKwargs, CancelKwargs, total=False):
     """Those of :class:`.PromptLayerRunTableOperator`."""
 
     column_versions: Mapping[str, Any] | str | XComArg | None
@@ -185,7 +192,7 @@ class ScorecardKwargs(SheetWaitKwargs, total=False):
     baseline: str | XComArg
 
 
-class RunScorecardKwargs(ScorecardKwargs, SubmitKwargs):
+class RunScorecardKwargs(ScorecardKwargs, CancelKwargs):
     """Those of :class:`.PromptLayerRunScorecardOperator`."""
 
 

@@ -39,6 +39,8 @@ NEEDED: dict[Any, dict[str, Any]] = {
 
 DEFAULTS: dict[str, Any] = {
     "baseline": "approved",
+    "cancel_on_kill": False,
+    "cancel_on_timeout": True,
     "column_versions": {"Answer": {"version": 5}},
     "deferrable": False,
     "durable": False,
