@@ -13,8 +13,8 @@ ARGS    ?=
 # For make demo: etl, or nothing
 DEMO    ?=
 BIN      = .venv/airflow-$(NEWEST)/bin
-TYPED    = airflow_provider_promptlayer tests dev benchmarks
-SOURCES  = $(TYPED) example_dags docs
+TYPED    = airflow_provider_promptlayer tests dev benchmarks example_dags
+SOURCES  = $(TYPED) docs
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui test test-live bench lint fix types docs coverage unit unit-oldest unit-next unit-all live \

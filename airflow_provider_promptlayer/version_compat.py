@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow import __version__ as airflow_version
 
 try:
+    from airflow.sdk.definitions.xcom_arg import PlainXComArg as PlainXComArg
     from airflow.sdk.exceptions import AirflowRescheduleException
+    from airflow.sdk.exceptions import XComNotFound as XComNotFound
 except ImportError:  # Airflow 2
     from airflow.exceptions import AirflowRescheduleException
+    from airflow.exceptions import XComNotFound as XComNotFound  # type: ignore[no-redef]
+    from airflow.models.xcom_arg import (  # type: ignore[attr-defined,no-redef]
+        PlainXComArg as PlainXComArg,
+    )
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -56,13 +62,6 @@ HAS_TASK_STATE: Final = STARTS_IN_TRIGGERER
 
 def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
     """Return the task and the key of an XCom that is passed on as it is; None for another one."""
-    try:
-        from airflow.sdk.definitions.xcom_arg import PlainXComArg
-    except ImportError:
-        from airflow.models.xcom_arg import (  # type: ignore[attr-defined,no-redef]  # Airflow 2
-            PlainXComArg,
-        )
-
     return (arg.operator, arg.key) if isinstance(arg, PlainXComArg) else None
 
 

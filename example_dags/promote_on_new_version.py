@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -36,10 +37,9 @@ else:
     staging = Asset("support_reply_staging", watchers=[AssetWatcher(name="moves", trigger=moves)])
     schedule = [staging]
 
-try:
+ApprovalOperator: Any = None  # there is none before Airflow 3.1
+with suppress(ImportError, AirflowException):
     from airflow.providers.standard.operators.hitl import ApprovalOperator
-except (ImportError, AirflowException):  # there is none before Airflow 3.1
-    ApprovalOperator = None
 
 with DAG(
     dag_id="promptlayer_promote_on_new_version",
@@ -52,7 +52,7 @@ with DAG(
 ):
 
     @task
-    def new_version(params: dict[str, Any], triggering_asset_events: Any = None) -> int:
+    def new_version(params: Any = None, triggering_asset_events: Any = None) -> int:
         """Return the version of the last event; that of the params where a person has triggered."""
         events = [event for found in (triggering_asset_events or {}).values() for event in found]
         if not events and params["version"] is None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -28,6 +28,8 @@ from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+T = TypeVar("T")
+
 
 class PromptLayerTask(BaseOperator):
     """Base of every task that sends requests to PromptLayer.
@@ -38,6 +40,17 @@ class PromptLayerTask(BaseOperator):
     """
 
     ui_color = "#e8e4fb"
+
+    if TYPE_CHECKING:
+        # Airflow's own types refuse what its DAGs are full of: op.output["a node"], an output as an
+        # argument of a @task function, the same of a mapped task, and a >> b >> [c, d].
+        partial: Callable[..., Any]
+
+        @property
+        def output(self) -> Any:
+            """What the task pushes, for another task."""
+
+        def __rshift__(self, other: T) -> T: ...
 
     describes_outlets: ClassVar[bool] = False
     """Whether the result tells a DAG that an asset in ``outlets`` starts what has happened."""

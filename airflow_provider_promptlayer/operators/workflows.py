@@ -15,7 +15,7 @@ from airflow_provider_promptlayer.api.workflows import WorkflowResults, run_work
 from airflow_provider_promptlayer.bases.kind import JobKind, Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.bases.workflow import WorkflowTask
-from airflow_provider_promptlayer.xcom.outputs import RunOutputs, select
+from airflow_provider_promptlayer.xcom.outputs import NodeOutput, RunOutputs, select
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -46,6 +46,11 @@ class _PushesOutputs(WorkflowTask):
         self.nodes: Any = nodes  # rendered before it is used, as all template fields
         self.return_all_outputs = return_all_outputs
         self.push_node_xcoms = push_node_xcoms
+
+    @property
+    def output(self) -> Any:
+        """What the task returns, for another task; ``output["Summarize"]`` is that of a node."""
+        return NodeOutput(self)
 
     def new_kind(self) -> JobKind[WorkflowResults]:
         """Return workflow runs, whose outputs are pushed."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -207,6 +207,46 @@ class RunOutputs:
         if stored.changes:
             changes = ", ".join(stored.changes)
             self._remark(node, f"was changed so that Airflow can store it: {changes}")
+
+
+class NodeOutput(version_compat.PlainXComArg):
+    """An XCom of a task that pushes the outputs of a workflow run, for another task."""
+
+    def __getitem__(self, item: str) -> NodeOutput:
+        """Return the output of a node, or another XCom of the task."""
+        super().__getitem__(item)  # refuses what is no text
+        return NodeOutput(self.operator, item)
+
+    def resolve(self, context: Any, **how: Any) -> Any:
+        """Pull the XCom.
+
+        :raises XComNotFound: if the task has pushed none, with the nodes of its run.
+        """
+        try:
+            return super().resolve(context, **how)
+        except version_compat.XComNotFound as error:
+            statuses = version_compat.PlainXComArg(self.operator, NODE_STATUSES_KEY)
+            try:
+                nodes = statuses.resolve(context, **how)
+            except version_compat.XComNotFound:
+                raise error from None
+            raise _NodeNotFoundError(error, nodes) from None
+
+
+class _NodeNotFoundError(version_compat.XComNotFound):
+    """There is no output of a node, which may not exist."""
+
+    def __init__(self, error: version_compat.XComNotFound, nodes: Mapping[str, str]) -> None:
+        super().__init__(error.dag_id, error.task_id, error.key)
+        self.nodes = nodes
+
+    def __str__(self) -> str:
+        nodes = ", ".join(f"{one_line(repr(name), 80)} ({of})" for name, of in self.nodes.items())
+        return (
+            f"Task {self.task_id!r} has pushed no output of a node {one_line(repr(self.key), 80)}. "
+            f"Its workflow run has {nodes}. The outputs of nodes that succeeded are pushed, unless "
+            "nodes= or push_node_xcoms= leaves them out."
+        )
 
 
 def size_hint(size: int) -> str | None:

@@ -7,10 +7,11 @@ import json
 import re
 import tracemalloc
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow import __version__ as airflow_version
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
 from support.hostile import NAMES, VALUES, names_body, values_body
 from support.modes import Ending, FakeTaskInstance, run_task
 from support.raw_server import RawPromptLayer
@@ -206,3 +207,72 @@ def test_fifty_megabytes_cost_little() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1.1 * 50_000_000  # one encoding of the text, to count its bytes
+
+
+class PullingTaskInstance(FakeTaskInstance):
+    """A task downstream of the one that has pushed ``xcoms``."""
+
+    task: Any = None  # that of Airflow 3.4
+
+    def xcom_pull(
+        self, task_ids: str, key: str, map_indexes: Any = None, default: Any = None, **_: Any
+    ) -> Any:
+        assert task_ids == "run"
+        return self.xcoms.get(key, default)
+
+    def get_relevant_upstream_map_indexes(self, *_: Any, **__: Any) -> None:
+        """Airflow 2 asks this."""
+
+
+class Downstream(BaseOperator):
+    """A task that is handed the output of another one."""
+
+    template_fields = ("given",)
+
+    def __init__(self, *, given: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.given = given
+
+
+def handed_on(key: str, xcoms: dict[str, Any]) -> Any:
+    """Return what a task gets that takes ``run.output[key]`` where ``xcoms`` were pushed."""
+    with DAG("d", schedule=None) as dag:
+        run = PromptLayerRunWorkflowOperator(task_id="run", workflow_id_or_name="w")
+        task = Downstream(task_id="downstream", given=run.output[key])
+    assert run.downstream_task_ids == {"downstream"}
+    ti = PullingTaskInstance(dag_id="d", task_id="downstream", xcoms=xcoms)
+    ti.task = task
+    context: Any = {"ti": ti, "expanded_ti_count": None}
+    task.render_template_fields(context, dag.get_template_env())
+    return task.given
+
+
+class TestOutputsOfNodes:
+    """What a task is handed that takes ``op.output["a node"]``."""
+
+    PUSHED: ClassVar[dict[str, Any]] = {
+        "Summarize": "short",
+        "Count": None,
+        "promptlayer_node_statuses": {
+            "Summarize": "SUCCESS",
+            "Draft": "FAILED",
+            "Count": "SUCCESS",
+        },
+    }
+
+    @pytest.mark.parametrize("key", PUSHED)
+    def test_what_was_pushed(self, key: str) -> None:
+        assert handed_on(key, self.PUSHED) == self.PUSHED[key]
+
+    @pytest.mark.parametrize("key", ["Sumarize", "Draft"])
+    def test_a_node_without_an_output_is_named_with_the_others(self, key: str) -> None:
+        with pytest.raises(version_compat.XComNotFound) as raised:
+            handed_on(key, self.PUSHED)
+        assert str(raised.value).startswith(
+            f"Task 'run' has pushed no output of a node '{key}'. Its workflow run has 'Summarize' "
+            "(SUCCESS), 'Draft' (FAILED), 'Count' (SUCCESS)."
+        )
+
+    def test_of_a_task_that_has_pushed_nothing(self) -> None:
+        with pytest.raises(version_compat.XComNotFound, match='key="Summarize" is not found'):
+            handed_on("Summarize", {})
