@@ -7,6 +7,7 @@ import csv
 import datetime
 import io
 import json
+import random
 import re
 import sys
 from decimal import Decimal
@@ -232,3 +233,53 @@ class TestRefusals:
         assert "larger than 0 MB" in refused('{"A": "x"}\n' * 400, "a.jsonl")
         with pytest.raises(PromptLayerInvalidInputError, match="larger"):  # before the last row
             rows_of([{"A": "x" * 10_000}, {"A": b"x"}])
+
+
+class TestRowsAreCheckedAsPythonReadsThem:
+    """Whatever a file holds: ``csv.reader`` says whether it is CSV, and how wide its rows are."""
+
+    PIECES = ("a", "a", "é", '"', '"', '""', '"a"', ",", ",", ";", " ", "\n", "\r\n", "\r", "a,a\n")
+
+    @staticmethod
+    def expected(text: str, width: int, delimiter: str) -> str:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        count = -1
+        try:
+            for row in reader:
+                if row and len(row) != width:
+                    return f"line {reader.line_num}: {len(row)} fields, but there are {width}"
+                count += bool(row)
+        except csv.Error as error:
+            return f"line {reader.line_num}: it is no CSV ({error})"
+        return f"{count} rows" if count else "no rows"
+
+    @pytest.mark.parametrize(
+        ("titles", "width", "delimiter"),
+        [("A\n", 1, ","), ("A,B\n", 2, ","), ('"A",B,"C"\r\n', 3, ","), ('"A"-B\n', 2, "-")],
+        ids=["one column", "two columns", "in quotes", "another delimiter"],
+    )
+    @pytest.mark.parametrize("chunk", [8, 256 * 1024])
+    def test_at_random(
+        self,
+        titles: str,
+        width: int,
+        delimiter: str,
+        chunk: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(reading, "_CHUNK", chunk)
+        chance = random.Random(titles)
+        found, expected = {}, {}
+        for _ in range(2_000):
+            rows = "".join(chance.choices(self.PIECES, k=chance.randrange(20)))
+            text = titles + rows.replace(",", delimiter)
+            expected[text] = self.expected(text, width, delimiter)
+            try:
+                source = io.BytesIO(text.encode())
+                with csv_of_file(source, "a.csv", delimiter=delimiter) as made:
+                    found[text] = f"{made.row_count} rows"
+            except PromptLayerInvalidInputError as error:
+                found[text] = str(error)
+        wrong = {text: found[text] for text in found if expected[text] not in found[text]}
+        assert not wrong
+        assert len({outcome[:5] for outcome in expected.values()}) > 3
