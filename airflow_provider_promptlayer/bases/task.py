@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class _WholeSignature:
+    """Has ``help()``, and the reference, show the arguments that the base classes handle too."""
+
+    def __get__(self, task: object, cls: Any) -> inspect.Signature:
+        named: dict[str, inspect.Parameter] = {}
+        for base in cls.mro()[: cls.mro().index(BaseOperator)]:
+            for name, parameter in inspect.signature(base.__init__).parameters.items():
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    named.setdefault(name, parameter)
+        kwargs = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD, annotation="Any")
+        return inspect.Signature([*named.values(), kwargs])
+
+
 class PromptLayerTask(BaseOperator):
     """Base of every task that sends requests to PromptLayer.
 
@@ -40,6 +54,8 @@ class PromptLayerTask(BaseOperator):
     """
 
     ui_color = "#e8e4fb"
+
+    __signature__ = _WholeSignature()
 
     if TYPE_CHECKING:
         # Airflow's own types refuse what its DAGs are full of: op.output["a node"], an output as an

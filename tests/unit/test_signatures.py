@@ -129,6 +129,15 @@ def test_the_types_are_those_of_the_base_classes(cls: Any) -> None:
 
 
 @every_class
+def test_help_shows_every_argument_but_those_of_all_operators(cls: Any) -> None:
+    shown = inspect.signature(cls).parameters
+    own = inspect.signature(cls.__init__).parameters.keys() - {"self"}
+    of_bases = typed(cls).keys() - arguments.OperatorKwargs.__annotations__.keys()
+    assert shown.keys() - NOT_TYPED == own | of_bases
+    assert shown["max_outage"].default is None
+
+
+@every_class
 def test_default_args_reach_every_argument(cls: Any) -> None:
     """Airflow fills in those that are named in a signature, and types are no names."""
     names = typed(cls).keys() - arguments.OperatorKwargs.__annotations__.keys()
