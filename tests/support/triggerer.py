@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Airflow's own triggerer loop (3.3 and later), with a supervisor whose answers are scripted."""
+"""Airflow's own triggerer loop (3.0 and later), with a supervisor whose answers are scripted."""
 
 from __future__ import annotations
 
@@ -56,6 +56,12 @@ class Triggerer:
             number = len(self.tasks)
             self.runner.triggers[number] = {"name": "trigger", "events": 0}
             self.tasks.append(asyncio.create_task(self.runner.run_trigger(number, trigger)))
+
+    @property
+    def payloads(self) -> list[Any]:
+        """What the events so far hold; before Airflow 3.3, each is in a tuple with an id."""
+        found = [each[1] if isinstance(each, tuple) else each.event for each in self.runner.events]
+        return [event.payload for event in found]
 
     async def kill(self) -> None:
         """Cancel each again and again until all have ended."""
