@@ -171,7 +171,7 @@ class PromotionOrder:
     ) -> None:
         exactly_one(VERSIONS, version=version, from_label=from_label)
         self.target = target
-        self.label = title_text("label", label)
+        self.label = title_text("release_label", label)
         self._version = None if version is None else positive("version", version)
         self._from_label = None if from_label is None else title_text("from_label", from_label)
         self._expected = (

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import XComArg
+
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line
 
@@ -38,7 +40,7 @@ def refuse_rivals(task: Any, context: Context | None = None) -> None:
 
 
 def refuse_mapped_rivals(task: Any, context: Context) -> None:
-    """Raise if the instances of a mapped task all move the same label.
+    """Raise if the instances of a mapped task all move the same label, or cannot know which.
 
     :raises PromptLayerInvalidInputError: says so.
     """
@@ -49,8 +51,13 @@ def refuse_mapped_rivals(task: Any, context: Context) -> None:
     fixed = getattr(mapped, "partial_kwargs", None)
     if fixed is None:
         return  # the instances of a mapped task group, which may differ in any argument
+    if isinstance(fixed.get("label"), XComArg):
+        raise PromptLayerInvalidInputError(
+            f"Give the mapped task {task.task_id!r} the output of another task as release_label: "
+            "Airflow does not see in partial(label=…) that this task has to wait for it."
+        )
     if ("prompt" in fixed or "workflow" in fixed) and not any(
-        _expands(mapped, name) for name in ("label", "promptlayer_conn_id")
+        _expands(mapped, name) for name in ("release_label", "label", "promptlayer_conn_id")
     ):
         raise PromptLayerInvalidInputError(
             f"All instances of the mapped task {task.task_id!r} move {_moved(task)}: expand over "

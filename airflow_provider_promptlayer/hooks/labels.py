@@ -85,7 +85,7 @@ class LabelMethods(PromptLayerConnectionHook):
         *,
         prompt: Any = None,
         workflow: Any = None,
-        label: str | None = None,
+        release_label: str | None = None,
         newer_than: Any = None,
         timeout: float,
         poke_interval: float | None = None,
@@ -95,7 +95,7 @@ class LabelMethods(PromptLayerConnectionHook):
 
         :param prompt: name or id of a prompt template; exactly one of this and ``workflow``.
         :param workflow: name or id of a workflow.
-        :param label: the release label to watch; None for the latest version.
+        :param release_label: the label to watch; None for the latest version.
         :param newer_than: the number of a version: wait for a newer one, at once if it is there.
             None for any other version than there is now.
         :param timeout: seconds to wait at most.
@@ -103,7 +103,7 @@ class LabelMethods(PromptLayerConnectionHook):
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :raises PromptLayerWaitTimeoutError: if there is none in time.
         """
-        watch = VersionWatch.on(released(prompt, workflow), label, newer_than)
+        watch = VersionWatch.on(released(prompt, workflow), release_label, newer_than)
         poller = self._new_poller(watch, timeout, poke_interval, max_outage)
 
         def loop() -> Loop[SeenVersion]:
@@ -126,7 +126,7 @@ class LabelMethods(PromptLayerConnectionHook):
         workflow: Any = None,
         version: Any = None,
         from_label: Any = None,
-        label: str = "prod",
+        release_label: str = "prod",
         expected_version: Any = None,
         max_outage: float = DEFAULT_MAX_OUTAGE,
     ) -> Loop[Promotion]:
@@ -139,7 +139,7 @@ class LabelMethods(PromptLayerConnectionHook):
         :param workflow: name or id of a workflow.
         :param version: the number of the version; exactly one of this and ``from_label``.
         :param from_label: the label that leads to the version.
-        :param label: the label to move; created if there is none.
+        :param release_label: the label to move; created if there is none.
         :param expected_version: the number of the version that the label has to lead to before;
             None for any.
         :param max_outage: seconds for which PromptLayer may be out of reach.
@@ -150,7 +150,7 @@ class LabelMethods(PromptLayerConnectionHook):
         """
         order = PromotionOrder(
             released(prompt, workflow),
-            label,
+            release_label,
             version=version,
             from_label=from_label,
             expected_version=expected_version,

@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Unpack
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import exactly_one, one_of, refuse_none, seconds
+from airflow_provider_promptlayer.api.arguments import (
+    NOTSET,
+    NotSet,
+    exactly_one,
+    one_of,
+    refuse_none,
+    seconds,
+)
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerApprovalNeededError,
+    PromptLayerInvalidInputError,
     PromptLayerLabelMovedError,
 )
 from airflow_provider_promptlayer.api.labels import NAMES, released
@@ -74,7 +82,10 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     :param workflow: name or id of the workflow. Templated.
     :param version: number of the version; exactly one of this and ``from_label``. Templated.
     :param from_label: the label that leads to the version, such as ``"staging"``. Templated.
-    :param label: the label to move; created if there is none. Templated.
+    :param release_label: the label to move, ``"prod"`` unless another one is given; created if
+        there is none. Templated.
+    :param label: short for ``release_label``; in ``partial()``, where Airflow would not see that
+        this comes from another task, ``release_label`` alone takes the output of one.
     :param expected_version: number of the version that the label has to lead to before, else the
         task fails, because somebody has moved it meanwhile; left out for any version. Templated.
     :param on_protected: what to do where PromptLayer lets a person approve the move first:
@@ -111,7 +122,8 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         workflow: str | int | XComArg | None = None,
         version: int | str | XComArg | None = None,
         from_label: str | XComArg | None = None,
-        label: str | XComArg = "prod",
+        release_label: str | XComArg | NotSet = NOTSET,
+        label: str | XComArg | NotSet = NOTSET,
         expected_version: int | str | XComArg | None = None,
         on_protected: Literal["wait", "fail", "skip"] = "wait",
         approval_timeout: datetime.timedelta | float = _A_DAY,
@@ -126,7 +138,8 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         self.workflow: Any = workflow
         self.version: Any = version
         self.from_label: Any = from_label
-        self.release_label: Any = label  # Airflow calls the name of a task in its views label
+        # As a template field: label is a property of all operators of Airflow.
+        self.release_label: Any = _either(release_label, label)
         self.expected_version: Any = expected_version
         self._expects_version = expected_version is not None
         self.on_protected = one_of("on_protected", on_protected, _ON_PROTECTED)
@@ -347,3 +360,10 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             for name in ("version", "previous_version"):
                 xcom.push(context, f"promptlayer_{name}", result[name])
         return result
+
+
+def _either(release_label: Any, label: Any) -> Any:
+    given = [each for each in (release_label, label) if each is not NOTSET]
+    if len(given) > 1:
+        raise PromptLayerInvalidInputError("Give release_label or label, which is short for it.")
+    return given[0] if given else "prod"

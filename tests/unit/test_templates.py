@@ -61,10 +61,7 @@ def test_what_a_user_would_template_keeps_its_type(cls: Any, native: bool) -> No
     given = set(fields) - {"table_id", "sheet_id", "column_ids", "title", "workflow", "from_label"}
     with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
         how = {"wait_for_completion": False} if "callback_url" in given else {}
-        # Airflow's operators have a property label, so the template field has another name.
-        is_label = cls is operators.PromptLayerPromoteOperator
-        names = {"label" if is_label and field == "release_label" else field for field in given}
-        task = cls(task_id="t", **how, **dict.fromkeys(names, "{{ number }}"))
+        task = cls(task_id="t", **how, **dict.fromkeys(given, "{{ number }}"))
     task.render_template_fields({"number": 7}, dag.get_template_env())
     assert {getattr(task, field) for field in given} == {7 if native else "7"}
     assert sorted(fields) == sorted(cls.template_fields)

@@ -258,7 +258,9 @@ def test_a_promotion_of_our_own(ignore_own: bool, server: LocalPromptLayer) -> N
     async def scenario() -> None:
         own = {"workflow": "good", "release_label": "prod", "ignore_own": ignore_own}
         async with Running(server, watcher(AssetState(), **own)) as running:
-            made = await PromptLayerHook().apromote(workflow="good", version=3, label="prod")
+            made = await PromptLayerHook().apromote(
+                workflow="good", version=3, release_label="prod"
+            )
             await running.versions(*([] if ignore_own else [made.version]))
             server.move_label("prod", 1, workflow="good")
             await running.versions(*([] if ignore_own else [made.version]), 1)
@@ -281,7 +283,7 @@ def test_a_version_below_a_copy_of_our_own(is_deleted: bool, server: LocalPrompt
             pass
         server.add_version(workflow="good")
         for label in ("prod", "canary"):
-            made = await PromptLayerHook().apromote(workflow="good", version=1, label=label)
+            made = await PromptLayerHook().apromote(workflow="good", version=1, release_label=label)
         assert made.version == 6
         server.script(deleted, times=None)
         async with Running(server, watcher(state, workflow="good")) as running:
@@ -320,7 +322,9 @@ def test_an_asset_with_watchers_that_differ_in_ignore_own(server: LocalPromptLay
         async with Running(server, watcher(state, **watched, ignore_own=False)):
             pass
         async with Running(server, watcher(state, **watched)) as running:
-            made = await PromptLayerHook().apromote(workflow="good", version=3, label="prod")
+            made = await PromptLayerHook().apromote(
+                workflow="good", version=3, release_label="prod"
+            )
             await running.versions()
         async with Running(server, watcher(state, **watched, ignore_own=False)) as running:
             await running.versions(made.version)

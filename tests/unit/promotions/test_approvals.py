@@ -23,7 +23,7 @@ from airflow_provider_promptlayer.testing import LocalPromptLayer
 def deferred(context: Any, **task: Any) -> TaskDeferred:
     """Run the task until it defers."""
     with pytest.raises(TaskDeferred) as deferral:
-        make(label="legal", **task).execute(context)
+        make(release_label="legal", **task).execute(context)
     found: TaskDeferred = deferral.value
     return found
 
@@ -38,7 +38,7 @@ def resumed_with_the_event_alone(
     deferral = deferred(context, **task)
     act()
     event = asyncio.run(first_event(rebuilt(deferral.trigger)))
-    task_again = make(label="legal", **task)
+    task_again = make(release_label="legal", **task)
     result: dict[str, Any] = task_again.resume_execution(
         deferral.method_name, {"event": event.payload}, context
     )
@@ -79,7 +79,7 @@ def test_the_connection_leads_elsewhere_by_then(
     with pytest.raises(
         AirflowFailException, match="The move of label 'legal' was started"
     ) as error:
-        make(label="legal", **which).resume_execution(
+        make(release_label="legal", **which).resume_execution(
             deferral.method_name, {**(deferral.kwargs or {}), "event": approved}, context
         )
     assert isinstance(error.value, PromptLayerConfigurationError)

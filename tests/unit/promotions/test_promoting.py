@@ -81,7 +81,7 @@ def test_a_rollback_is_the_same_operator(server: LocalPromptLayer, which: dict[s
 
 
 def test_a_new_label_is_created(server: LocalPromptLayer, which: dict[str, Any]) -> None:
-    ending = promote(label="eu", **which)
+    ending = promote(release_label="eu", **which)
     assert ending.value == {"label": "eu", "version": moved_to(which), "previous_version": None}
     assert server.labels(**which)["eu"] == moved_to(which)
 
@@ -195,7 +195,7 @@ def test_a_lost_answer(
     for method in ("POST", "PATCH"):
         server.script(fault, method=method, acted_on=acted_on)
     hook = PromptLayerHook()
-    arguments = {**which, **chosen, "label": label}
+    arguments = {**which, **chosen, "release_label": label}
     try:
         if is_async:
             promotion = asyncio.run(hook.apromote(**arguments))
@@ -236,8 +236,8 @@ class TestKilledWorker:
     ) -> None:
         with monkeypatch.context() as patch, suppress(Killed):
             kill_at(patch, at, after=after)
-            promote(store, label=label, **which)
-        retried = promote(store, number=2, label=label, **which)
+            promote(store, release_label=label, **which)
+        retried = promote(store, number=2, release_label=label, **which)
         assert retried.kind == "success", retried
         assert server.labels(**which)[label] == retried.value["version"] == moved_to(which)
         assert versions() <= COPY
@@ -275,7 +275,7 @@ class TestProtectedLabel:
     """A move that PromptLayer lets a person approve."""
 
     def test_fails(self, server: LocalPromptLayer, which: dict[str, Any]) -> None:
-        ending = promote(label="legal", on_protected="fail", **which)
+        ending = promote(release_label="legal", on_protected="fail", **which)
         assert isinstance(ending.error, PromptLayerApprovalNeededError)
         assert ending.kind == "failed for good"
         version = moved_to(which)
@@ -283,11 +283,11 @@ class TestProtectedLabel:
         assert server.labels(**which) == LABELS
 
     def test_skips(self, server: LocalPromptLayer, which: dict[str, Any]) -> None:
-        assert promote(label="legal", on_protected="skip", **which).kind == "skipped"
+        assert promote(release_label="legal", on_protected="skip", **which).kind == "skipped"
 
     def test_waits(self, server: LocalPromptLayer, which: dict[str, Any], deferrable: bool) -> None:
         approve_later(server, lambda: server.approve_label("legal", **which))
-        ending = promote(label="legal", deferrable=deferrable, **which)
+        ending = promote(release_label="legal", deferrable=deferrable, **which)
         assert ending.worker_visits == 1 + deferrable
         assert ending.xcoms["promptlayer_previous_version"] == 2
         assert ending.value == {
@@ -299,27 +299,29 @@ class TestProtectedLabel:
     def test_waits_in_vain(
         self, server: LocalPromptLayer, which: dict[str, Any], deferrable: bool
     ) -> None:
-        ending = promote(label="legal", approval_timeout=0.1, deferrable=deferrable, **which)
+        ending = promote(
+            release_label="legal", approval_timeout=0.1, deferrable=deferrable, **which
+        )
         assert isinstance(ending.error, PromptLayerWaitTimeoutError)
 
     def test_moved_elsewhere(
         self, server: LocalPromptLayer, which: dict[str, Any], deferrable: bool
     ) -> None:
         approve_later(server, lambda: server.move_label("legal", 1, **which))
-        ending = promote(label="legal", deferrable=deferrable, **which)
+        ending = promote(release_label="legal", deferrable=deferrable, **which)
         assert isinstance(ending.error, PromptLayerLabelMovedError)
         assert "was moved elsewhere: version 1" in ending.message
 
     def test_a_retry_makes_no_second_copy(self, server: LocalPromptLayer) -> None:
-        promote(label="legal", on_protected="fail", **WORKFLOW)
+        promote(release_label="legal", on_protected="fail", **WORKFLOW)
         server.approve_label("legal", **WORKFLOW)
-        ending = promote(number=2, label="legal", on_protected="fail", **WORKFLOW)
+        ending = promote(number=2, release_label="legal", on_protected="fail", **WORKFLOW)
         assert ending.value == {"label": "legal", "version": COPY, "previous_version": 2}
         assert versions() == COPY
 
     def test_a_retry_before_the_approval(self, server: LocalPromptLayer) -> None:
         for number in (1, 2):
-            promote(number=number, label="legal", on_protected="fail", **WORKFLOW)
+            promote(number=number, release_label="legal", on_protected="fail", **WORKFLOW)
         assert versions() == COPY
 
 
@@ -349,7 +351,7 @@ def approve_later(server: LocalPromptLayer, act: Callable[[], None]) -> None:
         ({**WORKFLOW, "from_label": "dev"}, "Workflow 'Greet' has no label 'dev'"),
         ({**WORKFLOW, "label": "my prod"}, "There is no label 'my prod' of workflow 'Greet'"),
         ({**PROMPT, "label": "prod "}, "There is no label 'prod ' of prompt 'a/b Reply'"),
-        ({**PROMPT, "label": ""}, "label must be a text of 1 to 255 characters"),
+        ({**PROMPT, "label": ""}, "release_label must be a text of 1 to 255 characters"),
         ({**PROMPT, "expected_version": 0}, "expected_version must be a positive integer"),
     ],
     ids=str,
@@ -369,6 +371,7 @@ def test_bad_input(server: LocalPromptLayer, arguments: dict[str, Any], says: st
         ({**PROMPT, **WORKFLOW, "version": 1}, "not both"),
         (PROMPT, "Give one of version and from_label"),
         ({**PROMPT, "version": 1, "from_label": "staging"}, "not both"),
+        ({**PROMPT, "version": 1, "label": "a", "release_label": "a"}, "or label, which is short"),
         ({**PROMPT, "version": 1, "on_protected": "ask"}, "on_protected must be one of"),
     ],
     ids=str,

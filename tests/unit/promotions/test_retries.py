@@ -138,6 +138,6 @@ def test_a_retry_asks_for_no_second_approval(
 ) -> None:
     store = Store()
     for number in (1, 2):
-        ending = promote(store, number=number, label="legal", on_protected="fail", **which)
+        ending = promote(store, number=number, release_label="legal", on_protected="fail", **which)
         assert isinstance(ending.error, PromptLayerApprovalNeededError)
     assert server.count("PATCH") == 1

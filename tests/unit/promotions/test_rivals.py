@@ -25,7 +25,7 @@ def test_two_promotions_are_refused_with_the_dag_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [WORKFLOW, {**PROMPT, "label": "staging"}, {"prompt": "Another"}], ids=str
+    "other", [WORKFLOW, {**PROMPT, "release_label": "staging"}, {"prompt": "Another"}], ids=str
 )
 def test_other_labels(other: dict[str, Any]) -> None:
     with DAG("d", schedule=None) as dag:
@@ -59,7 +59,7 @@ def test_behind_the_same_branch() -> None:
 def test_templates_that_render_to_the_same(server: LocalPromptLayer) -> None:
     with DAG("d", schedule=None) as dag:
         first = make(task_id="a", **PROMPT)
-        make(task_id="b", **PROMPT, label="{{ label }}")
+        make(task_id="b", **PROMPT, release_label="{{ label }}")
     dag.resolve_template_files()
     context: Any = {"ti": FakeTaskInstance(task_id="a"), "label": "prod"}
     with pytest.raises(Exception, match="could do so at once"):
@@ -73,7 +73,7 @@ def test_a_mapped_task(server: LocalPromptLayer) -> None:
     with DAG("d", schedule=None):
         mapped = PromptLayerPromoteOperator.partial(task_id="a", **PROMPT).expand(version=[4, 5])
         labels = PromptLayerPromoteOperator.partial(task_id="b", **PROMPT, version=5).expand(
-            label=["eu", "us"]
+            release_label=["eu", "us"]
         )
         places = PromptLayerPromoteOperator.partial(task_id="c", **PROMPT, version=5).expand(
             promptlayer_conn_id=["promptlayer_default", "another"]
@@ -82,9 +82,31 @@ def test_a_mapped_task(server: LocalPromptLayer) -> None:
     with pytest.raises(Exception, match="All instances of the mapped task 'a'"):
         mapped.unmap({"version": 4}).execute(context)
     assert server.count() == 0
-    assert labels.unmap({"label": "eu"}).execute(context)["version"] == 5
+    assert labels.unmap({"release_label": "eu"}).execute(context)["version"] == 5
     place = {"promptlayer_conn_id": "promptlayer_default"}
     assert places.unmap(place).execute(context)["version"] == 5
+
+
+def test_the_output_of_another_task_as_the_label(server: LocalPromptLayer) -> None:
+    """Airflow makes the mapped task wait for it, unless it is given by the short name."""
+    with DAG("d", schedule=None):
+        label = _operators("empty").EmptyOperator(task_id="label").output
+        mapped = PromptLayerPromoteOperator.partial(
+            task_id="a", version=5, release_label=label
+        ).expand(prompt=["Reply", "Title"])
+        hasty = PromptLayerPromoteOperator.partial(task_id="b", version=5, label=label).expand(
+            prompt=[PROMPT["prompt"]]
+        )
+        short = PromptLayerPromoteOperator.partial(task_id="c", version=5, label="eu").expand(
+            prompt=[PROMPT["prompt"]]
+        )
+    assert mapped.upstream_task_ids == {"label"}
+    context: Any = {"ti": FakeTaskInstance(task_id="b", map_index=0)}
+    with pytest.raises(Exception, match=r"output of another task as release_label"):
+        hasty.unmap(PROMPT).execute(context)
+    assert server.count() == 0
+    context["ti"].task_id = "c"
+    assert short.unmap(PROMPT).execute(context)["label"] == "eu"
 
 
 def test_in_a_mapped_task_group(server: LocalPromptLayer) -> None:
@@ -92,7 +114,7 @@ def test_in_a_mapped_task_group(server: LocalPromptLayer) -> None:
 
         @task_group
         def promote_one(label: str) -> None:
-            make(task_id="a", **PROMPT, label=label)
+            make(task_id="a", **PROMPT, release_label=label)
 
         promote_one.expand(label=["eu", "us"])
         alone = make(task_id="b", **PROMPT)
@@ -104,8 +126,11 @@ def test_in_a_mapped_task_group(server: LocalPromptLayer) -> None:
 
 
 def _branch_operator() -> Any:
+    return _operators("python").BranchPythonOperator(task_id="choose", python_callable=lambda: "a")
+
+
+def _operators(module: str) -> Any:
     try:
-        module = import_module("airflow.providers.standard.operators.python")
+        return import_module(f"airflow.providers.standard.operators.{module}")
     except ImportError:  # Airflow 2
-        module = import_module("airflow.operators.python")
-    return module.BranchPythonOperator(task_id="choose", python_callable=lambda: "a")
+        return import_module(f"airflow.operators.{module}")
