@@ -79,6 +79,8 @@ class ScorecardCalculation:
     :param config_hash: the same for calculations whose scores can be compared; None where
         PromptLayer does not say.
     :param started_at: as PromptLayer wrote it, or None.
+    :param sheet_revision: the version of the sheet that was judged, or None. A text in the
+        description, which may be a number.
     """
 
     calculation_id: str
@@ -90,6 +92,7 @@ class ScorecardCalculation:
     error_summary: Any = field(default=None, repr=False)
     config_hash: str | None = None
     started_at: str | None = None
+    sheet_revision: str | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -391,8 +394,13 @@ def _calculation(fields: Fields, outer: Fields | None = None) -> ScorecardCalcul
         drift_summary=summary("drift_summary"),
         error_summary=fields.get("error_summary"),
         config_hash=fields.text_if_any("config_hash"),
+        sheet_revision=_revision(fields.get("sheet_revision")),
         started_at=fields.text_if_any("started_at"),
     )
+
+
+def _revision(found: Any) -> str | None:
+    return str(found) if isinstance(found, (str, int)) else None
 
 
 def _displayed(answer: Fields) -> ScorecardCalculation | None:

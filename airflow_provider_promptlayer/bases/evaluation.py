@@ -217,6 +217,7 @@ class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
                 "status": ending.status,
                 "score": ending.score,
                 "verdict": ending.verdict,
+                "version": ending.sheet_revision,
                 "criterion_summaries": ending.criterion_summaries,
                 "drift_summary": ending.drift_summary,
             }

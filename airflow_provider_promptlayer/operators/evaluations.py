@@ -263,7 +263,7 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerCanceller[Scorec
         unless a newer one is under way.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`, and ``reattach``.
-    :returns: score, verdict and summaries.
+    :returns: score, verdict, summaries, and the ``version`` of the sheet that was judged.
     """
 
     template_fields: Sequence[str] = (

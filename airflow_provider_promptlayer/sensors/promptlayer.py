@@ -162,7 +162,7 @@ class PromptLayerScorecardSensor(_SheetSensor[ScorecardCalculation], ScorecardTa
         version of the sheet, of which the newest counts. Templated.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`.
-    :returns: score, verdict and summaries.
+    :returns: score, verdict, summaries, and the ``version`` of the sheet that was judged.
     """
 
     template_fields: Sequence[str] = (

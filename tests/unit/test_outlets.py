@@ -25,6 +25,8 @@ except ImportError:  # Airflow 2
     from airflow.utils.context import OutletEventAccessors
 
 ASSET = Asset("s3://bucket/judged")
+VERSION = "1"
+"""Of the sheet that a scorecard has judged, as PromptLayer writes it."""
 
 
 def extra_of(make: Any, *, fate: str = "success") -> dict[str, Any]:
@@ -40,7 +42,7 @@ def extra_of(make: Any, *, fate: str = "success") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("start", "expected"),
     [
-        (RUN_SCORECARD, {"score": 0.9, "verdict": "pass"}),
+        (RUN_SCORECARD, {"score": 0.9, "verdict": "pass", "version": VERSION}),
         (RUN_REPORT, {"score": 90.0}),
     ],
     ids=["scorecard", "report"],

@@ -136,6 +136,13 @@ def test_what_may_be_null_or_missing() -> None:
         assert poll(aggregate_score=score).score is None
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"), [("7", "7"), (7, "7"), (None, None), (..., None), ({}, None)], ids=str
+)
+def test_the_revision_of_the_sheet(found: Any, expected: str | None) -> None:
+    assert poll(sheet_revision=found).sheet_revision == expected
+
+
 def test_the_outer_summaries_count_where_they_are() -> None:
     calculation = poll(
         {"criterion_summaries": {"b": 1}, "drift_summary": {"d": 2}}, drift_summary={"e": 3}
