@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a task points columns of a sheet at versions of their prompts, and back at the end."""
+"""How a task points columns of a sheet at versions of what they use, and back at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
-    """Base of a task that calculates with given versions of prompts.
+    """Base of a task that calculates with given versions of prompts and workflows.
 
     :param column_versions: title or UUID of a column → ``{"label": …}`` or ``{"version": …}``.
     :param restore: whether to point the columns back when the task ends.
@@ -110,20 +110,26 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         super().prepare_start()
         self._stayed = []
         versions = mapping("column_versions", self.column_versions)
-        if not versions:
+        if not (versions or self._pointed):
             return
         sheet, kept = self.found_sheet, {each.column_id: each for each in self._pointed}
         found = drive(pointed_columns(sheet, versions), self._sender())
-        # After a crash the configuration may still be that of the earlier try.
+        self._point_back_others({each.column_id for each in found})
+        # After a crash a column may still be where the earlier try has pointed it.
         self._pointed = [
-            PointedColumn(each.column_id, each.title, earlier.before, each.after)
-            if (earlier := kept.get(each.column_id)) and each.before == earlier.after
+            replace(each, before=earlier.before)
+            if (earlier := kept.get(each.column_id))
+            and earlier.of == each.of
+            and replace(earlier, before=each.before).stays
             else each
             for each in found
         ]
         if self._columns_state is not None and self.restore:
             try:
-                self._columns_state.write(self._pointed)
+                if self._pointed:
+                    self._columns_state.write(self._pointed)
+                else:
+                    self._columns_state.forget()
             except Exception as error:
                 raise store_trouble(error) from error
         if changed := drive(replace_configs(sheet, found, back=False), self._sender()):
@@ -132,12 +138,8 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
                 f"Somebody has changed {names} while this task was about to: nothing was started."
             )
         # A label may lead to another version than before, which makes no cell stale.
-        self._stayed = [
-            each
-            for each in self._pointed
-            if each.before == each.after and "label" in each.after["template"]
-        ]
-        if moved := ", ".join(each.name for each in found if each.before != each.after):
+        self._stayed = [each for each in self._pointed if each.stays and "label" in each.after]
+        if moved := ", ".join(each.name for each in found if not each.stays):
             self.log.info("Pointed at other versions: %s.", moved)
 
     def calculates_all(self, context: Context) -> bool:
@@ -209,6 +211,20 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
                 "Unless a retry does, point them back in PromptLayer."
             )
 
+    def _point_back_others(self, wanted: set[str]) -> None:
+        """Point back what an earlier try has pointed and this one, with other arguments, does not.
+
+        :param wanted: the ids of the columns that this one points.
+        """
+        others = [each for each in self._pointed if each.column_id not in wanted]
+        if not (self.restore and others):
+            return
+        for each in drive(replace_configs(self.found_sheet, others, back=True), self._sender()):
+            self._say_left_alone(each)
+
+    def _say_left_alone(self, column: PointedColumn) -> None:
+        self.log.warning("Not pointing %s back, as somebody has changed it.", column.name)
+
     def _sender(self) -> Callable[[Any], Any]:
         def send(call: Any) -> Any:
             if self.hook.is_stopping:  # no time to retry
@@ -241,6 +257,6 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
             )
             return
         for each in changed:
-            self.log.warning("Not pointing %s back, as somebody has changed it.", each.name)
+            self._say_left_alone(each)
         if send is None:  # else Airflow may let the task go on, which has to point them back then
             self._pointed = []

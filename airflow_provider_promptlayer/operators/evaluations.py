@@ -86,12 +86,12 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
     :param statuses: which cells, see :class:`.CellStatus`; None for those that are stale, ``"all"``
         (or ``[]``) for all. A new version of a prompt or workflow makes no cell stale. Templated.
     :param column_versions: title or UUID of a column → ``{"label": "staging"}`` or
-        ``{"version": 5}``: before the start, the column is pointed at that version of its prompt,
-        which makes its cells and those that depend on it stale. Where the column was at that label
+        ``{"version": 5}``: before the start, the column is pointed at that version of its prompt
+        or workflow, which makes its cells and those that depend on it stale. Where the column was at that label
         already, all cells of the selection are calculated, unless ``statuses`` is given, as the
         label may lead to another version by now. Templated.
     :param restore: point the columns back when the task ends, also when it fails or is ended, but
-        for one that somebody else has changed meanwhile. After a crash a retry does it, on Airflow
+        for one whose version somebody else has changed meanwhile. After a crash a retry does it, on Airflow
         3.3 and later. Before 3.3, a deferred task that is ended leaves the columns as they are.
     :param confirm_large: start a job that is so large that PromptLayer asks first.
     :param max_price: what the recalculation may cost, in US dollars; left out for any price, and

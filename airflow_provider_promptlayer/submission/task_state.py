@@ -396,6 +396,7 @@ class ColumnsState(TaskState):
                 PointedColumn(
                     each.text("column_id"),
                     each.text_or_none("title") or "",
+                    each.get("of"),
                     each.mapping_or_none("before") or {},
                     each.mapping_or_none("after") or {},
                 )

@@ -41,6 +41,7 @@ CONFIG = {
     "engine": {"model": "gpt-4o"},
 }
 STAGING = {**CONFIG, "template": {"name": "Reply", "workspace": 1, "label": "staging"}}
+DEV = {**CONFIG, "template": {"name": "Reply", "workspace": 1, "label": "dev"}}
 COLUMNS = [
     Column("Question", type="TEXT"),
     Column("Answer", config=CONFIG, is_stale=False, cell_duration=0.5),
@@ -63,10 +64,12 @@ def make(**arguments: Any) -> PromptLayerRunTableOperator:
     )
 
 
-def run(store: Store | None = None, number: int = 1, **arguments: Any) -> Ending:
+def run(
+    store: Store | None = None, number: int = 1, max_tries: int = 2, **arguments: Any
+) -> Ending:
     return run_task(
         lambda: make(**arguments),
-        FakeTaskInstance(try_number=number, max_tries=2),
+        FakeTaskInstance(try_number=number, max_tries=max_tries),
         **({} if store is None else {"task_state_store": store}),
     )
 
@@ -192,8 +195,30 @@ def test_a_task_that_cannot_put_it_back_fails(
     assert len(server.operations) == 1
 
 
-def test_somebody_elses_change_is_kept(server: LocalPromptLayer, log: Log) -> None:
-    theirs = {**CONFIG, "engine": {"model": "another"}}
+ANOTHER = {"model": "another"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "at_the_end"),
+    [
+        (DEV, DEV),
+        ({**STAGING, "template": {"name": "Title", "label": "staging"}}, ...),
+        ({**STAGING, "engine": ANOTHER}, {**CONFIG, "engine": ANOTHER}),
+        (
+            {"template": {**STAGING["template"], "version_number": None}},
+            {"template": CONFIG["template"]},
+        ),
+        (
+            {"template": {**STAGING["template"], "version_number": 8}},
+            {"template": CONFIG["template"]},
+        ),
+    ],
+    ids=["version", "prompt", "engine", "default", "number of the label"],
+)
+def test_somebody_elses_change_is_kept(
+    server: LocalPromptLayer, theirs: Any, at_the_end: Any, log: Log
+) -> None:
+    """That of the version keeps it where they put it; the version alone is put back of others."""
 
     def change(_: Any) -> None:
         if server.count("POST") and config(server) == STAGING:
@@ -201,8 +226,64 @@ def test_somebody_elses_change_is_kept(server: LocalPromptLayer, log: Log) -> No
 
     server.script(change, method="GET", times=None)
     assert run(**PUT_BACK).kind == "success"
+    assert config(server) == (theirs if at_the_end is ... else at_the_end)
+    is_left = "Not pointing column 'Answer' back, as somebody has changed it" in log()
+    assert is_left == (at_the_end in (DEV, ...))
+
+
+def test_what_promptlayer_adds_to_a_configuration(server: LocalPromptLayer) -> None:
+    """It is no change of somebody else, whenever it is added, and is kept."""
+    more = {"timeout": 60}
+
+    def add(_: Any) -> None:
+        if "timeout" not in (now := config(server)):
+            added = {**now, **more, "template": {"version_number": None, **now["template"]}}
+            server.update_column(TABLE.id, SHEET.id, "Answer", added)
+
+    server.script(add, method="GET", times=None, after=2)
+    ending = run(**PUT_BACK)
+    assert ending.kind == "success", ending
+    assert config(server) == {**CONFIG, **more}
+
+
+WORKFLOW = {"workflow_id": 12, "workflow_version_number": 3, "input_mappings": {"q": "Question"}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"label": "staging"}, {"workflow_label": "staging"}),
+        ({"version": "5"}, {"workflow_version_number": 5}),
+    ],
+    ids=str,
+)
+def test_a_column_of_a_workflow(serve: Serve, wanted: Any, expected: Any) -> None:
+    column = replace(COLUMNS[1], type="WORKFLOW", config=WORKFLOW)
+    table = Table("Support", [Sheet("Answers", [COLUMNS[0], column, COLUMNS[2]], row_count=3)])
+    server = serve(timed_by_polls([], tables=[table]))
+    rest = {key: WORKFLOW[key] for key in ("workflow_id", "input_mappings")}
+    ending = run(column_versions={"Answer": wanted})
+    assert (ending.kind, ending.value["cell_count"]) == ("success", 6), ending
+    assert config(server) == {**rest, **expected}
+    ending = run(column_versions={"Answer": {"version": 3}}, **PUT_BACK)
+    assert ending.value["cell_count"] == 6
+    assert config(server) == {**rest, **expected}
+
+
+def test_another_workflow_meanwhile(serve: Serve, log: Log) -> None:
+    column = replace(COLUMNS[1], type="WORKFLOW", config=WORKFLOW)
+    table = Table("Support", [Sheet("Answers", [COLUMNS[0], column, COLUMNS[2]], row_count=3)])
+    server = serve(timed_by_polls([], tables=[table]))
+    theirs = {"workflow_id": 13, "workflow_label": "staging"}
+
+    def change(_: Any) -> None:
+        if server.count("POST"):
+            server.update_column(table.id, table.sheets[0].id, "Answer", theirs)
+
+    server.script(change, method="GET", times=None)
+    run(**PUT_BACK)
     assert config(server) == theirs
-    assert "Not pointing column 'Answer' back, as somebody has changed it" in log()
+    assert "Not pointing column 'Answer' back" in log()
 
 
 @pytest.mark.parametrize("arguments", [{}, PUT_BACK], ids=str)
@@ -210,14 +291,13 @@ def test_none_is_pointed_where_another_has_changed(serve: Serve, arguments: dict
     columns = [*COLUMNS, Column("Title", config=CONFIG, is_stale=False)]
     table = Table("Support", [Sheet("Answers", columns, row_count=3)])
     server = serve(LocalPromptLayer([], tables=[table]))
-    theirs = {**CONFIG, "engine": {"model": "another"}}
     reads: list[bool] = []
 
     def change(request: Any) -> None:
         if request.raw_path.endswith("/columns"):
             reads.append(True)
             if len(reads) == 2:
-                server.update_column(table.id, table.sheets[0].id, "Title", theirs)
+                server.update_column(table.id, table.sheets[0].id, "Title", DEV)
 
     server.script(change, method="GET", times=None)
     versions = {"Answer": {"label": "staging"}, "Title": {"label": "staging"}}
@@ -227,8 +307,8 @@ def test_none_is_pointed_where_another_has_changed(serve: Serve, arguments: dict
     assert server.count("PATCH") == 0
 
 
-def test_a_change_in_between_is_not_overwritten(server: LocalPromptLayer) -> None:
-    theirs = {**CONFIG, "engine": {"model": "another"}}
+@pytest.mark.parametrize("theirs", [DEV, {**CONFIG, "engine": ANOTHER}], ids=["version", "engine"])
+def test_a_change_in_between_is_not_overwritten(server: LocalPromptLayer, theirs: Any) -> None:
     reads: list[bool] = []
 
     def change(request: Any) -> None:
@@ -239,13 +319,46 @@ def test_a_change_in_between_is_not_overwritten(server: LocalPromptLayer) -> Non
 
     server.script(change, method="GET", times=None)
     ending = run()
-    assert isinstance(ending.error, PromptLayerSheetChangedError)
-    assert config(server) == theirs
-    assert server.operations == {}
+    if theirs is DEV:
+        assert isinstance(ending.error, PromptLayerSheetChangedError)
+        assert config(server) == theirs
+        assert server.operations == {}
+    else:
+        assert ending.kind == "success"
+        assert config(server) == {**STAGING, "engine": ANOTHER}
 
 
 class Killed(BaseException):
     """The worker is gone."""
+
+
+@pytest.mark.parametrize("versions", [{"Title": {"label": "staging"}}, None], ids=str)
+def test_a_clear_with_other_columns_puts_back_the_first(
+    serve: Serve, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker has died once it had pointed a column; then the DAG was changed."""
+    columns = [*COLUMNS, Column("Title", config=CONFIG, is_stale=False)]
+    table = Table("Support", [Sheet("Answers", columns, row_count=3)])
+    server, store = serve(timed_by_polls([], tables=[table])), Store()
+    send = PromptLayerConnectionHook._call_once
+
+    def dying(hook: Any, call: Any, over: Any) -> Any:
+        answer = send(hook, call, over)
+        if server.count("PATCH"):
+            raise Killed
+        return answer
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(PromptLayerConnectionHook, "_call_once", dying)
+        run(store, **PUT_BACK)
+    assert config(server) == STAGING
+    configs: list[Any] = []
+    server.script(lambda _: configs.append(config(server)), method="POST", times=None)
+    ending = run(store, number=2, max_tries=3, column_versions=versions, **PUT_BACK)
+    assert ending.kind == "success", ending
+    assert configs[0] == config(server) == CONFIG
+    assert server.tables[0].sheets[0].columns[3].config == CONFIG
+    assert "promptlayer_columns" not in store
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
@@ -364,7 +477,7 @@ def test_is_put_back_after_a_deferral_that_airflow_ended(server: LocalPromptLaye
     ("versions", "says"),
     [
         ({"Anwser": {"label": "x"}}, "No column of sheet"),
-        ({"Question": {"label": "x"}}, "Column 'Question' uses no prompt template"),
+        ({"Question": {"label": "x"}}, "Column 'Question' uses no prompt template and no workflow"),
         ({"Answer": {}}, "Give one of version and label"),
         ({"Answer": {"version": 1, "label": "x"}}, "not both"),
         ({"Answer": {"tag": "x"}}, "has 'tag': give a version or a label"),
