@@ -87,12 +87,12 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
         (or ``[]``) for all. A new version of a prompt or workflow makes no cell stale. Templated.
     :param column_versions: title or UUID of a column → ``{"label": "staging"}`` or
         ``{"version": 5}``: before the start, the column is pointed at that version of its prompt
-        or workflow, which makes its cells and those that depend on it stale. Where the column was at that label
-        already, all cells of the selection are calculated, unless ``statuses`` is given, as the
-        label may lead to another version by now. Templated.
+        or workflow, which makes its cells and those that depend on it stale. Where the column was
+        at that label already, all cells of the selection are calculated, unless ``statuses`` is
+        given, as the label may lead to another version by now. Templated.
     :param restore: point the columns back when the task ends, also when it fails or is ended, but
-        for one whose version somebody else has changed meanwhile. After a crash a retry does it, on Airflow
-        3.3 and later. Before 3.3, a deferred task that is ended leaves the columns as they are.
+        for one whose version somebody else has changed meanwhile. After a crash a retry does it, on
+        Airflow 3.3 and later. Before 3.3, a deferred task that is ended leaves them as they are.
     :param confirm_large: start a job that is so large that PromptLayer asks first.
     :param max_price: what the recalculation may cost, in US dollars; left out for any price, and
         None is refused. It is judged at the end: the cells are calculated, and nothing is retried.

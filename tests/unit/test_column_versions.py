@@ -40,7 +40,8 @@ CONFIG = {
     "prompt_template_variable_mappings": {"q": "Question"},
     "engine": {"model": "gpt-4o"},
 }
-STAGING = {**CONFIG, "template": {"name": "Reply", "workspace": 1, "label": "staging"}}
+STAGED: dict[str, Any] = {"name": "Reply", "workspace": 1, "label": "staging"}
+STAGING = {**CONFIG, "template": STAGED}
 DEV = {**CONFIG, "template": {"name": "Reply", "workspace": 1, "label": "dev"}}
 COLUMNS = [
     Column("Question", type="TEXT"),
@@ -205,11 +206,11 @@ ANOTHER = {"model": "another"}
         ({**STAGING, "template": {"name": "Title", "label": "staging"}}, ...),
         ({**STAGING, "engine": ANOTHER}, {**CONFIG, "engine": ANOTHER}),
         (
-            {"template": {**STAGING["template"], "version_number": None}},
+            {"template": {**STAGED, "version_number": None}},
             {"template": CONFIG["template"]},
         ),
         (
-            {"template": {**STAGING["template"], "version_number": 8}},
+            {"template": {**STAGED, "version_number": 8}},
             {"template": CONFIG["template"]},
         ),
     ],

@@ -211,7 +211,7 @@ class TestHook:
         self, target: dict[str, Any], server: LocalPromptLayer, ask: Callable[..., Any]
     ) -> None:
         at_poll(server, 4, lambda: server.move_label("prod", 1, **target))
-        how: dict[str, Any] = {"label": "prod", "timeout": 20.0, "poke_interval": 0.02}
+        how: dict[str, Any] = {"release_label": "prod", "timeout": 20.0, "poke_interval": 0.02}
         assert ask("wait_for_version", **target, **how).version == 1
         assert server.count("GET") == 4
 
