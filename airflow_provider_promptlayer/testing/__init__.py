@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A local PromptLayer on loopback, to test DAGs without a key and without spending.
 
-It needs ``pip install airflow-provider-promptlayer[testing]``::
+It needs the extra ``testing``::
 
     from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 

@@ -61,10 +61,8 @@ def load_workflows(path: str | Path) -> tuple[Workflow, ...]:
 def load_definitions(path: str | Path) -> Definitions:
     """Read a ``.toml`` or ``.json`` file of workflows, and of tables, reports and request logs.
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: with one line that says where in the file the mistake is.
-
+    :raises OSError: it cannot be read.
+    :raises ValueError: with one line that says where in the file the mistake is.
     """
     path = Path(path)
     text = path.read_text(encoding="utf-8")

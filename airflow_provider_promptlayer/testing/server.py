@@ -56,34 +56,31 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
     called from any thread; what needs a running server raises ``RuntimeError`` without one.
     Started again after a stop, it still has its executions.
 
-    Args:
-        workflows: definitions, several of one name being its versions; ``None`` for the built-in
-            ones.
-        tables: definitions; ``None`` for the built-in ones.
-        reports: definitions, of pipelines and of final reports; ``None`` for the built-in ones.
-        request_logs: what imports from request logs find; ``None`` for the built-in ones.
-        prompts: prompt templates, besides those that the request logs were made with; ``None`` for
-            the built-in ones.
-        import_duration: seconds that an import into a sheet takes; ``math.inf`` if it never ends.
-        repeated_import: what a repeated ``operation_id`` of an import does: it answers with the
-            ``same`` import, is a ``conflict`` (409), or imports ``again``.
-        dialect: where PromptLayer's sources disagree about tables, answer as its ``description``
-            says, or as its ``libraries`` expect.
-        api_key: the key that requests must have in ``X-API-KEY``.
-        host: a loopback address, or ``"localhost"`` for ``127.0.0.1``.
-        port: 0 for any free one, a new one at every start.
-        clock: seconds from any origin. Node states depend on it alone, so a test that moves its
-            own clock never has to sleep.
-        max_requests: how many request records to keep; the oldest are dropped first.
-        no_output_status: the HTTP status of the results of a run that ended without a successful
-            output node. 200, or the 400 or 500 announced by PromptLayer in March 2026. A workflow
-            may have its own.
-        tls: serve HTTPS with a certificate of this kind, made at every start; ``None`` for HTTP.
-
-    Raises:
-        ValueError: the host is not loopback, the key cannot be sent in a header, or the definitions
-            contradict each other.
-
+    :param workflows: definitions, several of one name being its versions; ``None`` for the built-in
+        ones.
+    :param tables: definitions; ``None`` for the built-in ones.
+    :param reports: definitions, of pipelines and of final reports; ``None`` for the built-in ones.
+    :param request_logs: what imports from request logs find; ``None`` for the built-in ones.
+    :param prompts: prompt templates, besides those that the request logs were made with; ``None``
+        for the built-in ones.
+    :param import_duration: seconds that an import into a sheet takes; ``math.inf`` if it never
+        ends.
+    :param repeated_import: what a repeated ``operation_id`` of an import does: it answers with the
+        ``same`` import, is a ``conflict`` (409), or imports ``again``.
+    :param dialect: where PromptLayer's sources disagree about tables, answer as its ``description``
+        says, or as its ``libraries`` expect.
+    :param api_key: the key that requests must have in ``X-API-KEY``.
+    :param host: a loopback address, or ``"localhost"`` for ``127.0.0.1``.
+    :param port: 0 for any free one, a new one at every start.
+    :param clock: seconds from any origin. Node states depend on it alone, so a test that moves its
+        own clock never has to sleep.
+    :param max_requests: how many request records to keep; the oldest are dropped first.
+    :param no_output_status: the HTTP status of the results of a run that ended without a successful
+        output node. 200, or the 400 or 500 announced by PromptLayer in March 2026. A workflow may
+        have its own.
+    :param tls: serve HTTPS with a certificate of this kind, made at every start; ``None`` for HTTP.
+    :raises ValueError: the host is not loopback, the key cannot be sent in a header, or the
+        definitions contradict each other.
     """
 
     def __init__(
@@ -153,10 +150,8 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
     def start(self) -> None:
         """Start the server; return once it accepts connections.
 
-        Raises:
-            OSError: the port is not available.
-            RuntimeError: it is already running.
-
+        :raises OSError: the port is not available.
+        :raises RuntimeError: it is already running.
         """
         if self._thread is not None:
             raise RuntimeError("the local PromptLayer is already running")
@@ -229,10 +224,8 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
         A request is counted before it is answered, also if a fault keeps it from being answered.
         Of a request without the right key only the headers have to arrive.
 
-        Args:
-            method: as in ``"POST"``; ``None`` for any.
-            path_prefix: compared with the raw, percent-encoded path without its query.
-
+        :param method: as in ``"POST"``; ``None`` for any.
+        :param path_prefix: compared with the raw, percent-encoded path without its query.
         """
         return self._api.log.count(method, path_prefix)
 
@@ -272,27 +265,21 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
         Rules are asked in the order in which they were made; the first that has a fault for a
         request decides. Faults come before the key is checked.
 
-        Args:
-            faults: used one after the other, one for each request; or functions from ``Request``
-                to a fault or ``None``, which leaves the request to the next rule. They are called
-                in the server's thread and must not wait for this server. The body of a request
-                without the right key is empty.
-            method: only requests of this method; ``None`` for any.
-            path_prefix: compared with the raw, percent-encoded path without its query.
-            execution_id: only polls of this run.
-            times: how often to go through the faults; ``None`` for as long as the rule exists.
-            after: how many fitting requests to leave alone first.
-            acted_on: whether a POST, PATCH or DELETE that meets a fault takes effect. ``False``: it
-                does nothing, as if it had not arrived. ``True``: it starts its run, or cancels, and
-                then the answer meets the fault. A request whose fault only delays the true answer
-                always takes effect. No meaning for a GET.
-
-        Returns:
-            The rule, which says how often it was used and can be removed.
-
-        Raises:
-            ValueError: there is no fault, or a number is out of range.
-
+        :param faults: used one after the other, one for each request; or functions from ``Request``
+            to a fault or ``None``, which leaves the request to the next rule. They are called in
+            the server's thread and must not wait for this server. The body of a request without the
+            right key is empty.
+        :param method: only requests of this method; ``None`` for any.
+        :param path_prefix: compared with the raw, percent-encoded path without its query.
+        :param execution_id: only polls of this run.
+        :param times: how often to go through the faults; ``None`` for as long as the rule exists.
+        :param after: how many fitting requests to leave alone first.
+        :param acted_on: whether a POST, PATCH or DELETE that meets a fault takes effect. ``False``:
+            it does nothing, as if it had not arrived. ``True``: it starts its run, or cancels, and
+            then the answer meets the fault. A request whose fault only delays the true answer
+            always takes effect. No meaning for a GET.
+        :return: The rule, which says how often it was used and can be removed.
+        :raises ValueError: there is no fault, or a number is out of range.
         """
         rule = Script(
             rules=self._api.rules,
@@ -335,13 +322,9 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
     def rotate_key(self, new_key: str, *, keep_old: bool = False) -> None:
         """Accept a new key from the next request on; ``api_key`` is the new one.
 
-        Args:
-            new_key: the key.
-            keep_old: also accept the previous keys, until ``rotate_key`` is called without it.
-
-        Raises:
-            ValueError: the key cannot be sent in a header.
-
+        :param new_key: the key.
+        :param keep_old: also accept the previous keys, until ``rotate_key`` is called without it.
+        :raises ValueError: the key cannot be sent in a header.
         """
         _check_key(new_key)
         self._api.rotate_key(new_key, keep_old=keep_old)
@@ -363,9 +346,7 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
     ) -> int:
         """Start an execution without HTTP; return its ``workflow_version_execution_id``.
 
-        Raises:
-            UnknownWorkflowError: no such workflow, version or label.
-
+        :raises UnknownWorkflowError: no such workflow, version or label.
         """
         version = self._catalog.find(workflow_name).version(
             workflow_version_number, workflow_label_name
@@ -381,10 +362,8 @@ class LocalPromptLayer(EvaluationControl, ReleaseControl):
 
             server.wait_for(lambda: server.count("POST", "/workflows/") >= 3, timeout=10)
 
-        Args:
-            predicate: may use this server in any way.
-            timeout: after so many seconds of real time, raise ``TimeoutError``.
-
+        :param predicate: may use this server in any way.
+        :param timeout: after so many seconds of real time, raise ``TimeoutError``.
         """
         self._api.log.wait_for(predicate, timeout)
 

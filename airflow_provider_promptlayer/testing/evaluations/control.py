@@ -73,15 +73,11 @@ class EvaluationControl:
     ) -> str:
         """Recalculate the stale cells of a sheet without HTTP; return the ``operation_id``.
 
-        Args:
-            table_id: the table.
-            sheet_id: the sheet.
-            column_ids: the columns; ``None`` for all.
-            row_ids: zero-based numbers of the rows; ``None`` for all.
-
-        Raises:
-            LookupError: no such sheet, or no stale cell.
-
+        :param table_id: the table.
+        :param sheet_id: the sheet.
+        :param column_ids: the columns; ``None`` for all.
+        :param row_ids: zero-based numbers of the rows; ``None`` for all.
+        :raises LookupError: no such sheet, or no stale cell.
         """
         sheet = self._workspace.sheet(table_id, sheet_id)
         operation = sheet.start_operation(column_ids=column_ids, row_ids=row_ids, confirm=True)
@@ -101,9 +97,7 @@ class EvaluationControl:
     ) -> None:
         """Append rows to a sheet without HTTP, each from a column's title to a value.
 
-        Raises:
-            LookupError: no such sheet or column.
-
+        :raises LookupError: no such sheet or column.
         """
         sheet = self._workspace.sheet(table_id, sheet_id)
         ids = {column.title: column.id for column in sheet.columns}
@@ -115,9 +109,7 @@ class EvaluationControl:
     ) -> None:
         """Replace the configuration of a column without HTTP.
 
-        Raises:
-            LookupError: no such sheet or column.
-
+        :raises LookupError: no such sheet or column.
         """
         sheet = self._workspace.sheet(table_id, sheet_id)
         ids = {column.title: column.id for column in sheet.columns}
@@ -135,16 +127,13 @@ class EvaluationControl:
     ) -> str:
         """Import a CSV file into a sheet without HTTP; return the ``operation_id``.
 
-        Args:
-            table_id: the table.
-            sheet_id: the sheet.
-            content: the file.
-            operation_id: ``None`` for a new one.
-            duration: seconds that the import takes; ``None`` for the server's ``import_duration``.
-
-        Raises:
-            LookupError: no such sheet.
-
+        :param table_id: the table.
+        :param sheet_id: the sheet.
+        :param content: the file.
+        :param operation_id: ``None`` for a new one.
+        :param duration: seconds that the import takes; ``None`` for the server's
+            ``import_duration``.
+        :raises LookupError: no such sheet.
         """
         sheet = self._workspace.sheet(table_id, sheet_id)
         started = self._workspace.start_import(
@@ -160,9 +149,7 @@ class EvaluationControl:
     def start_calculation(self, table_id: str, sheet_id: str) -> str:
         """Recalculate the scorecard of a sheet without HTTP; return the ``calculation_id``.
 
-        Raises:
-            LookupError: no such sheet, or it has no scorecard.
-
+        :raises LookupError: no such sheet, or it has no scorecard.
         """
         calculation = self._workspace.sheet(table_id, sheet_id).start_calculation()
         self._announce_change()
@@ -171,18 +158,14 @@ class EvaluationControl:
     def use_scorecard(self, table_id: str, sheet_id: str, scorecard: Scorecard | None) -> None:
         """Give a sheet another scorecard, for the calculations that start from now on.
 
-        Raises:
-            LookupError: no such sheet.
-
+        :raises LookupError: no such sheet.
         """
         self._workspace.sheet(table_id, sheet_id).scorecard = scorecard
 
     def start_report(self, report_id: int, name: str) -> int:
         """Run an evaluation pipeline without HTTP; return the ``report_id`` of its final report.
 
-        Raises:
-            LookupError: no such pipeline.
-
+        :raises LookupError: no such pipeline.
         """
         run = self._reports.start(report_id, name)
         self._announce_change()

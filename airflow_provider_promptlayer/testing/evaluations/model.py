@@ -25,12 +25,10 @@ CALCULATION_STATUSES = ("queued", "running", "completed", "failed", "cancelled")
 class RequestMetrics:
     """What the request of one calculated cell cost; ``None`` for what PromptLayer does not know.
 
-    Args:
-        price: US dollars.
-        input_tokens: tokens of the prompt.
-        output_tokens: tokens of the answer.
-        latency_ms: milliseconds.
-
+    :param price: US dollars.
+    :param input_tokens: tokens of the prompt.
+    :param output_tokens: tokens of the answer.
+    :param latency_ms: milliseconds.
     """
 
     price: float | None = 0.001
@@ -43,16 +41,15 @@ class RequestMetrics:
 class Column:
     """A column of a sheet.
 
-    Args:
-        title: any text.
-        id: a UUID; derived from the title if it is empty.
-        type: ``TEXT`` for a column that cannot be recalculated, or another of PromptLayer's types.
-        cell_duration: seconds that a cell takes; ``math.inf`` for cells that never end.
-        failing_rows: zero-based numbers of the rows whose cells fail.
-        is_stale: whether the cells are stale before the first operation, rather than completed.
-        config: shown by the API, and replaced by a PATCH of the column.
-        metrics: of each completed cell. Only cells of the type ``PROMPT_TEMPLATE`` have metrics.
-
+    :param title: any text.
+    :param id: a UUID; derived from the title if it is empty.
+    :param type: ``TEXT`` for a column that cannot be recalculated, or another of PromptLayer's
+        types.
+    :param cell_duration: seconds that a cell takes; ``math.inf`` for cells that never end.
+    :param failing_rows: zero-based numbers of the rows whose cells fail.
+    :param is_stale: whether the cells are stale before the first operation, rather than completed.
+    :param config: shown by the API, and replaced by a PATCH of the column.
+    :param metrics: of each completed cell. Only cells of the type ``PROMPT_TEMPLATE`` have metrics.
     """
 
     title: str
@@ -109,22 +106,20 @@ class ScoredRow:
 class Scorecard:
     """The scorecard of a sheet, and the result of every calculation of it.
 
-    Args:
-        name: any text.
-        criteria: in the order in which the API lists them.
-        rows: one for each row of the sheet, from the first. A row that was added to the sheet has
-            the aggregate verdict and score.
-        id: a UUID; derived from the name if it is empty.
-        verdict: the aggregate verdict.
-        score: the aggregate score.
-        drift_summary: any JSON object, or ``None``.
-        queue_duration: seconds in ``queued``.
-        duration: seconds in ``running`` after that; ``math.inf`` if it never ends.
-        status: the final status: ``completed``, ``failed``, or any text.
-        error_summary: what went wrong.
-        config_hash: the same for scores that can be compared; made from the criteria if it is
-            empty. ``None`` for a server that tells none.
-
+    :param name: any text.
+    :param criteria: in the order in which the API lists them.
+    :param rows: one for each row of the sheet, from the first. A row that was added to the sheet
+        has the aggregate verdict and score.
+    :param id: a UUID; derived from the name if it is empty.
+    :param verdict: the aggregate verdict.
+    :param score: the aggregate score.
+    :param drift_summary: any JSON object, or ``None``.
+    :param queue_duration: seconds in ``queued``.
+    :param duration: seconds in ``running`` after that; ``math.inf`` if it never ends.
+    :param status: the final status: ``completed``, ``failed``, or any text.
+    :param error_summary: what went wrong.
+    :param config_hash: the same for scores that can be compared; made from the criteria if it is
+        empty. ``None`` for a server that tells none.
     """
 
     name: str
@@ -163,19 +158,17 @@ class Sheet:
 
     The cells of an operation are calculated one after the other, row by row.
 
-    Args:
-        title: any text.
-        columns: in their order.
-        row_count: how many rows there are, unless ``rows`` says so.
-        rows: of each row, title of a column -> the value of its cell. A ``TEXT`` cell without a
-            value is empty; any other shows its value, or one made from its place, once it is
-            completed. ``None``: all values are made from the places of the cells.
-        id: a UUID; derived from the title if it is empty.
-        scorecard: ``None`` for a sheet without one.
-        confirm_above: an operation on more cells than this needs a confirmation; ``None``: none
-            does.
-        status_lag: seconds for which an operation is still ``running`` after its last cell.
-
+    :param title: any text.
+    :param columns: in their order.
+    :param row_count: how many rows there are, unless ``rows`` says so.
+    :param rows: of each row, title of a column -> the value of its cell. A ``TEXT`` cell without a
+        value is empty; any other shows its value, or one made from its place, once it is completed.
+        ``None``: all values are made from the places of the cells.
+    :param id: a UUID; derived from the title if it is empty.
+    :param scorecard: ``None`` for a sheet without one.
+    :param confirm_above: an operation on more cells than this needs a confirmation; ``None``: none
+        does.
+    :param status_lag: seconds for which an operation is still ``running`` after its last cell.
     """
 
     title: str
@@ -223,18 +216,16 @@ class Report:
 
     Cells end evenly over ``duration``, the failing ones last.
 
-    Args:
-        name: any text.
-        id: a number; chosen by the server if ``None``.
-        is_blueprint: whether it is a pipeline: it can be run, and has no score itself.
-        cells: how many cells a run has.
-        failed_cells: how many of them fail.
-        duration: seconds that a run takes; ``math.inf`` if it never ends.
-        score: ``overall_score``, 0 to 100, or ``None``.
-        column_scores: column name -> score.
-        score_calculation_error: why there is no score.
-        has_dynamic_dataset: whether ``refresh_dataset`` may be asked for.
-
+    :param name: any text.
+    :param id: a number; chosen by the server if ``None``.
+    :param is_blueprint: whether it is a pipeline: it can be run, and has no score itself.
+    :param cells: how many cells a run has.
+    :param failed_cells: how many of them fail.
+    :param duration: seconds that a run takes; ``math.inf`` if it never ends.
+    :param score: ``overall_score``, 0 to 100, or ``None``.
+    :param column_scores: column name -> score.
+    :param score_calculation_error: why there is no score.
+    :param has_dynamic_dataset: whether ``refresh_dataset`` may be asked for.
     """
 
     name: str

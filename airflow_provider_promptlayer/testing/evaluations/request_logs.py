@@ -29,24 +29,22 @@ _NESTED = ("metadata", "output", "input_variables")
 class RequestLog:
     """A request that PromptLayer has logged.
 
-    Args:
-        id: a number, unlike that of any other log.
-        prompt: the name of its prompt template.
-        label: the release label that it was requested by.
-        version: the version number of the prompt template.
-        tags: any texts.
-        metadata: any texts by name.
-        scores: name -> 0 to 100.
-        start_time: when it was sent, with a time zone.
-        latency_ms: how many milliseconds it took.
-        input_variables: name -> value.
-        output: the text of the answer.
-        engine: the model.
-        input_tokens: tokens of the prompt.
-        output_tokens: tokens of the answer.
-        price: US dollars.
-        status: ``SUCCESS``, ``WARNING`` or ``ERROR``.
-
+    :param id: a number, unlike that of any other log.
+    :param prompt: the name of its prompt template.
+    :param label: the release label that it was requested by.
+    :param version: the version number of the prompt template.
+    :param tags: any texts.
+    :param metadata: any texts by name.
+    :param scores: name -> 0 to 100.
+    :param start_time: when it was sent, with a time zone.
+    :param latency_ms: how many milliseconds it took.
+    :param input_variables: name -> value.
+    :param output: the text of the answer.
+    :param engine: the model.
+    :param input_tokens: tokens of the prompt.
+    :param output_tokens: tokens of the answer.
+    :param price: US dollars.
+    :param status: ``SUCCESS``, ``WARNING`` or ``ERROR``.
     """
 
     id: int

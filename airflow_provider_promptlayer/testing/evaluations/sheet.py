@@ -259,10 +259,8 @@ class SheetState:
     ) -> Operation | str | int:
         """Start an operation on the cells that fit.
 
-        Returns:
-            the operation; 0 if no cell fits; or a confirmation token if it has to be confirmed. A
-            token is valid once, for the same cells.
-
+        :return: the operation; 0 if no cell fits; or a confirmation token if it has to be
+            confirmed. A token is valid once, for the same cells.
         """
         definition = self._definition
         wanted = (STALE,) if statuses is None else statuses or CELL_STATUSES

@@ -26,12 +26,8 @@ async def deliver(
 ) -> Reply | None:
     """Let the client of a connection meet a fault; ``answer`` is the true one.
 
-    Returns:
-        The answer that is still to be sent, or ``None`` if the connection is over.
-
-    Raises:
-        ConnectionResetError: the client left, or the server stops.
-
+    :return: The answer that is still to be sent, or ``None`` if the connection is over.
+    :raises ConnectionResetError: the client left, or the server stops.
     """
     match fault:
         case Reply():

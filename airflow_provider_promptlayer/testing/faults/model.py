@@ -28,14 +28,10 @@ LONGEST: Final = 60.0
 class Reply:
     """Another answer than the true one, sent completely; the connection stays open.
 
-    Args:
-        status: any from 200 to 999.
-        body: sent as it is; text as UTF-8, lone surrogates included. Empty for 204 and 304.
-        headers: ``Content-Type: application/json`` is added if there is no type.
-
-    Raises:
-        ValueError: the status cannot be sent.
-
+    :param status: any from 200 to 999.
+    :param body: sent as it is; text as UTF-8, lone surrogates included. Empty for 204 and 304.
+    :param headers: ``Content-Type: application/json`` is added if there is no type.
+    :raises ValueError: the status cannot be sent.
     """
 
     status: int = 200
@@ -80,11 +76,9 @@ class Silence:
 class Close:
     """The connection is closed (FIN) before the whole answer is sent.
 
-    Args:
-        after_bytes: how much of the body is sent, after headers with the full
-            ``Content-Length``; at least the last byte is missing. ``None`` sends nothing at all.
-        reply: the answer that is cut short; ``None`` for the true answer.
-
+    :param after_bytes: how much of the body is sent, after headers with the full
+        ``Content-Length``; at least the last byte is missing. ``None`` sends nothing at all.
+    :param reply: the answer that is cut short; ``None`` for the true answer.
     """
 
     after_bytes: int | None = None
@@ -103,13 +97,11 @@ class Reset:
 class Drip:
     """An answer that is sent piece by piece.
 
-    Args:
-        every: seconds before each piece.
-        chunk: bytes in a piece.
-        headers_too: send the status line and the headers in pieces too.
-        seconds: after so long the connection is closed, even if the answer is incomplete.
-        reply: the answer; ``None`` for the true one.
-
+    :param every: seconds before each piece.
+    :param chunk: bytes in a piece.
+    :param headers_too: send the status line and the headers in pieces too.
+    :param seconds: after so long the connection is closed, even if the answer is incomplete.
+    :param reply: the answer; ``None`` for the true one.
     """
 
     every: float
@@ -128,12 +120,10 @@ class Drip:
 class Huge:
     """A large body, generated while it is sent: the JSON text ``"xxx…"``.
 
-    Args:
-        size: of the body after decoding.
-        status: of the answer.
-        announced: ``False`` sends it chunked, so that no ``Content-Length`` warns of the size.
-        compressed: send gzip of a thousandth of the size (a decompression bomb), always chunked.
-
+    :param size: of the body after decoding.
+    :param status: of the answer.
+    :param announced: ``False`` sends it chunked, so that no ``Content-Length`` warns of the size.
+    :param compressed: send gzip of a thousandth of the size (a decompression bomb), always chunked.
     """
 
     size: int

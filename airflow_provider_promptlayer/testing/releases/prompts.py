@@ -15,12 +15,10 @@ from ..workflows.labels import Labels
 class Prompt:
     """A prompt template with versions 1, 2, … up to the latest.
 
-    Args:
-        name: any text.
-        latest_version: the number of its latest version.
-        labels: release labels, and the numbers of the versions that they lead to.
-        protected_labels: labels that a request does not move until it is approved.
-
+    :param name: any text.
+    :param latest_version: the number of its latest version.
+    :param labels: release labels, and the numbers of the versions that they lead to.
+    :param protected_labels: labels that a request does not move until it is approved.
     """
 
     name: str

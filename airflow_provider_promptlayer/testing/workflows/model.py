@@ -59,21 +59,19 @@ class Node:
     - a node it depends on ended neither ``SUCCESS`` nor ``SKIPPED``. (The description does not
       say what a failure does to the nodes after it.)
 
-    Args:
-        name: unique within the workflow; any text, also the empty one.
-        value: any JSON value, or a ``ValueFunction``. It is called once, at the start of an
-            execution, and should be quick: the server waits for it. If it raises, or returns an
-            object that is not JSON, the node is ``FAILED``.
-        status: the final status. PromptLayer has ``SUCCESS``, ``FAILED`` and ``SKIPPED``; any
-            other text is served as it is. With ``QUEUED`` or ``RUNNING`` the node never ends.
-        duration: seconds in ``RUNNING``; ``math.inf`` for a node that never ends.
-        depends_on: names of the nodes that must have ended before.
-        is_output_node: ``True``, ``False`` or ``None``: the API answers all three.
-        error_message: what went wrong, for people.
-        raw_error_message: what went wrong, for developers.
-        only_if: a condition on the value of another node.
-        node_type: only shown, by ``GET /workflows/{workflow_id_or_name}``.
-
+    :param name: unique within the workflow; any text, also the empty one.
+    :param value: any JSON value, or a ``ValueFunction``. It is called once, at the start of an
+        execution, and should be quick: the server waits for it. If it raises, or returns an object
+        that is not JSON, the node is ``FAILED``.
+    :param status: the final status. PromptLayer has ``SUCCESS``, ``FAILED`` and ``SKIPPED``; any
+        other text is served as it is. With ``QUEUED`` or ``RUNNING`` the node never ends.
+    :param duration: seconds in ``RUNNING``; ``math.inf`` for a node that never ends.
+    :param depends_on: names of the nodes that must have ended before.
+    :param is_output_node: ``True``, ``False`` or ``None``: the API answers all three.
+    :param error_message: what went wrong, for people.
+    :param raw_error_message: what went wrong, for developers.
+    :param only_if: a condition on the value of another node.
+    :param node_type: only shown, by ``GET /workflows/{workflow_id_or_name}``.
     """
 
     name: str
@@ -114,20 +112,19 @@ class Node:
 class Workflow:
     """One version of a workflow. Several versions are several ``Workflow`` of the same name.
 
-    Args:
-        name: any text: the API takes ``/``, spaces and emoji.
-        nodes: in the order in which the API lists them; the first output node that succeeds gives
-            the main output.
-        id: the workflow's number, the same for all its versions; the server chooses it if ``None``.
-        version: a positive number. A run that names no version and no label gets the highest.
-        labels: release labels that point to this version.
-        required_input_variables: names mapped to types, as in ``{"topic": "string"}``. The answer
-            to a run warns of missing and unused ones; ``None`` never warns.
-        commit_message: only shown, by ``GET /workflows/{workflow_id_or_name}``.
-        no_output_status: the HTTP status of the results once the run has ended and no output node
-            has succeeded: 200, or the 400 or 500 that PromptLayer announced in March 2026.
-            ``None``: as the server's ``no_output_status``.
-
+    :param name: any text: the API takes ``/``, spaces and emoji.
+    :param nodes: in the order in which the API lists them; the first output node that succeeds
+        gives the main output.
+    :param id: the workflow's number, the same for all its versions; the server chooses it if
+        ``None``.
+    :param version: a positive number. A run that names no version and no label gets the highest.
+    :param labels: release labels that point to this version.
+    :param required_input_variables: names mapped to types, as in ``{"topic": "string"}``. The
+        answer to a run warns of missing and unused ones; ``None`` never warns.
+    :param commit_message: only shown, by ``GET /workflows/{workflow_id_or_name}``.
+    :param no_output_status: the HTTP status of the results once the run has ended and no output
+        node has succeeded: 200, or the 400 or 500 that PromptLayer announced in March 2026.
+        ``None``: as the server's ``no_output_status``.
     """
 
     name: str
