@@ -34,7 +34,8 @@ def main() -> int:
         stale.unlink()
     for drawing, text in diagrams.items():
         if not drawing.is_file():
-            command = ["mmdc", "--input", "-", "--output", str(drawing), *sys.argv[1:]]
+            look = ["--theme", "neutral", "--backgroundColor", "white"]
+            command = ["mmdc", "--input", "-", "--output", str(drawing), *look, *sys.argv[1:]]
             subprocess.run(command, input=text, text=True, check=True)
             print(drawing.name)
     return 0

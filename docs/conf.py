@@ -23,7 +23,7 @@ author = "The authors of airflow-provider-promptlayer"
 copyright = author  # noqa: A001 - Sphinx's own name for it
 release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
@@ -39,6 +39,7 @@ copybutton_prompt_text = "$ "
 myst_heading_anchors = 4
 myst_fence_as_directive = {"mermaid"}
 
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -79,9 +80,9 @@ def leave_out_machinery(
     app: Any, what: str, name: str, member: object, skip: bool, options: object
 ) -> bool | None:
     """Of an operator, a sensor and a trigger, users need the arguments: Airflow calls the rest."""
-    of = getattr(member, "__module__", "") or ""
-    machinery = re.match(r"airflow_provider_promptlayer\.(operators|sensors|triggers|bases)\.", of)
-    return True if machinery and not isinstance(member, type) else None
+    tasks = {"reference/operators", "reference/sensors", "reference/triggers"}
+    is_of_tasks = app.env.current_document.docname in tasks
+    return True if is_of_tasks and not isinstance(member, type) else None
 
 
 def setup(app: Any) -> None:
