@@ -51,6 +51,10 @@ class DetachedWork:
         self._task.add_done_callback(_running.discard)
         self._wait_until = asyncio.get_running_loop().time() + _ON_KILL_SECONDS
 
+    async def join(self) -> None:
+        """Wait for the work; a cancellation ends the wait and not the work."""
+        await asyncio.shield(self._task)
+
     async def wait(self) -> None:
         """Wait for the work, however often cancelled, until Airflow is about to end ``on_kill``."""
         now = asyncio.get_running_loop().time

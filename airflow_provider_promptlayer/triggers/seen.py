@@ -6,7 +6,8 @@ Airflow, and notes it as reported a few seconds later, when Airflow has stored i
 that hold the same watcher for a moment both read the claim, and the one that wrote it last reports
 the event. While one holds a claim, the other claims no later version. A claim whose triggerer has
 died counts no more after a while, and the event is reported then; so it is reported twice only if
-the triggerer dies in those few seconds.
+the triggerer dies in those few seconds. A triggerer that lives on, and has handed the watcher to
+another one, notes what it has reported all the same, and gives up what it has only claimed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from uuid import uuid4
 
 from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.persisted import UnreadableError, read_persisted, versioned
+from airflow_provider_promptlayer.triggers.on_kill import DetachedWork
 
 CLAIM_SETTLES: Final = 1.0
 """Seconds after which another triggerer that has claimed the same event can be seen."""
@@ -96,13 +98,27 @@ class SeenVersions:
         :param was_reported: whether Airflow has been handed one, and has to store it first.
         """
         self._reported = version
-        if self._state is None:
-            return
-        if was_reported:
-            await asyncio.sleep(STORED_AFTER)
+        if self._state is not None:
+            await DetachedWork(self._noted(version, STORED_AFTER if was_reported else 0.0)).join()
+
+    def give_up(self) -> None:
+        """Let another triggerer claim what this one has claimed and will not report."""
+        if self._state is not None:
+            DetachedWork(self._given_up())
+
+    async def _noted(self, version: int, pause: float) -> None:
+        await asyncio.sleep(pause)
         try:
             await self._note(version)
         except Exception as error:  # noqa: BLE001  # the event may be reported twice, not lost
+            self._log.warning("The asset's state cannot be written: %s", error)
+
+    async def _given_up(self) -> None:
+        try:
+            record = await self._read()
+            if record is not None and record.by == self._own:
+                await self._write(Record(record.reported))
+        except Exception as error:  # noqa: BLE001  # the claim counts no more after a while
             self._log.warning("The asset's state cannot be written: %s", error)
 
     async def _claim(self, version: int) -> int | None:

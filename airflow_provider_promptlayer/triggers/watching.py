@@ -137,14 +137,17 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
         seen = SeenVersions(state, f"promptlayer_{fingerprint(watched.encode())}", self.log)
         async for versions in shared_stream:
             version = versions.get(self.release_label, 0)
-            previous = await seen.claim(version)
-            if previous is None:
-                continue
             try:
+                previous = await seen.claim(version)
+                if previous is None:
+                    continue
                 foreign = await self._foreign(version, previous) if self.ignore_own else version
             except PromptLayerError as error:
                 self.log.warning("%s Trying again with the next poll.", error)
                 continue
+            except asyncio.CancelledError:
+                seen.give_up()
+                raise
             if foreign != version:
                 self.log.info("Version %s is a copy of our own: no event.", version)
             if foreign is not None:

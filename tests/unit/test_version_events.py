@@ -251,6 +251,38 @@ def test_a_triggerer_that_dies_before_airflow_has_stored_the_event(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("pause", ["CLAIM_SETTLES", "STORED_AFTER"], ids=["before", "after"])
+def test_a_watcher_that_is_handed_over_right_before_or_after_its_event(
+    pause: str, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other triggerer need not wait until the claim counts no more, and repeats no event."""
+
+    async def scenario() -> None:
+        state = AssetState()
+
+        def is_claimed() -> bool:
+            (record,) = state.values()
+            return record["claimed"] is not None
+
+        with monkeypatch.context() as patch:
+            patch.setattr(seen, pause, 2.0)
+            async with Running(server, watcher(state, **PROD)) as one:
+                server.move_label("prod", 3, prompt="Reply")
+                await until(lambda: is_claimed() and bool(one.events) == (pause == "STORED_AFTER"))
+        async with Running(server, watcher(state, **PROD)) as other:
+            await until(lambda: bool(one.events + other.events) and not is_claimed())
+            server.move_label("prod", 1, prompt="Reply")
+            await until(lambda: len(one.events + other.events) == 2)
+            await other.polls()
+            events = one.events + other.events
+            assert [(each["previous_version"], each["version"]) for each in events] == [
+                (2, 3),
+                (3, 1),
+            ]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("ignore_own", [True, False])
 def test_a_promotion_of_our_own(ignore_own: bool, server: LocalPromptLayer) -> None:
     """It is not reported, though it makes a new version; one of a person after it is."""
