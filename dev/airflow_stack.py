@@ -216,13 +216,7 @@ class AirflowStack:
         self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None
     ) -> str:
         """Wait until the DAG is parsed, unpause it, and start a run; return its id."""
-        self.wait_for_dag(dag_id)
-        if dag_id not in self._unpaused:
-            if AIRFLOW_3:
-                self.api("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
-            else:
-                self.airflow("dags", "unpause", dag_id)
-            self._unpaused.add(dag_id)
+        self._unpause(dag_id)
         run_id = run_id or f"stack__{uuid.uuid4().hex[:12]}"
         if AIRFLOW_3:
             body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf or {})}
@@ -232,6 +226,26 @@ class AirflowStack:
                 "dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(conf or {})
             )
         return run_id
+
+    def start_watchers(self, dag_id: str) -> None:
+        """Start the watchers of the assets that start a DAG; Airflow 2 has none.
+
+        Airflow starts them when it parses the file of a DAG that is not paused, so that it takes up
+        to ``min_file_process_interval`` after the DAG was unpaused.
+        """
+        self._unpause(dag_id)
+        token = self.api("GET", f"/api/v2/dags/{dag_id}/details")["file_token"]
+        self.api("PUT", f"/api/v2/parseDagFile/{token}")
+
+    def _unpause(self, dag_id: str) -> None:
+        """Wait until the DAG is parsed, and unpause it."""
+        self.wait_for_dag(dag_id)
+        if dag_id not in self._unpaused:
+            if AIRFLOW_3:
+                self.api("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+            else:
+                self.airflow("dags", "unpause", dag_id)
+            self._unpaused.add(dag_id)
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Call Airflow 3's REST API as an admin."""

@@ -81,6 +81,31 @@ class MetadataDb:
         )
         return found[0]["state"] if found else None
 
+    def run_ids(self, dag_id: str) -> list[str]:
+        """Return the runs of a DAG, oldest first."""
+        found = self.rows(
+            "SELECT run_id FROM dag_run WHERE dag_id = :dag_id ORDER BY id", dag_id=dag_id
+        )
+        return [row["run_id"] for row in found]
+
+    def asset_events(self, name: str) -> list[dict[str, Any]]:
+        """Return the ``extra`` of each event of an asset, oldest first; Airflow 3 alone."""
+        found = self.rows(
+            "SELECT extra FROM asset_event WHERE asset_id IN (SELECT id FROM asset"
+            " WHERE name = :name) ORDER BY id",
+            name=name,
+        )
+        return [self._decoded(row["extra"]) for row in found]
+
+    def asset_states(self, name: str) -> list[Any]:
+        """Return the values that Airflow 3.3 and later keep for an asset."""
+        found = self.rows(
+            "SELECT value FROM asset_state_store WHERE asset_id IN (SELECT id FROM asset"
+            " WHERE name = :name)",
+            name=name,
+        )
+        return [json.loads(row["value"]) for row in found]
+
     def task_states(self, dag_id: str, run_id: str) -> TaskStates:
         """Return (task_id, map_index) → state, map_index being -1 for what is not mapped."""
         found = self.rows(

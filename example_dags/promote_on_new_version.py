@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the staging label moves: evaluate that version, have it approved, promote, or roll back."""
+"""When the staging label moves: evaluate that version, have it approved, and promote it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import (
     DAG,
     AirflowException,
     AirflowFailException,
+    Asset,
     Param,
     task,
 )
@@ -27,7 +28,7 @@ COLUMN = "Answer"
 SHEET: dict[str, Any] = {"table": "Support answers", "sheet": "Regression set"}
 
 try:
-    from airflow.sdk import Asset, AssetWatcher
+    from airflow.sdk import AssetWatcher
 except ImportError:  # Airflow 2 has no watchers: trigger the DAG with the version
     schedule = None
 else:
@@ -91,30 +92,9 @@ with DAG(
         task_id="promote",
         prompt=PROMPT,
         version=version,
-        label="prod",
+        release_label="prod",
         expected_version=in_production,
-    )
-
-    # A second look at what is in production now.
-    evaluate_prod = PromptLayerRunTableOperator(
-        task_id="evaluate_prod",
-        **SHEET,
-        column_versions={COLUMN: {"label": "prod"}},
-        statuses="all",
-        fail_on="never",
-    )
-    gate_prod = PromptLayerRunScorecardOperator(
-        task_id="gate_prod", **SHEET, min_score="{{ params.min_score }}"
-    )
-
-    # Only if the label leads where this DAG run has moved it.
-    roll_back = PromptLayerPromoteOperator(
-        task_id="roll_back",
-        prompt=PROMPT,
-        version=promote.output["promptlayer_previous_version"],
-        expected_version=promote.output["promptlayer_version"],
-        label="prod",
-        trigger_rule="one_failed",
+        outlets=[Asset("support_reply_prod")],  # roll_back_on_drop.py reads its last event
     )
 
     in_production >> evaluate >> gate
@@ -128,4 +108,3 @@ with DAG(
             "{{ ti.xcom_pull(task_ids='gate', key='promptlayer_score') }}.",
         )
         gate >> approve >> promote
-    promote >> evaluate_prod >> gate_prod >> roll_back

@@ -55,7 +55,7 @@ with DAG(
 
     # A rollback is the same operator: its version is previous_version of this task's result.
     promote = PromptLayerPromoteOperator(
-        task_id="promote", workflow="Article pipeline", from_label="staging", label="prod"
+        task_id="promote", workflow="Article pipeline", from_label="staging", release_label="prod"
     )
 
     run >> evaluate >> gate >> promote

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live import etl
+from live import etl, loop
 from live.runs import ObjectStorage, Run
 from support.hostile import names_body, values_body
 from support.raw_server import RawPromptLayer
@@ -24,6 +24,7 @@ from airflow_provider_promptlayer.testing import (
     Column,
     LocalPromptLayer,
     Node,
+    Prompt,
     Scorecard,
     Sheet,
     Table,
@@ -31,6 +32,7 @@ from airflow_provider_promptlayer.testing import (
     builtin_evaluations,
     builtin_workflows,
 )
+from airflow_provider_promptlayer.version_compat import HAS_ASSET_WATCHERS
 from dev.airflow_stack import AirflowStack
 from dev.postgres import PostgresServer
 from dev.s3_server import S3Server
@@ -93,7 +95,8 @@ def promptlayer() -> Iterator[LocalPromptLayer]:
     )
     tables = [*builtin_evaluations().tables, table, many_sheets, etl.support_cases()]
     workflows = [*builtin_workflows(), good, bad, never, brief]
-    with LocalPromptLayer(workflows, tables=tables) as server:
+    prompts = [*builtin_evaluations().prompts, Prompt("Watched", labels={"prod": 1})]
+    with LocalPromptLayer(workflows, tables=tables, prompts=prompts) as server:
         yield server
 
 
@@ -138,9 +141,16 @@ def early_runs() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def early_loops() -> list[Future[loop.Loop]]:
+    """The promotion that began as soon as Airflow was up: `stack` fills this."""
+    return []
+
+
+@pytest.fixture(scope="session")
 def stack(
     request: pytest.FixtureRequest,
     early_runs: dict[str, str],
+    early_loops: list[Future[loop.Loop]],
     promptlayer: LocalPromptLayer,
     raw_promptlayer: RawPromptLayer,
     dags_folder: Path,
@@ -165,10 +175,17 @@ def stack(
     home = tmp_path_factory.mktemp("airflow")
     (callbacks := home / "callbacks").touch()
     env["PROMPTLAYER_CALLBACKS"] = str(callbacks)
-    with AirflowStack(dags_folder, env=env, home=home, database_url=database_url) as running:
+    with (
+        AirflowStack(dags_folder, env=env, home=home, database_url=database_url) as running,
+        ThreadPoolExecutor(1) as thread,
+    ):
         for module, dags in STARTED_EARLY.items():
             if module in modules:
                 early_runs.update({dag: running.trigger_dag(dag, dags[dag]) for dag in dags})
+        if "test_watchers.py" in modules and HAS_ASSET_WATCHERS:
+            running.start_watchers("live_watched")
+        if "test_promotions.py" in modules:
+            early_loops.append(thread.submit(loop.begin, running, promptlayer))
         yield running
 
 

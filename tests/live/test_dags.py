@@ -362,23 +362,3 @@ def test_clearing_a_deferred_task_cancels_what_it_has_started_and_starts_another
     assert promptlayer.calculations[calculation].cancelled_at is None
     end_all(run)
     stack.wait_for(run.poll, SECONDS, "the run to end")
-
-
-def test_killed_triggerer_loses_no_wait(stack: AirflowStack, promptlayer: LocalPromptLayer) -> None:
-    """The wait goes on in another triggerer."""
-    dag = "promptlayer_run_and_use_output"
-    run = Run(stack, dag, stack.trigger_dag(dag))
-    stack.wait_for(
-        lambda: run.poll() or "deferred" in run.seen["write_article", -1], SECONDS, "a deferral"
-    )
-    (name,) = [one.name for one in stack.components.running() if "triggerer" in one.name]
-    stack.kill(name)
-    stack.start_triggerer()
-    stack.wait_for(run.poll, SECONDS, "the run to end")
-    assert run.state == "success"
-    started = [
-        execution
-        for execution in promptlayer.executions.values()
-        if (execution.metadata or {}).get("airflow_run_id") == run.run_id
-    ]
-    assert len(started) == 1

@@ -7,7 +7,11 @@ from typing import Final
 
 import pytest
 
-from airflow_provider_promptlayer.version_compat import STARTS_IN_TRIGGERER, TRIGGERS_HAVE_ON_KILL
+from airflow_provider_promptlayer.version_compat import (
+    HAS_ASSET_WATCHERS,
+    STARTS_IN_TRIGGERER,
+    TRIGGERS_HAVE_ON_KILL,
+)
 from dev.airflow_config import AIRFLOW_VERSION
 
 HAS_TASK_STATE: Final = AIRFLOW_VERSION >= (3, 3)
@@ -26,4 +30,9 @@ needs_task_state = pytest.mark.skipif(
 # The sensor then warns and defers from a worker, which is tested on every version.
 needs_start_in_triggerer = pytest.mark.skipif(
     not STARTS_IN_TRIGGERER, reason="before 3.3, Airflow starts no task in the triggerer"
+)
+
+# The provider refuses a watcher there when the DAG is parsed: test_version_events.py.
+needs_watchers = pytest.mark.skipif(
+    not HAS_ASSET_WATCHERS, reason="before 3.0, Airflow has no asset watchers"
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the functions and edges of the example DAG promote_on_new_version do."""
+"""What the functions and edges do of the example DAGs that promote and roll back."""
 
 from __future__ import annotations
 
@@ -22,13 +22,22 @@ ROOT = Path(__file__).parents[3]
 PROMPT = "Support reply"
 
 
-@pytest.fixture(scope="module")
-def example() -> dict[str, Any]:
-    """The names that the DAG file defines."""
-    path = ROOT / "example_dags" / "promote_on_new_version.py"
+def names_of(file: str) -> dict[str, Any]:
+    """Return the names that a DAG file defines."""
+    path = ROOT / "example_dags" / file
     scope: dict[str, Any] = {"__name__": "example_dag", "__file__": str(path)}
     exec(compile(path.read_text("utf-8"), str(path), "exec"), scope)
     return scope
+
+
+@pytest.fixture(scope="module")
+def example() -> dict[str, Any]:
+    return names_of("promote_on_new_version.py")
+
+
+@pytest.fixture(scope="module")
+def roll_back() -> dict[str, Any]:
+    return names_of("roll_back_on_drop.py")
 
 
 def event(version: int, minute: int) -> Any:
@@ -98,3 +107,60 @@ def test_the_version_of_the_last_event_as_the_guide_reads_it() -> None:
             return {scope["asset"].name: UNSORTED}[asset.name]
 
     assert scope["new_version"].function(Events()) == 9
+
+
+PROMOTED = {"label": "prod", "version": 3, "previous_version": 2}
+
+
+class PulledFrom:
+    """The task instance of a gate that has, or has not, found a score."""
+
+    def __init__(self, score: float | None) -> None:
+        self._score = score
+
+    def xcom_pull(self, *, task_ids: str, key: str) -> float | None:
+        assert (task_ids, key) == ("gate", "promptlayer_score")
+        return self._score
+
+
+def test_a_score_takes_the_promotion_back(roll_back: dict[str, Any]) -> None:
+    undo = roll_back["undo"].function
+    assert undo(PROMOTED, PulledFrom(0.0)) == PROMOTED
+    task = roll_back["roll_back"]
+    assert (task.version.key, task.expected_version.key) == ("previous_version", "version")
+    assert {task.version.operator.task_id, *task.upstream_task_ids} == {"undo"}
+
+
+@pytest.mark.parametrize(
+    ("promotion", "score", "says"),
+    [(PROMOTED, None, "no score"), ({}, 0.5, "No promotion is known")],
+    ids=["an outage", "nothing was promoted"],
+)
+def test_what_takes_nothing_back(
+    promotion: dict[str, Any], score: float | None, says: str, roll_back: dict[str, Any]
+) -> None:
+    with pytest.raises(AirflowFailException, match=says):
+        roll_back["undo"].function(promotion, PulledFrom(score))
+
+
+def test_the_last_promotion_is_known_before_the_evaluation(roll_back: dict[str, Any]) -> None:
+    asset = roll_back["PRODUCTION"]
+    older = SimpleNamespace(extra={**PROMOTED, "version": 1})
+    read = roll_back["last_promotion"].function
+    assert read({asset: [older, SimpleNamespace(extra=PROMOTED)]}) == PROMOTED
+    assert read({asset: []}) == {}
+    assert roll_back["recalculate"].upstream_task_ids == {"last_promotion"}
+
+
+def test_a_night_that_fails_the_gate_is_a_failed_dag_run(roll_back: dict[str, Any]) -> None:
+    """A task at the end of the DAG that did not run makes it one: the snapshot."""
+    snapshot = roll_back["snapshot"]
+    assert snapshot.upstream_task_ids == {"gate"}
+    assert not snapshot.downstream_task_ids
+
+
+def test_the_asset_of_the_promotion_is_that_of_the_rollback(
+    example: dict[str, Any], roll_back: dict[str, Any]
+) -> None:
+    (outlet,) = example["promote"].outlets
+    assert outlet == roll_back["PRODUCTION"]
