@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.text import one_line
 VERSIONS: Final = "a version's number, and a label that leads to it"
 """What the arguments ``version`` and ``from_label`` are."""
 
-_COPY: Final = re.compile(r"Copy of (\d+)(?:, was (\d+))? \[([0-9a-f]{10})\]")
+_COPY: Final = re.compile(r"Copy of (\d+)(?:, was (\d+))? \[([0-9a-f]{8})-([0-9a-f]{4})\]")
 
 _VERSIONS_SEARCHED: Final = 30
 """How many of the latest versions are searched for the copy of an earlier request."""
@@ -42,22 +42,24 @@ _VERSIONS_SEARCHED: Final = 30
 class CopyMark:
     """Tells the copies of one task instance from those of others.
 
-    :param key: ten hexadecimal digits.
+    :param task: of the task instance and the label; eight hexadecimal digits.
+    :param epoch: of its tries since it was cleared last; four hexadecimal digits.
     :param who: who made the copy, for people.
     """
 
-    key: str
+    task: str
+    epoch: str
     who: str = ""
 
     @classmethod
-    def of(cls, who: str, *parts: object) -> Self:
-        """Return the mark that is the same for the same parts."""
-        return cls(blake2b(repr(parts).encode(), digest_size=5).hexdigest(), who)
+    def of(cls, who: str, *task: object, clear_epoch: str) -> Self:
+        """Return the mark that is the same for the same task and epoch."""
+        return cls(_digest(task, 4), _digest(clear_epoch, 2), who)
 
     @classmethod
     def new(cls) -> Self:
         """Return a mark unlike any other."""
-        return cls(uuid4().hex[:10], "by PromptLayerHook")
+        return cls(uuid4().hex[:8], uuid4().hex[:4], "by PromptLayerHook")
 
     def message(self, base: int, previous: int | None) -> str:
         """Return the commit message of a copy.
@@ -66,7 +68,11 @@ class CopyMark:
         :param previous: the version that the label led to before; None if there was no label.
         """
         was = "" if previous is None else f", was {previous}"
-        return one_line(f"Copy of {base}{was} [{self.key}] {self.who}", MAX_MESSAGE)
+        return one_line(f"Copy of {base}{was} [{self.task}-{self.epoch}] {self.who}", MAX_MESSAGE)
+
+
+def _digest(value: object, size: int) -> str:
+    return blake2b(repr(value).encode(), digest_size=size).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +81,16 @@ class _Copy:
 
     base: int
     previous: int | None
-    key: str
+    task: str
+    epoch: str
 
     @classmethod
     def read(cls, version: ReleasedVersion) -> Self | None:
         found = _COPY.match(version.commit_message or "")
         if found is None:
             return None
-        base, previous, key = found.groups()
-        return cls(int(base), None if previous is None else int(previous), key)
+        base, previous, task, epoch = found.groups()
+        return cls(int(base), None if previous is None else int(previous), task, epoch)
 
 
 def is_own_copy(version: ReleasedVersion) -> bool:
@@ -203,7 +210,9 @@ class PromotionOrder:
             if copy is not None and self._is_own(copy, number, mark):
                 return Standing(base, current, led_to, copy.previous)
             if copy is not None and copy.base == number:
-                return Standing(base, current, led_to, led_to)
+                # One of this task before it was cleared tells where the label led before it.
+                previous = copy.previous if copy.task == mark.task else led_to
+                return Standing(base, current, led_to, previous)
         if may_have_copied:
             version: ReleasedVersion = yield self.target.version()
             last = max(oldest, version.number - _VERSIONS_SEARCHED) + 1
@@ -218,7 +227,8 @@ class PromotionOrder:
 
     def _is_own(self, copy: _Copy, number: int, mark: CopyMark) -> bool:
         """Return whether this task has made a copy for this promotion."""
-        return copy.key == mark.key and (copy.base == number or self._from_label is not None)
+        is_own = (copy.task, copy.epoch) == (mark.task, mark.epoch)
+        return is_own and (copy.base == number or self._from_label is not None)
 
     def keeps_to(self, earlier: EarlierTry) -> bool:
         """Keep to the version that an earlier try has promoted, wherever ``from_label`` leads now.

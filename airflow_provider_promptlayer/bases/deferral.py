@@ -34,6 +34,9 @@ CANCELLATION_PAUSE = 2.0
 TIMEOUT_GRACE = datetime.timedelta(minutes=1)
 """How long after the deadline Airflow ends a wait that the triggerer has not ended."""
 
+ENDED_BY_AIRFLOW = "__fail__"
+"""The method that Airflow resumes when a trigger crashed or took too long."""
+
 LONGEST_DEFERRAL = datetime.timedelta(days=3650)
 """Airflow adds a deferral's time-out to the current time, and the sum must be before year 10000."""
 

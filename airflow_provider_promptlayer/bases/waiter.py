@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
-_DEFERRAL_FAILED = "__fail__"
-"""The method that Airflow resumes when a trigger crashed or took too long."""
-
 
 class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     """Base of every task that waits for a job.
@@ -227,7 +224,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     ) -> Any:
         """Resume the task; if Airflow ended the deferral, raise the error that says so."""
         self._resumed = self.hook.connection_was_there = True
-        if next_method != _DEFERRAL_FAILED:
+        if next_method != deferral.ENDED_BY_AIRFLOW:
             # Not through BaseSensorOperator, which would replace the reason for a skip.
             return super(BaseSensorOperator, self).resume_execution(
                 next_method, next_kwargs, context

@@ -26,7 +26,9 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerLabelMovedError,
 )
+from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.labels import NAMES, released
+from airflow_provider_promptlayer.api.persisted import read_deferred, versioned
 from airflow_provider_promptlayer.api.promotions import (
     VERSIONS,
     CopyMark,
@@ -98,9 +100,9 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach.
     :returns: ``label``; ``version``, that it leads to now, a copy's number for a workflow; and
-        ``previous_version``, None for a new label. Before Airflow 3.3 it is None, too, if the
-        prompt's label was there already when the task was tried again, as the earlier try may have
-        moved it.
+        ``previous_version``, None for a new label. Before Airflow 3.3, and on 3.4 after a clear, it
+        is None, too, if a prompt's label was there already when the task was tried again, as the
+        earlier try may have moved it.
     """
 
     template_fields: Sequence[str] = (
@@ -216,7 +218,9 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             order.target.name,
             promotion.version,
         )
-        if promotion.previous_version != promotion.version or not is_retry:
+        # Of a workflow the copy tells, and a version that is no copy was not promoted by this task.
+        is_known = not is_retry or order.target.is_copied
+        if is_known or promotion.previous_version != promotion.version:
             return promotion
         previous = None if state is None else state.previous(path, label, promotion.version)
         if previous is None:
@@ -229,31 +233,45 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     def _mark(self, order: PromotionOrder, context: Context) -> CopyMark:
         """Return the mark of the copies that any try of this task makes, until it is cleared."""
         ti: Any = context["ti"]
-        task = ti.dag_id, ti.run_id, ti.task_id, ti.map_index, version_compat.clear_epoch(ti)
+        task = ti.dag_id, ti.run_id, ti.task_id, ti.map_index, order.target.path, order.label
         who = f"{ti.dag_id}.{ti.task_id} {ti.run_id}"
-        return CopyMark.of(who, *task, order.target.path, order.label)
+        return CopyMark.of(who, *task, clear_epoch=version_compat.clear_epoch(ti))
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Resume the task; if Airflow ended the deferral, raise the error that says so."""
+        if next_method != deferral.ENDED_BY_AIRFLOW:
+            return super().resume_execution(next_method, next_kwargs, context)
+        with self._airflow_errors():
+            reason = str((next_kwargs or {}).get("error", "unknown"))
+            left = "The move still waits until a person approves it."
+            raise deferral.ended_by_airflow(reason, self.approval_timeout, left)
 
     def execute_complete(
         self,
         context: Context,
         event: Any = None,
-        promotion: dict[str, Any] | None = None,
-        base_url: str | None = None,
+        waiting: dict[str, Any] | None = None,
     ) -> Any:
         """Go on after the triggerer has fired; raises what :meth:`execute` raises.
 
         :param event: the trigger's event.
-        :param promotion: the fields of the promotion that waited for approval; None where Airflow
-            passes on the event alone, as ``dag.test()`` and ``airflow tasks test`` do.
-        :param base_url: where PromptLayer got the request; None if that is not known.
+        :param waiting: the promotion that waited for approval, as this task kept it when it
+            deferred; None where Airflow passes on the event alone, as ``dag.test()`` and
+            ``airflow tasks test`` do.
         """
         with self._airflow_errors():
-            if base_url is not None:
-                self._stay_at(base_url)
-            if promotion is None:
+            if waiting is None:
                 approved = self._promotion_without_notes(context)
             else:
-                approved = Promotion(**promotion)
+                approved, base_url = read_deferred(
+                    waiting,
+                    _read_waiting,
+                    name="What the task kept of its wait",
+                    missing="The task was resumed without the promotion that waits.",
+                )
+                self._stay_at(base_url)
             read_event(event, external_id=self._approval_of(approved).id)
             result = self._approved(context, approved)
             self.describe_outlets(context, result)
@@ -327,7 +345,11 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
                 max_outage=self.max_outage,
             ),
             method_name="execute_complete",
-            kwargs={"promotion": asdict(promotion), "base_url": self.hook.stays_at},
+            kwargs={
+                "waiting": versioned(
+                    {"promotion": asdict(promotion), "base_url": self.hook.stays_at}
+                )
+            },
             timeout=deferral.airflow_timeout(self.approval_timeout),
         )
 
@@ -360,6 +382,14 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             for name in ("version", "previous_version"):
                 xcom.push(context, f"promptlayer_{name}", result[name])
         return result
+
+
+def _read_waiting(fields: Fields) -> tuple[Promotion, str]:
+    kept = fields.object("promotion")
+    promotion = Promotion(
+        kept.text("label"), kept.count("version"), kept.count_if_any("previous_version")
+    )
+    return promotion, fields.text("base_url")
 
 
 def _either(release_label: Any, label: Any) -> Any:

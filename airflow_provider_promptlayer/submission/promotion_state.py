@@ -49,7 +49,8 @@ class PromotionState(TaskState):
     def previous(self, path: str, label: str, version: int) -> int | None:
         """Return where the label led before this task moved it to the version.
 
-        The version itself, if this task has not moved it there; None if that cannot be read.
+        The version itself, if this task has not moved it there. None if that is not known: what a
+        try has noted cannot be read, could not be written, or was dropped by a clear (Airflow 3.4).
         """
 
         def read(fields: Fields) -> int | None:
@@ -58,7 +59,6 @@ class PromotionState(TaskState):
             return fields.count_if_any("previous") if is_it else version
 
         try:
-            kept = self._kept(self.KEY)
-            return version if kept is None else read_persisted(kept, read)
+            return read_persisted(self._kept(self.KEY), read)
         except UnreadableError:
             return None

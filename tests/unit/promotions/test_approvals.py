@@ -15,7 +15,9 @@ from support.promotions import PROMPT, make, moved_to, new_server
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
+    PromptLayerEventError,
     PromptLayerLabelMovedError,
+    PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 
@@ -63,6 +65,33 @@ def test_with_the_event_alone_of_a_move_elsewhere(
         resumed_with_the_event_alone(None, lambda: server.move_label("legal", 1, **which), **which)
     assert isinstance(failed.value, PromptLayerLabelMovedError)
     assert server.count("PATCH") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [("Trigger timeout", PromptLayerWaitTimeoutError), ("Trigger failure", PromptLayerEventError)],
+)
+def test_a_deferral_that_airflow_has_ended(error: str, raised: type[Exception]) -> None:
+    """The error is the same as where the wait does not defer, as far as Airflow says why."""
+    context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
+    task = make(release_label="legal", **PROMPT)
+    with pytest.raises(raised, match="still waits until a person approves it"):
+        task.resume_execution("__fail__", {"error": error}, context)
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"promotion": {}}, {"base_url": 0}], ids=str)
+def test_a_promotion_that_another_release_has_deferred(
+    server: LocalPromptLayer, change: dict[str, Any]
+) -> None:
+    context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
+    deferral = deferred(context, **PROMPT)
+    server.approve_label("legal", **PROMPT)
+    event = asyncio.run(first_event(rebuilt(deferral.trigger)))
+    kept = {**(deferral.kwargs or {})["waiting"], **change}
+    with pytest.raises(PromptLayerEventError, match="What the task kept of its wait"):
+        make(release_label="legal", **PROMPT).resume_execution(
+            deferral.method_name, {"waiting": kept, "event": event.payload}, context
+        )
 
 
 def test_the_connection_leads_elsewhere_by_then(

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from support.modes import FakeTaskInstance, Store
 from support.promotions import (
+    PROMPT,
+    WORKFLOW,
     Killed,
     after_request,
     changes,
@@ -134,10 +137,54 @@ def test_another_version_is_another_promotion(
 
 
 def test_a_retry_asks_for_no_second_approval(
-    server: LocalPromptLayer, which: dict[str, Any]
+    server: LocalPromptLayer, which: dict[str, Any], store: Store | None
 ) -> None:
-    store = Store()
+    """Before Airflow 3.3 that of a prompt does, as neither Airflow nor PromptLayer shows one."""
     for number in (1, 2):
         ending = promote(store, number=number, release_label="legal", on_protected="fail", **which)
         assert isinstance(ending.error, PromptLayerApprovalNeededError)
+    assert server.count("PATCH") == (2 if store is None and which is PROMPT else 1)
+
+
+def test_a_rollback_before_a_retry_without_task_state(
+    server: LocalPromptLayer, which: dict[str, Any]
+) -> None:
+    """The retry cannot tell it from a request that never arrived, or that waits for approval."""
+    promote(version=5, **which)
+    server.move_label("prod", 3, **which)
+    retried = promote(number=2, version=5, on_protected="fail", **which)
+    if which is PROMPT:
+        assert retried.value == {"label": "prod", "version": 5, "previous_version": 3}
+    else:
+        assert isinstance(retried.error, PromptLayerApprovalNeededError)
+        assert server.labels(**which)["prod"] == 3
+        assert server.count("PATCH") == 1
+
+
+@pytest.mark.parametrize("kept", ["kept", "dropped", None], ids=str)
+def test_where_the_label_led_before_a_clear(
+    server: LocalPromptLayer, which: dict[str, Any], kept: str | None, log: Callable[[], str]
+) -> None:
+    """A clear drops the task's state on Airflow 3.4: then a rollback must not pass as done.
+
+    The copy of a workflow tells it, whatever Airflow keeps.
+    """
+    store = None if kept is None else Store()
+    first = promote(store, **which)
+    if kept == "dropped":
+        store = Store()
+    cleared = promote(store, number=2, max_tries=3, **which)
+    known = which is WORKFLOW or kept == "kept"
+    assert cleared.value == {**first.value, "previous_version": 3 if known else None}
+    assert ("previous_version is None" in log()) != known
     assert server.count("PATCH") == 1
+
+
+def test_a_label_that_was_there_before_a_retry(
+    server: LocalPromptLayer, which: dict[str, Any]
+) -> None:
+    """Whether the first try moved it is known of a workflow alone, which would have a copy."""
+    retried = promote(number=2, version=3, **which)
+    previous = None if which is PROMPT else 3
+    assert retried.value == {"label": "prod", "version": 3, "previous_version": previous}
+    assert changes(server) == 0
