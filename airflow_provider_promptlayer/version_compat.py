@@ -15,14 +15,17 @@ from airflow import __version__ as airflow_version
 
 try:
     from airflow.sdk.definitions.xcom_arg import PlainXComArg as PlainXComArg
-    from airflow.sdk.exceptions import AirflowRescheduleException
-    from airflow.sdk.exceptions import XComNotFound as XComNotFound
 except ImportError:  # Airflow 2
-    from airflow.exceptions import AirflowRescheduleException
-    from airflow.exceptions import XComNotFound as XComNotFound  # type: ignore[no-redef]
     from airflow.models.xcom_arg import (  # type: ignore[attr-defined,no-redef]
         PlainXComArg as PlainXComArg,
     )
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+    from airflow.sdk.exceptions import XComNotFound as XComNotFound
+except ImportError:  # Airflow 2 and 3.0
+    from airflow.exceptions import AirflowRescheduleException
+    from airflow.exceptions import XComNotFound as XComNotFound  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
