@@ -50,6 +50,7 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("cpu_per_poll", "CPU per poll", needs_server=True),
     Benchmark("many_waits", "thousands of waits in one loop", needs_server=True),
+    Benchmark("watchers", "watchers of release labels", needs_server=True),
     Benchmark("noticing", "noticing the end of a run"),
     Benchmark("imports", "imports of a DAG file"),
     Benchmark("large_results", "large results"),

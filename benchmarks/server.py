@@ -6,6 +6,7 @@ core to the code that is measured. All contenders get the same bytes, but for th
 
 - ``/workflow-version-execution-results?…``: 202 with a run that goes on.
 - ``/missing?…``: the same body with 404, for a contender that polls until a page exists.
+- ``/workflows/…/labels``: ten release labels, which never move.
 - ``/-/count``: how many polls there were. ``/-/arrivals``: when, for each run, in seconds of the
   monotonic clock, which all processes of a machine share. ``/-/forget``: begin anew.
 
@@ -33,6 +34,9 @@ API_KEY = "pl_bench_0123456789abcdef"
 RESULTS_PATH = "/workflow-version-execution-results"
 MISSING_PATH = "/missing"
 
+LABELS = tuple(f"label-{number}" for number in range(10))
+"""The release labels of each workflow."""
+
 _HOST = "127.0.0.1"
 _BACKLOG = 4096
 _RUN = {
@@ -50,6 +54,13 @@ _RUN = {
         ("Translate", "QUEUED"),
         ("Summarize", "QUEUED"),
     )
+}
+
+_RELEASE_LABELS = {
+    "release_labels": [
+        {"release_label": label, "release_label_id": number, "workflow_version_number": number}
+        for number, label in enumerate(LABELS, start=1)
+    ]
 }
 
 
@@ -161,7 +172,9 @@ class _Polls(asyncio.Protocol):
         self._log.count += 1
         run_id = query.partition("workflow_version_execution_id=")[2].partition("&")[0]
         self._log.arrivals[run_id].append(time.monotonic())
-        return _POLLED if path == RESULTS_PATH else _MISSED
+        if path == RESULTS_PATH:
+            return _POLLED
+        return _LABELLED if path.endswith("/labels") else _MISSED
 
 
 def message(status: int, body: bytes) -> bytes:
@@ -175,6 +188,7 @@ def message(status: int, body: bytes) -> bytes:
 
 
 _POLLED = message(202, json.dumps(_RUN).encode())
+_LABELLED = message(200, json.dumps(_RELEASE_LABELS).encode())
 _MISSED = message(404, json.dumps(_RUN).encode())
 
 

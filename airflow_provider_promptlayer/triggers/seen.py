@@ -92,6 +92,13 @@ class SeenVersions:
             self._log.warning("The asset's state cannot be used, so nothing is reported: %s", error)
             return None
 
+    def is_settled(self, version: int) -> bool:
+        """Return whether there is nothing more to do until another version is there.
+
+        :param version: what :meth:`claim` was asked about last.
+        """
+        return self._reported is not None and version in (self._reported, 0)
+
     async def note(self, version: int, *, was_reported: bool = True) -> None:
         """Note that a version needs no other event.
 

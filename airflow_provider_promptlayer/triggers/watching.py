@@ -7,7 +7,9 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final
 
 from airflow.triggers import base
@@ -24,6 +26,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.labels import NAMES, released, version_numbers
 from airflow_provider_promptlayer.api.promotions import is_own_copy
+from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.submission.batch import fingerprint
@@ -34,6 +37,9 @@ POKE_INTERVAL: Final = 30.0
 
 _JITTER: Final = 0.2
 
+
+_unsettled: Final[defaultdict[Hashable, set[SeenVersions]]] = defaultdict(set)
+"""Stream → the watchers that need its next poll, even if it finds what the one before has found."""
 
 _BaseEventTrigger: Any = getattr(base, "BaseEventTrigger", base.BaseTrigger)
 """Airflow 2 has no base class for the triggers of watchers."""
@@ -117,42 +123,62 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
 
     @classmethod
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Any]:
-        """Yield what each poll finds; Airflow drives this once for all that share it."""
-        async for versions in cls(**kwargs)._polls():
-            yield versions
+        """Yield what polls find; Airflow drives this once for all that share it.
+
+        Airflow hands each item to all of them, so a poll that finds nothing new is not yielded,
+        unless one of them needs it.
+        """
+        trigger = cls(**kwargs)
+        unsettled = _unsettled[trigger.shared_stream_key()]
+        last = None
+        async with aclosing(trigger._polls()) as polls:
+            async for versions in polls:
+                if versions != last or unsettled:
+                    yield versions
+                last = versions
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the events of this watcher alone, where Airflow shares no polls."""
-        async for event in self.filter_shared_stream(self._polls()):
-            yield event
+        async with (
+            aclosing(self._polls()) as polls,
+            aclosing(self.filter_shared_stream(polls)) as events,
+        ):
+            async for event in events:
+                yield event
 
     async def filter_shared_stream(
         self, shared_stream: AsyncIterator[Mapping[str | None, int]]
-    ) -> AsyncIterator[TriggerEvent]:
+    ) -> AsyncGenerator[TriggerEvent]:
         """Yield an event for each poll that has found another version."""
         state = version_compat.asset_state(self)
         watched = json.dumps(
             [*self._what(), self.release_label, self.promptlayer_conn_id, self.ignore_own]
         )
         seen = SeenVersions(state, f"promptlayer_{fingerprint(watched.encode())}", self.log)
-        async for versions in shared_stream:
-            version = versions.get(self.release_label, 0)
-            try:
-                previous = await seen.claim(version)
-                if previous is None:
+        unsettled = _unsettled[self.shared_stream_key()]
+        unsettled.add(seen)
+        try:
+            async for versions in shared_stream:
+                version = versions.get(self.release_label, 0)
+                try:
+                    previous = await seen.claim(version)
+                    (unsettled.discard if seen.is_settled(version) else unsettled.add)(seen)
+                    if previous is None:
+                        continue
+                    foreign = await self._foreign(version, previous) if self.ignore_own else version
+                except PromptLayerError as error:
+                    self.log.warning("%s Trying again with the next poll.", error)
                     continue
-                foreign = await self._foreign(version, previous) if self.ignore_own else version
-            except PromptLayerError as error:
-                self.log.warning("%s Trying again with the next poll.", error)
-                continue
-            except asyncio.CancelledError:
-                seen.give_up()
-                raise
-            if foreign != version:
-                self.log.info("Version %s is a copy of our own: no event.", version)
-            if foreign is not None:
-                yield TriggerEvent(self._payload(foreign, previous))  # type: ignore[no-untyped-call]
-            await seen.note(version, was_reported=foreign is not None)
+                except asyncio.CancelledError:
+                    seen.give_up()
+                    raise
+                if foreign != version:
+                    self.log.info("Version %s is a copy of our own: no event.", version)
+                if foreign is not None:
+                    yield self._event(foreign, previous)
+                await seen.note(version, was_reported=foreign is not None)
+        finally:
+            unsettled.discard(seen)
 
     async def _foreign(self, version: int, previous: int) -> int | None:
         """Return the number of the version to report, which is no copy of our own; None if none.
@@ -173,13 +199,14 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
                     raise
         return None
 
-    def _payload(self, version: int, previous: int) -> dict[str, Any]:
-        return {
+    def _event(self, version: int, previous: int) -> TriggerEvent:
+        payload = {
             "version": version,
             "label": self.release_label,
             "previous_version": previous or None,
             self._target.noun: self._target.id_or_name,
         }
+        return TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     def _what(self) -> tuple[str, str]:
         return self._target.noun, self._target.id_or_name
@@ -190,27 +217,30 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
             return self._target.version().then(lambda latest: {None: latest.number})
         return self._target.labels().then(lambda labels: dict(version_numbers(labels).items()))
 
-    async def _polls(self) -> AsyncIterator[Mapping[str | None, int]]:
+    async def _polls(self) -> AsyncGenerator[Mapping[str | None, int]]:
         hook, call = PromptLayerHook(self.promptlayer_conn_id), self._call()
         failures, said = 0, ""
-        while True:
-            pause = self.poke_interval * (1 - _JITTER * random.random())  # noqa: S311
-            try:
-                await hook.aget_settings()
-                await asyncio.sleep(hook.throttle.delay(now=time.time()))
-                versions = await hook.acall(call)
-            except PromptLayerError as error:
-                failures += 1
-                backoff = retries.POLLING.pause(failures, error)
-                pause = max(pause, backoff)
-                if isinstance(error, PromptLayerRateLimitError):
-                    hook.throttle.hold_for(backoff, now=time.time())
-                if str(error) != said:
-                    self.log.warning("%s Still watching %s.", error, self._target.name)
-                said = str(error)
-            else:
-                if failures:
-                    self.log.info("PromptLayer answers again about %s.", self._target.name)
-                failures, said = 0, ""
-                yield versions
-            await asyncio.sleep(pause)
+        send: Sender | None = None
+        async with AsyncExitStack() as pool:
+            while True:
+                pause = self.poke_interval * (1 - _JITTER * random.random())  # noqa: S311
+                try:
+                    if send is None:
+                        send = await pool.enter_async_context(hook.sender())
+                    await asyncio.sleep(hook.throttle.delay(now=time.time()))
+                    versions = await send(call)
+                except PromptLayerError as error:
+                    failures += 1
+                    backoff = retries.POLLING.pause(failures, error)
+                    pause = max(pause, backoff)
+                    if isinstance(error, PromptLayerRateLimitError):
+                        hook.throttle.hold_for(backoff, now=time.time())
+                    if str(error) != said:
+                        self.log.warning("%s Still watching %s.", error, self._target.name)
+                    said = str(error)
+                else:
+                    if failures:
+                        self.log.info("PromptLayer answers again about %s.", self._target.name)
+                    failures, said = 0, ""
+                    yield versions
+                await asyncio.sleep(pause)

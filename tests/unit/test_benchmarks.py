@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -48,6 +49,11 @@ def test_a_figure_may_be_measured_once():
     assert figure.ratio == Samples.of([0.5])
     assert figure.is_reached is False
     assert "read so" in table([figure])
+
+
+@pytest.mark.parametrize("name", [benchmark.name for benchmark in frame.BENCHMARKS])
+def test_each_benchmark_has_its_module(name):
+    assert callable(import_module(f"benchmarks.{name}").measure)
 
 
 def test_what_cannot_be_measured_is_said_and_the_rest_is_there(monkeypatch, capsys, tmp_path):

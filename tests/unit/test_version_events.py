@@ -387,6 +387,50 @@ def test_watchers_share_a_poll(server: LocalPromptLayer) -> None:
     asyncio.run(scenario())
 
 
+def test_a_poll_that_finds_nothing_new_reaches_no_watcher(server: LocalPromptLayer) -> None:
+    """Airflow wakes each watcher for each item of the shared stream."""
+
+    async def scenario() -> None:
+        kwargs = watcher(**PROD).serialize()[1]
+        stream: Any = PromptLayerVersionEventTrigger.open_shared_stream(kwargs)
+        assert (await anext(stream))["prod"] == 2
+        following = asyncio.create_task(anext(stream))
+        polls = server.count("GET")
+        await until(lambda: server.count("GET") >= polls + 5)
+        assert not following.done()
+        server.move_label("prod", 3, prompt="Reply")
+        assert (await following)["prod"] == 3
+        await stream.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_watcher_that_joins_the_others_later(server: LocalPromptLayer) -> None:
+    """It gets what they have seen with the next poll, though nothing has moved since."""
+
+    async def scenario() -> None:
+        state = AssetState()
+        async with Running(server, watcher(state, **PROD)):
+            pass
+        server.move_label("prod", 3, prompt="Reply")
+        dev = watcher(AssetState(), prompt="Reply", release_label="dev")
+        async with Running(server, dev) as running:
+            running.triggerer.run(watcher(state, **PROD))
+            await running.versions(3)
+
+    asyncio.run(scenario())
+
+
+def test_watchers_keep_their_connections_between_polls(server: LocalPromptLayer) -> None:
+    async def scenario() -> None:
+        async with Running(server, watcher(AssetState(), **PROD)) as running:
+            made = server.connections_made
+            await running.polls(5)
+            assert server.connections_made == made
+
+    asyncio.run(scenario())
+
+
 def test_trouble_never_ends_a_watcher(server: LocalPromptLayer) -> None:
     async def scenario() -> None:
         state = AssetState()
