@@ -38,6 +38,7 @@ def get_provider_info() -> dict[str, Any]:
             ]
             for section in ("operators", "sensors", "hooks", "triggers")
         },
+        "extra-links": [f"{_PACKAGE}.bases.task.PromptLayerLink"],
         "connection-types": [
             {
                 "connection-type": "promptlayer",

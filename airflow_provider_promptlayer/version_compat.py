@@ -63,6 +63,18 @@ HAS_TASK_STATE: Final = STARTS_IN_TRIGGERER
 """Whether Airflow has a task state store, which outlives a reschedule and a retry; since 3.3."""
 
 
+def stored_xcom(ti_key: Any, key: str) -> Any:
+    """Return an XCom of a task instance for Airflow 2's webserver; None where there is none.
+
+    Airflow 3 reads the XCom of a link itself.
+    """
+    if not airflow_version.startswith("2."):
+        return None
+    from airflow.models.xcom import XCom
+
+    return XCom.get_value(ti_key=ti_key, key=key)
+
+
 def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
     """Return the task and the key of an XCom that is passed on as it is; None for another one."""
     return (arg.operator, arg.key) if isinstance(arg, PlainXComArg) else None

@@ -27,6 +27,13 @@ class PromptLayerError(Exception):
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.external_id: int | str | None = None
+        """The id of the job that the task waits for, such as a ``workflow_version_execution_id``.
+
+        None where no task has raised the error, or where the job is not known.
+        """
+        self.url: str | None = None
+        """Where to look in PromptLayer; None where that is not known."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # So that it can be pickled: the default calls the class with ``args`` alone, which the

@@ -19,7 +19,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, BinaryIO, ClassVar, Final, Literal, TypeAlias
 from urllib.parse import quote, urlencode
@@ -50,6 +49,7 @@ from airflow_provider_promptlayer.api.names import read_id
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import listed, one_line, says_no_requests
+from airflow_provider_promptlayer.api.times import seconds_between, timestamp
 
 _COMPLETED: Final = frozenset({"completed", "succeeded"})
 _FAILED: Final = frozenset({"failed"})
@@ -75,6 +75,7 @@ class ImportStatus:
     :param row_count: rows of the sheet; None where the answer does not say.
     :param error_message: why the import has failed.
     :param created_at: when the import was started, as PromptLayer wrote it.
+    :param updated_at: when it was last changed: of one that has ended, when it has.
     """
 
     operation_id: str
@@ -83,6 +84,7 @@ class ImportStatus:
     row_count: int | None = None
     error_message: str | None = None
     created_at: str | None = None
+    updated_at: str | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -105,6 +107,11 @@ class ImportStatus:
         if self.has_failed:
             return says_no_requests(self.error_message or "")
         return self.has_succeeded and self.rows_added == 0
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the import has taken, as far as PromptLayer says."""
+        return seconds_between(self.created_at, self.updated_at)
 
     @property
     def progress(self) -> str:
@@ -253,7 +260,7 @@ class ImportOrder:
             )
 
         yield from visit_items(page, visit)
-        began = _timestamp(created_at)
+        began = timestamp(created_at)
         ids = [
             sheet_id
             for sheet_id, made in titled.items()
@@ -299,6 +306,7 @@ def read_import(fields: Fields) -> ImportStatus:
         row_count=fields.count_if_any("row_count"),
         error_message=fields.text_if_any("error_message"),
         created_at=fields.text_if_any("created_at"),
+        updated_at=fields.text_if_any("updated_at"),
     )
 
 
@@ -341,16 +349,7 @@ def _operation_call(table_id: str, operation_id: str, action: str) -> Call[Impor
 
 def _read_sheet(item: Fields) -> tuple[str, Any, float | None]:
     """Return the id of a sheet in a list, its title, and when it was made."""
-    return read_id(item), item.get("title"), _timestamp(item.get("created_at"))
-
-
-def _timestamp(text: Any) -> float | None:
-    """Return a time of PromptLayer's, UTC where it has no zone; None for what is no time."""
-    try:
-        found = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return read_id(item), item.get("title"), timestamp(item.get("created_at"))
 
 
 def _sheets_path(table_id: str) -> str:

@@ -12,10 +12,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+)
 
 from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.text import one_line
+
+if TYPE_CHECKING:
+    from airflow_provider_promptlayer.api.links import Page
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -170,6 +183,11 @@ class RemoteJob(Identified, ABC, Generic[L]):
 
         None if cancelling is always safe. False also means that the job has ended.
         """
+        return None
+
+    @property
+    def page(self) -> Page | None:
+        """The web page about the job; None where PromptLayer has none."""
         return None
 
     def __str__(self) -> str:

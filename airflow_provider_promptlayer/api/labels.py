@@ -12,12 +12,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from airflow_provider_promptlayer.api.arguments import encode, exactly_one, path_segment
 from airflow_provider_promptlayer.api.errors import PromptLayerNotFoundError
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
 from airflow_provider_promptlayer.api.http import Call, Request
+from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.text import listed, one_line
 
@@ -63,7 +64,7 @@ class Released(ABC):
     :raises PromptLayerInvalidInputError: if that cannot be sent.
     """
 
-    noun: ClassVar[str]
+    noun: ClassVar[Literal["prompt", "workflow"]]
     """What messages and arguments call it."""
 
     is_copied: ClassVar[bool] = False
@@ -80,6 +81,11 @@ class Released(ABC):
     def name(self) -> str:
         """What messages call it: ``prompt 'Reply'``."""
         return f"{self.noun} {_shown(self.id_or_name)}"
+
+    @property
+    def page(self) -> Page:
+        """Its web page."""
+        return Page(self.noun, (self.id_or_name,))
 
     @property
     def path(self) -> str:

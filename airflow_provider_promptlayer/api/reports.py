@@ -24,6 +24,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
 from airflow_provider_promptlayer.api.http import Call, Request, Response, error_text
 from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
+from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import progress_of_cells
 from airflow_provider_promptlayer.api.text import one_line, says_no_requests
@@ -214,6 +215,11 @@ class FinalReport(RemoteJob[Report]):
     id_parsers: ClassVar[IdParsers] = {"report_id": positive}
     noun = "report"
     abandoned_phrase = "goes on at PromptLayer, which cannot cancel it"
+
+    @property
+    def page(self) -> Page:
+        """The web page of the report."""
+        return Page("report", (self.report_id,))
 
     def fetch_call(self) -> Call[Report]:
         """``GET /reports/{report_id}``: ask for the status, and for the counts of the cells.

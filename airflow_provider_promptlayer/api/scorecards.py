@@ -30,6 +30,7 @@ from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.times import seconds_between
 
 MAX_ROWS: Final = 100
 """The most rows that PromptLayer puts on a page."""
@@ -81,6 +82,7 @@ class ScorecardCalculation:
     :param started_at: as PromptLayer wrote it, or None.
     :param sheet_revision: the version of the sheet that was judged, or None. A text in the
         description, which may be a number.
+    :param completed_at: the same.
     """
 
     calculation_id: str
@@ -93,6 +95,12 @@ class ScorecardCalculation:
     config_hash: str | None = None
     started_at: str | None = None
     sheet_revision: str | None = None
+    completed_at: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the calculation has taken, as far as PromptLayer says."""
+        return seconds_between(self.started_at, self.completed_at)
 
     @property
     def is_complete(self) -> bool:
@@ -396,6 +404,7 @@ def _calculation(fields: Fields, outer: Fields | None = None) -> ScorecardCalcul
         config_hash=fields.text_if_any("config_hash"),
         sheet_revision=_revision(fields.get("sheet_revision")),
         started_at=fields.text_if_any("started_at"),
+        completed_at=fields.text_if_any("completed_at"),
     )
 
 

@@ -29,6 +29,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_call
 from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.job import Identified, IdParsers, RemoteJob
+from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.text import one_line
 
@@ -63,6 +64,11 @@ class Sheet(Identified):
     sheet_id: str
 
     id_parsers: ClassVar[IdParsers] = {"table_id": uuid, "sheet_id": uuid}
+
+    @property
+    def page(self) -> Page:
+        """The web page of the sheet."""
+        return Page("sheet", (self.table_id, self.sheet_id))
 
     def request(
         self,

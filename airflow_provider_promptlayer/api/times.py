@@ -6,7 +6,9 @@ The code itself computes with floats: seconds, and seconds since the epoch.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import pendulum
 
@@ -37,3 +39,21 @@ def seconds_until(date: str, *, now: float) -> float | None:
         return pendulum.instance(parsedate_to_datetime(date)).timestamp() - now
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+
+
+def timestamp(text: Any) -> float | None:
+    """Return a time of PromptLayer's in seconds since the epoch; None for what is no time.
+
+    :param text: in ISO 8601; without a zone it is UTC.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def seconds_between(began: Any, ended: Any) -> float | None:
+    """Return the seconds from one time of PromptLayer's to a later one; None where one is none."""
+    first, last = timestamp(began), timestamp(ended)
+    return last - first if first is not None and last is not None and last >= first else None

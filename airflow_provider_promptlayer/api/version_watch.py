@@ -14,6 +14,7 @@ from airflow_provider_promptlayer.api.arguments import one_of, title_text, versi
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.labels import Labels, Released, released
+from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.text import listed, one_line
 
 _NOUNS: Final = ("prompt", "workflow")
@@ -94,6 +95,11 @@ class VersionWatch(RemoteJob[SeenVersion]):
             else f"label {_shown(self.release_label)}"
         )
         return f"{what} of {self.target.name}"
+
+    @property
+    def page(self) -> Page:
+        """The web page of the prompt template or the workflow."""
+        return self.target.page
 
     def fetch_call(self) -> Call[SeenVersion]:
         """Return the call that reads the labels, or else the latest version."""

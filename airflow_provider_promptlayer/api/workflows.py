@@ -34,6 +34,7 @@ from airflow_provider_promptlayer.api.http import (
     unexpected,
 )
 from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
+from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.text import listed, one_line, shown
 
@@ -120,6 +121,24 @@ class WorkflowResults:
     def outputs(self) -> dict[str, Any]:
         """Node name → value, of every node that succeeded."""
         return {name: node.value for name, node in self.nodes.items() if node.succeeded}
+
+    @property
+    def summary(self) -> str:
+        """One line for people about a run that has ended.
+
+        ``"5 of 7 nodes succeeded, 2 skipped"``, ``"no output, 1 of 2 nodes succeeded, 1 failed"``.
+        """
+        nodes = self.nodes.values()
+        if not nodes:
+            return "ended without output" if self.ended_without_output else "ended"
+        failed, done = sum(node.failed for node in nodes), len(self.outputs)
+        counts = {"failed": failed, "skipped": len(nodes) - failed - done}
+        has_output = not self.ended_without_output and main_node(self.nodes) is not None
+        return (
+            ("" if has_output else "no output, ")
+            + f"{done} of {len(nodes)} nodes succeeded"
+            + "".join(f", {count} {status}" for status, count in counts.items() if count)
+        )
 
     @property
     def progress(self) -> str:
@@ -302,6 +321,11 @@ class WorkflowRun(RemoteJob[WorkflowResults]):
     id_parsers: ClassVar[IdParsers] = {"workflow_version_execution_id": positive}
     noun = "workflow run"
     abandoned_phrase = "goes on at PromptLayer, which cannot cancel it"
+
+    @property
+    def page(self) -> Page:
+        """The web page of the run."""
+        return Page("run", (self.workflow_version_execution_id,))
 
     def fetch_call(self) -> Call[WorkflowResults]:
         """Ask for the outputs of all nodes."""

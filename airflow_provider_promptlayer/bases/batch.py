@@ -34,7 +34,7 @@ from airflow_provider_promptlayer.outcomes.batches import (
     PromptLayerBatchFailedError,
     needed,
     raise_for_batch,
-    shortfall,
+    tally,
 )
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_on
 from airflow_provider_promptlayer.polling.event import read_event
@@ -135,6 +135,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
                 },
                 self._now.results.warnings(),
             ),
+            summary=lambda _: tally(self._now.results.errors),
         )
 
     # --- the steps of a task ------------------------------------------------------------------
@@ -183,13 +184,14 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         :param event: the trigger's event.
         :param waiting: the state of the wait and the batch, as this task kept it when it deferred.
         """
-        with self._airflow_errors():
+        with self._airflow_errors(context):
             # Without notes it is unknown which of the runs the trigger has waited for.
             is_any = waiting is None and isinstance(event, dict)
             if waiting is None:
                 waiting = self._state_without_notes(context)
             state = PollState.read(waiting, *self.kind.job_types)
             self._job = job = state.job
+            self.restore_url(waiting)
             batch, inputs = read_batch(waiting.get("batch")), self.new_inputs(context)
             if state.base_url is not None:
                 self._stay_at(state.base_url, _ABOUT)
@@ -282,8 +284,6 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         except PromptLayerBatchFailedError:
             self._push(context, xcom.RETURN_VALUE_KEY, results.in_order)
             raise
-        if missing := shortfall(results.errors):
-            self.log.warning("%s", missing)
         self._now.starts.note_delivered()
         return value
 

@@ -39,7 +39,7 @@ class PromptLayerCaller(PromptLayerTask):
         :raises AirflowFailException: if a retry cannot help.
         :raises AirflowException: if it can.
         """
-        with self._airflow_errors():
+        with self._airflow_errors(context):
             result = self.perform(context)
             self.describe_outlets(context, result)
             return result

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import drive
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 
 class PromptLayerCanceller(PromptLayerSubmitter[L]):
@@ -33,8 +36,8 @@ class PromptLayerCanceller(PromptLayerSubmitter[L]):
         self.cancel_on_timeout = cancel_on_timeout
 
     @contextmanager
-    def _airflow_errors(self) -> Iterator[None]:
-        with super()._airflow_errors():
+    def _airflow_errors(self, context: Context) -> Iterator[None]:
+        with super()._airflow_errors(context):
             try:
                 yield
             except PromptLayerWaitTimeoutError as error:

@@ -101,7 +101,7 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
             self._pointed = self._columns_state.read()
         with self._pointing_back():
             result = super().resume_execution(next_method, next_kwargs, context)
-        with self._airflow_errors():
+        with self._airflow_errors(context):
             self._must_point_back()
         return result
 

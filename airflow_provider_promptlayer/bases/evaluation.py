@@ -20,6 +20,7 @@ from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
     ScorecardCalculation,
     SheetCalculation,
+    show_score,
 )
 from airflow_provider_promptlayer.api.tables import (
     CellStatus,
@@ -142,6 +143,10 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
             pushed = {} if usage is None else {xcom.USAGE_KEY: storable(usage.payload()).value}
             return _outputs(counts(ending), pushed=pushed)
 
+        def summary(ending: TableOperation | SheetOperations) -> str:
+            usage = self.usage_of(ending) if isinstance(ending, TableOperation) else None
+            return ending.progress if usage is None else f"{ending.progress}, cost {usage}"
+
         return JobKind(
             job_types=(SheetOperation, SheetCells),
             id_key=xcom.OPERATION_ID_KEY,
@@ -149,6 +154,7 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
             job_from_id=partial(self.on_sheet, SheetOperation),
             raise_for_outcome=check,
             outputs=outputs,
+            summary=summary,
             may_resubmit=may_resubmit,
             unsubmitted_job=partial(self.on_sheet, SheetCells),
             unsubmitted_result=dict(_NO_CELLS),
@@ -299,6 +305,10 @@ class ReportTask(PromptLayerWaiter[Report]):
             }
             return _outputs(values, {xcom.SCORE_KEY: "score"})
 
+        def summary(ending: Report) -> str:
+            its = score(ending).overall_score
+            return ending.progress + ("" if its is None else f", score {show_score(its)}")
+
         return JobKind(
             job_types=(FinalReport,),
             id_key=xcom.REPORT_ID_KEY,
@@ -306,6 +316,7 @@ class ReportTask(PromptLayerWaiter[Report]):
             job_from_id=FinalReport,
             raise_for_outcome=check,
             outputs=outputs,
+            summary=summary,
         )
 
 

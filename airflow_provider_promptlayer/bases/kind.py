@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol
 
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import L, RemoteJob
+from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.submission.batch import fingerprint
 from airflow_provider_promptlayer.xcom.outputs import Push
 
@@ -70,6 +71,7 @@ class JobKind(Generic[L]):
         a failure, and :class:`PromptLayerInvalidInputError` where the job does not have what the
         task is to return.
     :param outputs: returns what goes to XCom.
+    :param summary: returns what came of the job, as a phrase for the log's last line.
     :param may_resubmit: returns whether to start another job after one that has failed with this
         outcome, which may be of any class where a subclass in a DAG has raised the error.
     :param trigger_arguments: the trigger's arguments besides those of :class:`.PromptLayerTrigger`.
@@ -84,6 +86,7 @@ class JobKind(Generic[L]):
     job_from_id: Callable[[Any], RemoteJob[L]]
     raise_for_outcome: Callable[[L], None]
     outputs: Callable[[L], Outputs]
+    summary: Callable[[L], str] = lambda ending: ending.progress
     may_resubmit: Callable[[Any], bool] = lambda _: False
     trigger_arguments: Mapping[str, Any] = field(default_factory=dict)
     unsubmitted_job: Callable[[], RemoteJob[L]] | None = None
@@ -126,3 +129,20 @@ class Submission:
         if self.also_input is not None:
             parts["also"] = self.also_input
         return fingerprint(json.dumps(parts, sort_keys=True).encode())
+
+
+def outcome_line(
+    kind: JobKind[L], job: Any, ending: L, seen: tuple[float | None, float | None]
+) -> str:
+    """Return what came of a job that has ended, and how long it has taken, for the log.
+
+    :param seen: when the job was started, and when a poll has seen that it had ended, in seconds
+        since the epoch. For a job of which PromptLayer does not say how long it has taken.
+    """
+    seconds, (started_at, ended_at) = getattr(ending, "seconds", None), seen
+    took = ""
+    if seconds is not None:
+        took = f", took {in_words(seconds)}"
+    elif started_at is not None and ended_at is not None:
+        took = f", within {in_words(max(0.0, ended_at - started_at))}"
+    return f"{job}: {kind.summary(ending)}{took}."

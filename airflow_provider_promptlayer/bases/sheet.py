@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from airflow_provider_promptlayer.api.arguments import is_uuid, uuid
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.bases.task import PromptLayerTask
 from airflow_provider_promptlayer.submission.task_state import SheetState
@@ -62,6 +63,7 @@ class SheetArguments(PromptLayerTask):
         )
         self._found_table: tuple[Any, str] | None = None  # what was looked up, and its UUID
         self._found_sheet: tuple[Any, Sheet] | None = None
+        self._sheet: Sheet | None = None  # the one that was asked for last
 
     @property
     def found_table(self) -> str:
@@ -81,12 +83,21 @@ class SheetArguments(PromptLayerTask):
         return self._found_table[1]
 
     @property
+    def page(self) -> Page | None:
+        """The web page of the sheet, once it is known."""
+        return super().page or (None if self._sheet is None else self._sheet.page)
+
+    @property
     def found_sheet(self) -> Sheet:
         """The sheet that the rendered arguments name.
 
         :raises PromptLayerNotFoundError: if no table or no sheet has the title.
         :raises PromptLayerInvalidInputError: if several have it, or an argument cannot be used.
         """
+        self._sheet = self._find_sheet()
+        return self._sheet
+
+    def _find_sheet(self) -> Sheet:
         job: object = self.known_job
         if isinstance(job, Sheet):
             return Sheet(job.table_id, job.sheet_id)

@@ -162,6 +162,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         return job.id
 
     def _finish(self, context: Context, ending: L) -> Any:
+        self._started_at = self.notes.get("started_at")
         result = super()._finish(context, ending)
         if self._job is not None:
             # After the pushes: a task that is cleared because one of them failed goes back to the
@@ -205,6 +206,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             raise
         finally:
             self._sending_try = None
+        self.notes["started_at"] = time.time()
         if external_id is not None:
             return self.kind.job_from_id(external_id)
         if not self.wait_for_completion or self.kind.unsubmitted_job is None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import datetime
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
 
+from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import seconds
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
@@ -21,10 +22,12 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnknownConnectionError,
 )
 from airflow_provider_promptlayer.api.job import RemoteJob
+from airflow_provider_promptlayer.api.links import Page, is_web_url
 from airflow_provider_promptlayer.bases import configuration
 from airflow_provider_promptlayer.bases.task_errors import airflow_errors
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
+from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -45,6 +48,24 @@ class _WholeSignature:
         return inspect.Signature([*named.values(), kwargs])
 
 
+class PromptLayerLink(BaseOperatorLink):
+    """The button of a task that leads to PromptLayer, by the URL in the task's XCom."""
+
+    name = "PromptLayer"
+    xcom_key = xcom.URL_KEY  # Airflow 3 reads the XCom alone
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the URL; empty where there is none.
+
+        :param operator: in a worker of Airflow 3, at the end of the task, the task itself; in
+            Airflow 2's webserver, what it knows of the task.
+        """
+        url = getattr(operator, "known_url", None) or version_compat.stored_xcom(
+            ti_key, self.xcom_key
+        )
+        return url if is_web_url(url) else ""
+
+
 class PromptLayerTask(BaseOperator):
     """Base of every task that sends requests to PromptLayer.
 
@@ -54,6 +75,8 @@ class PromptLayerTask(BaseOperator):
     """
 
     ui_color = "#e8e4fb"
+
+    operator_extra_links: Collection[BaseOperatorLink] = (PromptLayerLink(),)
 
     __signature__ = _WholeSignature()
 
@@ -85,6 +108,9 @@ class PromptLayerTask(BaseOperator):
         self.max_outage = seconds("max_outage", max_outage, zero=True)
         if self.max_outage == math.inf:  # Airflow 3 cannot pass infinity to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
+        self.outcome: str | None = None  # a line for the end of the log
+        self._known_url: tuple[Page, str] | None = None
+        self._url_in_xcom: str | None = None
 
     @cached_property
     def hook(self) -> PromptLayerHook:
@@ -95,6 +121,55 @@ class PromptLayerTask(BaseOperator):
     def known_job(self) -> RemoteJob[Any] | None:
         """The job that the task waits for, once it is known; None for a task that does not wait."""
         return None
+
+    @property
+    def page(self) -> Page | None:
+        """The web page of PromptLayer that shows what the task is about; None if there is none.
+
+        Known without a request, so it may be known only once the task has begun.
+        """
+        job = self.known_job
+        return None if job is None else job.page
+
+    @property
+    def known_url(self) -> str | None:
+        """The URL of :attr:`page`, as far as it was found."""
+        with suppress(PromptLayerError):  # an argument that cannot be used names no page
+            if self._known_url is not None and self._known_url[0] == self.page:
+                return self._known_url[1]
+        return None
+
+    def show_link(self, context: Context) -> None:
+        """Find the URL of :attr:`page` and push it, so that the link is there from now on."""
+        url = self._find_url()
+        if url is None or url == self._url_in_xcom:
+            return
+        try:
+            self._push(context, xcom.URL_KEY, url)
+        except Exception:
+            self.log.exception("Could not push the link to PromptLayer to XCom.")
+        else:
+            self._url_in_xcom = url
+
+    def kept_url(self) -> dict[str, str]:
+        """Return the URL, to keep it through a deferral; empty if it is not known."""
+        return {} if self.known_url is None else {"url": self.known_url}
+
+    def restore_url(self, kept: Mapping[str, Any]) -> None:
+        """Take the URL of :meth:`kept_url`, which was pushed before the deferral."""
+        page, url = self.page, kept.get("url")
+        if page is not None and is_web_url(url):
+            self._known_url, self._url_in_xcom = (page, str(url)), url
+
+    def _find_url(self) -> str | None:
+        if (url := self.known_url) is not None:
+            return url
+        with suppress(PromptLayerError):
+            page = self.page
+            url = None if page is None else self.hook.find_url(page)
+            if page is not None and url is not None:
+                self._known_url = page, url
+        return url
 
     def describe_outlets(self, context: Context, result: Any) -> None:
         """Put the numbers and texts of the result into the events of the assets in ``outlets``.
@@ -123,11 +198,43 @@ class PromptLayerTask(BaseOperator):
         """Return the options that are set and turn a failure into a skip."""
         return ()
 
+    def _push(self, context: Context, key: str, value: Any) -> None:
+        if self.do_xcom_push:
+            xcom.push(context, key, value)
+
     @contextmanager
-    def _airflow_errors(self) -> Iterator[None]:
-        """Turn errors into Airflow's; close the connections when the task leaves the worker."""
+    def _airflow_errors(self, context: Context) -> Iterator[None]:
+        """Turn errors into Airflow's; close the connections when the task leaves the worker.
+
+        At the end of the task, say what came of it: in the log, or in the error.
+        """
+        self.outcome = None
         try:
             with airflow_errors(self.may_retry, self._skips()):
-                yield
+                try:
+                    yield
+                except PromptLayerError as error:
+                    self._add_link(context, error)
+                    raise
+            self._say_outcome(context)
         finally:
+            # Airflow 3 pushes the URL of each link at the end, also one that is not known.
+            has_link = self.do_xcom_push and self.known_url is not None
+            self.operator_extra_links = (PromptLayerLink(),) if has_link else ()
             self.hook.close()
+
+    def _say_outcome(self, context: Context) -> None:
+        if self.outcome is not None:
+            self.show_link(context)
+            url = "" if self.known_url is None else f" {self.known_url}"
+            self.log.info("%s%s", self.outcome, url)
+
+    def _add_link(self, context: Context, error: PromptLayerError) -> None:
+        """Add to an error where to look, and the id of the job."""
+        job = self.known_job
+        error.external_id = None if job is None else job.id
+        if not error.retry_helps:  # else PromptLayer may be out of reach
+            self.show_link(context)
+        if (url := self.known_url) is not None:
+            error.url = url
+            error.args = (f"{error} See {url}",)

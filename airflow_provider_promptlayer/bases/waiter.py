@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.bases import configuration, deferral
-from airflow_provider_promptlayer.bases.kind import JobKind, Outputs
+from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, outcome_line
 from airflow_provider_promptlayer.bases.task import PromptLayerTask
 from airflow_provider_promptlayer.polling.event import read_event
 from airflow_provider_promptlayer.polling.loop import drive, poll_until_ended
@@ -40,7 +40,6 @@ from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
 from airflow_provider_promptlayer.polling.schedule import AIRFLOWS_POKE_INTERVAL, PollSchedule
 from airflow_provider_promptlayer.polling.state import PollState
 from airflow_provider_promptlayer.submission.task_state import OutageState
-from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -109,6 +108,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         self._resumed = False  # whether this process came back to a wait
         self._has_waited = False  # whether a poll of this process found the job running, or failed
         self._is_over = False  # whether the job was seen to have ended
+        self._started_at: float | None = None  # when the job was, if this task has started it
+        self._ended_at: float | None = None  # when it was seen to have ended
 
     @cached_property
     def kind(self) -> JobKind[L]:
@@ -185,11 +186,15 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         :raises AirflowSensorTimeout: if the job did not end in time.
         :raises AirflowSkipException: instead of these, with ``soft_fail`` or ``never_fail``.
         """
-        with self._airflow_errors():
+        with self._airflow_errors(context):
             self._job = None  # a subclass may execute one operator more than once
             with self.hook.giving_up_at(time.time() + self.timeout):
                 self._job = job = self.get_job(context)
-            return self.kind.unsubmitted_result if job is None else self._go_on(context, job)
+            if job is None:
+                return self.kind.unsubmitted_result
+            if not self.is_rescheduled:  # else each poll would take one more request
+                self.show_link(context)
+            return self._go_on(context, job)
 
     def execute_complete(
         self, context: Context, event: Any = None, waiting: dict[str, Any] | None = None
@@ -199,15 +204,16 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         :param event: the trigger's event.
         :param waiting: the state of the wait, as this task kept it when it deferred.
         """
-        with self._airflow_errors():
+        with self._airflow_errors(context):
             if waiting is None:
                 waiting = self._state_without_notes(context)
             state = PollState.read(waiting, *self.kind.job_types)
             self._job = job = state.job
             self.submitted_by_this_task = state.submitted_by_this_task
+            self.restore_url(waiting)
             if state.base_url is not None:
                 self._stay_at(state.base_url, job.name)
-            read_event(event, external_id=job.id)
+            self._ended_at = read_event(event, external_id=job.id).ended_at
             self._is_over = True
             # The job has ended in time: a blip in fetching its outputs is no time-out.
             now = time.time()
@@ -229,7 +235,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             return super(BaseSensorOperator, self).resume_execution(
                 next_method, next_kwargs, context
             )
-        with self._airflow_errors():
+        with self._airflow_errors(context):
             job = self._job = self._job_left_behind(context)
             left = f"{job or 'The job'} {(job or self.kind.job_types[0]).abandoned_phrase}."
             reason = str((next_kwargs or {}).get("error", "unknown"))
@@ -329,10 +335,11 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         """Keep the worker until the next poll, or leave it until then."""
         if not (decision.is_trouble or decision.is_hold):
             self._is_over = decision.is_done
+            self._ended_at = (self._ended_at or time.time()) if decision.is_done else None
         if not (decision.is_done or decision.is_hold):
             self._has_waited = True
-        if not decision.is_done or decision.ends_outage or not self._resumed:
-            decision.log_to(self.log)  # else the triggerer has logged it
+        if not decision.is_done or decision.ends_outage:  # else the last line says how it ended
+            decision.log_to(self.log)
         if decision.is_done:
             return
         if self.deferrable and not decision.is_hold:
@@ -371,7 +378,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
                 reattaches_after_clear=self.reattaches_after_clear,
             ),
             method_name="execute_complete",
-            kwargs={"waiting": state.payload() | self.resume_state()},
+            kwargs={"waiting": state.payload() | self.kept_url() | self.resume_state()},
             timeout=deferral.airflow_timeout(max(poller.last_deadline, next_poll_at) - time.time()),
         )
 
@@ -408,6 +415,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             self.raise_for_outcome(ending)
             result = self.push_result(context, ending)
             self.describe_outlets(context, result)
+            seen = self._started_at, self._ended_at
+            self.outcome = outcome_line(self.kind, self._job, ending, seen)
             return result
         finally:
             if self.do_xcom_push:
@@ -426,17 +435,13 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             self.max_wait.total_seconds() if self.max_wait is not None else None,
         )
 
-    def _push(self, context: Context, key: str, value: Any) -> None:
-        if self.do_xcom_push:
-            xcom.push(context, key, value)
-
     def _skips(self) -> Sequence[str]:
         return [name for name in ("soft_fail", "never_fail") if getattr(self, name)]
 
     @contextmanager
-    def _airflow_errors(self) -> Iterator[None]:
+    def _airflow_errors(self, context: Context) -> Iterator[None]:
         # A new kind for each step, because it refers to this operator and its arguments: dag.test()
         # of Airflow 2 resumes a copy, and a subclass may execute an operator more than once.
         self.__dict__.pop("kind", None)
-        with super()._airflow_errors():
+        with super()._airflow_errors(context):
             yield

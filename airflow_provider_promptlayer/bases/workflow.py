@@ -43,5 +43,6 @@ class WorkflowTask(PromptLayerWaiter[WorkflowResults]):
             job_from_id=WorkflowRun,
             raise_for_outcome=check,
             outputs=lambda results: ResultOnly(results.workflow_version_execution_id),
+            summary=lambda results: results.summary,
             may_resubmit=lambda outcome: isinstance(outcome, WorkflowResults),
         )

@@ -26,6 +26,26 @@ CONN_FIELDS: Final[dict[str, dict[str, Any]]] = {
         "description": "URL of an HTTP proxy. Default: what the environment says.",
         "schema": {"type": ["string", "null"], "default": None},
     },
+    "dashboard_url": {
+        "label": "Web interface",
+        "description": "URL of PromptLayer's web interface, for the links of tasks. Default: what "
+        "belongs to the host.",
+        "schema": {"type": ["string", "null"], "default": None},
+    },
+    **{
+        name: {
+            "label": f"Page of a {noun}",
+            "description": f"URL of the web page of a {noun}, or its path below the web interface, "
+            f"with {{workspace_id}} and {{{place}}}. Default: no link.",
+            "schema": {"type": ["string", "null"], "default": None},
+        }
+        for name, noun, place in (
+            ("run_url", "workflow run", "workflow_version_execution_id"),
+            ("prompt_url", "prompt template", "prompt"),
+            ("workflow_url", "workflow", "workflow"),
+            ("report_url", "report", "report_id"),
+        )
+    },
 }
 """Field of the connection's extra → label, help text and JSON schema."""
 
@@ -38,6 +58,7 @@ FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
         "verify": "true",
         "timeout": "30",
         "proxy": "http://proxy.example.com:3128",
+        "dashboard_url": "https://dashboard.promptlayer.com",
     },
 }
 """The standard fields: which are hidden, and what the others are called."""

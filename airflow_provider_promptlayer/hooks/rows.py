@@ -198,12 +198,6 @@ class RowMethods(PagedReading):
         )
         again = retried(policy, None, says="{error}. Reading it again in {sleep}.")
         export: SheetExport = drive(again, read_whole, self._pause)
-        self.log.info(
-            "Exported %s rows of sheet %s%s.",
-            f"{export.row_count:,}",
-            sheet.sheet_id,
-            f" to {export.path}" if export.path else "",
-        )
         if others := _not_completed(export.cell_counts):
             self.log.warning("Not all calculated cells are completed: %s.", others)
         return export

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from airflow_provider_promptlayer.api import names
-from airflow_provider_promptlayer.api.errors import PromptLayerNotFoundError
+from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerNotFoundError
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import CallFlow
+from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook, twins
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.polling.loop import Loop, each_with_backoff
+from airflow_provider_promptlayer.polling.loop import Loop, drive, each_with_backoff
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 T = TypeVar("T")
@@ -110,6 +111,17 @@ class TableMethods(PromptLayerConnectionHook):
         return _found(names.find_columns(sheet, columns), "the columns", max_outage)
 
     find_columns, afind_columns = twins(_find_columns)
+
+    def find_url(self, page: Page) -> str | None:
+        """Return the URL of a web page of PromptLayer; None if it cannot be told.
+
+        Sends one request at most, once: a link is not worth waiting for.
+        """
+        try:
+            return drive(self.settings.dashboard.find_url(page), self.call)
+        except PromptLayerError as error:
+            self.log.debug("There is no link to PromptLayer: %s", error)
+            return None
 
     def _ensured(
         self,

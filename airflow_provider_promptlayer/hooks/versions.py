@@ -143,7 +143,7 @@ class VersionMethods(TableMethods):
         is_needed: bool = False,
         max_outage: float = DEFAULT_MAX_OUTAGE,
     ) -> Usage | None:
-        """Log and return what a recalculation has cost; None where PromptLayer does not say.
+        """Return what a recalculation has cost; None where PromptLayer does not say.
 
         :param ending: the operation, which has ended.
         :param execution_ids: of the executions that its start has named.
@@ -170,8 +170,6 @@ class VersionMethods(TableMethods):
             return None
         if usage is None:
             self.log.info("PromptLayer does not say what %s has cost.", name)
-        else:
-            self.log.info("%s has cost: %s.", f"{name[:1].upper()}{name[1:]}", usage)
         return usage
 
     def baseline_loop(

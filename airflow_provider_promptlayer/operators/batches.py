@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.bases.batch import PromptLayerBatchSubmitter
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
 from airflow_provider_promptlayer.operators.workflows import origin
@@ -118,6 +119,11 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
         self.metadata: Any = metadata
         self.workflow_label_name: Any = workflow_label_name
         self.workflow_version_number: Any = workflow_version_number
+
+    @property
+    def page(self) -> Page:
+        """The web page of the workflow."""
+        return Page("workflow", (self.workflow_id_or_name,))
 
     def new_inputs(self, context: Context) -> BatchInputs:
         """Return the inputs, each with what is sent along."""

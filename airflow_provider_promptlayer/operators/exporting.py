@@ -109,5 +109,7 @@ class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
                 "The result was changed so that Airflow can store it: %s.",
                 ", ".join(result.changes),
             )
+        to = f" to {export.path}" if export.path else ""
+        self.outcome = f"Exported {export.row_count:,} rows of sheet {sheet.sheet_id}{to}."
         stored: dict[str, Any] = result.value
         return stored

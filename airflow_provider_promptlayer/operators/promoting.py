@@ -28,6 +28,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.labels import NAMES, released
+from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.persisted import read_deferred, versioned
 from airflow_provider_promptlayer.api.promotions import (
     VERSIONS,
@@ -164,8 +165,14 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         promotion = self._carried_out(order, context)
         if not promotion.is_pending:
             return self._result(context, promotion)
+        self.show_link(context)
         self._wait_for_approval(promotion)
         return self._approved(context, promotion)
+
+    @property
+    def page(self) -> Page:
+        """The web page of the prompt template or the workflow."""
+        return released(self.prompt, self.workflow).page
 
     def _order(self) -> PromotionOrder:
         if self._expects_version:
@@ -202,21 +209,15 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             max_outage=self.max_outage,
         )
         if not promotion.was_there:
-            self.log.info(
-                "Label %r of %s led to version %s, and %s version %d%s.",
-                label,
-                order.target.name,
-                promotion.previous_version,
-                "is to lead to" if promotion.is_pending else "leads now to",
-                promotion.version,
-                ", a copy that PromptLayer has made" if order.target.is_copied else "",
+            copied = ", a copy that PromptLayer has made" if order.target.is_copied else ""
+            leads = "is to lead to" if promotion.is_pending else "leads now to"
+            self.outcome = (
+                f"Label {label!r} of {order.target.name} led to version "
+                f"{promotion.previous_version}, and {leads} version {promotion.version}{copied}."
             )
             return promotion
-        self.log.info(
-            "Label %r of %s leads to version %d already.",
-            label,
-            order.target.name,
-            promotion.version,
+        self.outcome = (
+            f"Label {label!r} of {order.target.name} leads to version {promotion.version} already."
         )
         # Of a workflow the copy tells, and a version that is no copy was not promoted by this task.
         is_known = not is_retry or order.target.is_copied
@@ -243,7 +244,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         """Resume the task; if Airflow ended the deferral, raise the error that says so."""
         if next_method != deferral.ENDED_BY_AIRFLOW:
             return super().resume_execution(next_method, next_kwargs, context)
-        with self._airflow_errors():
+        with self._airflow_errors(context):
             reason = str((next_kwargs or {}).get("error", "unknown"))
             left = "The move still waits until a person approves it."
             raise deferral.ended_by_airflow(reason, self.approval_timeout, left)
@@ -261,7 +262,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             deferred; None where Airflow passes on the event alone, as ``dag.test()`` and
             ``airflow tasks test`` do.
         """
-        with self._airflow_errors():
+        with self._airflow_errors(context):
             if waiting is None:
                 approved = self._promotion_without_notes(context)
             else:
@@ -272,6 +273,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
                     missing="The task was resumed without the promotion that waits.",
                 )
                 self._stay_at(base_url)
+                self.restore_url(waiting)
             read_event(event, external_id=self._approval_of(approved).id)
             result = self._approved(context, approved)
             self.describe_outlets(context, result)
@@ -315,7 +317,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             raise AirflowSkipException(said)
         if self.on_protected == "fail":
             raise PromptLayerApprovalNeededError(said)
-        self.log.info("%s", said)
+        self.log.info("%s %s", self.outcome, said)
         self._stay_at(self.hook.settings.base_url)
         if self.deferrable:
             self._defer(watch, promotion)
@@ -347,7 +349,11 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             method_name="execute_complete",
             kwargs={
                 "waiting": versioned(
-                    {"promotion": asdict(promotion), "base_url": self.hook.stays_at}
+                    {
+                        "promotion": asdict(promotion),
+                        "base_url": self.hook.stays_at,
+                        **self.kept_url(),
+                    }
                 )
             },
             timeout=deferral.airflow_timeout(self.approval_timeout),
@@ -370,6 +376,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
                 f"While the move to version {promotion.version} waited for approval, the "
                 f"{watch.name} was moved elsewhere: {seen.progress}."
             )
+        self.outcome = f"The {watch.name} leads now to version {seen.version}: it was approved."
         return self._result(context, promotion)
 
     def _result(self, context: Context, promotion: Promotion) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class PromptLayerSnapshotSheetOperator(SheetArguments, PromptLayerCaller):
         version = self.hook.save_version(
             sheet.table_id, sheet.sheet_id, self.name, max_outage=self.max_outage
         )
-        self.log.info("Sheet %s is saved as %s.", sheet.sheet_id, version)
+        self.outcome = f"Sheet {sheet.sheet_id} is saved as {version}."
         values = asdict(version)
         names = ("version_id", "version_number", "name", "score")
         result: dict[str, Any] = storable({name: values[name] for name in names}).value

@@ -43,12 +43,11 @@ def raise_for_batch(errors: Sequence[str | None], min_success_rate: float) -> No
     )
 
 
-def shortfall(errors: Sequence[str | None]) -> str | None:
-    """Return a line about the inputs that failed in a batch that was accepted; None without any."""
+def tally(errors: Sequence[str | None]) -> str:
+    """Return how many inputs have succeeded, and why others have failed, as a phrase."""
     succeeded = sum(error is None for error in errors)
-    if succeeded == len(errors):
-        return None
-    return f"{succeeded} of {len(errors)} inputs succeeded. {_named(errors)}"
+    failed = "" if succeeded == len(errors) else f"; failed: {_named(errors).rstrip('.')}"
+    return f"{succeeded} of {len(errors)} inputs succeeded{failed}"
 
 
 def _named(errors: Sequence[str | None]) -> str:

@@ -55,6 +55,7 @@ class WaitEvent:
     :param message: a line for people.
     :param error: the name of the exception's class, where that says more than the outcome.
     :param status: the HTTP status of the answer, or None where there was none.
+    :param ended_at: when the job was seen to have ended, in seconds since the epoch.
     """
 
     external_id: int | str
@@ -62,6 +63,7 @@ class WaitEvent:
     message: str
     error: str | None = None
     status: int | None = None
+    ended_at: float | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the event as plain data."""
@@ -70,9 +72,10 @@ class WaitEvent:
                 "id": self.external_id,
                 "outcome": self.outcome.value,
                 "message": self.message,
-                # A worker of an earlier release ignores these two.
+                # A worker of an earlier release ignores these three.
                 "error": self.error,
                 "status": self.status,
+                "ended_at": self.ended_at,
             }
         )
 
@@ -90,8 +93,8 @@ def event_for(external_id: int | str, error: PromptLayerError) -> WaitEvent:
     )
 
 
-def read_event(payload: Any, *, external_id: int | str) -> None:
-    """Return if ``payload`` says that the job has ended.
+def read_event(payload: Any, *, external_id: int | str) -> WaitEvent:
+    """Return the event if ``payload`` says that the job has ended.
 
     :raises PromptLayerEventError: if it is not an event of this version about ``external_id``.
     :raises PromptLayerError: the error that ended the wait, of the class that it had.
@@ -108,7 +111,7 @@ def read_event(payload: Any, *, external_id: int | str) -> None:
             f"not about {external_id!r}."
         )
     if event.outcome is Outcome.ENDED:
-        return
+        return event
     # A triggerer of another release may name no class, or one that is unknown here.
     refusal = _REFUSALS.get(event.error or "", PromptLayerRefusedError)
     raise _ERRORS.get(event.outcome, refusal)(event.message, status=event.status)
@@ -122,6 +125,7 @@ def _read(fields: Fields) -> WaitEvent:
         one_line(str(fields.get("message") or ""), 2000),
         fields.text_if_any("error"),
         status if type(status) is int else None,
+        fields.number_if_any("ended_at"),
     )
 
 

@@ -61,7 +61,7 @@ class _Sensor(PromptLayerWaiter[L]):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once, without waiting; a failed poll counts as 'not yet'."""
-        with self._airflow_errors():
+        with self._airflow_errors(context):
             job = self._job or self.get_job(context)
             try:
                 status = self.poll(job)
@@ -364,7 +364,7 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
         :param waiting: the state of the wait, as this task kept it when it deferred.
         """
         if self.end_from_trigger and event == "success":
-            with self._airflow_errors():
+            with self._airflow_errors(context):
                 event = WaitEvent(self.get_job(context).id, Outcome.ENDED, "").payload()
         return super().execute_complete(context, event, waiting)
 

@@ -16,7 +16,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.http import MAX_BODY_BYTES, Request
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.times import in_words
-from airflow_provider_promptlayer.transport.settings import Settings
+from airflow_provider_promptlayer.transport.settings import SHORTEST_SECRET, Settings
 from airflow_provider_promptlayer.transport.tls import Proxy
 
 API_KEY_HEADER: Final = "X-API-KEY"
@@ -35,9 +35,6 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 _ZLIB: Final = zlib.MAX_WBITS
 _RAW_DEFLATE: Final = -zlib.MAX_WBITS
 _GZIP_BEGINS: Final = 0x1F
-
-_SHORTEST_SECRET: Final = 12
-"""A shorter key, as local servers take, may be part of innocent words."""
 
 
 def headers_for(request: Request, settings: Settings) -> dict[str, str]:
@@ -92,7 +89,7 @@ class Redactor:
 
     def __init__(self, settings: Settings, proxy: Proxy | None) -> None:
         plain = [settings.api_key, proxy.secret if proxy else ""]
-        found = [text for text in plain if len(text) >= _SHORTEST_SECRET]
+        found = [text for text in plain if len(text) >= SHORTEST_SECRET]
         if proxy and proxy.credentials:
             found.append(proxy.credentials)
         found += [secret.replace("/", "\\/") for secret in found]

@@ -15,9 +15,19 @@ from typing import Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
 from airflow_provider_promptlayer.api.errors import PromptLayerConfigurationError
+from airflow_provider_promptlayer.api.links import (
+    TEMPLATES,
+    Dashboard,
+    dashboard_of,
+    is_web_url,
+    template_problem,
+)
 from airflow_provider_promptlayer.transport.urls import normal_url
 
 DEFAULT_BASE_URL: Final = "https://api.promptlayer.com"
+SHORTEST_SECRET: Final = 12
+"""The fewest characters of a secret: a shorter key, as local servers take, may be part of words."""
+
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds that a single request may take, where the connection does not say."""
 
@@ -39,6 +49,7 @@ class Settings:
     :param timeout: seconds that a single request may take, from the connect to the last byte.
     :param verify: True (check TLS certificates), False, or the path of a CA file.
     :param proxy: URL of an HTTP proxy, or None for what the environment says.
+    :param dashboard: where PromptLayer's web pages are.
     """
 
     base_url: str
@@ -46,6 +57,7 @@ class Settings:
     timeout: float = DEFAULT_TIMEOUT
     verify: bool | str = True
     proxy: str | None = field(default=None, repr=False)
+    dashboard: Dashboard = field(default_factory=Dashboard)
 
     @property
     def is_cleartext(self) -> bool:
@@ -58,7 +70,8 @@ def read_connection(connection: Any) -> Settings:
     """Return the settings that an Airflow connection describes.
 
     Password: the API key. Host, port, schema: see :func:`_base_url`. Extra: a JSON object with
-    ``timeout`` (seconds), ``verify`` (true, false or the path of a CA file) and ``proxy``.
+    ``timeout`` (seconds), ``verify`` (true, false or the path of a CA file), ``proxy``,
+    ``dashboard_url`` and the :data:`.TEMPLATES` of web pages.
 
     :param connection: of the class that Airflow 2 or 3 has for it.
     :raises PromptLayerConfigurationError: naming the connection and the field to correct.
@@ -75,12 +88,14 @@ def read_connection(connection: Any) -> Settings:
             "paste it again into the connection's password."
         )
     extra = _extra(connection.extra, where)
+    base_url = _base_url(connection, where)
     return Settings(
-        base_url=_base_url(connection, where),
+        base_url=base_url,
         api_key=api_key,
         timeout=_timeout(extra.get("timeout", DEFAULT_TIMEOUT), where),
         verify=_verify(extra.get("verify", True), where),
         proxy=_proxy(extra.get("proxy"), where),
+        dashboard=_dashboard(extra, base_url, api_key, where),
     )
 
 
@@ -170,6 +185,26 @@ def _proxy(value: Any, where: str) -> str | None:
             "such as http://proxy.example.com:3128."
         )
     return str(value)
+
+
+def _dashboard(extra: dict[str, Any], base_url: str, api_key: str, where: str) -> Dashboard:
+    given = {name: extra[name] for name in ("dashboard_url", *TEMPLATES) if name in extra}
+    given |= {name: value.strip() for name, value in given.items() if isinstance(value, str)}
+    for name, value in given.items():
+        kind = TEMPLATES.get(name)
+        must = (
+            template_problem(kind, value)
+            if kind is not None
+            else None
+            if is_web_url(value) and not {*value} & {*"?#"}
+            else "the URL of PromptLayer's web interface, such as https://dashboard.promptlayer.com"
+        )
+        if must is None and len(api_key) >= SHORTEST_SECRET and api_key in value:
+            must = "a URL without the API key"
+        if must is not None:
+            raise PromptLayerConfigurationError(f"{name!r} in the extra of {where} must be {must}.")
+    url = given.pop("dashboard_url", None)
+    return Dashboard(dashboard_of(base_url) if url is None else url.rstrip("/"), **given)
 
 
 def is_proxy(value: Any) -> bool:

@@ -313,7 +313,7 @@ class PromptLayerTrigger(BaseTrigger):
 
     async def ended(self, hook: PromptLayerHook, job: RemoteJob[Any]) -> TriggerEvent:  # noqa: ARG002
         """Return the event for a job that has ended: a worker reads how."""
-        return to_worker(WaitEvent(job.id, Outcome.ENDED, ""))
+        return to_worker(WaitEvent(job.id, Outcome.ENDED, "", ended_at=self._polled_at))
 
     def _new_poller(self, job: RemoteJob[Any]) -> Poller:
         state = self.state

@@ -38,9 +38,10 @@ CRITERION_SUMMARIES_KEY: Final = "promptlayer_criterion_summaries"
 DRIFT_SUMMARY_KEY: Final = "promptlayer_drift_summary"
 USAGE_KEY: Final = "promptlayer_usage"
 WATCH_KEY: Final = "promptlayer_previous_version"
+URL_KEY: Final = "promptlayer_url"
 
 _OWN_KEYS: Final = frozenset(
-    {EXECUTION_ID_KEY, FINAL_OUTPUT_KEY, NODE_STATUSES_KEY, RETURN_VALUE_KEY}
+    {EXECUTION_ID_KEY, FINAL_OUTPUT_KEY, NODE_STATUSES_KEY, RETURN_VALUE_KEY, URL_KEY}
 )
 
 LARGE: Final = 1_000_000

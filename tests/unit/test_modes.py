@@ -104,7 +104,7 @@ def test_an_end_that_is_found_at_once_is_said(serve: Serve, log: Callable[[], st
     run_id = serve(LocalPromptLayer(WORKFLOWS)).start_execution("Bad")
     assert wait("poke", run_id, fail_on="never").kind == "success"
     said = log()
-    assert f"Workflow run {run_id}: 2 of 2 nodes done." in said
+    assert f"Workflow run {run_id}: no output, 1 of 2 nodes succeeded, 1 failed." in said
     assert "no output node succeeded" in said
     assert "counts as a success" in said
 
@@ -370,7 +370,7 @@ class TestResumedWithTheEventAlone:
     @pytest.mark.parametrize(
         ("make", "says"),
         [
-            (lambda: RUN_TABLE.make(max_price=0.003), "has cost: 0.003 USD"),
+            (lambda: RUN_TABLE.make(max_price=0.003), ", cost 0.003 USD"),
             (lambda: RUN_SCORECARD.make(max_drop=0.02), "The score 0.9 is the same as the 0.9 of"),
         ],
         ids=["price", "earlier score"],

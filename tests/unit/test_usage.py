@@ -65,7 +65,7 @@ def test_the_cost_is_in_xcom_and_in_the_log(serve: Serve, deferrable: bool, log:
     assert ending.worker_visits == 1 + deferrable
     found = usage(ending)
     assert found == {"price": 0.003, "input_tokens": 300, "output_tokens": 60, "requests": 3}
-    assert "has cost: 0.003 USD, 3 requests, 300 tokens in, 60 tokens out." in log()
+    assert "3 of 3 cells done, cost 0.003 USD, 3 requests, 300 tokens in, 60 tokens out, " in log()
     assert pages_read(server) == 1
 
 
@@ -174,7 +174,7 @@ def test_prices_that_promptlayer_does_not_know(
 ) -> None:
     serve(of_rows(3, Column("A", metrics=metrics[0]), Column("B", metrics=metrics[1])))
     assert usage(run())["price"] == price
-    assert f"has cost: {line}" in log()
+    assert f", cost {line}" in log()
     ending = run(statuses=[], max_price=2)
     assert ending.kind == "failed for good"
     which = "it has cost" if price is None else "3 of the cells have cost, and the others 1.5 USD"
@@ -182,7 +182,7 @@ def test_prices_that_promptlayer_does_not_know(
 
 
 def test_cells_that_another_operation_has_calculated_since(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, log: Log
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(of_rows(3))
     read = PromptLayerHook.get_usage
@@ -195,7 +195,7 @@ def test_cells_that_another_operation_has_calculated_since(
     ending = run(max_price=1)
     assert ending.kind == "failed for good"
     assert "does not say what 1 of the cells have cost, and the others 0.002 USD" in ending.message
-    assert "2 requests, 200 tokens in, 40 tokens out; PromptLayer has no price for 1 cells" in log()
+    assert ending.xcoms["promptlayer_usage"]["requests"] == 2
 
 
 def test_columns_that_ask_no_language_model(serve: Serve) -> None:
@@ -228,7 +228,7 @@ def test_a_try_that_goes_back_to_an_operation_knows_its_cost(server: LocalPrompt
     store = Store()
     deferred(RUN_TABLE.make("never"), store)
     (operation,) = server.operations.values()
-    assert store["promptlayer_run"]["notes"] == {"execution_ids": [operation.execution_id]}
+    assert store["promptlayer_run"]["notes"]["execution_ids"] == [operation.execution_id]
     store = Store()
     run(store, max_price=0)  # fails before the outputs are noted as delivered
     ending = run(store, number=2)
@@ -244,7 +244,7 @@ def test_the_ids_of_too_many_executions_are_not_kept(
     monkeypatch.setattr(f"{module}._MAX_EXECUTIONS_NOTED", 0)
     store = Store()
     assert usage(run(store)) is None
-    assert store["promptlayer_run"]["notes"] == {"execution_ids": []}
+    assert store["promptlayer_run"]["notes"]["execution_ids"] == []
     assert "in 1 executions, and the task keeps the ids of at most 0" in log()
 
 

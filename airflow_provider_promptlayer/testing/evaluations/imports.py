@@ -186,7 +186,9 @@ def _operation(workspace: Workspace, found: Import) -> JsonValue:
         "file_name": found.file_name,
         "error_message": found.error_message,
         "created_at": found.created_at,
-        "updated_at": workspace.timestamp(),
+        "updated_at": workspace.timestamp(
+            found.started_at + found.duration if found.has_ended else None
+        ),
     }
 
 

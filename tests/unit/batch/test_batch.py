@@ -247,7 +247,7 @@ class TestProgress:
         server.script(Reply(200, '"early"'), method="GET", times=3)
         ending = run(numbered(20), workflow="Slow", deferrable=deferrable, max_active_runs=places)
         assert ending.kind == "success"
-        found = re.findall(r"(\d+) of (\d+) runs ", log())
+        found = re.findall(r"(\d+) of (\d+) (?:runs|inputs s)", log())
         ended = [int(count) for count, _ in found]
         assert ended == sorted(ended), found
         assert len(set(ended)) > 1
@@ -285,7 +285,7 @@ class TestSuccessRate:
         )
         assert "Workflow run 4 has failed" in fourth
         assert (
-            "2 of 4 inputs succeeded. input 1: Workflow run 2 has failed" in log()
+            "2 of 4 inputs succeeded; failed: input 1: Workflow run 2 has failed" in log()
         ) is is_success
         if not is_success:
             assert ending.message.startswith(

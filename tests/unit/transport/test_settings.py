@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from airflow_provider_promptlayer.api.links import Dashboard
 from airflow_provider_promptlayer.exceptions import PromptLayerConfigurationError
 from airflow_provider_promptlayer.transport.settings import (
     DEFAULT_BASE_URL,
@@ -286,3 +287,56 @@ def test_any_fields_give_settings_or_a_clear_error(
         assert isinstance(settings.is_cleartext, bool)
         assert settings.timeout > 0
         assert settings.api_key.isascii()
+
+
+@pytest.mark.parametrize(
+    ("host", "extra", "dashboard"),
+    [
+        (None, {}, Dashboard("https://dashboard.promptlayer.com")),
+        ("api.eu.promptlayer.com", {}, Dashboard("https://dashboard.eu.promptlayer.com")),
+        ("http://127.0.0.1:8000", {}, Dashboard()),
+        (
+            None,
+            {"dashboard_url": " https://pl.example.com/ui/ "},
+            Dashboard("https://pl.example.com/ui"),
+        ),
+        (
+            "http://127.0.0.1:8000",
+            {"dashboard_url": "http://127.0.0.1:3000", "run_url": "/r/{workspace_id}"},
+            Dashboard("http://127.0.0.1:3000", run_url="/r/{workspace_id}"),
+        ),
+        (
+            "pl.example.com",
+            {"report_url": "https://x.example.com/{report_id}", "prompt_url": "/{prompt}"},
+            Dashboard(None, report_url="https://x.example.com/{report_id}", prompt_url="/{prompt}"),
+        ),
+    ],
+    ids=str,
+)
+def test_where_the_web_pages_are(
+    host: str | None, extra: dict[str, Any], dashboard: Dashboard
+) -> None:
+    found = read_connection(connection(host=host, extra=json.dumps(extra)))
+    assert found.dashboard == dashboard
+    assert hash(found) == hash(read_connection(connection(host=host, extra=json.dumps(extra))))
+
+
+@pytest.mark.parametrize("name", ["dashboard_url", "run_url", "prompt_url", "workflow_url"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "javascript:alert(1)",
+        "pl.example.com",
+        "https://user:geheim@pl.example.com",
+        f"https://pl.example.com/{KEY}",
+        "https://pl.example.com/{report_id}?{sheet_id}",
+        5,
+        ["https://pl.example.com"],
+    ],
+    ids=str,
+)
+def test_what_is_no_web_page(name: str, value: Any) -> None:
+    with pytest.raises(PromptLayerConfigurationError, match=f"'{name}' in the extra") as caught:
+        read_connection(with_extra(**{name: value}))
+    assert KEY not in str(caught.value)
+    assert "geheim" not in str(caught.value)
