@@ -227,15 +227,18 @@ class AirflowStack:
             )
         return run_id
 
-    def start_watchers(self, dag_id: str) -> None:
-        """Start the watchers of the assets that start a DAG; Airflow 2 has none.
+    def start_watchers(self, *dag_ids: str) -> None:
+        """Start the watchers of the assets that start these DAGs; Airflow 2 has none.
 
         Airflow starts them when it parses the file of a DAG that is not paused, so that it takes up
         to ``min_file_process_interval`` after the DAG was unpaused.
         """
-        self._unpause(dag_id)
-        token = self.api("GET", f"/api/v2/dags/{dag_id}/details")["file_token"]
-        self.api("PUT", f"/api/v2/parseDagFile/{token}")
+        files = set()
+        for dag_id in dag_ids:
+            self._unpause(dag_id)
+            files.add(self.api("GET", f"/api/v2/dags/{dag_id}/details")["file_token"])
+        for file in files:
+            self.api("PUT", f"/api/v2/parseDagFile/{file}")
 
     def _unpause(self, dag_id: str) -> None:
         """Wait until the DAG is parsed, and unpause it."""
