@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tasks of a DAG would move the same release label at once, so that chance decided."""
+"""Which tasks of a DAG would move the same release label at once, or start their DAG again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XComArg
@@ -63,6 +63,38 @@ def refuse_mapped_rivals(task: Any, context: Context) -> None:
             f"All instances of the mapped task {task.task_id!r} move {_moved(task)}: expand over "
             "the prompt, the workflow or the label, or promote once."
         )
+
+
+def refuse_own_event(task: Any) -> None:
+    """Raise if a watcher that is to ignore own moves of a prompt's label starts the task's DAG.
+
+    PromptLayer keeps no sign of who has moved a prompt's label. So the watcher would report the
+    move of this task, too, and start the DAG again and again.
+
+    :raises PromptLayerInvalidInputError: says what to do.
+    """
+    if task.prompt is None or not task.has_dag():
+        return
+    moved = str(task.prompt), task.release_label, task.promptlayer_conn_id
+    for watcher in _watchers(getattr(task.dag.timetable, "asset_condition", None)):
+        found = getattr(watcher, "trigger", None)
+        watched = found["kwargs"] if isinstance(found, Mapping) else vars(found)
+        names = "release_label", "promptlayer_conn_id"
+        label = str(watched.get("prompt")), *map(watched.get, names)
+        if watched.get("ignore_own") and label == moved:
+            raise PromptLayerInvalidInputError(
+                f"Task {task.task_id!r} moves label {one_line(repr(task.release_label), 80)} of a "
+                "prompt, whose moves start this DAG. PromptLayer does not tell who has moved a "
+                "prompt's label, so the task would start the DAG again: watch another label, or "
+                "give the watcher ignore_own=False, if that is wanted."
+            )
+
+
+def _watchers(condition: Any) -> Iterator[Any]:
+    """Yield the watchers of all assets on which a DAG is scheduled; Airflow 2 has none."""
+    yield from getattr(condition, "watchers", ())
+    for part in getattr(condition, "objects", ()):
+        yield from _watchers(part)
 
 
 def _moved(task: Any) -> str:

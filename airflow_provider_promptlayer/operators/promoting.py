@@ -42,7 +42,11 @@ from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.bases import configuration, deferral
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.recording import write_or_log
-from airflow_provider_promptlayer.bases.rivals import refuse_mapped_rivals, refuse_rivals
+from airflow_provider_promptlayer.bases.rivals import (
+    refuse_mapped_rivals,
+    refuse_own_event,
+    refuse_rivals,
+)
 from airflow_provider_promptlayer.polling.event import read_event
 from airflow_provider_promptlayer.polling.schedule import AIRFLOWS_POKE_INTERVAL
 from airflow_provider_promptlayer.polling.state import PollState
@@ -153,14 +157,16 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         self.deferrable = configuration.default_deferrable() if deferrable is None else deferrable
 
     def resolve_template_files(self) -> None:
-        """Refuse promotions that could race; Airflow calls this once it has read the DAG file."""
+        """Refuse promotions that race or loop; Airflow calls this once it has read the DAG file."""
         super().resolve_template_files()
         refuse_rivals(self)
+        refuse_own_event(self)
 
     def perform(self, context: Context) -> dict[str, Any]:
         """Move the label, unless it leads to the version already."""
         refuse_mapped_rivals(self, context)
         refuse_rivals(self, context)
+        refuse_own_event(self)
         order = self._order()
         promotion = self._carried_out(order, context)
         if not promotion.is_pending:

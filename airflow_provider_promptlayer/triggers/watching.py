@@ -68,9 +68,9 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
     :param poke_interval: seconds (or a ``timedelta``) between two polls.
     :param ignore_own: report no version of a workflow that :class:`.PromptLayerPromoteOperator` or
         the hook has made, so that a DAG which promotes does not start itself again. Without
-        ``release_label`` a newer version below such a copy is reported. PromptLayer
-        keeps no sign of who has moved a prompt's label: a DAG must not move the label of a prompt
-        that starts it.
+        ``release_label`` a newer version below such a copy is reported. PromptLayer keeps no sign
+        of who has moved a prompt's label: each move is reported, and the operator refuses to move
+        the label that starts its DAG, unless this is False.
     :raises PromptLayerConfigurationError: on Airflow 2, which has no watchers.
     :raises PromptLayerInvalidInputError: for what cannot be sent.
     """

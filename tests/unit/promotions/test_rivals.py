@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, task_group
+from airflow.providers.common.compat.sdk import DAG, Asset, task_group
 from support.modes import FakeTaskInstance
+from support.needs import needs_watchers
 from support.promotions import PROMPT, WORKFLOW, make
 
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerPromoteOperator
 from airflow_provider_promptlayer.testing import LocalPromptLayer
+from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerVersionEventTrigger
 
 
 def test_two_promotions_are_refused_with_the_dag_file() -> None:
@@ -123,6 +127,50 @@ def test_in_a_mapped_task_group(server: LocalPromptLayer) -> None:
     context: Any = {"ti": FakeTaskInstance(task_id=instance.task_id, map_index=0)}
     assert instance.execute(context)["version"] == 5
     assert server.labels(**PROMPT)["eu"] == 5
+
+
+LABEL: dict[str, Any] = {**PROMPT, "release_label": "prod"}
+
+
+@needs_watchers
+@pytest.mark.parametrize("compose", [lambda asset: [asset], lambda asset: Asset("b") | asset])
+@pytest.mark.parametrize(
+    ("watched", "is_refused"),
+    [
+        (LABEL, True),
+        ({**LABEL, "ignore_own": False}, False),
+        ({**LABEL, "release_label": "staging"}, False),
+        ({**LABEL, "prompt": "Title"}, False),
+        ({**LABEL, "promptlayer_conn_id": "another"}, False),
+        (PROMPT, False),
+        ({**WORKFLOW, "release_label": "prod"}, False),
+    ],
+    ids=str,
+)
+def test_the_label_that_starts_the_dag(
+    watched: dict[str, Any],
+    is_refused: bool,
+    compose: Callable[[Any], Any],
+    server: LocalPromptLayer,
+) -> None:
+    """Of a prompt PromptLayer does not tell who has moved the label, so the DAG would loop."""
+    from airflow.sdk import AssetWatcher
+
+    trigger = PromptLayerVersionEventTrigger(**watched)
+    asset = Asset("a", watchers=[AssetWatcher(name="moves", trigger=trigger)])
+    with DAG("d", schedule=compose(asset)) as dag:
+        written = make(task_id="written", **LABEL)
+        rendered = make(task_id="rendered", **PROMPT, release_label="{{ label }}")
+        make(task_id="workflow", **WORKFLOW)
+    says = r"Task 'written' moves label 'prod' of a prompt, whose moves start this DAG"
+    with pytest.raises(PromptLayerInvalidInputError, match=says) if is_refused else nullcontext():
+        dag.resolve_template_files()
+    rendered.release_label = "prod"  # as Airflow renders it
+    written.release_label = "other"
+    context: Any = {"ti": FakeTaskInstance(task_id="rendered")}
+    with pytest.raises(Exception, match="ignore_own=False") if is_refused else nullcontext():
+        rendered.execute(context)
+    assert server.count("PATCH") == (not is_refused)
 
 
 def _branch_operator() -> Any:
