@@ -22,69 +22,70 @@ SOURCES  = $(TYPED) docs
 # Airflows side by side would only fight over the processor and mix up their output.
 .NOTPARALLEL:
 
-help: ## list the targets
+help: ## | list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
-	  awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	  awk -F ':.*## | *[|] ' '{printf "  make %-12s %-7s %s\n", $$1, $$2, $$3}'
+	@echo "The times are those of two cores. The first time, making the environment takes a minute more."
 
-demo: venv $(DEMO:etl=etl-parts) ## run an example DAG in a real Airflow against a local PromptLayer; DEMO=etl: with PostgreSQL and S3
+demo: venv $(DEMO:etl=etl-parts) ## 1 min | run an example DAG in a real Airflow against a local PromptLayer; DEMO=etl: with PostgreSQL and S3
 	@exec $(BIN)/python -m dev.demo $(DEMO:%=--%)
 
-ui: venv ## the same, and keep Airflow's web UI up, for a browser
+ui: venv ## | the same, and keep Airflow's web UI up, for a browser, until Ctrl-C
 	@exec $(BIN)/python -m dev.demo --ui
 
 # Live tests wait more than they compute: the unit tests take the time that is left over.
-test: lint types venv ## lint + types, then unit and live tests side by side: 9 minutes
+test: lint types venv ## 9 min | lint + types, then unit and live tests side by side
 	@mkdir -p build
 	@nice -n 5 $(MAKE) --no-print-directory unit >build/unit.log 2>&1 & unit=$$!; \
 	  $(MAKE) --no-print-directory live; live=$$?; \
 	  wait $$unit; unit=$$?; cat build/unit.log; exit $$((live || unit))
 
-test-live: venv etl-parts ## crashes, restarts and secrets on PostgreSQL, and the example DAGs there, with S3: 7 minutes
+test-live: venv etl-parts ## 7 min | crashes, restarts and secrets on PostgreSQL, and the example DAGs there, with S3
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live_postgres
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live \
 	  --postgres -k "TestExamples or hostile or etl"
 
-bench: venv ## what waiting costs, against other ways to wait: a table, and build/bench.json
+bench: venv ## 30 min | what waiting costs, against other ways to wait: a table, and build/bench.json
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --bench
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m benchmarks $(BENCH)
 
-lint: tools ## ruff: style and mistakes; import-linter: which module may import which
+lint: tools ## 5 s | ruff: style and mistakes; import-linter: which module may import which
 	@$(BIN)/ruff check --quiet $(SOURCES) && $(BIN)/ruff format --quiet --check $(SOURCES)
 	@contracts=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$contracts"; exit 1; }
 	@echo "lint: clean"
 
-fix: tools ## mend what ruff can mend, and format
+fix: tools ## 1 s | mend what ruff can mend, and format
 	@$(BIN)/ruff check --quiet --fix $(SOURCES) && $(BIN)/ruff format --quiet $(SOURCES) && echo "fix: clean"
 
-types: tools ## mypy --strict
+types: tools ## 30 s | mypy --strict
 	@$(BIN)/mypy --no-error-summary $(TYPED) && echo "types: clean"
 
-docs: venv ## the documentation, as a site in build/docs; warnings are errors: 20 seconds
+docs: venv ## 20 s | the documentation, as a site in build/docs; warnings are errors
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --docs
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING $(BIN)/python -m sphinx \
 	  -q -W --keep-going -d build/doctrees docs build/docs && echo "docs: build/docs/index.html"
 
-coverage: venv tools ## unit tests with branch coverage: what no test reaches
+coverage: venv tools ## 10 min | unit tests with branch coverage: what no test reaches
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/coverage run -m pytest -q tests/unit -n auto --dist worksteal $(ARGS)
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
-unit: unit-$(NEWEST) ## unit tests on Airflow 3.3.2; ARGS="-k name" for some of them
+unit: unit-$(NEWEST) ## 5 min | unit tests on Airflow 3.3.2; ARGS="-k name" for some of them
 
-unit-oldest: unit-$(OLDEST) ## unit tests on Airflow 2.11.2, the oldest that is supported
+unit-oldest: unit-$(OLDEST) ## 5 min | unit tests on Airflow 2.11.2, the oldest that is supported
 
-unit-next: unit-$(NEXT) ## unit tests on Airflow 3.4.0b2, the newest pre-release
+unit-next: unit-$(NEXT) ## 5 min | unit tests on Airflow 3.4.0b2, the newest pre-release
 
-unit-all: $(ALL:%=unit-%) ## unit tests on every supported Airflow
+unit-all: $(ALL:%=unit-%) ## 25 min | unit tests on every supported Airflow
 
-live: live-$(LIVE) ## tests in a real Airflow; LIVE=2.11.2 for another version; ARGS as above
+live: live-$(LIVE) ## 8 min | tests in a real Airflow; LIVE=2.11.2 for another version; ARGS as above
 
-live-next: live-$(NEXT) ## tests in a real Airflow 3.4.0b2
+live-next: live-$(NEXT) ## 8 min | tests in a real Airflow 3.4.0b2
 
-wheel: venv tools ## build a wheel, install it into an empty environment and check it there
+wheel: venv tools ## 1 min | build a wheel, install it into an empty environment and check it there
 	@$(BIN)/python dev/check_wheel.py $(NEWEST)
 
-clean: ## remove what make has made
+clean: ## 1 s | remove what make has made
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

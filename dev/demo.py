@@ -35,6 +35,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CONNECTION_ID = "promptlayer_default"
 RUN_SECONDS = 900.0
 UI_PORT = 8080
+NEXT_STEPS = """
+Next:
+  docs/quickstart.md     write a DAG of your own
+  make ui                see the same in a browser
+  make demo DEMO=etl     from PostgreSQL through an evaluation to S3 and back
+  PROMPTLAYER_API_KEY=… WORKFLOW="name of a workflow" make demo
+                         run a workflow of yours, at PromptLayer itself"""
 
 
 class DemoError(Exception):
@@ -69,6 +76,7 @@ def main() -> int:
                 _table([[_short(part) for part in row] for row in warehouse.answers()])
             else:
                 _demo(service, options.dag, options.task, ui=options.ui)
+            _say(NEXT_STEPS)
     except KeyboardInterrupt as stop:
         _say("\nstopped")
         return 143 if isinstance(stop, Terminated) else 130
@@ -120,17 +128,19 @@ def _demo(service: Service, dag_id: str, task_id: str, *, ui: bool) -> None:
     if not ui:
         env[f"AIRFLOW_CONN_{CONNECTION_ID.upper()}"] = json.dumps(service.connection)
     version = ".".join(map(str, AIRFLOW_VERSION))
-    _say(f"Starting Airflow {version} in a directory of its own, and {service.name}")
+    _say(f"Starting Airflow {version} in a directory of its own, and {service.name}.")
+    _say("It makes a database and starts four processes, which takes half a minute or more …")
     start = time.monotonic()
     stack = AirflowStack(ROOT / "example_dags", env=env, port=_port() if ui else 0)
     try:
         with stack:
-            _say(f"Airflow is up after {time.monotonic() - start:.0f} s")
+            _say(f"Airflow is up after {time.monotonic() - start:.0f} s.\n")
             if ui:
                 stack.api("POST", "/api/v2/connections", _row(service.connection))
-                _say(f"Web UI: {stack.url} (no password)")
+                _say(f"Open it in a browser: {stack.url} (no password)\n")
             _run(stack, service, dag_id, task_id)
             if ui:
+                _say(f"\nLook at the DAG run: {stack.url}/dags/{dag_id}")
                 _stay_up(stack)
     except Exception as error:  # noqa: BLE001 - for any error, one line and where the rest is
         (stack.home / "demo-error.txt").write_text(traceback.format_exc())
@@ -154,13 +164,14 @@ def _row(connection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(stack: AirflowStack, service: Service, dag_id: str, task_id: str) -> None:
-    _say(f"Running the DAG {dag_id}; each line is a change of a task's state")
+    _say(f"Running example_dags/{dag_id.removeprefix('promptlayer_')}.py; a line for each change of a")
+    _say("task's state. A deferred task waits in the triggerer until PromptLayer has finished.")
     run_id = stack.trigger_dag(dag_id, conf=service.conf)
     watch = Watch(stack, dag_id, run_id, _show_change)
     state = stack.wait_for(watch.sample, RUN_SECONDS, f"the run of {dag_id} to end")
     if state != "success":
         raise DemoError(_why_failed(stack, dag_id, run_id))
-    _say(f"XComs of {task_id}")
+    _say(f"\nWhat {task_id} has put into XCom, for the tasks downstream:")
     _table([[key, _short(value)] for key, value in stack.xcoms(dag_id, run_id, task_id).items()])
     _show_occupancy(watch.seen)
 
@@ -193,7 +204,7 @@ def _show_change(seconds: float, task: str, state: str) -> None:
 
 
 def _show_occupancy(seen: Occupancy) -> None:
-    _say("Seconds that each task spent in a state")
+    _say("\nSeconds that each task spent in a state:")
     states = ["queued", "running", "deferred"]
     _table(
         [["task", *states]]
@@ -203,15 +214,17 @@ def _show_occupancy(seen: Occupancy) -> None:
         ]
     )
     if not seen.deferred_samples:
-        _say("No moment was seen in which nothing but a deferred task was left to wait for")
+        _say("\nPromptLayer was too quick for a look at Airflow while a task waited for it.")
         return
-    samples = seen.deferred_samples
-    _say("While a task was deferred and nothing else was due: no worker and no pool slot is held")
-    workers = f"in {seen.deferred_with_worker} of {samples} samples of the processes"
+    waited = sum(seconds.get("deferred", 0.0) for seconds in seen.seconds.values())
+    looks = f"{seen.deferred_samples} looks at Airflow's processes and database"
+    _say(f"\nWaiting for PromptLayer took {waited:.0f} s, and should hold neither a worker nor a pool slot.")
+    _say(f"{looks} in that time have found:")
+    workers = f"in {seen.deferred_with_worker} looks" if seen.peak_workers else "cannot be seen here"
     _table(
         [
-            ["a worker ran a task", workers if seen.peak_workers else "cannot be seen here"],
-            ["a pool slot was taken", f"in {seen.deferred_with_slot} of {samples} samples"],
+            ["a worker that ran a task", workers],
+            ["a pool slot that was taken", f"in {seen.deferred_with_slot} looks"],
         ]
     )
 
