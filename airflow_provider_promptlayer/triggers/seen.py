@@ -131,9 +131,10 @@ class SeenVersions:
     async def _claim(self, version: int) -> int | None:
         record = await self._read()
         if record is None:
-            await self._write(Record(version))
-            self._log.info("Watching from version %s on.", version or "none")
-            record = Record(version)
+            # Airflow forgets the state of an asset whose DAG file was away for a while.
+            record = Record(version if self._reported is None else self._reported)
+            await self._write(record)
+            self._log.info("Watching from version %s on.", record.reported or "none")
         self._reported = record.reported
         if version in (record.reported, 0):
             return None

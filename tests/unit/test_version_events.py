@@ -180,6 +180,20 @@ def test_ten_moves_while_no_triggerer_runs(server: LocalPromptLayer) -> None:
     asyncio.run(scenario())
 
 
+def test_a_state_that_airflow_forgets_while_the_watcher_runs(server: LocalPromptLayer) -> None:
+    """Airflow does so where no DAG file mentions the asset for a while, such as during a deploy."""
+
+    async def scenario() -> None:
+        state = AssetState()
+        async with Running(server, watcher(state, **PROD)) as running:
+            state.clear()
+            server.move_label("prod", 3, prompt="Reply")
+            await running.versions(3)
+            assert running.events[0]["previous_version"] == 2
+
+    asyncio.run(scenario())
+
+
 def test_without_a_state_a_restart_watches_from_then_on(server: LocalPromptLayer) -> None:
     async def scenario() -> None:
         async with Running(server, watcher(**PROD)):

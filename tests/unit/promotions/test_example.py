@@ -46,6 +46,16 @@ def event(version: int, minute: int) -> Any:
     return SimpleNamespace(timestamp=when, extra={"payload": {"version": version}})
 
 
+class Events:
+    """Takes an asset as Airflow's own mapping does, also where it is no key of a dict (3.0)."""
+
+    def __init__(self, asset: Any, events: list[Any]) -> None:
+        self._by_uri = {asset.uri: events}
+
+    def __getitem__(self, asset: Any) -> list[Any]:
+        return self._by_uri[asset.uri]
+
+
 UNSORTED = [event(7, 1), event(9, 3), event(8, 2)]
 
 
@@ -100,13 +110,7 @@ def test_the_version_of_the_last_event_as_the_guide_reads_it() -> None:
     scope: dict[str, Any] = {}
     exec(compile(code, "new-versions.md", "exec"), scope)
 
-    class Events:
-        """Takes an asset as Airflow's own mapping does, also where it is no key of a dict (3.0)."""
-
-        def __getitem__(self, asset: Any) -> list[Any]:
-            return {scope["asset"].name: UNSORTED}[asset.name]
-
-    assert scope["new_version"].function(Events()) == 9
+    assert scope["new_version"].function(Events(scope["asset"], UNSORTED)) == 9
 
 
 PROMOTED = {"label": "prod", "version": 3, "previous_version": 2}
@@ -147,8 +151,8 @@ def test_the_last_promotion_is_known_before_the_evaluation(roll_back: dict[str, 
     asset = roll_back["PRODUCTION"]
     older = SimpleNamespace(extra={**PROMOTED, "version": 1})
     read = roll_back["last_promotion"].function
-    assert read({asset: [older, SimpleNamespace(extra=PROMOTED)]}) == PROMOTED
-    assert read({asset: []}) == {}
+    assert read(Events(asset, [older, SimpleNamespace(extra=PROMOTED)])) == PROMOTED
+    assert read(Events(asset, [])) == {}
     assert roll_back["recalculate"].upstream_task_ids == {"last_promotion"}
 
 
