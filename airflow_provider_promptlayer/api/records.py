@@ -7,11 +7,13 @@ calculated. The scorecard, where it is asked for, adds four.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import chain
 from typing import Any, Final, Self, TypeAlias
 
 from airflow_provider_promptlayer.api.arguments import MAX_ID, list_of, title_or_uuid
@@ -23,11 +25,10 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerSheetChangedError,
     PromptLayerUnexpectedAnswerError,
 )
-from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.names import columns_among
-from airflow_provider_promptlayer.api.pages import visit_pages
+from airflow_provider_promptlayer.api.pages import Page, visit_pages
 from airflow_provider_promptlayer.api.reasons import entries, reason, words_or_all
 from airflow_provider_promptlayer.api.rows import (
     Column,
@@ -50,11 +51,12 @@ from airflow_provider_promptlayer.api.scorecards import (
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
 
-Record: TypeAlias = list[Any]
-"""The values of a row, in the order of the fields."""
+Record: TypeAlias = tuple[Any, ...]
+"""The values of a row, in the order of the fields.
 
-Scores: TypeAlias = Mapping[int, ScorecardRow]
-"""Row number → score; empty where scores are not wanted."""
+A tuple, and so are the lists of integers in it, because Python's garbage collector then need not go
+through them, time and again, while the next pages are read.
+"""
 
 _NEEDS_NO_REASON: Final = (None, Verdict.PASS, Verdict.SKIPPED)
 
@@ -97,6 +99,22 @@ _SCORES: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class RecordsPage(Page[Record]):
+    """The records of a page of rows.
+
+    :param statuses: for each record the statuses of its calculated cells.
+    :param version: see :class:`.RowsPage`, as for ``row_count``.
+    :param reason_calls: place of a record → the call for the reasons of its verdict, which
+        PromptLayer tells row by row; see :meth:`RecordReader.with_reasons`.
+    """
+
+    statuses: Sequence[Sequence[str]]
+    version: int | None
+    row_count: int | None
+    reason_calls: Mapping[int, Call[ScorecardRow]]
+
+
 class RecordReader:
     """Reads a sheet as records: says which requests to send, and what the answers mean.
 
@@ -132,18 +150,20 @@ class RecordReader:
         self._cells_read: Sequence[tuple[str, bool]] = ()  # id of a column, whether it is of text
         self._scorecard: Scorecard | None = None
 
-    def page_calls(self) -> Generator[Call[RowsPage], RowsPage, None]:
+    def page_calls(self) -> Generator[Call[RecordsPage], RecordsPage, None]:
         """Yield the call for each page, and take its result, from the first page to the last.
+
+        The scores are not in the result, see :meth:`read`.
 
         :raises PromptLayerSheetChangedError: if the sheet was changed between two pages.
         :raises PromptLayerUnexpectedAnswerError: if rows are missing, or a cursor leads back.
         """
 
-        def page_call(cursor: str | None) -> Call[RowsPage]:
+        def page_call(cursor: str | None) -> Call[RecordsPage]:
             needs_columns = not (self.fields or cursor)
             return rows_page(
                 self.sheet, cursor=cursor, last_first=self._last_first, with_columns=needs_columns
-            )
+            ).then(self._records)
 
         return visit_pages(page_call, self._check)
 
@@ -156,18 +176,15 @@ class RecordReader:
         other.row_count, other._last_first = 0, True
         return other
 
-    def read(self, call: Call[RowsPage]) -> CallFlow[tuple[RowsPage, Scores]]:
-        """Return a page and its scores.
-
-        PromptLayer tells the reasons for a verdict row by row, so each row that has not passed
-        takes a request of its own.
+    def read(self, call: Call[RecordsPage]) -> CallFlow[RecordsPage]:
+        """Return a page with its scores.
 
         :raises PromptLayerInvalidInputError: if the sheet has no scorecard that was calculated.
         :raises PromptLayerSheetChangedError: if the scorecard is being calculated, or PromptLayer
             refuses the cursor of an earlier page.
         """
         try:
-            page = yield call
+            page: RecordsPage = yield call
         except (PromptLayerAuthError, PromptLayerNotFoundError):
             raise
         except PromptLayerRefusedError as error:
@@ -176,45 +193,84 @@ class RecordReader:
             raise PromptLayerSheetChangedError(
                 f"{str(error).rstrip('.')}; it took the pages before."
             ) from error
-        return page, (yield from self._scores(page))
+        if not (self._has_scores and page.items):
+            return page
+        scores = yield from self._scores(page)
+        calculation_id = self._calculation_id
+        reason_calls = {
+            place: scorecard_row(self.sheet, record[0], calculation_id=calculation_id)
+            for place, record in enumerate(page.items)
+            if (score := scores.get(record[0])) is not None
+            and score.verdict not in _NEEDS_NO_REASON
+            and not score.step_results
+        }
+        records = tuple(record + self._score_values(scores.get(record[0])) for record in page.items)
+        return replace(page, items=records, reason_calls=reason_calls)
 
-    def records(self, rows: Iterable[Row], scores: Scores) -> list[Record]:
-        """Return the records of rows, which are on one page."""
-        return [self._record(row, scores) for row in rows]
+    def with_reasons(self, page: RecordsPage, scores: Iterable[ScorecardRow]) -> RecordsPage:
+        """Return a page with the reasons.
+
+        :param scores: the results of the page's ``reason_calls``.
+        """
+        records = list(page.items)
+        for place, score in zip(page.reason_calls, scores, strict=True):
+            records[place] = records[place][: -len(_SCORES)] + self._score_values(score)
+        return replace(page, items=tuple(records))
+
+    def take(self, page: RecordsPage, is_wanted: Callable[[int], bool]) -> list[Record]:
+        """Return the records of a page whose row numbers are wanted, and count their cells."""
+        wanted = [
+            (record, statuses)
+            for record, statuses in zip(page.items, page.statuses, strict=True)
+            if is_wanted(record[0])
+        ]
+        self.cell_counts.update(chain.from_iterable(statuses for _, statuses in wanted))
+        return [record for record, _ in wanted]
 
     def named(self, record: Record) -> dict[str, Any]:
-        """Return a record as a mapping by the names of the fields."""
-        return {field.name: value for field, value in zip(self.fields, record, strict=True)}
+        """Return a record as a mapping by the names of the fields, with lists as such."""
+        return {
+            field.name: list(value) if isinstance(value, tuple) else value
+            for field, value in zip(self.fields, record, strict=True)
+        }
 
-    def _scores(self, page: RowsPage) -> CallFlow[Scores]:
-        if not (self._has_scores and page.items):
-            return {}
+    def _scores(self, page: RecordsPage) -> CallFlow[Mapping[int, ScorecardRow]]:
+        """Return row number → score, without the reasons."""
         if self._scorecard is None:
             self._scorecard = _calculated((yield scorecard(self.sheet)), self.sheet)
-        latest = self._scorecard.latest
-        calculation_id = latest.calculation_id if latest else None
-        ends = page.items[0].index, page.items[-1].index
+        ends = page.items[0][0], page.items[-1][0]
         first, last = min(ends), max(ends)
         cursor: int | None = first - 1 if first else None
         scores: dict[int, ScorecardRow] = {}
         while True:  # one page, unless rows were deleted since, or PromptLayer lists fewer on each
-            found = yield scorecard_rows(self.sheet, calculation_id=calculation_id, cursor=cursor)
+            found = yield scorecard_rows(
+                self.sheet, calculation_id=self._calculation_id, cursor=cursor
+            )
             scores |= {row.row_index: row for row in found.rows if row.row_index <= last}
             cursor = found.next_cursor
             if cursor is None or cursor >= last:
-                break
-        for index, row in scores.items():
-            if row.verdict not in _NEEDS_NO_REASON and not row.step_results:
-                scores[index] = yield scorecard_row(
-                    self.sheet, index, calculation_id=calculation_id
-                )
-        return scores
+                return scores
 
-    def _check(self, page: RowsPage) -> None:
+    @property
+    def _calculation_id(self) -> str | None:
+        latest = self._scorecard.latest if self._scorecard else None
+        return latest.calculation_id if latest else None
+
+    def _records(self, page: RowsPage) -> RecordsPage:
         if not self.fields:  # the first page
             self._columns = _chosen(page.columns, self._wanted, self.sheet)
             self._cells_read = [(column.id, column.is_text) for column in self._columns]
             self.fields = tuple(self._named_fields())
+        records, statuses = [], []
+        for row in page.items:
+            record, its_statuses = self._record(row)
+            records.append(record)
+            statuses.append(its_statuses)
+        return RecordsPage(
+            tuple(records), page.next_cursor, statuses, page.version, page.row_count, {}
+        )
+
+    def _check(self, page: RecordsPage) -> None:
         if self.version is None:
             self.version = page.version
         if page.version not in (None, self.version):
@@ -247,25 +303,25 @@ class RecordReader:
         names = _told_apart([name for name, _ in fields])
         return (RecordField(name, kind) for name, (_, kind) in zip(names, fields, strict=True))
 
-    def _record(self, row: Row, scores: Scores) -> Record:
-        record: Record = [row.index]
+    def _record(self, row: Row) -> tuple[Record, Sequence[str]]:
+        """Return the record of a row, without scores, and the statuses of its calculated cells."""
+        record: list[Any] = [row.index]
+        statuses = []
         cells = row.cells
         for column_id, is_text in self._cells_read:
             cell = cells.get(column_id, {})
             record.append(value_of(cell))
             if not is_text:
                 status = status_of(cell)
-                self.cell_counts[status or "unknown"] += 1
+                statuses.append(status or "unknown")
                 if self._has_details:
                     record.append(status)
                     record += _details_of(cell)
-        if self._has_scores:
-            record += self._score_values(scores.get(row.index))
-        return record
+        return tuple(record), tuple(statuses)
 
     def _score_values(self, score: ScorecardRow | None) -> Record:
         if score is None:
-            return [None] * len(_SCORES)
+            return (None,) * len(_SCORES)
         titles = self._scorecard.step_titles if self._scorecard else {}
         reasons = {}
         for step_id, result in entries(score.step_results):
@@ -273,36 +329,38 @@ class RecordReader:
             if said is not None:
                 name = titles.get(step_id, step_id)
                 reasons[step_id if name in reasons else name] = said
-        return [
+        return (
             score.verdict,
             _number(score.score),
             reasons or None,
             words_or_all(score.error_summary),
-        ]
+        )
 
 
 def _details_of(cell: RawCell) -> Record:
     """Return the values of :data:`_DETAILS`, besides the status."""
     metrics = cell.get("request_metrics")
     if not isinstance(metrics, dict):
-        return [error_of(cell), None, None, None, None, None]
+        return error_of(cell), None, None, None, None, None
     ids = metrics.get("request_ids")
-    return [
+    return (
         error_of(cell),
-        _number(Fields(metrics).number_if_any("price")),
+        _number(metrics.get("price")),
         _integer(metrics.get("latency_ms")),
         _integer(metrics.get("input_tokens")),
         _integer(metrics.get("output_tokens")),
-        [found for item in ids if (found := _integer(item)) is not None]
+        tuple(found for item in ids if (found := _integer(item)) is not None)
         if isinstance(ids, list)
         else None,
-    ]
+    )
 
 
-def _number(value: float | None) -> float | None:
-    """Return a number as Parquet takes it; None for an integer of hundreds of digits."""
+def _number(value: Any) -> float | None:
+    """Return a finite number as Parquet takes it; None for an integer of hundreds of digits."""
+    if type(value) not in (float, int):
+        return None
     try:
-        return value if value is None else float(value)
+        return float(value) if math.isfinite(value) else None
     except OverflowError:
         return None
 

@@ -12,28 +12,37 @@ import pickle
 import threading
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from tempfile import SpooledTemporaryFile
-from typing import Final, TypeAlias
+from typing import Final, TypeVar
 
 from airflow_provider_promptlayer.api.errors import PromptLayerTransientError
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.records import Record, RecordReader, Scores
-from airflow_provider_promptlayer.api.rows import RowsPage
+from airflow_provider_promptlayer.api.records import Record, RecordReader, RecordsPage
+from airflow_provider_promptlayer.api.scorecards import ScorecardRow
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
+from airflow_provider_promptlayer.hooks.threads import DaemonThreads
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.polling.loop import Loop, drive, each_with_backoff
-from airflow_provider_promptlayer.polling.poller import PollDecision
+from airflow_provider_promptlayer.polling.loop import (
+    Loop,
+    ask_with_backoff,
+    drive,
+    each_with_backoff,
+)
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
 from airflow_provider_promptlayer.xcom.storable import storable
 
-PageRead: TypeAlias = tuple[RowsPage, Scores]
+T = TypeVar("T")
 
 _PROGRESS_SECONDS: Final = 10.0
 """The least time between two lines in the log about how far a sheet is read."""
 
 _BOTH_ENDS_FROM: Final = 1_000
 """How many rows a sheet has to have to be read from both ends."""
+
+REASONS_AT_ONCE: Final = 8
+"""How many requests for the reasons of verdicts on one page are sent at once."""
 
 _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
 """How much of the rows from the end is kept in memory; the rest is in a temporary file."""
@@ -54,12 +63,12 @@ class PagedReading(PromptLayerConnectionHook):
             closing(self._pages(reader, max_outage)) as pages,
         ):
             end = _RowsFromEnd(reader, pages_from_end, file)
-            for page, scores in pages:
-                rows = [row for row in page.items if row.index < end.first_index]
-                yield reader.records(rows, scores)
-                count += len(rows)
-                last = rows[-1].index if rows else last
-                if len(rows) < len(page.items):
+            for page in pages:
+                records = reader.take(page, lambda index: index < end.first_index)
+                yield records
+                count += len(records)
+                last = records[-1][0] if records else last
+                if len(records) < len(page.items):
                     break
                 if (reader.rows_in_all or 0) >= _BOTH_ENDS_FROM and end.read_page(after=last):
                     break
@@ -71,11 +80,11 @@ class PagedReading(PromptLayerConnectionHook):
 
     def _pages_from_end(
         self, reader: RecordReader, max_outage: float
-    ) -> Generator[PageRead, None, None]:
+    ) -> Generator[RecordsPage, None, None]:
         """Yield the pages from the last one to the first, once the reader has read its first."""
         yield from self._pages(reader.from_the_end(), max_outage)
 
-    def _pages(self, reader: RecordReader, max_outage: float) -> Generator[PageRead, None, None]:
+    def _pages(self, reader: RecordReader, max_outage: float) -> Generator[RecordsPage, None, None]:
         """Yield the pages, each while the next one is read in a thread."""
         is_left = threading.Event()
 
@@ -84,42 +93,39 @@ class PagedReading(PromptLayerConnectionHook):
             if is_left.wait(decision.sleep):
                 raise PromptLayerTransientError("The pages are not wanted any more.")
 
-        def ahead(call: Call[RowsPage]) -> Future[PageRead]:
-            future: Future[PageRead] = Future()
+        def run(loop: Loop[T]) -> T:
+            return drive(loop, self.call, pause)
 
-            def run() -> None:
-                try:
-                    future.set_result(drive(reading_of(reader, call, max_outage), self.call, pause))
-                except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-                    future.set_exception(error)
-
-            # A daemon, unlike the threads of an executor: a task that is ended does not wait for it
-            threading.Thread(target=run, name="promptlayer-page", daemon=True).start()
-            return future
+        def read(call: Call[RecordsPage]) -> RecordsPage:
+            page = run(loop_for_page(reader, call, max_outage))
+            loops = loops_for_reasons(page, max_outage)
+            running = [reasons_threads.submit(partial(run, loop)) for loop in loops]
+            return reader.with_reasons(page, [each.result() for each in running])
 
         self.warm_up()  # not in a thread: Airflow may not be asked by two at a time
         calls = reader.page_calls()
-        reading = ahead(next(calls))
-        try:
-            while True:
-                page, scores = reading.result()
-                following = following_call(calls, page)
-                if self.is_stopping:  # Airflow 3 would let the task go on until it is killed
-                    raise PromptLayerTransientError("The task is being stopped.")
-                if following is not None:
-                    reading = ahead(following)
-                yield page, scores
-                if following is None:
-                    return
-        finally:
-            is_left.set()
+        with DaemonThreads(1) as page_thread, DaemonThreads(REASONS_AT_ONCE) as reasons_threads:
+            reading = page_thread.submit(partial(read, next(calls)))
+            try:
+                while True:
+                    page = reading.result()
+                    following = following_call(calls, page)
+                    if self.is_stopping:  # Airflow 3 would let the task go on until it is killed
+                        raise PromptLayerTransientError("The task is being stopped.")
+                    if following is not None:
+                        reading = page_thread.submit(partial(read, following))
+                    yield page
+                    if following is None:
+                        return
+            finally:
+                is_left.set()
 
 
 class _RowsFromEnd:
     """The records of a sheet from its last row on, kept until those before them are written."""
 
     def __init__(
-        self, reader: RecordReader, pages: Iterator[PageRead], file: SpooledTemporaryFile[bytes]
+        self, reader: RecordReader, pages: Iterator[RecordsPage], file: SpooledTemporaryFile[bytes]
     ) -> None:
         self.count = 0
         self.first_index: float = math.inf
@@ -138,15 +144,14 @@ class _RowsFromEnd:
         """
         if not self._is_of_use:
             return False
-        page, scores = next(self._pages)
-        rows = [row for row in page.items if row.index > after]
-        self._is_of_use = bool(rows or self.count)
-        if rows:
-            records = self._reader.records(reversed(rows), scores)
-            self._sizes.append(self._file.write(_pickled(records)))
-            self.count += len(rows)
-            self.first_index = rows[-1].index
-        return self._is_of_use and len(rows) < len(page.items)
+        page = next(self._pages)
+        records = self._reader.take(page, lambda index: index > after)
+        self._is_of_use = bool(records or self.count)
+        if records:
+            self.first_index = records[-1][0]
+            self._sizes.append(self._file.write(_pickled(records[::-1])))
+            self.count += len(records)
+        return self._is_of_use and len(records) < len(page.items)
 
     def records(self) -> Iterator[list[Record]]:
         """Yield the records in the order of the rows, a page at a time."""
@@ -157,7 +162,9 @@ class _RowsFromEnd:
             yield pickle.loads(self._file.read(size))  # noqa: S301 - what this process has written
 
 
-def reading_of(reader: RecordReader, call: Call[RowsPage], max_outage: float) -> Loop[PageRead]:
+def loop_for_page(
+    reader: RecordReader, call: Call[RecordsPage], max_outage: float
+) -> Loop[RecordsPage]:
     """Return the loop that reads a page and its scores, and rides out trouble meanwhile."""
     return each_with_backoff(
         reader.read(call),
@@ -166,9 +173,18 @@ def reading_of(reader: RecordReader, call: Call[RowsPage], max_outage: float) ->
     )
 
 
+def loops_for_reasons(page: RecordsPage, max_outage: float) -> list[Loop[ScorecardRow]]:
+    """Return the loops for the ``reason_calls`` of a page, which may run at the same time."""
+    policy = retries.POLLING.within(max_outage)
+    return [
+        ask_with_backoff(Poller.of_call("the reasons of a verdict", policy), call)
+        for call in page.reason_calls.values()
+    ]
+
+
 def following_call(
-    calls: Generator[Call[RowsPage], RowsPage, None], page: RowsPage
-) -> Call[RowsPage] | None:
+    calls: Generator[Call[RecordsPage], RecordsPage, None], page: RecordsPage
+) -> Call[RecordsPage] | None:
     """Return the call for the page after this one, or None after the last."""
     try:
         return calls.send(page)

@@ -17,20 +17,21 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
 )
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.records import RecordReader
-from airflow_provider_promptlayer.api.rows import RowsPage
+from airflow_provider_promptlayer.api.records import RecordReader, RecordsPage
+from airflow_provider_promptlayer.api.scorecards import ScorecardRow
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.files.placing import Place, storage_reason
 from airflow_provider_promptlayer.files.writing import RecordWriter, writer_for
 from airflow_provider_promptlayer.hooks.pages import (
+    REASONS_AT_ONCE,
     PagedReading,
-    PageRead,
     following_call,
-    reading_of,
+    loop_for_page,
+    loops_for_reasons,
 )
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.polling.loop import drive, retried
+from airflow_provider_promptlayer.polling.loop import Loop, drive, retried
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 OnChange = Literal["again", "fail"]
@@ -81,7 +82,8 @@ class RowMethods(PagedReading):
             ``_latency_ms``, ``_input_tokens``, ``_output_tokens`` and ``_request_ids`` of each
             calculated column ``Answer``.
         :param scorecard: yield also ``scorecard_verdict``, ``_score``, ``_reasons`` and ``_error``,
-            of the latest calculation. Reasons take a request for each row that has not passed.
+            of the latest calculation. Reasons take a request for each row that has not passed, of
+            which eight are sent at once.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :raises PromptLayerSheetChangedError: if the sheet is changed meanwhile.
         """
@@ -90,8 +92,8 @@ class RowMethods(PagedReading):
         )
         return (
             reader.named(record)
-            for page, scores in self._pages(reader, max_outage)
-            for record in reader.records(page.items, scores)
+            for page in self._pages(reader, max_outage)
+            for record in page.items
         )
 
     async def aiter_rows(
@@ -109,18 +111,26 @@ class RowMethods(PagedReading):
             Sheet(table_id, sheet_id), columns=columns, details=details, scorecard=scorecard
         )
 
-        def ahead(call: Call[RowsPage]) -> asyncio.Task[PageRead]:
-            return asyncio.create_task(self._arun(reading_of(reader, call, max_outage)))
+        async def read(call: Call[RecordsPage]) -> RecordsPage:
+            page = await self._arun(loop_for_page(reader, call, max_outage))
+            scores = await asyncio.gather(*map(read_reasons, loops_for_reasons(page, max_outage)))
+            return reader.with_reasons(page, scores)
+
+        async def read_reasons(loop: Loop[ScorecardRow]) -> ScorecardRow:
+            async with may_read_reasons:
+                return await self._arun(loop)
+
+        may_read_reasons = asyncio.Semaphore(REASONS_AT_ONCE)
 
         calls = reader.page_calls()
-        reading = ahead(next(calls))
+        reading = asyncio.create_task(read(next(calls)))
         try:
             while True:
-                page, scores = await reading
+                page = await reading
                 following = following_call(calls, page)
                 if following is not None:
-                    reading = ahead(following)
-                for record in reader.records(page.items, scores):
+                    reading = asyncio.create_task(read(following))
+                for record in page.items:
                     yield reader.named(record)
                 if following is None:
                     return

@@ -42,7 +42,7 @@ class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
     :param details: whether calculated columns have fields besides the value.
     :param scorecard: add ``scorecard_verdict``, ``scorecard_score``, ``scorecard_reasons`` and
         ``scorecard_error`` of each row, from the latest calculation. Reasons take a request for
-        each row that has not passed.
+        each row that has not passed, of which eight are sent at once.
     :param on_change: if the sheet is changed meanwhile, read it ``"again"``, a few times, or
         ``"fail"``; a retry of the task can help then.
     :param return_rows: return the rows, too, of a sheet that has at most 1,000; ``to`` may be left

@@ -7,23 +7,36 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import airflow.models.dag  # noqa: F401  # which the paths of Airflow 2 need, and do not import
 import pytest
-from support.sheets import COLUMNS, IDS, ROWS_PATH, SHEET, read_file, serving
+from support.sheets import COLUMNS, IDS, REFUSAL, ROWS_PATH, SHEET, read_file, serving
 
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.rows import RowsPage, rows_page
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerOutageError,
+    PromptLayerRefusedError,
     PromptLayerUnexpectedAnswerError,
 )
 from airflow_provider_promptlayer.hooks import pages as hook_pages
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply, Reset, Sheet, Table
+from airflow_provider_promptlayer.testing import (
+    Close,
+    Criterion,
+    LocalPromptLayer,
+    Reply,
+    Reset,
+    Scorecard,
+    ScoredRow,
+    Sheet,
+    Silence,
+    Table,
+)
 
 
 @pytest.fixture
@@ -71,6 +84,45 @@ def test_a_reader_that_stops_leaves_no_thread(
         if thread.name == "promptlayer-page":
             thread.join(5)
             assert not thread.is_alive()
+
+
+def test_reasons_are_read_eight_at_once(
+    rows_of: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [ScoredRow("fail", reasons={"Polite": f"Rude {number}."}) for number in range(120)]
+    rows: list[dict[str, Any]] = [{} for _ in scores]
+    card = Scorecard("Quality", [Criterion("Polite")], scores)
+    table = Table("Rude", [Sheet("Rude", COLUMNS, rows=rows, scorecard=card)])
+    sheet_id = table.sheets[0].id
+    path = f"/api/public/v2/tables/{table.id}/sheets/{sheet_id}/scorecard/rows/"
+    with LocalPromptLayer(tables=[table]) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
+        server.start_calculation(table.id, sheet_id)
+        server.script(*[Silence()] * 8, path_prefix=path)
+        with ThreadPoolExecutor(1) as thread:
+            reading = thread.submit(rows_of, table.id, sheet_id, scorecard=True)
+
+            def asked() -> int:
+                return len([each for each in server.requests if each.raw_path.startswith(path)])
+
+            server.wait_for(lambda: asked() >= 8, timeout=60)
+            time.sleep(0.1)
+            assert asked() == 8  # the first eight are held, so there is no ninth
+            server.drop_connections()
+            found = reading.result(60)
+    assert [row["scorecard_reasons"] for row in found] == [
+        {"Polite": f"Rude {number}."} for number in range(120)
+    ]
+
+
+def test_a_reason_that_cannot_be_read_ends_the_reading(
+    rows_of: Callable[..., list[Any]], server: LocalPromptLayer
+) -> None:
+    server.start_calculation(*IDS)
+    path = ROWS_PATH.replace("/rows", "/scorecard/rows/")
+    server.script(REFUSAL, path_prefix=path)
+    with pytest.raises(PromptLayerRefusedError, match="read scorecard row 120"):
+        rows_of(*IDS, scorecard=True)
 
 
 @pytest.fixture(params=[100, 101, 199, 200, 250, 300, 301])

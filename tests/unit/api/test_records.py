@@ -62,14 +62,12 @@ def read(answers: dict[str, Any], **how: Any) -> tuple[list[dict[str, Any]], Rec
     found: list[dict[str, Any]] = []
 
     def send_page(call: Call[Any]) -> Any:
-        rows_, scores = drive(reader.read(call), send)
-        pages.append((rows_, scores))
-        return rows_
+        page = drive(reader.read(call), send)
+        page = reader.with_reasons(page, map(send, page.reason_calls.values()))
+        found.extend(map(reader.named, reader.take(page, lambda _: True)))
+        return page
 
-    pages: list[Any] = []
     drive(reader.page_calls(), send_page)
-    for rows_, scores in pages:
-        found += map(reader.named, reader.records(rows_.items, scores))
     return found, reader
 
 

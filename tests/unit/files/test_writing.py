@@ -42,14 +42,14 @@ def written(ending: str, records: list[list[Any]], fields: list[RecordField] = F
     file = io.BytesIO()
     writer = writing.writer_for(f"folder.x/file{ending}")(file, fields)
     for record in records:
-        writer.write([record])
+        writer.write([tuple(record)])
     writer.write([])
     writer.finish()
     return file.getvalue()
 
 
 def record(number: int, value: Any) -> list[Any]:
-    return [number, value, 0.25, [1, 2], {"Polite": "Rude."}]
+    return [number, value, 0.25, (1, 2), {"Polite": "Rude."}]
 
 
 RECORDS = [record(number, value) for number, value in enumerate(VALUES)]
@@ -60,7 +60,7 @@ def test_json_lines() -> None:
     assert lines.pop() == ""
     names = [field.name for field in FIELDS]
     assert [json.loads(line) for line in lines] == [
-        dict(zip(names, values, strict=True)) for values in RECORDS
+        dict(zip(names, values, strict=True)) | {"ids": [1, 2]} for values in RECORDS
     ]
     assert "значение" in lines[-1]
     for value, expected in ODD:

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads that take work while a task does something else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class DaemonThreads:
+    """Some threads that run functions for a ``with`` block.
+
+    Unlike those of :class:`concurrent.futures.ThreadPoolExecutor`, they hold up nothing: neither
+    the end of the block nor that of a process waits for a function that is running.
+
+    :param count: of the threads, which are started as they are needed.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._started = 0
+        self._is_left = False
+        self._todo: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+
+    def __enter__(self) -> DaemonThreads:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Run no more functions."""
+        self._is_left = True
+        for _ in range(self._started):
+            self._todo.put(None)
+
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        """Run a function as soon as a thread is free; return the future of its result."""
+        future: Future[T] = Future()
+        self._todo.put((future, function))
+        if self._started < self._count:
+            self._started += 1
+            threading.Thread(target=self._run, name="promptlayer-page", daemon=True).start()
+        return future
+
+    def _run(self) -> None:
+        while (job := self._todo.get()) is not None:
+            future, function = job
+            if self._is_left:
+                future.cancel()
+                continue
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                future.set_exception(error)
+            del job, future, function  # so that no thread holds a result while it waits
