@@ -164,8 +164,8 @@ def _row(connection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(stack: AirflowStack, service: Service, dag_id: str, task_id: str) -> None:
-    _say(f"Running example_dags/{dag_id.removeprefix('promptlayer_')}.py; a line for each change of a")
-    _say("task's state. A deferred task waits in the triggerer until PromptLayer has finished.")
+    _say(f"Running the DAG {dag_id}, with a line for each change of a task's state.")
+    _say("A deferred task waits in the triggerer until PromptLayer has finished.")
     run_id = stack.trigger_dag(dag_id, conf=service.conf)
     watch = Watch(stack, dag_id, run_id, _show_change)
     state = stack.wait_for(watch.sample, RUN_SECONDS, f"the run of {dag_id} to end")
@@ -217,10 +217,11 @@ def _show_occupancy(seen: Occupancy) -> None:
         _say("\nPromptLayer was too quick for a look at Airflow while a task waited for it.")
         return
     waited = sum(seconds.get("deferred", 0.0) for seconds in seen.seconds.values())
-    looks = f"{seen.deferred_samples} looks at Airflow's processes and database"
-    _say(f"\nWaiting for PromptLayer took {waited:.0f} s, and should hold neither a worker nor a pool slot.")
-    _say(f"{looks} in that time have found:")
-    workers = f"in {seen.deferred_with_worker} looks" if seen.peak_workers else "cannot be seen here"
+    _say(f"\nWaiting for PromptLayer took {waited:.0f} s, and should hold no worker and no slot.")
+    _say(f"{seen.deferred_samples} looks at Airflow's processes and database meanwhile have found:")
+    workers = f"in {seen.deferred_with_worker} looks"
+    if not seen.peak_workers:
+        workers = "cannot be seen here"
     _table(
         [
             ["a worker that ran a task", workers],

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx.addnodes import pending_xref
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +57,9 @@ nitpick_ignore_regex = [
 ]
 
 
+is_class = re.compile(r"PromptLayer\w+(Operator|Sensor|Hook|Trigger|Error)").fullmatch
+
+
 class Mermaid(SphinxDirective):
     """Show the drawing of a diagram: `python -m dev.diagrams` has made it from the same text."""
 
@@ -76,6 +80,16 @@ def leave_out_names_of_tests(app: Any, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\s*<!-- (tests|no test): [^>]* -->", "", source[0])
 
 
+def link_classes(app: Any, doctree: nodes.document) -> None:
+    """Link each class of this package that a page names to the reference."""
+    for literal in list(doctree.findall(nodes.literal)):
+        name = literal.astext()
+        if is_class(name) and not isinstance(literal.parent, nodes.reference | pending_xref):
+            where = {"refdomain": "py", "reftype": "class", "reftarget": name, "refspecific": True}
+            link = pending_xref("", literal.deepcopy(), refdoc=app.env.docname, **where)
+            literal.replace_self(link)
+
+
 def leave_out_machinery(
     app: Any, what: str, name: str, member: object, skip: bool, options: object
 ) -> bool | None:
@@ -89,4 +103,5 @@ def setup(app: Any) -> None:
     """Register the above (Sphinx calls this)."""
     app.add_directive("mermaid", Mermaid)
     app.connect("source-read", leave_out_names_of_tests)
+    app.connect("doctree-read", link_classes)
     app.connect("autodoc-skip-member", leave_out_machinery)
