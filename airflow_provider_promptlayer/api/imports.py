@@ -145,6 +145,7 @@ class ImportSource:
     :param fields: what the request says of the source.
     :param digest: the same for the same content of a file, or for the same conditions.
     :param file: the rows as CSV, on disk; None for request logs.
+    :param row_count: how many rows there are; None for request logs.
     :param fields_of_new_sheet: what the request says besides where the sheet is a new one.
     """
 
@@ -152,6 +153,7 @@ class ImportSource:
     fields: Mapping[str, Any]
     digest: str
     file: BinaryIO | None = field(default=None, repr=False)
+    row_count: int | None = None
     fields_of_new_sheet: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -286,12 +288,13 @@ def operation_id_of(*parts: object) -> str:
     return str(uuid5(_NAMESPACE, json.dumps(parts, sort_keys=True, ensure_ascii=True)))
 
 
-def file_source(file_name: str, file: BinaryIO, digest: str) -> ImportSource:
+def file_source(file_name: str, file: BinaryIO, digest: str, row_count: int) -> ImportSource:
     """Return a source of rows as CSV, in a file that stays open until the import is started.
 
     :param file_name: must end with ``.csv``.
     """
-    return ImportSource("file", {"file_name": file_name[-255:], _CONTENT: ""}, digest, file)
+    fields = {"file_name": file_name[-255:], _CONTENT: ""}
+    return ImportSource("file", fields, digest, file, row_count)
 
 
 def read_import(fields: Fields) -> ImportStatus:

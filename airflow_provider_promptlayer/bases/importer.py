@@ -82,6 +82,7 @@ class ImportTask(SheetArguments, PromptLayerWaiter[ImportStatus]):
         super().__init__(**kwargs)
         one_of("on_empty", on_empty, get_args(OnEmpty))
         self.on_empty: OnEmpty = on_empty
+        self._rows_sent: int | None = None
 
     def new_kind(self) -> JobKind[ImportStatus]:
         """Return imports into the sheet."""
@@ -96,6 +97,15 @@ class ImportTask(SheetArguments, PromptLayerWaiter[ImportStatus]):
                     "PromptLayer imports at most %d request logs at once: more may meet the "
                     "conditions. Import shorter times.",
                     MAX_LOGS,
+                )
+            sent, added = self._rows_sent, ending.rows_added
+            if sent is not None and added is not None and added < sent:
+                self.log.warning(
+                    "PromptLayer has added %s of the %s rows that were sent, and does not say why. "
+                    "It skips empty ones. Look at the sheet before you clear the task: a cleared "
+                    "task sends all rows again.",
+                    f"{added:,}",
+                    f"{sent:,}",
                 )
 
         return JobKind(
@@ -161,6 +171,7 @@ class PromptLayerImporter(ImportTask):
             self.log.info("%s", error)
             return None
         self._job = job
+        self._rows_sent = source.row_count
         self._stay_at(self.hook.settings.base_url, job.name)
         for key, name in _PUSHED.items():
             self._push(context, key, getattr(job, name))
@@ -170,6 +181,19 @@ class PromptLayerImporter(ImportTask):
         """Return the import whose ids were pushed; sends nothing."""
         ids = {name: xcom.pull_own(context, key) for key, name in _PUSHED.items()}
         return None if None in ids.values() else SheetImport(**ids)
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return how many rows were sent, to compare it with the number of those added."""
+        return {**super().resume_state(), "rows_sent": self._rows_sent}
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Come back from the triggerer."""
+        waiting = (next_kwargs or {}).get("waiting")
+        kept = waiting.get("rows_sent") if isinstance(waiting, dict) else None
+        self._rows_sent = kept if isinstance(kept, int) else None
+        return super().resume_execution(next_method, next_kwargs, context)
 
     @property
     def reattaches_after_clear(self) -> bool:

@@ -257,7 +257,7 @@ def source_of_rows(
         )
     if rows is not None:
         with csv_of_rows(rows, columns) as made:
-            yield file_source("rows.csv", made.file, made.digest)
+            yield file_source("rows.csv", made.file, made.digest, made.row_count)
         return
     if columns is not None:
         raise PromptLayerInvalidInputError("columns are the titles of rows; a file has its own.")
@@ -265,7 +265,7 @@ def source_of_rows(
         with _opened(file) as source:
             made = stack.enter_context(csv_of_file(source, str(file), delimiter=delimiter))
         name = str(file).rpartition("/")[2].rpartition(".")[0]
-        yield file_source(f"{name[-250:]}.csv", made.file, made.digest)
+        yield file_source(f"{name[-250:]}.csv", made.file, made.digest, made.row_count)
 
 
 @contextmanager

@@ -114,6 +114,18 @@ class TestFailures:
         assert isinstance(ending.error, PromptLayerImportFailedError)
         assert ending.message == "Import 1 has failed: Too odd."
 
+    @pytest.mark.parametrize("added", [1, 2])
+    def test_rows_that_are_not_added_are_warned_of(
+        self, server: LocalPromptLayer, deferrable: bool, added: int, log: Callable[[], str]
+    ) -> None:
+        done = {"operation_id": "1", "status": "completed", "rows_added": added}
+        answer = Reply.of_json({"operation": done})
+        server.script(answer, path_prefix=OPERATIONS, after=2, times=None)
+        ending = load(deferrable=deferrable)
+        assert (ending.kind, ending.value["rows_added"]) == ("success", added)
+        assert ending.worker_visits == (2 if deferrable else 1)
+        assert ("has added 1 of the 2 rows that were sent" in log()) == (added == 1)
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
