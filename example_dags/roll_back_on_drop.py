@@ -60,7 +60,11 @@ with DAG(
     @task(trigger_rule="one_failed", retries=0)
     def undo(promotion: dict[str, Any], ti: Any = None) -> dict[str, Any]:
         """Return the promotion, if a score has failed the gate: an outage takes nothing back."""
-        if ti.xcom_pull(task_ids="gate", key="promptlayer_score") is None:
+        score, verdict = (
+            ti.xcom_pull(task_ids="gate", key=f"promptlayer_{name}")
+            for name in ("score", "verdict")
+        )
+        if score is None or verdict == "error":  # that is no judgement either
             raise AirflowFailException("The gate has no score, so prod stays where it is.")
         if not promotion:
             raise AirflowFailException("No promotion is known, so prod stays where it is.")

@@ -116,35 +116,40 @@ def test_the_version_of_the_last_event_as_the_guide_reads_it() -> None:
 PROMOTED = {"label": "prod", "version": 3, "previous_version": 2}
 
 
-class PulledFrom:
-    """The task instance of a gate that has, or has not, found a score."""
+class Gate:
+    """The task instance that pulls what the gate has found."""
 
-    def __init__(self, score: float | None) -> None:
-        self._score = score
+    def __init__(self, score: float | None = None, verdict: str | None = None) -> None:
+        self._found = {"promptlayer_score": score, "promptlayer_verdict": verdict}
 
-    def xcom_pull(self, *, task_ids: str, key: str) -> float | None:
-        assert (task_ids, key) == ("gate", "promptlayer_score")
-        return self._score
+    def xcom_pull(self, *, task_ids: str, key: str) -> Any:
+        assert task_ids == "gate"
+        return self._found[key]
 
 
-def test_a_score_takes_the_promotion_back(roll_back: dict[str, Any]) -> None:
+@pytest.mark.parametrize("verdict", ["fail", "pass"])
+def test_a_score_takes_the_promotion_back(verdict: str, roll_back: dict[str, Any]) -> None:
     undo = roll_back["undo"].function
-    assert undo(PROMOTED, PulledFrom(0.0)) == PROMOTED
+    assert undo(PROMOTED, Gate(0.0, verdict)) == PROMOTED
     task = roll_back["roll_back"]
     assert (task.version.key, task.expected_version.key) == ("previous_version", "version")
     assert {task.version.operator.task_id, *task.upstream_task_ids} == {"undo"}
 
 
 @pytest.mark.parametrize(
-    ("promotion", "score", "says"),
-    [(PROMOTED, None, "no score"), ({}, 0.5, "No promotion is known")],
-    ids=["an outage", "nothing was promoted"],
+    ("promotion", "gate", "says"),
+    [
+        (PROMOTED, Gate(), "no score"),
+        (PROMOTED, Gate(0.0, "error"), "no score"),
+        ({}, Gate(0.5, "fail"), "No promotion is known"),
+    ],
+    ids=["an outage", "what judges is out of order", "nothing was promoted"],
 )
 def test_what_takes_nothing_back(
-    promotion: dict[str, Any], score: float | None, says: str, roll_back: dict[str, Any]
+    promotion: dict[str, Any], gate: Gate, says: str, roll_back: dict[str, Any]
 ) -> None:
     with pytest.raises(AirflowFailException, match=says):
-        roll_back["undo"].function(promotion, PulledFrom(score))
+        roll_back["undo"].function(promotion, gate)
 
 
 def test_the_last_promotion_is_known_before_the_evaluation(roll_back: dict[str, Any]) -> None:
