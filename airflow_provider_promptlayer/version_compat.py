@@ -80,6 +80,11 @@ def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
     return (arg.operator, arg.key) if isinstance(arg, PlainXComArg) else None
 
 
+def is_made_from_mapped(task: Any) -> bool:
+    """Return whether Airflow makes a task of a mapped one, in the worker that runs it."""
+    return bool(getattr(task, "_BaseOperator__from_mapped", False))
+
+
 TRIGGERS_HAVE_ON_KILL: Final = STARTS_IN_TRIGGERER
 """Whether a triggerer calls ``on_kill`` of a trigger whose task was ended or cleared; since 3.3."""
 

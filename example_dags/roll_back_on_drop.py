@@ -21,7 +21,7 @@ from airflow_provider_promptlayer.operators.promptlayer import (
 PROMPT = "Support reply"  # give your own, and the column that uses it
 COLUMN = "Answer"
 # Not the sheet of promote_on_new_version.py, whose column leads to the version that comes next.
-SHEET = {"table": "Support answers", "sheet": "In production"}
+SHEET: dict[str, Any] = {"table": "Support answers", "sheet": "In production"}
 PRODUCTION = Asset("support_reply_prod")  # an outlet of the task that promotes
 
 with DAG(
@@ -70,8 +70,8 @@ with DAG(
             raise AirflowFailException("No promotion is known, so prod stays where it is.")
         return promotion
 
-    promotion = last_promotion()
-    undone = undo(promotion)
+    promotion: Any = last_promotion()
+    undone: Any = undo(promotion)
 
     # Fails if prod does not lead to the promoted version any more.
     roll_back = PromptLayerPromoteOperator(

@@ -170,6 +170,11 @@ def path_segment(value: object, name: str = "workflow_id_or_name", noun: str = "
     return quote(text, safe="")
 
 
+def name_or_id(name: str, value: Any) -> str:
+    """Return what ``name`` calls by its name or id, see :func:`path_segment`."""
+    return path_segment(value, name, name)
+
+
 def mapping(name: str, value: Any) -> dict[str, Any]:
     """Return a mapping with texts as keys; None gives an empty one.
 
@@ -268,6 +273,11 @@ def texts(name: str, value: Any) -> list[str] | None:
     return found and list(found)
 
 
+def text_list(name: str, value: Any) -> list[str] | None:
+    """Return what :func:`texts` does, and refuse one text alone, which a list was meant to have."""
+    return texts(name, items(name, value))
+
+
 def score(name: str, value: Any, *, highest: float = math.inf) -> float:
     """Return a score to compare with, a finite number from 0 to ``highest``."""
     number = value
@@ -314,6 +324,30 @@ def text_values(metadata: Mapping[str, Any]) -> dict[str, str]:
             )
         texts[key] = _text(f"metadata[{_given(key)}]", value)
     return texts
+
+
+def text_mapping(name: str, value: Any) -> dict[str, str]:
+    """Return what :func:`text_values` does, and refuse values that are no texts."""
+    for key, item in mapping(name, value).items():
+        if not isinstance(item, str):
+            raise PromptLayerInvalidInputError(
+                f"{name}[{_given(key)}] must be a string, not {_given(item)}."
+            )
+    return mapping(name, value)
+
+
+def is_constant(value: Any) -> bool:
+    """Return whether ``value`` is what a DAG file has written out, and no template is in it.
+
+    Not: what only Airflow knows how to resolve, such as the output of another task.
+    """
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value
+    if isinstance(value, Mapping):
+        return all(map(is_constant, value)) and all(map(is_constant, value.values()))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(is_constant, value))
+    return value is None or isinstance(value, (int, float, date, timedelta, UUID))
 
 
 def encode(name: str, body: dict[str, Any]) -> bytes:

@@ -132,6 +132,14 @@ def wanted_version(name: str, value: Any) -> dict[str, Any]:
     return {"version": positive(f"{name}.version", version)}
 
 
+def check_column_versions(name: str, value: Any) -> dict[str, dict[str, Any]]:
+    """Return for each column which version it is to use, see :func:`wanted_version`."""
+    return {
+        title: wanted_version(f"{name}[{title!r}]", given)
+        for title, given in mapping(name, value).items()
+    }
+
+
 def pointed_columns(sheet: Sheet, versions: Mapping[str, Any]) -> CallFlow[list[PointedColumn]]:
     """Return the columns that are to be pointed at versions; nothing is changed yet.
 
@@ -139,9 +147,7 @@ def pointed_columns(sheet: Sheet, versions: Mapping[str, Any]) -> CallFlow[list[
     :raises PromptLayerNotFoundError: if the sheet has no such column.
     :raises PromptLayerInvalidInputError: if a column uses no prompt template and no workflow.
     """
-    wanted = {
-        title: wanted_version(f"column_versions[{title!r}]", versions[title]) for title in versions
-    }
+    wanted = check_column_versions("column_versions", versions)
     configs = yield from _configs(sheet)
     titles = {column_id: column.title for column_id, column in configs.items()}
     pointed = []

@@ -48,6 +48,33 @@ _CONDITIONS: Final = (
 )
 
 
+def _time(name: str, value: Any) -> str:
+    """Return a moment as ISO 8601, in UTC."""
+    try:
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip())
+    except (AttributeError, ValueError):
+        raise PromptLayerInvalidInputError(
+            f"{name} must be a datetime, or one in ISO 8601, not {_shown(value)}."
+        ) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+PARSERS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "start": _time,
+    "end": _time,
+    "prompt": opaque_text,
+    "release_label": opaque_text,
+    "tags": texts,
+    "metadata": lambda _, value: text_values(value),
+    "filter_group": mapping,
+    "request_ids": lambda name, value: list_of(positive, name, items(name, value) or None),
+    "limit": positive,
+    "variables": texts,
+    "fields": texts,
+}
+"""Condition → what parses it as a template renders it."""
+
+
 @dataclass(frozen=True)
 class LogSelection:
     """The request logs that meet all of these conditions, of which there must be one.
@@ -81,20 +108,9 @@ class LogSelection:
     fields: Any = None
 
     def __post_init__(self) -> None:
-        def put(name: str, parse: Callable[[str, Any], Any]) -> None:
+        for name, parse in PARSERS.items():
             value = getattr(self, name)
             object.__setattr__(self, name, None if value in (None, "") else parse(name, value))
-
-        for name in ("start", "end"):
-            put(name, _time)
-        for name in ("tags", "variables", "fields"):
-            put(name, texts)
-        for name in ("prompt", "release_label"):
-            put(name, opaque_text)
-        put("metadata", lambda _, value: text_values(value))
-        put("filter_group", mapping)
-        put("request_ids", lambda name, value: list_of(positive, name, items(name, value) or None))
-        put("limit", positive)
         self._check()
 
     def _check(self) -> None:
@@ -194,17 +210,6 @@ def _version_of(prompt: str, label: str) -> CallFlow[int]:
     target = ReleasedPrompt(prompt)
     labels: Labels = yield target.labels()
     return target.label_among(labels, label).version
-
-
-def _time(name: str, value: Any) -> str:
-    """Return a moment as ISO 8601, in UTC."""
-    try:
-        found = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip())
-    except (AttributeError, ValueError):
-        raise PromptLayerInvalidInputError(
-            f"{name} must be a datetime, or one in ISO 8601, not {_shown(value)}."
-        ) from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 
 def _shown(value: Any) -> str:

@@ -184,7 +184,7 @@ def run_workflow(
     """
     segment = path_segment(workflow_id_or_name)
     shown = one_line(unquote(segment), 80)
-    _refuse_two_versions(workflow_label_name, workflow_version_number)
+    refuse_two_versions(workflow_label_name, workflow_version_number)
     body: dict[str, Any] = {
         "input_variables": mapping("input_variables", input_variables),
         "return_all_outputs": return_all_outputs,
@@ -234,7 +234,7 @@ def check_inputs(
     segment = path_segment(workflow_id_or_name)
     shown = one_line(unquote(segment), 80)
     given = mapping("input_variables", input_variables)
-    _refuse_two_versions(workflow_label_name, workflow_version_number)
+    refuse_two_versions(workflow_label_name, workflow_version_number)
     query: dict[str, Any] = {}
     if workflow_label_name is not None:
         query["label"] = workflow_label_name
@@ -257,7 +257,8 @@ def check_inputs(
     return object_call(Request("GET", path, f"read the inputs of workflow {shown!r}"), check)
 
 
-def _refuse_two_versions(label: str | None, number: int | str | None) -> None:
+def refuse_two_versions(label: str | None, number: int | str | None) -> None:
+    """Raise if both of the arguments are given that say which version runs."""
     if label is not None and number is not None:
         raise PromptLayerInvalidInputError(
             "workflow_label_name and workflow_version_number exclude each other: give one of them."

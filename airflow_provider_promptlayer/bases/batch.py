@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from airflow_provider_promptlayer.api.arguments import texts
+from airflow_provider_promptlayer.api.arguments import text_list, texts
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
     PromptLayerEventError,
@@ -107,6 +107,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         self.nodes: Any = nodes  # rendered before use, like all template fields
         self.return_all_outputs = return_all_outputs
         self.fail_on: FailOn = fail_on
+        self.refuse_constants(nodes=text_list)
         self._task_state: BatchState | None = None
         self._visit: _Visit | None = None  # once the batch is known
 

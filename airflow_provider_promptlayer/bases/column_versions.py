@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_promptlayer.api.arguments import mapping
 from airflow_provider_promptlayer.api.columns import (
     PointedColumn,
+    check_column_versions,
     pointed_columns,
     replace_configs,
 )
@@ -53,6 +54,7 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         super().__init__(**kwargs)
         self.column_versions: Any = column_versions
         self.restore = restore
+        self.refuse_constants(column_versions=check_column_versions)
         self._pointed: list[PointedColumn] = []
         self._stayed: list[PointedColumn] = []
         self._columns_state: ColumnsState | None = None

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, positive, score
 from airflow_provider_promptlayer.api.cells import SheetCells, SheetOperations
 from airflow_provider_promptlayer.api.reports import MAX_SCORE, FinalReport, Report, ReportScore
 from airflow_provider_promptlayer.api.scorecards import (
@@ -191,6 +191,13 @@ class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
         self.min_score, self._needs_score = optional_field(min_score)
         self.max_drop, self._needs_drop = optional_field(max_drop)
         self.baseline: Any = baseline
+        self.refuse_constants(
+            fail_on_verdict=lambda _, value: check_fail_on_verdict(value),
+            min_score=lambda _, value: check_min_score(value, highest=math.inf),
+            max_drop=score,
+        )
+        if max_drop is NOTSET and self.are_constant("baseline"):
+            DropGate.of(max_drop, baseline)
 
     def new_kind(self) -> JobKind[ScorecardCalculation]:
         """Return calculations of the sheet's scorecard, with the gate."""
@@ -278,6 +285,7 @@ class ReportTask(PromptLayerWaiter[Report]):
         self.report_id: Any = report_id
         self.fail_on: FailOnCells = fail_on
         self.min_score, self._needs_score = optional_field(min_score)
+        self.refuse_constants(report_id=positive, min_score=lambda _, value: check_min_score(value))
 
     def new_kind(self) -> JobKind[Report]:
         """Return reports, with the gate."""

@@ -147,6 +147,7 @@ class PromptLayerImporter(ImportTask):
                 "title is that of a new sheet: leave it out, or leave out the sheet."
             )
         self.title: Any = DEFAULT_TITLE if title is None and self._is_new_sheet else title
+        self.refuse_constants(title=title_text)
 
     @abstractmethod
     def open_source(self) -> AbstractContextManager[ImportSource]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from airflow_provider_promptlayer.api.arguments import is_uuid, uuid
+from airflow_provider_promptlayer.api.arguments import is_uuid, title_or_uuid, uuid
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.tables import Sheet
@@ -60,6 +60,9 @@ class SheetArguments(PromptLayerTask):
             _one_of("sheet", sheet, "sheet_id", sheet_id)
             if self.needs_sheet or (sheet, sheet_id) != (None, None)
             else None
+        )
+        self.refuse_constants(
+            table=title_or_uuid, sheet=title_or_uuid, table_id=uuid, sheet_id=uuid
         )
         self._found_table: tuple[Any, str] | None = None  # what was looked up, and its UUID
         self._found_sheet: tuple[Any, Sheet] | None = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import seconds
+from airflow_provider_promptlayer.api.arguments import is_constant, seconds
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
     PromptLayerError,
@@ -111,6 +111,26 @@ class PromptLayerTask(BaseOperator):
         self.outcome: str | None = None  # a line for the end of the log
         self._known_url: tuple[Page, str] | None = None
         self._url_in_xcom: str | None = None
+
+    def are_constant(self, *names: str) -> bool:
+        """Return whether the DAG file has these arguments written out, and nothing renders them.
+
+        What ``expand`` has mapped does not count: it may be the output of another task.
+        """
+        values = [getattr(self, name) for name in names]
+        return not version_compat.is_made_from_mapped(self) and all(map(is_constant, values))
+
+    def refuse_constants(self, **parsers: Callable[[str, Any], Any]) -> None:
+        """Refuse arguments that are wrong as they are written, when the DAG file is parsed.
+
+        Others are left until the task runs, which fails for good then. None is left out.
+
+        :param parsers: name of an attribute → what raises for a wrong value.
+        :raises PromptLayerInvalidInputError: for a wrong value.
+        """
+        for name, parse in parsers.items():
+            if (value := getattr(self, name)) is not None and self.are_constant(name):
+                parse(name, value)
 
     @cached_property
     def hook(self) -> PromptLayerHook:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 from airflow.providers.common.compat.sdk import BaseSensorOperator
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, seconds
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
     PromptLayerEventError,
@@ -89,7 +89,10 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         if timeout is None:
             timeout = configuration.default_seconds("timeout", None)
         if timeout is not None:  # Airflow 2 does not take None
+            seconds("timeout", timeout, zero=True)
             kwargs["timeout"] = timeout
+        for name, given in (("poke_interval", poke_interval), ("max_wait", kwargs.get("max_wait"))):
+            given is None or seconds(name, given)
         super().__init__(
             poke_interval=AIRFLOWS_POKE_INTERVAL if poke_interval is None else poke_interval,
             **kwargs,

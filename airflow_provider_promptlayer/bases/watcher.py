@@ -6,7 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import exactly_one, refuse_none
+from airflow_provider_promptlayer.api.arguments import (
+    exactly_one,
+    name_or_id,
+    refuse_none,
+    title_text,
+    version_number,
+)
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.labels import NAMES, released
 from airflow_provider_promptlayer.api.version_watch import SeenVersion, VersionWatch
@@ -38,6 +44,12 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
         self.release_label: Any = release_label
         self.newer_than: Any = newer_than
         exactly_one(NAMES, prompt=prompt, workflow=workflow)
+        self.refuse_constants(
+            prompt=name_or_id,
+            workflow=name_or_id,
+            release_label=title_text,
+            newer_than=version_number,
+        )
         # One that is left out is None; so may one that is given be, once it is rendered.
         self._given = [name for name in _ARGUMENTS if getattr(self, name) is not None]
         if self.is_rescheduled and newer_than is None and not version_compat.HAS_TASK_STATE:

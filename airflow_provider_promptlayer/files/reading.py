@@ -58,6 +58,17 @@ class CsvFile:
     row_count: int
 
 
+def check_delimiter(delimiter: str) -> None:
+    """Raise unless ``delimiter`` can separate the fields of CSV.
+
+    :raises PromptLayerInvalidInputError: saying what can.
+    """
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise PromptLayerInvalidInputError(
+            f"delimiter must be one character that separates fields, not {delimiter!r}."
+        )
+
+
 @contextmanager
 def csv_of_file(source: BinaryIO, name: str, *, delimiter: str = ",") -> Iterator[CsvFile]:
     """Read rows from CSV, JSON, JSONL or Parquet, by the ending of a file's name.
@@ -69,10 +80,7 @@ def csv_of_file(source: BinaryIO, name: str, *, delimiter: str = ",") -> Iterato
     :param delimiter: what separates the fields of CSV.
     :raises PromptLayerInvalidInputError: naming the file and the line, if it cannot be imported.
     """
-    if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise PromptLayerInvalidInputError(
-            f"delimiter must be one character that separates fields, not {delimiter!r}."
-        )
+    check_delimiter(delimiter)
     ending = PurePosixPath(name).suffix.lower()
     if ending not in (".csv", *_READERS):
         raise PromptLayerInvalidInputError(

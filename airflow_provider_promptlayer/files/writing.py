@@ -35,10 +35,10 @@ class RecordWriter(Protocol):
 WriterType = Callable[[BinaryIO, Sequence[RecordField]], RecordWriter]
 
 
-def writer_for(path: str) -> WriterType:
-    """Return what makes a writer for a file, by the ending of its name.
+def check_ending(path: str) -> WriterType:
+    """Return the writer that the ending of a file's name asks for, installed or not.
 
-    :raises PromptLayerInvalidInputError: for another ending; for Parquet without pyarrow.
+    :raises PromptLayerInvalidInputError: for another ending.
     """
     found = next((_WRITERS[ending] for ending in _WRITERS if path.lower().endswith(ending)), None)
     if found is None:
@@ -47,6 +47,15 @@ def writer_for(path: str) -> WriterType:
             f"The ending of a file says its format: {known}. {one_line(path, 200)!r} has none of "
             "them."
         )
+    return found
+
+
+def writer_for(path: str) -> WriterType:
+    """Return what makes a writer for a file, by the ending of its name.
+
+    :raises PromptLayerInvalidInputError: for another ending; for Parquet without pyarrow.
+    """
+    found = check_ending(path)
     if found is ParquetWriter:
         try:
             import_module("pyarrow.parquet")

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from errno import ENOSPC
-from typing import Any, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 from uuid import uuid4
 
-from airflow_provider_promptlayer.api.arguments import items, texts
+from airflow_provider_promptlayer.api.arguments import exactly_one, items, texts
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
     PromptLayerFileError,
@@ -241,6 +241,10 @@ class ImportMethods(PromptLayerConnectionHook):
     wait_for_import, await_for_import = twins(_wait_for_import)
 
 
+SOURCES: Final = "the source of the rows"
+"""What ``rows`` and ``file`` are, for messages."""
+
+
 @contextmanager
 def source_of_rows(
     *,
@@ -251,10 +255,7 @@ def source_of_rows(
 ) -> Iterator[ImportSource]:
     """Check rows, and return them as a source; see :meth:`ImportMethods.load_sheet`."""
     rows, columns = items("rows", rows), texts("columns", columns)
-    if (rows is None) == (file is None):
-        raise PromptLayerInvalidInputError(
-            f"Give one of rows and file, not {'none' if rows is None else 'both'}."
-        )
+    exactly_one(SOURCES, rows=rows, file=file)
     if rows is not None:
         with csv_of_rows(rows, columns) as made:
             yield file_source("rows.csv", made.file, made.digest, made.row_count)

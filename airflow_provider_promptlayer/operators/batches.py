@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+from airflow_provider_promptlayer.api.arguments import items, text_mapping
 from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.bases.batch import PromptLayerBatchSubmitter
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
-from airflow_provider_promptlayer.operators.workflows import origin
+from airflow_provider_promptlayer.operators.workflows import origin, refuse_version
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -119,6 +120,10 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
         self.metadata: Any = metadata
         self.workflow_label_name: Any = workflow_label_name
         self.workflow_version_number: Any = workflow_version_number
+        refuse_version(self)
+        self.refuse_constants(metadata=text_mapping)
+        if not isinstance(inputs, list):  # a long one would take time at each parse
+            self.refuse_constants(inputs=items)
 
     @property
     def page(self) -> Page:

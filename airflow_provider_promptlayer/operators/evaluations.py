@@ -5,9 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, mapping
+from airflow_provider_promptlayer.api.arguments import (
+    NOTSET,
+    NotSet,
+    list_of,
+    mapping,
+    positive,
+    row_number,
+    title_or_uuid,
+    title_text,
+    uuid,
+)
 from airflow_provider_promptlayer.api.cells import SheetCells
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import Fields
@@ -21,6 +32,7 @@ from airflow_provider_promptlayer.api.tables import (
     ALL,
     NothingToDo,
     TableOperation,
+    cell_statuses,
     recalculate_cells,
 )
 from airflow_provider_promptlayer.api.usage import Usage
@@ -140,6 +152,13 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
         self.max_price, self._needs_price = optional_field(max_price)
         _refuse_unless_waiting(self, "max_price", is_given=self._needs_price)
         self._usages = dict[str, Usage | None]()
+        self.refuse_constants(
+            columns=partial(list_of, title_or_uuid),
+            column_ids=partial(list_of, uuid),
+            row_ids=partial(list_of, row_number),
+            statuses=lambda _, value: cell_statuses(value),
+            max_price=lambda _, value: check_max_price(value),
+        )
 
     def new_kind(self) -> JobKind[Any]:
         """Return recalculations of the sheet's cells, which may be too dear."""
@@ -288,6 +307,9 @@ class PromptLayerRunScorecardOperator(ScorecardTask, PromptLayerCanceller[Scorec
         _refuse_unless_waiting(self, "max_drop", is_given=self._needs_drop)
         self.row_indices: Any = row_indices
         self.step_ids: Any = step_ids
+        self.refuse_constants(
+            row_indices=partial(list_of, row_number), step_ids=partial(list_of, uuid)
+        )
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the start of a calculation."""
@@ -374,6 +396,7 @@ class PromptLayerRunReportOperator(ReportTask, PromptLayerSubmitter[Report]):
         self.name: Any = name
         self.dataset_id: Any = dataset_id
         self.refresh_dataset = refresh_dataset
+        self.refuse_constants(name=title_text, dataset_id=positive)
 
     def new_submission(self, context: Context) -> Submission:  # noqa: ARG002
         """Return the run of the pipeline. Its name may tell the time, and asks for nothing else."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Unpack
 
-from airflow_provider_promptlayer.api.arguments import one_of
+from airflow_provider_promptlayer.api.arguments import list_of, one_of, title_or_uuid
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
+from airflow_provider_promptlayer.files.writing import check_ending
 from airflow_provider_promptlayer.hooks.rows import ON_CHANGE, OnChange
 from airflow_provider_promptlayer.xcom.storable import storable
 
@@ -81,6 +83,9 @@ class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
         self.scorecard = scorecard
         self.on_change: OnChange = on_change
         self.return_rows = return_rows
+        self.refuse_constants(
+            to=lambda _, path: check_ending(path), columns=partial(list_of, title_or_uuid)
+        )
         self._writes_file = to is not None  # None may also be what an XCom renders to
 
     def perform(self, context: Context) -> dict[str, Any]:

@@ -9,12 +9,19 @@ from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from airflow_provider_promptlayer.api.arguments import refuse_none
+from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.arguments import (
+    exactly_one,
+    items,
+    refuse_none,
+    text_list,
+)
 from airflow_provider_promptlayer.api.imports import ImportSource
-from airflow_provider_promptlayer.api.request_logs import LogSelection
+from airflow_provider_promptlayer.api.request_logs import PARSERS, LogSelection
 from airflow_provider_promptlayer.bases.importer import OnEmpty, PromptLayerImporter
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS
-from airflow_provider_promptlayer.hooks.imports import source_of_rows
+from airflow_provider_promptlayer.files.reading import check_delimiter
+from airflow_provider_promptlayer.hooks.imports import SOURCES, source_of_rows
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath, XComArg
@@ -87,6 +94,12 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
         self.columns: Any = columns
         self.file: Any = file
         self.delimiter = delimiter
+        check_delimiter(delimiter)
+        if not version_compat.is_made_from_mapped(self):
+            exactly_one(SOURCES, rows=rows, file=file)
+        self.refuse_constants(columns=text_list)
+        if not isinstance(rows, list):  # a long one would take time at each parse
+            self.refuse_constants(rows=items)
 
     def open_source(self) -> AbstractContextManager[ImportSource]:
         """Return the rows of the list or the file."""
@@ -169,10 +182,16 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
         self.variables: Any = variables
         self.fields: Any = fields
         self._given = [name for name in _CONDITIONS if getattr(self, name) is not None]
+        self.refuse_constants(**PARSERS)
+        if self.are_constant(*_CONDITIONS):
+            self._selection()
 
     def open_source(self) -> AbstractContextManager[ImportSource]:
         """Return the request logs that meet the conditions."""
         for name in self._given:
             refuse_none(name, getattr(self, name))
-        selection = LogSelection(**{name: getattr(self, name) for name in _CONDITIONS})
-        return nullcontext(self.hook.request_log_source(selection, max_outage=self.max_outage))
+        source = self.hook.request_log_source(self._selection(), max_outage=self.max_outage)
+        return nullcontext(source)
+
+    def _selection(self) -> LogSelection:
+        return LogSelection(**{name: getattr(self, name) for name in _CONDITIONS})

@@ -17,9 +17,12 @@ from airflow_provider_promptlayer.api.arguments import (
     NOTSET,
     NotSet,
     exactly_one,
+    name_or_id,
     one_of,
+    positive,
     refuse_none,
     seconds,
+    title_text,
 )
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerApprovalNeededError,
@@ -149,6 +152,14 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         self.release_label: Any = _either(release_label, label)
         self.expected_version: Any = expected_version
         self._expects_version = expected_version is not None
+        self.refuse_constants(
+            prompt=name_or_id,
+            workflow=name_or_id,
+            version=positive,
+            from_label=title_text,
+            release_label=title_text,
+            expected_version=positive,
+        )
         self.on_protected = one_of("on_protected", on_protected, _ON_PROTECTED)
         self.approval_timeout = seconds("approval_timeout", approval_timeout)
         if poke_interval is None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Unpack
 
+from airflow_provider_promptlayer.api.arguments import title_text
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
 from airflow_provider_promptlayer.xcom.storable import storable
@@ -43,6 +44,7 @@ class PromptLayerSnapshotSheetOperator(SheetArguments, PromptLayerCaller):
     def __init__(self, *, name: str | XComArg, **kwargs: Unpack[SheetKwargs]) -> None:
         super().__init__(**kwargs)
         self.name: Any = name
+        self.refuse_constants(name=title_text)
 
     def perform(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Save the version, unless the sheet has it."""

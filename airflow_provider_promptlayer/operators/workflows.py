@@ -7,11 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from airflow_provider_promptlayer.api.arguments import mapping, refuse_none, texts
+from airflow_provider_promptlayer.api.arguments import (
+    mapping,
+    path_segment,
+    positive,
+    refuse_none,
+    text_list,
+    text_mapping,
+    texts,
+    web_address,
+)
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.workflows import WorkflowResults, run_workflow
+from airflow_provider_promptlayer.api.workflows import (
+    WorkflowResults,
+    refuse_two_versions,
+    run_workflow,
+)
 from airflow_provider_promptlayer.bases.kind import JobKind, Submission
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.bases.workflow import WorkflowTask
@@ -46,6 +59,7 @@ class _PushesOutputs(WorkflowTask):
         self.nodes: Any = nodes  # rendered before it is used, as all template fields
         self.return_all_outputs = return_all_outputs
         self.push_node_xcoms = push_node_xcoms
+        self.refuse_constants(nodes=text_list)
 
     @property
     def output(self) -> Any:
@@ -103,6 +117,7 @@ class PromptLayerWorkflowResultsOperator(_PushesOutputs):
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
+        self.refuse_constants(workflow_version_execution_id=positive)
 
     def get_job(self, context: Context) -> RemoteJob[WorkflowResults]:
         """Return the run whose id was given, and push that id."""
@@ -206,6 +221,10 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
         self.metadata: Any = metadata
         self.workflow_label_name: Any = workflow_label_name
         self.workflow_version_number: Any = workflow_version_number
+        refuse_version(self)
+        self.refuse_constants(
+            input_variables=mapping, metadata=text_mapping, callback_url=web_address
+        )
 
     def new_submission(self, context: Context) -> Submission:
         """Return the start of a run."""
@@ -247,6 +266,16 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
                 workflow_version_number=self.workflow_version_number,
                 max_outage=self.max_outage,
             )
+
+
+def refuse_version(task: Any) -> None:
+    """Refuse arguments that cannot say which version of a workflow runs, as they are written."""
+    task.refuse_constants(
+        workflow_id_or_name=lambda _, value: path_segment(value),
+        workflow_version_number=positive,
+    )
+    if task.are_constant("workflow_label_name", "workflow_version_number"):
+        refuse_two_versions(task.workflow_label_name, task.workflow_version_number)
 
 
 def origin(context: Context) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_promptlayer import version_compat
+from airflow_provider_promptlayer.api.arguments import opaque_text, positive, uuid
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerTransientError,
@@ -99,6 +100,7 @@ class _OperationSensor(_SheetSensor[L]):
     def __init__(self, *, operation_id: str | XComArg, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.operation_id: Any = operation_id
+        self.refuse_constants(operation_id=opaque_text)
 
 
 class PromptLayerTableOperationSensor(_OperationSensor[Any], TableTask):
@@ -180,6 +182,7 @@ class PromptLayerScorecardSensor(_SheetSensor[ScorecardCalculation], ScorecardTa
     def __init__(self, *, calculation_id: str | XComArg, **kwargs: Unpack[ScorecardKwargs]) -> None:
         super().__init__(**kwargs)
         self.calculation_id: Any = calculation_id
+        self.refuse_constants(calculation_id=uuid)
 
 
 class PromptLayerReportSensor(_Sensor[Report], ReportTask):
@@ -303,6 +306,7 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id
+        self.refuse_constants(workflow_version_execution_id=positive)
         if (start_from_trigger or end_from_trigger) and not self.deferrable:
             raise PromptLayerInvalidInputError(
                 "start_from_trigger and end_from_trigger are about a wait in the triggerer: "

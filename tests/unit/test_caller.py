@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.arguments import AT_RUN_TIME
 from support.kinds import at
 from support.modes import FakeTaskInstance, run_task
 
@@ -40,7 +41,9 @@ def test_ends_as_airflow_expects(
 ) -> None:
     for reply in replies:
         server.script(reply)
-    ending = run_task(lambda: CountCells(task_id="count", **{**at("good"), **change}))
+    ending = run_task(
+        lambda: CountCells(task_id="count", **{**at("good"), **change}, **AT_RUN_TIME)
+    )
     assert (ending.kind, ending.value) == (kind, 6 if kind == "success" else None), ending
     assert says in ending.message
 

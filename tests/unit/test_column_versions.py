@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
+from support.arguments import AT_RUN_TIME
 from support.clocks import timed_by_polls
 from support.kinds import Serve
 from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
@@ -488,7 +489,7 @@ def test_is_put_back_after_a_deferral_that_airflow_ended(server: LocalPromptLaye
     ids=str,
 )
 def test_what_is_refused(server: LocalPromptLayer, versions: Any, says: str) -> None:
-    ending = run(column_versions=versions)
+    ending = run(column_versions=versions, **AT_RUN_TIME)
     assert ending.kind == "failed for good"
     assert says in ending.message
     assert server.count("PATCH") == server.count("POST") == 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
+from support.arguments import AT_RUN_TIME
 from support.connections import connect
 from support.kinds import OUTPUTS, SHEETS, Serve, new_server
 from support.modes import FakeTaskInstance, Store
@@ -107,7 +108,7 @@ BAD_INPUT: list[tuple[Start, dict[str, Any], str]] = [
 def test_bad_input_starts_nothing(
     start: Start, wrong: dict[str, Any], says: str, server: LocalPromptLayer
 ) -> None:
-    ending = start.run(**wrong)
+    ending = start.run(**wrong, **AT_RUN_TIME)
     assert ending.kind == "failed for good"
     assert says in ending.message
     assert "\n" not in ending.message

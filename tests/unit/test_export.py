@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     ObjectStoragePath,
 )
+from support.arguments import AT_RUN_TIME
 from support.modes import FakeTaskInstance, run_task
 
 from airflow_provider_promptlayer.exceptions import (
@@ -114,7 +115,7 @@ def test_what_goes_wrong(
 ) -> None:
     how = {"to": "{folder}/cases.csv"} | how
     how["to"] = how["to"].format(folder=tmp_path)
-    ending = run_task(lambda: make(**how))
+    ending = run_task(lambda: make(**how, **AT_RUN_TIME))
     assert isinstance(ending.error, ours)
     assert isinstance(ending.error, airflows)
     assert isinstance(ending.error, AirflowFailException) == (airflows is AirflowFailException)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from support.arguments import AT_RUN_TIME
 from support.clocks import timed_by_polls
 from support.kinds import Serve
 from support.loads import CASES, LOST, OPERATIONS, TABLE, questions
@@ -191,7 +192,7 @@ def test_a_lost_answer_and_a_retry_import_once(server: LocalPromptLayer) -> None
 def test_what_is_refused(
     server: LocalPromptLayer, conditions: dict[str, Any], message: str
 ) -> None:
-    ending = run(**conditions)
+    ending = run(**conditions, **AT_RUN_TIME)
     assert ending.kind == "failed for good"
     assert message in ending.message
     assert server.imports == []

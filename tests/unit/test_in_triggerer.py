@@ -28,6 +28,7 @@ from airflow.providers.common.compat.sdk import (
     task_group,
 )
 from airflow.triggers.base import TaskSuccessEvent
+from support.arguments import AT_RUN_TIME
 from support.modes import FakeTaskInstance, first_event, rebuilt, run_task, started_by_airflow
 from support.needs import needs_start_in_triggerer
 
@@ -273,7 +274,7 @@ class TestRefusals:
 
     def test_of_what_is_no_template(self) -> None:
         with pytest.raises(PromptLayerInvalidInputError, match="is a list"):
-            sensor([1], start_from_trigger=True)
+            sensor([1], start_from_trigger=True, **AT_RUN_TIME)
 
     def test_of_a_mapped_task(self) -> None:
         with pytest.raises(PromptLayerInvalidInputError, match="mapped task cannot start"):

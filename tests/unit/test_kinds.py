@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from support.arguments import AT_RUN_TIME
 from support.kinds import (
     EVALUATIONS,
     KINDS,
@@ -27,7 +28,7 @@ from support.kinds import (
     Serve,
     new_server,
 )
-from support.modes import MODES, MODES_OF_ALL_KINDS, Ending
+from support.modes import MODES, MODES_OF_ALL_KINDS, TASK_MODES, Ending
 
 from airflow_provider_promptlayer.api.http import LARGE
 from airflow_provider_promptlayer.exceptions import PromptLayerOutcomeError
@@ -239,7 +240,7 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
 ) -> None:
     kind = KINDS[name]
     ids = kind.start(server, "good")
-    ending = wait(mode, kind, {**ids, **changes})
+    ending = wait(mode, kind, {**ids, **changes}, **(AT_RUN_TIME if mode in TASK_MODES else {}))
     assert ending.kind == "failed for good", ending
     assert says in ending.message
     assert server.count() == 0

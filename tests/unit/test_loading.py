@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, TaskDeferred
+from support.arguments import AT_RUN_TIME
 from support.kinds import Serve
 from support.loads import CASES, LOST, OPERATIONS, ROWS, TABLE, load, new_server, questions
 from support.modes import FakeTaskInstance
@@ -132,8 +133,8 @@ class TestFailures:
             ({"rows": [{"A": 1}, 2]}, "rows[1] must be a mapping"),
             ({"rows": []}, "rows: there are no rows to import."),
             ({"rows": "None"}, "rows must be a list, or a list as JSON"),
-            ({"rows": None}, "Give one of rows and file, not none."),
-            ({"file": "a.csv"}, "Give one of rows and file, not both."),
+            ({"rows": None}, "Give one of rows and file, the source of the rows; not none."),
+            ({"file": "a.csv"}, "Give one of rows and file, the source of the rows; not both."),
             ({"rows": None, "file": "/nowhere/a.csv"}, "/nowhere/a.csv: there is no such file."),
             ({"rows": None, "file": "a.csv", "columns": ["A"]}, "columns are the titles of rows"),
             ({"sheet": None, "title": " "}, "title must be a text of 1 to 255"),
@@ -144,7 +145,7 @@ class TestFailures:
     def test_nothing_is_sent_for_what_cannot_be_imported(
         self, server: LocalPromptLayer, arguments: dict[str, Any], message: str
     ) -> None:
-        ending = load(**arguments)
+        ending = load(**arguments, **AT_RUN_TIME)
         assert ending.kind == "failed for good"
         assert message in ending.message
         assert "\n" not in ending.message

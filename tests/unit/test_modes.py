@@ -21,6 +21,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     TaskDeferred,
 )
+from support.arguments import AT_RUN_TIME
 from support.clocks import timed_by_polls
 from support.connections import connect
 from support.kinds import BRIEF, OUTPUTS, SECRET, Serve, at, new_server
@@ -131,7 +132,7 @@ def test_skips_softly(mode: str, option: str, server: LocalPromptLayer) -> None:
 
 @every_mode
 def test_bad_id_is_refused_before_anything_is_sent(mode: str, server: LocalPromptLayer) -> None:
-    ending = wait(mode, "abc")
+    ending = wait(mode, "abc", **(AT_RUN_TIME if mode in TASK_MODES else {}))
     assert ending.kind == "failed for good"
     assert "workflow_version_execution_id must be a positive integer" in ending.message
     assert server.count() == 0

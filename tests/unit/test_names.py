@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from support.arguments import AT_RUN_TIME
 from support.clocks import timed_by_polls
 from support.kinds import SHEETS, TABLE, Fate, Serve, sheet
 from support.modes import FakeTaskInstance, Store, run_task
@@ -211,7 +212,7 @@ class TestTask:
     ) -> None:
         lists.tables += [(OTHER, "Twins"), (TWIN, "Twins")]
         store = Store()
-        ending = RUN_TABLE.run(store, **named("good", **change))
+        ending = RUN_TABLE.run(store, **named("good", **change), **AT_RUN_TIME)
         assert ending.kind == "failed for good", ending
         assert re.search(says, ending.message), ending
         assert (server.count("POST"), store) == (0, {})
@@ -281,7 +282,7 @@ class TestColumns:
         ids=str,
     )
     def test_are_refused(self, given: Any, says: str, server: LocalPromptLayer) -> None:
-        ending = RUN_TABLE.run(**named("good"), columns=given)
+        ending = RUN_TABLE.run(**named("good"), columns=given, **AT_RUN_TIME)
         assert ending.kind == "failed for good", ending
         assert re.search(says, ending.message), ending
         assert server.count("POST") == 0

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.arguments import AT_RUN_TIME
 from support.kinds import Serve
 from support.modes import Ending, FakeTaskInstance, run_task
 from support.starts import deferred
@@ -132,7 +133,7 @@ class TestCallback:
 
     @pytest.mark.parametrize("url", ["None", "example.com/?token=secret", 7, ""], ids=str)
     def test_is_a_url(self, url: Any, server: LocalPromptLayer) -> None:
-        ending = start(callback_url=url, wait_for_completion=False)
+        ending = start(callback_url=url, wait_for_completion=False, **AT_RUN_TIME)
         assert ending.kind == "failed for good"
         assert ending.message == (
             "callback_url must be a URL that begins with https:// or http://."
@@ -198,7 +199,7 @@ class TestXComs:
         ids=repr,
     )
     def test_chosen_nodes(self, nodes: Any, server: LocalPromptLayer) -> None:
-        ending = fetch(server.start_execution("Digest"), nodes=nodes)
+        ending = fetch(server.start_execution("Digest"), nodes=nodes, **AT_RUN_TIME)
         assert ending.value == {"Answer": "long"}
         assert "Notes" not in ending.xcoms
         assert ending.xcoms["promptlayer_final_output"] == "long"
@@ -213,7 +214,7 @@ class TestXComs:
     def test_nodes_in_pythons_form_are_refused_before_a_run_is_started(
         self, server: LocalPromptLayer
     ) -> None:
-        ending = start(nodes="['Answer']")  # as a template renders a list
+        ending = start(nodes="['Answer']", **AT_RUN_TIME)  # as a template renders a list
         assert ending.kind == "failed for good"
         assert "tojson" in ending.message
         assert server.count("POST") == 0
@@ -247,7 +248,7 @@ class TestXComs:
 class TestStart:
     def test_sends_one_run_with_its_origin(self, server: LocalPromptLayer) -> None:
         ti = FakeTaskInstance("d", "scheduled__1", "t", map_index=3, try_number=2)
-        start(ti, metadata={"team": "tea", "airflow_task_id": "mine", "n": 1})
+        start(ti, metadata={"team": "tea", "airflow_task_id": "mine", "n": 1}, **AT_RUN_TIME)
         assert server.count("POST") == 1
         (execution,) = server.executions.values()
         assert execution.input_variables == {"topic": "tea"}

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from support.arguments import AT_RUN_TIME
 from support.clocks import timed_by_polls
 from support.kinds import SHEETS, Fate, Serve, at, sheet
 from support.modes import Ending, FakeTaskInstance, Store
@@ -92,7 +93,7 @@ class TestClearing:
     def test_for_what_cannot_be_sent_ends_nothing(self, server: LocalPromptLayer) -> None:
         store = Store()
         deferred(RUN_TABLE.make("never"), store)
-        ending = run("never", store, number=2, max_tries=3, row_ids=["x"])
+        ending = run("never", store, number=2, max_tries=3, row_ids=["x"], **AT_RUN_TIME)
         assert ending.kind == "failed for good"
         assert are_cancelled(server) == [False]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
+from support.arguments import AT_RUN_TIME
 from support.kinds import SCORECARD_CALCULATION, Serve, new_server, sheet
 from support.modes import MODES, MODES_OF_ALL_KINDS, Ending, Store, run_task
 from support.starts import RUN_SCORECARD, RUN_TABLE, Start
@@ -285,7 +286,7 @@ def test_a_calculation_without_a_score_does_not_pass(serve: Any) -> None:
 def test_arguments_that_are_refused(
     server: LocalPromptLayer, arguments: dict[str, Any], says: str
 ) -> None:
-    ending = RUN_SCORECARD.run(**arguments)
+    ending = RUN_SCORECARD.run(**arguments, **AT_RUN_TIME)
     assert ending.kind == "failed for good"
     assert says in ending.message
     assert not server.requests

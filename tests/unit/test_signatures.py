@@ -8,34 +8,10 @@ import inspect
 import re
 from typing import Any
 
-import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOperator
+from support.arguments import NEEDED, every_class
 
 from airflow_provider_promptlayer.bases import arguments
-from airflow_provider_promptlayer.operators import promptlayer as operators
-from airflow_provider_promptlayer.sensors import promptlayer as sensors
-
-NAMED = {"table": "Support answers", "sheet": "Regression set"}
-NEEDED: dict[Any, dict[str, Any]] = {
-    operators.PromptLayerExportSheetOperator: {**NAMED, "to": "file:///tmp/rows.csv"},
-    operators.PromptLayerImportRequestLogsOperator: {"table": "Support answers", "limit": 10},
-    operators.PromptLayerLoadSheetOperator: {"table": "Support answers", "rows": [{"a": 1}]},
-    operators.PromptLayerPromoteOperator: {"prompt": "Reply", "version": 3},
-    operators.PromptLayerRunReportOperator: {"report_id": 1, "name": "Nightly"},
-    operators.PromptLayerRunScorecardOperator: NAMED,
-    operators.PromptLayerRunTableOperator: NAMED,
-    operators.PromptLayerRunWorkflowBatchOperator: {"workflow_id_or_name": "w", "inputs": []},
-    operators.PromptLayerRunWorkflowOperator: {"workflow_id_or_name": "w"},
-    operators.PromptLayerSnapshotSheetOperator: {**NAMED, "name": "{{ run_id }}"},
-    operators.PromptLayerWorkflowResultsOperator: {"workflow_version_execution_id": 1},
-    sensors.PromptLayerReportSensor: {"report_id": 1},
-    sensors.PromptLayerScorecardSensor: {**NAMED, "calculation_id": "{{ params.id }}"},
-    sensors.PromptLayerSheetImportSensor: {**NAMED, "operation_id": "{{ params.id }}"},
-    sensors.PromptLayerTableOperationSensor: {**NAMED, "operation_id": "{{ params.id }}"},
-    sensors.PromptLayerVersionSensor: {"prompt": "Reply"},
-    sensors.PromptLayerWorkflowSensor: {"workflow_version_execution_id": 1},
-}
-"""Every operator and sensor, with what it cannot do without."""
 
 DEFAULTS: dict[str, Any] = {
     "baseline": "approved",
@@ -79,13 +55,14 @@ DEFAULTS: dict[str, Any] = {
 }
 """A value for every argument that a signature leaves to the base classes."""
 
+NEEDS = {"baseline": "max_drop"}
+"""An argument → another one without which it is refused."""
+
 INSTEAD_OF = {"table_id": "table", "sheet_id": "sheet", "workflow": "prompt"}
 """An argument → the one that it excludes."""
 
 NOT_TYPED = {"silent_fail", "task_concurrency"}
 """Airflow's, without a use here: about errors of ``poke()``, and a name from Airflow 1."""
-
-every_class = pytest.mark.parametrize("cls", NEEDED, ids=lambda cls: cls.__name__)
 
 
 def handled(cls: Any, *, ours: bool) -> dict[str, str]:
@@ -144,7 +121,8 @@ def test_default_args_reach_every_argument(cls: Any) -> None:
     for name in sorted(names):
         without = {name, INSTEAD_OF.get(name)}
         needed = {each: value for each, value in NEEDED[cls].items() if each not in without}
-        with DAG("d", schedule=None, default_args={name: DEFAULTS[name]}):
+        defaults = {each: DEFAULTS[each] for each in (name, NEEDS.get(name, name))}
+        with DAG("d", schedule=None, default_args=defaults):
             task = cls(task_id="task", **needed)
         found = getattr(task, {"durable": "reattach"}.get(name, name))
         if isinstance(found, datetime.timedelta):

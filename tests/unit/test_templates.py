@@ -58,7 +58,8 @@ TEMPLATED = {
 def test_what_a_user_would_template_keeps_its_type(cls: Any, native: bool) -> None:
     fields = [*TEMPLATED[cls].split(), "promptlayer_conn_id"]
     # Without other names for the same, and the title of a new sheet, which excludes a sheet.
-    given = set(fields) - {"table_id", "sheet_id", "column_ids", "title", "workflow", "from_label"}
+    others = {"table_id", "sheet_id", "column_ids", "title", "file", "workflow", "from_label"}
+    given = set(fields) - others
     with DAG(dag_id="d", schedule=None, render_template_as_native_obj=native) as dag:
         how = {"wait_for_completion": False} if "callback_url" in given else {}
         task = cls(task_id="t", **how, **dict.fromkeys(given, "{{ number }}"))

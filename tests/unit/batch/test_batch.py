@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
+from support.arguments import AT_RUN_TIME
 from support.batches import (
     SLOW,
     Died,
@@ -167,7 +168,7 @@ class TestInputs:
     def test_what_cannot_be_sent_is_refused_before_the_first_start(
         self, server: LocalPromptLayer, arguments: dict[str, Any], says: str
     ) -> None:
-        ending = run(**arguments)
+        ending = run(**arguments, **AT_RUN_TIME)
         assert ending.kind == "failed for good"
         assert says in ending.message
         assert server.count() == 0

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from support.arguments import AT_RUN_TIME
 from support.kinds import Serve
 from support.modes import FakeTaskInstance, Store, run_task
 from support.promotions import (
@@ -357,7 +358,7 @@ def approve_later(server: LocalPromptLayer, act: Callable[[], None]) -> None:
     ids=str,
 )
 def test_bad_input(server: LocalPromptLayer, arguments: dict[str, Any], says: str) -> None:
-    ending = promote(**arguments)
+    ending = promote(**arguments, **AT_RUN_TIME)
     assert ending.kind == "failed for good"
     assert says in ending.message
     assert "\n" not in ending.message
