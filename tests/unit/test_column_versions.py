@@ -364,7 +364,7 @@ def test_a_clear_with_other_columns_puts_back_the_first(
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
-@pytest.mark.parametrize("at", range(4, 11))
+@pytest.mark.parametrize("at", range(4, 14))
 def test_a_crash_is_made_good_by_the_retry(
     server: LocalPromptLayer, at: int, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

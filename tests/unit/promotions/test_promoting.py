@@ -246,6 +246,31 @@ class TestKilledWorker:
         previous = retried.value["previous_version"]
         assert previous == LABELS.get(label) or (previous, which, store) == (None, PROMPT, None)
 
+    @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+    @pytest.mark.parametrize("at", range(1, 9))
+    def test_asks_for_one_approval(
+        self,
+        server: LocalPromptLayer,
+        which: dict[str, Any],
+        store: Store | None,
+        at: int,
+        after: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """But for a prompt's label, if the try could not note that its request was answered."""
+        how = {"release_label": "legal", "on_protected": "fail", **which}
+        with monkeypatch.context() as patch, suppress(Killed):
+            kill_at(patch, at, after=after)
+            promote(store, **how)
+        was_sent, is_noted = server.count("PATCH"), store is not None and (at, after) != (4, True)
+        retried = promote(store, number=2, **how)
+        assert isinstance(retried.error, PromptLayerApprovalNeededError)
+        assert server.labels(**which) == LABELS
+        assert server.count("PATCH") == 1 + (was_sent and which is PROMPT and not is_noted)
+        server.approve_label("legal", **which)
+        assert server.labels(**which)["legal"] == moved_to(which)
+        assert versions() <= COPY
+
     def test_keeps_to_the_copy_when_the_other_label_moves(
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
