@@ -9,6 +9,7 @@ version is known by its commit message, :class:`CopyMark`.
 from __future__ import annotations
 
 import re
+from base64 import b32encode
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, Self
@@ -32,7 +33,9 @@ from airflow_provider_promptlayer.api.text import one_line
 VERSIONS: Final = "a version's number, and a label that leads to it"
 """What the arguments ``version`` and ``from_label`` are."""
 
-_COPY: Final = re.compile(r"Copy of (\d+)(?:, was (\d+))? \[([0-9a-f]{8})-([0-9a-f]{4})\]")
+_COPY: Final = re.compile(
+    r"Copy of (\d+)(?:, was (\d+))? \[([a-z2-7]{6})-([a-z2-7]{3})-([a-z2-7]{3})\]"
+)
 
 _VERSIONS_SEARCHED: Final = 30
 """How many of the latest versions are searched for the copy of an earlier request."""
@@ -42,8 +45,8 @@ _VERSIONS_SEARCHED: Final = 30
 class CopyMark:
     """Tells the copies of one task instance from those of others.
 
-    :param task: of the task instance and the label; eight hexadecimal digits.
-    :param epoch: of its tries since it was cleared last; four hexadecimal digits.
+    :param task: digest of the task instance.
+    :param epoch: digest of its tries since it was cleared last.
     :param who: who made the copy, for people.
     """
 
@@ -54,25 +57,27 @@ class CopyMark:
     @classmethod
     def of(cls, who: str, *task: object, clear_epoch: str) -> Self:
         """Return the mark that is the same for the same task and epoch."""
-        return cls(_digest(task, 4), _digest(clear_epoch, 2), who)
+        return cls(_digest(task, 6), _digest(clear_epoch, 3), who)
 
     @classmethod
     def new(cls) -> Self:
         """Return a mark unlike any other."""
-        return cls(uuid4().hex[:8], uuid4().hex[:4], "by PromptLayerHook")
+        return cls.of("by PromptLayerHook", uuid4().hex, clear_epoch="")
 
-    def message(self, base: int, previous: int | None) -> str:
+    def message(self, label: str, base: int, previous: int | None) -> str:
         """Return the commit message of a copy.
 
+        :param label: the label that is moved to it.
         :param base: the version that is copied.
         :param previous: the version that the label led to before; None if there was no label.
         """
         was = "" if previous is None else f", was {previous}"
-        return one_line(f"Copy of {base}{was} [{self.task}-{self.epoch}] {self.who}", MAX_MESSAGE)
+        mark = f"{self.task}-{self.epoch}-{_digest(label, 3)}"
+        return one_line(f"Copy of {base}{was} [{mark}] {self.who}", MAX_MESSAGE)
 
 
-def _digest(value: object, size: int) -> str:
-    return blake2b(repr(value).encode(), digest_size=size).hexdigest()
+def _digest(value: object, length: int) -> str:
+    return b32encode(blake2b(repr(value).encode()).digest()).decode()[:length].lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +88,24 @@ class _Copy:
     previous: int | None
     task: str
     epoch: str
+    label: str
 
     @classmethod
     def read(cls, version: ReleasedVersion) -> Self | None:
         found = _COPY.match(version.commit_message or "")
         if found is None:
             return None
-        base, previous, task, epoch = found.groups()
-        return cls(int(base), None if previous is None else int(previous), task, epoch)
+        base, previous, *mark = found.groups()
+        return cls(int(base), None if previous is None else int(previous), *mark)
 
 
-def is_own_copy(version: ReleasedVersion) -> bool:
-    """Return whether a promotion has made this version of a workflow."""
-    return _Copy.read(version) is not None
+def is_own_copy(version: ReleasedVersion, label: str | None = None) -> bool:
+    """Return whether a promotion has made this version of a workflow.
+
+    :param label: whether it was one of this label; None for one of any label.
+    """
+    copy = _Copy.read(version)
+    return copy is not None and (label is None or copy.label == _digest(label, 3))
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,7 +261,7 @@ class LabelMethods(PromptLayerConnectionHook):
             latest = replace(latest, current=current)
             return None
 
-        message = mark.message(before.base.number, before.previous)
+        message = mark.message(order.label, before.base.number, before.previous)
         return self._sent_once(
             lambda: order.target.move(order.label, latest.current, before.base, message),
             find,

@@ -38,12 +38,14 @@ class Record:
 
     :param reported: the number of the version that was reported last, or that was there when the
         watcher began; 0 if there was none.
+    :param newest: the highest number of those.
     :param claimed: the number of the version that is being reported, if any.
     :param by: who reports it.
     :param at: when it was claimed, in seconds since the epoch.
     """
 
     reported: int
+    newest: int
     claimed: int | None = None
     by: str | None = None
     at: float = 0.0
@@ -53,6 +55,7 @@ class Record:
         """Return the record that was kept."""
         return cls(
             fields.count("reported"),
+            fields.count("newest"),
             fields.count_if_any("claimed"),
             fields.text_or_none("by"),
             fields.number_or_none("at") or 0.0,
@@ -72,6 +75,8 @@ class SeenVersions:
         self._log = log
         self._own = uuid4().hex
         self._reported: int | None = None  # as far as this process knows
+        self.newest = 0
+        """The highest number that was there before :meth:`claim` was asked about one."""
 
     async def claim(self, version: int) -> int | None:
         """Return the version before, if this watcher is to report another one; else None.
@@ -83,7 +88,7 @@ class SeenVersions:
         if self._state is None:
             if self._reported is None:
                 self._log.info("Watching from now on, as before Airflow 3.3 no watcher can know.")
-                self._reported = version
+                self._reported = self.newest = version
                 return None
             return self._reported if version else None
         try:
@@ -104,7 +109,7 @@ class SeenVersions:
 
         :param was_reported: whether Airflow has been handed one, and has to store it first.
         """
-        self._reported = version
+        self._reported, self.newest = version, max(version, self.newest)
         if self._state is not None:
             await DetachedWork(self._noted(version, STORED_AFTER if was_reported else 0.0)).join()
 
@@ -124,7 +129,7 @@ class SeenVersions:
         try:
             record = await self._read()
             if record is not None and record.by == self._own:
-                await self._write(Record(record.reported))
+                await self._write(Record(record.reported, record.newest))
         except Exception as error:  # noqa: BLE001  # the claim counts no more after a while
             self._log.warning("The asset's state cannot be written: %s", error)
 
@@ -132,16 +137,17 @@ class SeenVersions:
         record = await self._read()
         if record is None:
             # Airflow forgets the state of an asset whose DAG file was away for a while.
-            record = Record(version if self._reported is None else self._reported)
+            known = version if self._reported is None else self._reported
+            record = Record(known, max(known, self.newest))
             await self._write(record)
             self._log.info("Watching from version %s on.", record.reported or "none")
-        self._reported = record.reported
+        self._reported, self.newest = record.reported, record.newest
         if version in (record.reported, 0):
             return None
         now = time.time()
         if record.by not in (None, self._own) and now - record.at < CLAIM_HOLDS:
             return None  # whatever it claims: only then is known what was reported before
-        await self._write(Record(record.reported, version, self._own, now))
+        await self._write(Record(record.reported, record.newest, version, self._own, now))
         await asyncio.sleep(CLAIM_SETTLES)
         claimed = await self._read()
         if claimed is None or claimed.by != self._own:
@@ -150,10 +156,11 @@ class SeenVersions:
 
     async def _note(self, version: int) -> None:
         record = await self._read()
+        newest = max(self.newest, 0 if record is None else record.newest)
         if record is not None and record.by not in (None, self._own):
-            await self._write(replace(record, reported=version))
+            await self._write(replace(record, reported=version, newest=newest))
         else:
-            await self._write(Record(version))
+            await self._write(Record(version, newest))
 
     async def _read(self) -> Record | None:
         try:

@@ -67,10 +67,11 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
     :param promptlayer_conn_id: id of the Airflow connection.
     :param poke_interval: seconds (or a ``timedelta``) between two polls.
     :param ignore_own: report no version of a workflow that :class:`.PromptLayerPromoteOperator` or
-        the hook has made, so that a DAG which promotes does not start itself again. Without
-        ``release_label`` a newer version below such a copy is reported. PromptLayer keeps no sign
-        of who has moved a prompt's label: each move is reported, and the operator refuses to move
-        the label that starts its DAG, unless this is False.
+        the hook has just made to move the label to it, so that a DAG which promotes does not start
+        itself again; in any DAG. Without ``release_label``, none that they have made, but a newer
+        version below. PromptLayer keeps no sign of who has moved a prompt's label: each move is
+        reported, and the operator refuses to move the label that starts its DAG, unless this is
+        False.
     :raises PromptLayerConfigurationError: on Airflow 2, which has no watchers.
     :raises PromptLayerInvalidInputError: for what cannot be sent.
     """
@@ -165,7 +166,7 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
                     (unsettled.discard if seen.is_settled(version) else unsettled.add)(seen)
                     if previous is None:
                         continue
-                    foreign = await self._foreign(version, previous) if self.ignore_own else version
+                    foreign = await self._foreign(version, previous, seen.newest)
                 except PromptLayerError as error:
                     self.log.warning("%s Trying again with the next poll.", error)
                     continue
@@ -180,19 +181,24 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
         finally:
             unsettled.discard(seen)
 
-    async def _foreign(self, version: int, previous: int) -> int | None:
+    async def _foreign(self, version: int, previous: int, newest: int) -> int | None:
         """Return the number of the version to report, which is no copy of our own; None if none.
+
+        A promotion moves a label to a copy that it has just made for it. So a label that leads to
+        another copy, or to one no newer than a version that was seen, was moved by somebody else.
 
         A promotion may have put its copy on top of a newer version that no poll has seen. So for
         the latest version this looks below the copies, down to the version before.
         """
-        if not self._target.is_copied:
+        label = self.release_label
+        is_known = label is not None and version <= newest
+        if not (self.ignore_own and self._target.is_copied) or is_known:
             return version
         hook = PromptLayerHook(self.promptlayer_conn_id)
-        lowest = version if self.release_label is not None else min(version, previous + 1)
+        lowest = min(version, previous + 1) if label is None else version
         for number in range(version, lowest - 1, -1):
             try:
-                if not is_own_copy(await hook.acall(self._target.version(number))):
+                if not is_own_copy(await hook.acall(self._target.version(number)), label):
                     return number
             except PromptLayerNotFoundError:
                 if number == version:

@@ -315,6 +315,32 @@ def test_a_promotion_of_our_own(ignore_own: bool, server: LocalPromptLayer) -> N
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("has_state", [True, False])
+def test_a_person_moves_a_label_to_a_copy_of_our_own(
+    has_state: bool, server: LocalPromptLayer
+) -> None:
+    """One that was promoted before, and one that was made for another label, are reported."""
+
+    async def scenario() -> None:
+        hook, state = PromptLayerHook(), AssetState() if has_state else None
+        watched = {"workflow": "good", "release_label": "prod"}
+        async with Running(server, watcher(state, **watched)) as running:
+            for _ in range(2):  # the second one promotes a copy of a copy
+                made = await hook.apromote(workflow="good", version=3, release_label="prod")
+                await running.versions()
+                made = await hook.apromote(workflow="good", version=1, release_label="prod")
+                await running.versions()
+            server.move_label("prod", made.version - 1, workflow="good")
+            await running.versions(made.version - 1)
+            server.move_label("prod", made.version, workflow="good")
+            await running.versions(made.version - 1, made.version)
+            other = await hook.apromote(workflow="good", version=2, release_label="canary")
+            server.move_label("prod", other.version, workflow="good")
+            await running.versions(made.version - 1, made.version, other.version)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("is_deleted", [False, True])
 def test_a_version_below_a_copy_of_our_own(is_deleted: bool, server: LocalPromptLayer) -> None:
     """A person saved version 4, promotions made copies 5 and 6 (or one is gone since): 4 counts."""

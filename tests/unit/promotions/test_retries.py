@@ -8,14 +8,16 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from support.modes import FakeTaskInstance, Store
+from support.modes import FakeTaskInstance, Store, run_task
 from support.promotions import (
+    COPY,
     PROMPT,
     WORKFLOW,
     Killed,
     after_request,
     changes,
     kill_at,
+    make,
     moved_to,
     promote,
 )
@@ -178,6 +180,12 @@ def test_where_the_label_led_before_a_clear(
     assert cleared.value == {**first.value, "previous_version": 3 if known else None}
     assert ("previous_version is None" in log()) != known
     assert server.count("PATCH") == 1
+
+
+def test_a_retry_takes_no_copy_of_another_dag_run(server: LocalPromptLayer) -> None:
+    run_task(lambda: make(**WORKFLOW), FakeTaskInstance(run_id="the night before"))
+    server.move_label("prod", 3, **WORKFLOW)
+    assert promote(number=2, **WORKFLOW).value["version"] == COPY + 1
 
 
 def test_a_label_that_was_there_before_a_retry(
