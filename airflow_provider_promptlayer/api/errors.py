@@ -32,6 +32,8 @@ class PromptLayerError(Exception):
 
         None where no task has raised the error, or where the job is not known.
         """
+        self.request_id: str | None = None
+        """What PromptLayer, or a gateway, calls the request; None where the answer has no id."""
         self.url: str | None = None
         """Where to look in PromptLayer; None where that is not known."""
 

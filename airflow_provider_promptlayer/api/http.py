@@ -112,13 +112,23 @@ class Response:
     :param headers: names in lower case.
     :param body: the bytes after content decoding, without secrets.
     :param redactions: how many secrets were replaced in the body.
+    :param request_id: by which PromptLayer finds the request in its own logs; None if the answer
+        has no such header, and for 2xx.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     redactions: int = 0
+    request_id: str | None = None
     origin: Origin = field(default=Origin(), repr=False)
+
+    @property
+    def shown_status(self) -> str:
+        """The status for messages: ``"HTTP 500, request id 4f2a"``."""
+        return f"HTTP {self.status}" + (
+            f", request id {self.request_id}" if self.request_id else ""
+        )
 
     @property
     def is_success(self) -> bool:
@@ -217,27 +227,35 @@ def error_for(
     :param hints: status → what to do about it, where a refusal (4xx) of this request means
         something else than it does in general, such as a 403 that is not about the key.
     """
-    status, origin = response.status, response.origin
+    error = _error_for(request, response, now, hints or {})
+    error.request_id = response.request_id
+    return error
+
+
+def _error_for(
+    request: Request, response: Response, now: float, hints: Mapping[int, str]
+) -> PromptLayerError:
+    status, origin, http = response.status, response.origin, response.shown_status
     reason = error_text(response)
     says = f"; {origin.is_not_promptlayers}" if reason is None else _said(reason)
     wait = retry_after(response.headers, now=now)
     kind: type[PromptLayerError] = PromptLayerRefusedError
     if status == 429:
         return PromptLayerRateLimitError(
-            f"Could not {request.purpose}: too many requests (HTTP 429){says}{_asked(wait)}",
+            f"Could not {request.purpose}: too many requests ({http}){says}{_asked(wait)}",
             status=status,
             retry_after=wait,
         )
     if status == 408 or status >= 500:
         who = "PromptLayer" if reason is not None else "PromptLayer or a gateway before it"
         return PromptLayerServerError(
-            f"Could not {request.purpose}: {who} has trouble (HTTP {status}){says}{_asked(wait)}",
+            f"Could not {request.purpose}: {who} has trouble ({http}){says}{_asked(wait)}",
             status=status,
             retry_after=wait,
         )
-    what, advice = f"PromptLayer refused the request (HTTP {status}){says}", ""
+    what, advice = f"PromptLayer refused the request ({http}){says}", ""
     if 300 <= status < 400:
-        what = f"{origin.host} answered with a redirect (HTTP {status}), which is not followed"
+        what = f"{origin.host} answered with a redirect ({http}), which is not followed"
         advice = (
             " so that the key is not sent elsewhere. Put the final address into the host of "
             f"{origin.connection}."
@@ -246,18 +264,18 @@ def error_for(
         # Not a PromptLayerNotFoundError, for which a batch or a cleared task starts another run:
         # PromptLayer has not said that there is no such thing.
         kind = PromptLayerAuthError if status in (401, 403) else kind
-        what = f"the request was refused (HTTP {status}){says}"
+        what = f"the request was refused ({http}){says}"
         advice = f". Check the host and the API key of {origin.connection}."
-    elif hint := (hints or {}).get(status):
+    elif hint := hints.get(status):
         kind = PromptLayerNotFoundError if status == 404 else kind
         advice = f". {hint}"
     elif status in (401, 403):
         kind = PromptLayerAuthError
-        what = f"PromptLayer refused the API key (HTTP {status}){says}"
+        what = f"PromptLayer refused the API key ({http}){says}"
         advice = f". Put a valid key into the password of {origin.connection}."
     elif status == 404:
         kind = PromptLayerNotFoundError
-        what = f"PromptLayer has no such thing (HTTP 404){says}"
+        what = f"PromptLayer has no such thing ({http}){says}"
         advice = ". Check the name or id, and that the key belongs to the same workspace."
     return kind(f"Could not {request.purpose}: {what}{advice}", status=status)
 

@@ -58,9 +58,7 @@ def submit_call(
     """
 
     def uncertain(cause: PromptLayerError) -> PromptLayerStartUncertainError:
-        return PromptLayerStartUncertainError(
-            f"{str(cause).rstrip('.')}. {advice}", status=cause.status
-        )
+        return _uncertain(f"{str(cause).rstrip('.')}. {advice}", cause)
 
     def read_start(response: Response, now: float) -> T:
         if not response.is_success:
@@ -73,10 +71,10 @@ def submit_call(
             named = _named(response, id_field) if may_name_it else None
             if named is None or named == str(sent_id):
                 raise error
-            raise PromptLayerStartUncertainError(
+            raise _uncertain(
                 f"{str(error).rstrip('.')}. The refusal has the {id_field} "
                 f"{one_line(repr(named), 80)} all the same. {advice}",
-                status=error.status,
+                error,
             )
         try:
             return read(Fields(loads(response.body)))
@@ -92,6 +90,12 @@ def submit_call(
         unanswered=lambda error: uncertain(error) if error.arrived else error,
         starts=True,
     )
+
+
+def _uncertain(message: str, cause: PromptLayerError) -> PromptLayerStartUncertainError:
+    error = PromptLayerStartUncertainError(message, status=cause.status)
+    error.request_id = cause.request_id
+    return error
 
 
 def _started_nothing(response: Response, now: float) -> bool:

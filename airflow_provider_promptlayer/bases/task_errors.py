@@ -55,7 +55,8 @@ def airflow_errors(may_retry: Callable[[Exception], bool], skips: Sequence[str])
             airflow_class = AirflowSensorTimeout
         else:
             airflow_class = AirflowException if may_retry(error) else AirflowFailException
-        raise task_error(airflow_class, error, message) from error
+        # Without the same message again, and the frames below it: both would hide what it says.
+        raise task_error(airflow_class, error, message) from error.__cause__
     except _DECISIONS:
         raise
     except Exception as error:

@@ -55,6 +55,7 @@ class WaitEvent:
     :param message: a line for people.
     :param error: the name of the exception's class, where that says more than the outcome.
     :param status: the HTTP status of the answer, or None where there was none.
+    :param request_id: see :class:`.PromptLayerError`.
     :param ended_at: when the job was seen to have ended, in seconds since the epoch.
     """
 
@@ -64,6 +65,7 @@ class WaitEvent:
     error: str | None = None
     status: int | None = None
     ended_at: float | None = None
+    request_id: str | None = None
 
     def payload(self) -> dict[str, Any]:
         """Return the event as plain data."""
@@ -72,10 +74,11 @@ class WaitEvent:
                 "id": self.external_id,
                 "outcome": self.outcome.value,
                 "message": self.message,
-                # A worker of an earlier release ignores these three.
+                # A worker of an earlier release ignores these four.
                 "error": self.error,
                 "status": self.status,
                 "ended_at": self.ended_at,
+                "request_id": self.request_id,
             }
         )
 
@@ -90,6 +93,7 @@ def event_for(external_id: int | str, error: PromptLayerError) -> WaitEvent:
         str(error),
         name if name in _REFUSALS else None,
         error.status,
+        request_id=error.request_id,
     )
 
 
@@ -114,7 +118,9 @@ def read_event(payload: Any, *, external_id: int | str) -> WaitEvent:
         return event
     # A triggerer of another release may name no class, or one that is unknown here.
     refusal = _REFUSALS.get(event.error or "", PromptLayerRefusedError)
-    raise _ERRORS.get(event.outcome, refusal)(event.message, status=event.status)
+    error = _ERRORS.get(event.outcome, refusal)(event.message, status=event.status)
+    error.request_id = event.request_id
+    raise error
 
 
 def _read(fields: Fields) -> WaitEvent:
@@ -126,6 +132,7 @@ def _read(fields: Fields) -> WaitEvent:
         fields.text_if_any("error"),
         status if type(status) is int else None,
         fields.number_if_any("ended_at"),
+        fields.text_if_any("request_id"),
     )
 
 

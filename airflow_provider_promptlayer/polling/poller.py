@@ -227,11 +227,14 @@ class Poller:
         self._failures += 1
         self._last = str(error)
         if now - self.outage_since >= self.max_outage:
-            raise PromptLayerOutageError(
+            outage = PromptLayerOutageError(
                 f"No request about {self.job} has succeeded since "
                 f"{moment(self.outage_since)}, longer than max_outage "
-                f"({in_words(self.max_outage)}). The job may well go on. Last error: {error}"
-            ) from None
+                f"({in_words(self.max_outage)}). The job may well go on. Last error: {error}",
+                status=error.status,
+            )
+            outage.request_id = error.request_id
+            raise outage from None
         backoff = self.backoff.pause(self._failures, error, jitter=self.jitter)
         until_outage = self.outage_since + self.max_outage - now
         if isinstance(error, PromptLayerRateLimitError):

@@ -36,6 +36,7 @@ from airflow_provider_promptlayer.transport.redaction import (
     Body,
     Redactor,
     headers_for,
+    request_id_of,
     seconds_for,
     unreachable,
 )
@@ -168,6 +169,7 @@ class AsyncTransport:
                 headers=_Headers(answer.headers),
                 body=body.whole(),
                 redactions=body.redactions,
+                request_id=request_id_of(answer.status, answer.headers, self._redactor),
             )
 
     def _unreachable(

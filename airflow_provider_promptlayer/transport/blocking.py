@@ -32,6 +32,7 @@ from airflow_provider_promptlayer.transport.redaction import (
     Body,
     Redactor,
     headers_for,
+    request_id_of,
     seconds_for,
     unreachable,
 )
@@ -330,6 +331,7 @@ def _send(session: PromptLayerSession, settings: Settings, request: Request) -> 
                 headers={name.lower(): value for name, value in answer.headers.items()},
                 body=body.whole(),
                 redactions=body.redactions,
+                request_id=request_id_of(answer.status_code, answer.headers, session.redactor),
             )
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         # requests' own errors are OSErrors. A ValueError comes from IDNA, which refuses a host, or

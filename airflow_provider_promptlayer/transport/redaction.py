@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Final
 
@@ -30,6 +31,9 @@ SLOWEST_UPLOAD: Final = 250_000
 
 Small requests are hardly affected: 10 kB get 40 ms more than the connection's ``timeout``.
 """
+
+_REQUEST_IDS: Final = ("x-request-id", "x-amzn-requestid", "cf-ray")
+_REQUEST_ID: Final = re.compile(r"[\w.:=/+-]{1,128}\Z", re.ASCII)
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _ZLIB: Final = zlib.MAX_WBITS
@@ -101,6 +105,20 @@ class Redactor:
         for secret in self._texts:
             text = text.replace(secret, "***")
         return text
+
+
+def request_id_of(status: int, headers: Mapping[str, str], redactor: Redactor) -> str | None:
+    """Return the id of a request in the headers of its answer; None for 2xx, which needs none.
+
+    PromptLayer documents no such header; these are those of most services and gateways.
+    """
+    if 200 <= status < 300:
+        return None
+    for name in _REQUEST_IDS:
+        found = redactor.redact(headers.get(name, "")).strip()
+        if _REQUEST_ID.match(found):
+            return found
+    return None
 
 
 class UnreadableBodyError(OSError):

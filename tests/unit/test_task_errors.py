@@ -112,11 +112,13 @@ REFUSALS = {
 def test_a_refusal(mode: str, status: int, polls: int, server: LocalPromptLayer) -> None:
     """The triggerer says which one it met, so that it is the same as in a worker."""
     run_id = server.start_execution("never")
-    server.script(Reply(status, '{"success": false, "message": "no"}'), times=None, after=polls)
+    body, headers = '{"success": false, "message": "no"}', {"X-Request-Id": "4f2a-1"}
+    server.script(Reply(status, body, headers), times=None, after=polls)
     error = wait(mode, run_id)
-    assert type(error.__cause__) is REFUSALS[status]
-    assert isinstance(error, REFUSALS[status])
-    assert error.status == status
+    assert REFUSALS[status] in type(error).__bases__
+    assert (error.status, error.external_id) == (status, run_id)
+    assert error.request_id == "4f2a-1"
+    assert f"HTTP {status}, request id 4f2a-1" in str(error)
 
 
 @pytest.mark.parametrize("soft_fail", [False, True])
@@ -127,6 +129,7 @@ def test_a_time_out_and_an_outage(mode: str, soft_fail: bool, server: LocalPromp
     server.script(Reply(502), times=None)
     away = wait(mode, run_id, max_outage=0.1, soft_fail=soft_fail)
     assert not isinstance(away, AirflowFailException)
+    assert (away.status, away.external_id) == (502, run_id)
     for error, ours, airflows in (
         (late, exceptions.PromptLayerWaitTimeoutError, AirflowSensorTimeout),
         (away, exceptions.PromptLayerOutageError, AirflowException),
@@ -140,3 +143,14 @@ def test_a_start_whose_answer_was_lost(server: LocalPromptLayer) -> None:
     error = RUN_WORKFLOW.run().error
     assert isinstance(error, exceptions.PromptLayerStartUncertainError)
     assert isinstance(error, AirflowFailException)
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_a_start_that_is_uncertain_has_the_id_of_its_request(
+    status: int, server: LocalPromptLayer
+) -> None:
+    """By which PromptLayer's support finds out whether the run was started."""
+    server.script(Reply(status, "oops", {"X-Request-Id": "4f2a-1"}), method="POST")
+    error = RUN_WORKFLOW.run().error
+    assert isinstance(error, exceptions.PromptLayerStartUncertainError)
+    assert (error.status, error.request_id, error.external_id) == (status, "4f2a-1", None)

@@ -32,8 +32,11 @@ def through_the_database(event: WaitEvent) -> Any:
 
 @pytest.mark.parametrize("job", [7, 2**63 - 1, "op-1"])
 def test_an_ending_comes_through(job: int | str) -> None:
-    payload = through_the_database(WaitEvent(job, Outcome.ENDED, "3 of 3 nodes done"))
-    read_event(payload, external_id=job)
+    event = WaitEvent(job, Outcome.ENDED, "3 of 3 nodes done", ended_at=12.5)
+    assert read_event(through_the_database(event), external_id=job) == event
+    of_an_earlier_release = through_the_database(event)
+    del of_an_earlier_release["ended_at"], of_an_earlier_release["request_id"]
+    assert read_event(of_an_earlier_release, external_id=job).ended_at is None
 
 
 @pytest.mark.parametrize(
@@ -52,10 +55,12 @@ def test_an_ending_comes_through(job: int | str) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_comes_through(error: PromptLayerError) -> None:
+    error.request_id = "4f2a"
     with pytest.raises(PromptLayerError) as caught:
         read_event(through_the_database(event_for(7, error)), external_id=7)
     assert type(caught.value) is type(error)
     assert (str(caught.value), caught.value.status) == (str(error), error.status)
+    assert caught.value.request_id == error.request_id
 
 
 @pytest.mark.parametrize(

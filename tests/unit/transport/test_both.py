@@ -38,6 +38,28 @@ def test_an_answer_of_any_status_comes_back_whole(driver: Any, serve: Any, statu
         assert KEY not in repr(response)
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "request_id"),
+    [
+        (500, ["X-Request-ID: 4f2a-1"], "4f2a-1"),
+        (422, ["x-amzn-RequestId: 4f2a-1", "CF-Ray: 8c-FRA"], "4f2a-1"),
+        (502, ["CF-Ray: 8c-FRA"], "8c-FRA"),
+        (500, [], None),
+        (500, ["X-Request-ID:"], None),
+        (500, [f"X-Request-ID: {KEY}"], None),
+        (500, [f"X-Request-ID: {KEY}", "CF-Ray: 8c-FRA"], "8c-FRA"),
+        (500, ["X-Request-ID: two words"], None),
+        (500, [f"X-Request-ID: {'4' * 129}"], None),
+        (200, ["X-Request-ID: 4f2a-1"], None),
+    ],
+)
+def test_the_id_of_a_request(
+    driver: Any, serve: Any, status: int, headers: list[str], request_id: str | None
+) -> None:
+    server = serve(lambda exchange: exchange.answer(status, b"{}", *headers))
+    assert driver.get(server).request_id == request_id
+
+
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_answer_without_a_body(driver: Any, serve: Any, status: int) -> None:
     sent = f"HTTP/1.1 {status} Word\r\n\r\n".encode()
