@@ -49,4 +49,11 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "config": CONFIG,
+        "task-decorators": [
+            {
+                "name": f"promptlayer_{what}",
+                "class-name": f"{_PACKAGE}.decorators.promptlayer.promptlayer_{what}_task",
+            }
+            for what in ("workflow", "batch")
+        ],
     }

@@ -350,7 +350,7 @@ def is_constant(value: Any) -> bool:
     return value is None or isinstance(value, (int, float, date, timedelta, UUID))
 
 
-def encode(name: str, body: dict[str, Any]) -> bytes:
+def encode(name: str, body: Any) -> bytes:
     """Return ``body`` as JSON.
 
     :param name: the argument to blame for what JSON cannot hold.

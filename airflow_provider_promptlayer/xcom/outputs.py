@@ -23,6 +23,7 @@ Push: TypeAlias = Callable[[str, Any], None]
 
 EXECUTION_ID_KEY: Final = "promptlayer_execution_id"
 EXECUTION_IDS_KEY: Final = "promptlayer_execution_ids"
+INPUTS_KEY: Final = "promptlayer_inputs"
 ERRORS_KEY: Final = "promptlayer_errors"
 FINAL_OUTPUT_KEY: Final = "promptlayer_final_output"
 NODE_STATUSES_KEY: Final = "promptlayer_node_statuses"

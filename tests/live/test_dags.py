@@ -27,6 +27,7 @@ def examples(stack: AirflowStack, promptlayer: LocalPromptLayer) -> dict[str, Ru
             "promptlayer_fan_out": {},
             "promptlayer_batch": {},
             "promptlayer_branch_on_output": {},
+            "promptlayer_taskflow": {},
         },
     )
 
@@ -75,6 +76,15 @@ class TestExamples:
         assert run.state == "success"
         assert run.xcoms("gather")["return_value"] == [
             f"In short: {topic} is old and in fashion." for topic in ("tea", "coffee", "water")
+        ]
+
+    def test_taskflow(self, examples: dict[str, Run]) -> None:
+        run = examples["promptlayer_taskflow"]
+        assert run.state == "success"
+        assert "Pausing task as DEFERRED" in run.log("write_article")
+        assert run.xcoms("gather")["return_value"] == [
+            f"In short: {topic} is old and in fashion."
+            for topic in ("water", "tea", "coffee", "the history of tea", "the history of coffee")
         ]
 
     def test_branch_on_output(self, examples: dict[str, Run]) -> None:

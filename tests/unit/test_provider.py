@@ -87,7 +87,7 @@ def test_example_can_be_imported(path: Path) -> None:
     exec(compile(path.read_text("utf-8"), str(path), "exec"), scope)
     dags = {
         value.dag_id
-        for value in scope.values()
+        for value in (getattr(each, "operator", each) for each in scope.values())
         if isinstance(value, (DAG, BaseOperator)) or type(value).__name__ == "MappedOperator"
     }
     assert dags == {f"promptlayer_{path.stem}"}

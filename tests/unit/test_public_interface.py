@@ -24,6 +24,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 PUBLIC = {
     NAME: "__version__",
+    f"{NAME}.decorators.promptlayer": "promptlayer_batch_task promptlayer_workflow_task",
     f"{NAME}.exceptions": """
         PromptLayerAnswerTooLargeError PromptLayerApprovalNeededError
         PromptLayerAuthError PromptLayerBatchFailedError
