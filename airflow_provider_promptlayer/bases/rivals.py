@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import XComArg
 
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -109,12 +110,25 @@ def _expands(mapped: Any, name: str) -> bool:
 
 def _others(task: Any) -> Iterator[Any]:
     for other in task.dag.tasks:
-        if other.task_id != task.task_id and isinstance(other, type(task)):
+        kind = getattr(other, "operator_class", type(other))  # of a mapped task
+        if (
+            other.task_id != task.task_id
+            and isinstance(kind, type)
+            and issubclass(kind, type(task))
+        ):
             yield other
 
 
 def _as_written(task: Any) -> list[Any]:
-    return [getattr(task, name) for name in _WHICH_LABEL]
+    """Return which label a task moves; an empty list if the instances of a mapped task differ."""
+    fixed = getattr(task, "partial_kwargs", None)
+    if fixed is None:
+        return [getattr(task, name) for name in _WHICH_LABEL]
+    if any(_expands(task, name) for name in (*_WHICH_LABEL, "label")):
+        return []
+    defaults = {"promptlayer_conn_id": PromptLayerHook.default_conn_name}
+    given = {**defaults, "release_label": fixed.get("label", "prod"), **fixed}
+    return [given.get(name) for name in _WHICH_LABEL]
 
 
 def _renderer(context: Context) -> Callable[[Any], list[Any]]:

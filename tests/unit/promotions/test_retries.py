@@ -183,7 +183,8 @@ def test_where_the_label_led_before_a_clear(
 
 
 def test_a_retry_takes_no_copy_of_another_dag_run(server: LocalPromptLayer) -> None:
-    run_task(lambda: make(**WORKFLOW), FakeTaskInstance(run_id="the night before"))
+    before = FakeTaskInstance(run_id="the night before", max_tries=2)
+    run_task(lambda: make(**WORKFLOW), before)
     server.move_label("prod", 3, **WORKFLOW)
     assert promote(number=2, **WORKFLOW).value["version"] == COPY + 1
 

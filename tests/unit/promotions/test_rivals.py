@@ -82,6 +82,7 @@ def test_a_mapped_task(server: LocalPromptLayer) -> None:
         places = PromptLayerPromoteOperator.partial(task_id="c", **PROMPT, version=5).expand(
             promptlayer_conn_id=["promptlayer_default", "another"]
         )
+        mapped >> labels >> places
     context: Any = {"ti": FakeTaskInstance(task_id="a", map_index=0)}
     with pytest.raises(Exception, match="All instances of the mapped task 'a'"):
         mapped.unmap({"version": 4}).execute(context)
@@ -89,6 +90,29 @@ def test_a_mapped_task(server: LocalPromptLayer) -> None:
     assert labels.unmap({"release_label": "eu"}).execute(context)["version"] == 5
     place = {"promptlayer_conn_id": "promptlayer_default"}
     assert places.unmap(place).execute(context)["version"] == 5
+
+
+@pytest.mark.parametrize(
+    ("fixed", "expanded", "is_refused"),
+    [
+        ({**PROMPT}, {"version": [4, 5]}, True),
+        ({**PROMPT, "label": "prod"}, {"version": [4, 5]}, True),
+        ({**PROMPT, "release_label": "eu"}, {"version": [4, 5]}, False),
+        ({**PROMPT, "promptlayer_conn_id": "another"}, {"version": [4, 5]}, False),
+        ({"version": 5}, {"prompt": ["Title", "Subject"]}, False),
+        ({**PROMPT, "version": 5}, {"label": ["eu", "us"]}, False),
+    ],
+    ids=str,
+)
+def test_beside_a_mapped_task(
+    fixed: dict[str, Any], expanded: dict[str, Any], is_refused: bool
+) -> None:
+    with DAG("d", schedule=None) as dag:
+        make(task_id="a", **PROMPT)
+        PromptLayerPromoteOperator.partial(task_id="b", **fixed).expand(**expanded)
+    refused = pytest.raises(PromptLayerInvalidInputError, match="'a' and 'b' both move label")
+    with refused if is_refused else nullcontext():
+        dag.resolve_template_files()
 
 
 def test_the_output_of_another_task_as_the_label(server: LocalPromptLayer) -> None:
