@@ -57,7 +57,9 @@ nitpick_ignore_regex = [
 ]
 
 
-is_class = re.compile(r"PromptLayer\w+(Operator|Sensor|Hook|Trigger|Error)").fullmatch
+is_class = re.compile(
+    r"PromptLayer\w*(Operator|Sensor|Hook|Trigger|Error)|LocalPromptLayer"
+).fullmatch
 
 
 class Mermaid(SphinxDirective):
