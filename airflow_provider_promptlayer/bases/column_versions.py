@@ -58,6 +58,7 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         self._pointed: list[PointedColumn] = []
         self._stayed: list[PointedColumn] = []
         self._columns_state: ColumnsState | None = None
+        self._is_first_try = True
         if restore and not self.wait_for_completion:
             raise PromptLayerInvalidInputError(
                 "restore=True needs wait_for_completion=True: the columns are pointed back at the "
@@ -73,6 +74,7 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         """Return the job that an earlier try has started, or point the columns and start one."""
         self._columns_state = ColumnsState.of(context)
         self._pointed = [] if self._columns_state is None else self._columns_state.read()
+        self._is_first_try = int(context["ti"].try_number) == 1
         try:
             job = super().get_job(context)
         except BaseException:
@@ -141,6 +143,13 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
             )
         # A label may lead to another version than before, which makes no cell stale.
         self._stayed = [each for each in self._pointed if each.stays and "label" in each.after]
+        there = ", ".join(each.name for each in self._pointed if each.stays)
+        if there and self.restore and not self._is_first_try:
+            self.log.warning(
+                "At the given version already, so not to be pointed back: %s. If an earlier try of "
+                "this task was killed, it has pointed this: then point it back in PromptLayer.",
+                there,
+            )
         if moved := ", ".join(each.name for each in found if not each.stays):
             self.log.info("Pointed at other versions: %s.", moved)
 

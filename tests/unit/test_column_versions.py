@@ -363,6 +363,30 @@ def test_a_clear_with_other_columns_puts_back_the_first(
     assert "promptlayer_columns" not in store
 
 
+@pytest.mark.parametrize("kept", ["kept", "dropped", None], ids=str)
+def test_a_crash_that_airflow_does_not_remember(
+    server: LocalPromptLayer, kept: str | None, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Airflow 3.3, and on 3.4 after a clear, the next try cannot know: its log says so."""
+    send, store = PromptLayerConnectionHook._call_once, None if kept is None else Store()
+
+    def dying(hook: Any, call: Any, over: Any) -> Any:
+        answer = send(hook, call, over)
+        if server.count("PATCH"):
+            raise Killed
+        return answer
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(PromptLayerConnectionHook, "_call_once", dying)
+        run(store, **PUT_BACK)
+    if kept == "dropped":
+        store = Store()
+    assert run(store, number=2, **PUT_BACK).error is None
+    assert config(server) == (CONFIG if kept == "kept" else STAGING)
+    says = "so not to be pointed back: column 'Answer'. If an earlier try of this task was killed"
+    assert (says in log()) == (kept != "kept")
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("at", range(4, 14))
 def test_a_crash_is_made_good_by_the_retry(
