@@ -349,7 +349,7 @@ def _details_of(cell: RawCell) -> Record:
         _integer(metrics.get("latency_ms")),
         _integer(metrics.get("input_tokens")),
         _integer(metrics.get("output_tokens")),
-        tuple(found for item in ids if (found := _integer(item)) is not None)
+        tuple([item for item in ids if _integer(item) is not None])
         if isinstance(ids, list)
         else None,
     )

@@ -134,7 +134,7 @@ def error_of(cell: RawCell) -> str | None:
 
 
 def _row(row: Fields) -> Row:
-    cells = row.mapping_or_none("cells")
-    if cells is None or not set(map(type, cells.values())) <= {dict}:
+    cells = row.get("cells")
+    if not isinstance(cells, dict) or not set(map(type, cells.values())) <= {dict}:
         raise FieldError("has a row without cells")
     return Row(row.count("row_index"), cells)
