@@ -18,6 +18,7 @@ import pytest
 from live import etl, loop
 from live.runs import ObjectStorage, Run
 from support.hostile import names_body, values_body
+from support.needs import HAS_TASK_STATE
 from support.raw_server import RawPromptLayer
 
 from airflow_provider_promptlayer.testing import (
@@ -184,7 +185,7 @@ def stack(
                 early_runs.update({dag: running.trigger_dag(dag, dags[dag]) for dag in dags})
         if "test_watchers.py" in modules and HAS_ASSET_WATCHERS:
             running.start_watchers("live_watched")
-        if "test_promotions.py" in modules:
+        if "test_promotions.py" in modules and HAS_TASK_STATE:
             early_loops.append(thread.submit(loop.begin, running, promptlayer))
         yield running
 
