@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the wheel and use it as a user would: in an empty environment, away from this checkout.
+"""Build the package, check what is to be published, and use the wheel as a user would.
+
+That is in an empty environment, away from this checkout.
 
 pip resolves the wheel's own dependencies here, held to the tested versions by the pins, so a
 dependency that is missing from pyproject.toml shows up. The extra `testing` is installed last, to
@@ -11,6 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import venv
 import zipfile
@@ -19,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "airflow_provider_promptlayer"
 DISTRIBUTION = "airflow-provider-promptlayer"
+IN_SDIST = {"CHANGELOG.md", "LICENSE", "setup.cfg", "docs/index.md", "tests/unit/conftest.py"}
+"""Some of what a distributor needs, who tests and documents the package from its sources."""
 
 
 class WheelError(Exception):
@@ -39,8 +44,14 @@ def main() -> int:
 
 def _check(scratch: Path, pins: Path) -> None:
     print("building the source distribution, and the wheel from it", flush=True)
+    os.environ["REPOSITORY_URL"] = "https://example.com/repository"
     _run(scratch, sys.executable, "-m", "build", "--outdir", str(scratch), str(ROOT))
     [wheel] = scratch.glob("*.whl")
+    [sdist] = scratch.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    if missing := IN_SDIST - names:
+        raise WheelError(f"{sdist.name} lacks {sorted(missing)}")
     with zipfile.ZipFile(wheel) as archive:
         strange = [
             name
@@ -51,6 +62,11 @@ def _check(scratch: Path, pins: Path) -> None:
             raise WheelError(f"{wheel.name} holds what is not the package: {strange}")
         if f"{PACKAGE}/py.typed" not in archive.namelist():
             raise WheelError(f"{wheel.name} has no py.typed")
+        [metadata] = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        # Airflow looks for the address of this name.
+        if b"\nProject-URL: Documentation, https://example.com/" not in archive.read(metadata):
+            raise WheelError(f"{wheel.name} does not say where its documentation is")
+    _check_description(scratch, wheel, sdist)
 
     print(f"installing {wheel.name} into an empty environment", flush=True)
     venv.create(scratch / "env", with_pip=True)
@@ -67,6 +83,15 @@ def _check(scratch: Path, pins: Path) -> None:
         raise WheelError(f"airflow providers list does not name it:\n{providers}")
     print(f"airflow providers list: {' '.join(found[0].split())}")
     _check_extra(scratch, pins, python, wheel)
+
+
+def _check_description(scratch: Path, *files: Path) -> None:
+    print("checking what a package index will show", flush=True)
+    venv.create(scratch / "twine", with_pip=True)
+    python = str(scratch / "twine" / "bin" / "python")
+    pins = ROOT / "dev" / "requirements" / "release.txt"
+    _run(scratch, python, "-m", "pip", "install", "--no-compile", "--no-deps", "-r", str(pins))
+    _run(scratch, python, "-m", "twine", "check", "--strict", *map(str, files))
 
 
 def _check_extra(scratch: Path, pins: Path, python: str, wheel: Path) -> None:
