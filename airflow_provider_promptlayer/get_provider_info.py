@@ -13,6 +13,16 @@ __all__ = ["get_provider_info"]
 
 _PACKAGE = "airflow_provider_promptlayer"
 _INTEGRATION = "PromptLayer"
+_GUIDES = (
+    "run-a-workflow",
+    "wait-for-a-run",
+    "many-inputs",
+    "nightly-evaluation",
+    "load-and-export",
+    "promote",
+    "new-versions",
+    "test-your-dags",
+)
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -26,7 +36,9 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://docs.promptlayer.com",
-                "tags": ["service"],
+                "logo": "/docs/images/logo.svg",
+                "how-to-guide": [f"/docs/guides/{guide}.md" for guide in _GUIDES],
+                "tags": ["service", "ai"],
             }
         ],
         **{

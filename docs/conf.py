@@ -29,6 +29,7 @@ exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = f"PromptLayer provider {release}"
+html_logo = "images/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

@@ -55,6 +55,7 @@ FIELD_BEHAVIOUR: Final[dict[str, Any]] = {
     "placeholders": {
         "password": "pl_…",
         "host": "https://api.promptlayer.com",
+        "port": "443",
         "verify": "true",
         "timeout": "30",
         "proxy": "http://proxy.example.com:3128",

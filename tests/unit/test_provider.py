@@ -42,6 +42,13 @@ def test_everything_that_the_info_names_can_be_imported() -> None:
     assert connection_type["connection-type"] == PromptLayerHook.conn_type
 
 
+def test_the_pages_and_the_logo_that_the_info_names_are_there() -> None:
+    (integration,) = get_provider_info()["integrations"]
+    guides = {str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "guides").glob("*.md")}
+    assert {guide.removeprefix("/") for guide in integration["how-to-guide"]} == guides
+    assert (ROOT / integration["logo"].removeprefix("/")).is_file()
+
+
 def test_entry_point_leads_to_the_info() -> None:
     (entry,) = [
         entry
