@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m airflow_provider_promptlayer.testing``: a local PromptLayer until it is interrupted.
 
-Once the server listens, its URL and API key are printed, and written to ``--ready-file``.
+Once the server listens, its URL and API key are printed, and written to ``--ready-file``. Each
+request is a line on stderr.
 SIGINT and SIGTERM end it with exit code 0.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import signal
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         with server:
             _announce(server)
+            _log_requests()
             if ready_file is not None:
                 _write_ready_file(server, ready_file)
             signal.sigwait(_STOP_SIGNALS)
@@ -97,6 +100,16 @@ def _announce(server: LocalPromptLayer) -> None:
         f"export AIRFLOW_CONN_PROMPTLAYER_DEFAULT={connection}\n"
     )
     sys.stdout.flush()
+
+
+def _log_requests() -> None:
+    from .http.app import logger
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _write_ready_file(server: LocalPromptLayer, path: Path) -> None:

@@ -9,6 +9,7 @@ client that has its answer finds its request counted.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -28,6 +29,9 @@ from ..json_text import JsonValue, dumps
 KEY_HEADER = "x-api-key"
 # Longer bodies are answered 413. PromptLayer takes files of up to 100 MB: 134 MB as base64.
 _LONGEST_BODY = 140_000_000
+
+logger = logging.getLogger("airflow_provider_promptlayer.testing")
+"""Gets a line for each request that was answered."""
 
 Endpoint: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -93,6 +97,10 @@ class RequestLog:
         with self._changed:
             self._latest.append(record)
             self._counts[record.method, record.raw_path] += 1
+        fault = f" ({type(record.fault).__name__})" if record.fault else ""
+        logger.info(
+            "%s %s %s%s", record.method, record.raw_path, record.status or "no answer", fault
+        )
         self.announce_change()
 
     def latest(self) -> list[RecordedRequest]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -57,7 +58,9 @@ def test_it_says_where_it_is_and_stops_cleanly():
             assert json.load(response)["total"] == 3
 
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("", "")
+        output, log = process.communicate(timeout=60)
+        assert output == ""
+        assert re.fullmatch(r"\d\d:\d\d:\d\d GET /workflows 200\n", log)
         assert process.returncode == 0
 
 
