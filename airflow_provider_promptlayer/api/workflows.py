@@ -52,6 +52,9 @@ class NodeStatus(StrEnum):
 _NODES_NAMED: Final = 10
 """How many running nodes a line of progress names."""
 
+_NODES_SHOWN: Final = 50
+"""How many nodes ``repr(results)`` shows."""
+
 _NOTES_KEPT: Final = 5
 """How many remarks on an answer are kept."""
 
@@ -77,6 +80,18 @@ class NodeResult:
     is_output_node: bool | None = None
 
     @property
+    def gist(self) -> str:
+        """The status, or of what kind and size the value is, but nothing of what it says."""
+        if not self.succeeded:
+            return self.status
+        if isinstance(self.value, str):
+            return f"text of {len(self.value):,} characters"
+        if isinstance(self.value, (list, dict)):
+            kind = "list of" if isinstance(self.value, list) else "object with"
+            return f"{kind} {len(self.value):,}"
+        return {bool: "boolean", type(None): "null"}.get(type(self.value), "number")
+
+    @property
     def is_final(self) -> bool:
         """Whether the node will not change any more."""
         return self.status not in _UNFINISHED
@@ -92,7 +107,7 @@ class NodeResult:
         return self.is_final and self.status not in (NodeStatus.SUCCESS, NodeStatus.SKIPPED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WorkflowResults:
     """What a poll of a run has found.
 
@@ -139,6 +154,14 @@ class WorkflowResults:
             + f"{done} of {len(nodes)} nodes succeeded"
             + "".join(f", {count} {status}" for status, count in counts.items() if count)
         )
+
+    def __repr__(self) -> str:
+        """Return what has come: the status of each node, or what kind of output, and how large."""
+        nodes = [f"{one_line(repr(name), 80)}: {node.gist}" for name, node in self.nodes.items()]
+        of_nodes = listed(nodes, len(nodes), _NODES_SHOWN)
+        shown = f": {of_nodes}" if nodes else ""
+        run_id = self.workflow_version_execution_id
+        return f"<WorkflowResults of run {run_id}: {self.progress}{shown}>"
 
     @property
     def progress(self) -> str:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 from airflow_provider_promptlayer.hooks.evaluations import EvaluationMethods
 from airflow_provider_promptlayer.hooks.imports import ImportMethods
 from airflow_provider_promptlayer.hooks.labels import LabelMethods
@@ -11,6 +14,44 @@ from airflow_provider_promptlayer.hooks.tables import TableMethods
 from airflow_provider_promptlayer.hooks.workflows import WorkflowMethods
 
 __all__ = ["PromptLayerHook"]
+
+_FOR_TASKS: Final = frozenset(
+    [
+        "acall",
+        "acall_with_backoff",
+        "aget_settings",
+        "astart_import",
+        "baseline_loop",
+        "call",
+        "call_from_signal_handler",
+        "call_with_backoff",
+        "carry_out",
+        "compare_scores",
+        "connection_was_there",
+        "find_baseline",
+        "find_url",
+        "find_usage",
+        "giving_up_at",
+        "is_stopping",
+        "look",
+        "raise_for_scorecard",
+        "request_log_source",
+        "score_of_report",
+        "sender",
+        "settings",
+        "start_import",
+        "start_run",
+        "start_table_operation",
+        "stay_at",
+        "stays_at",
+        "stop_starting",
+        "submit",
+        "throttle",
+        "wait_for_approval",
+        "warm_up",
+    ]
+)
+"""What the operators and triggers of this package need, and no user: may change in any release."""
 
 
 class PromptLayerHook(
@@ -29,3 +70,7 @@ class PromptLayerHook(
     :class:`.PromptLayerRefusedError` if PromptLayer refuses for good, and
     :class:`.PromptLayerTransientError` if PromptLayer was out of reach.
     """
+
+    def __dir__(self) -> Iterable[str]:
+        """Return the names that completion shows: without what only tasks need."""
+        return set(super().__dir__()) - _FOR_TASKS

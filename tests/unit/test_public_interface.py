@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import pkgutil
+import re
 import sys
 import tomllib
 from importlib import import_module
@@ -12,10 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import BaseHook
 from packaging.requirements import Requirement
 
 import airflow_provider_promptlayer
 from airflow_provider_promptlayer.get_provider_info import get_provider_info
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 
 NAME = "airflow_provider_promptlayer"
 ROOT = Path(__file__).parents[2]
@@ -136,3 +139,15 @@ def test_this_airflow_satisfies_what_is_declared() -> None:
     for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         for requirement in map(Requirement, lines):
             assert version(requirement.name) in requirement.specifier, requirement
+
+
+def test_completion_of_the_hook_shows_what_its_reference_documents() -> None:
+    reference = (ROOT / "docs" / "reference" / "hook.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"PromptLayerHook\.(\w+)$", reference, re.MULTILINE))
+    shown = {name for name in dir(PromptLayerHook()) if not name.startswith("_")}
+    ours = shown - set(dir(BaseHook)) - {"promptlayer_conn_id"}
+    ours = {name for name in ours if callable(getattr(PromptLayerHook, name, None))}
+    without_twins = {name for name in ours if name.removeprefix("a") not in ours - {name}}
+    assert without_twins == documented - set(dir(BaseHook))
+    assert {"run_workflow", "arun_workflow", "conn_type", "get_conn"} <= shown
+    assert "call_with_backoff" not in shown
