@@ -52,6 +52,7 @@ BENCHMARKS = (
     Benchmark("many_waits", "thousands of waits in one loop", needs_server=True),
     Benchmark("watchers", "watchers of release labels", needs_server=True),
     Benchmark("noticing", "noticing the end of a run"),
+    Benchmark("fleet", "many triggerers and a limit of requests"),
     Benchmark("imports", "imports of a DAG file"),
     Benchmark("large_results", "large results"),
     Benchmark("load", "100 MB into a sheet"),

@@ -85,15 +85,14 @@ class RetryPolicy:
     ) -> float:
         """Return the seconds to wait after so many failures in a row; applies no limit.
 
-        :param error: the last failure. Its ``Retry-After`` takes the place of the pause, but
-            ``Retry-After: 0`` gets the shortest pause.
+        :param error: the last failure. Its ``Retry-After`` is the least. The pause may grow beyond
+            that, as all clients of a server that is short of capacity are asked for the same.
         :param jitter: returns numbers from 0 to 1.
         """
-        if (asked := self._retry_after(error)) is not None:
-            return max(asked, min(self.longest_pause, self.first_pause) * (1.0 - self.jitter))
         growth = self.factor ** min(failures - 1, 10)
         longest = min(self.longest_pause, self.first_pause * growth)
-        return longest * (1.0 - self.jitter + self.jitter * jitter())
+        pause = longest * (1.0 - self.jitter + self.jitter * jitter())
+        return max(pause, self._retry_after(error) or 0.0)
 
     def next_pause(
         self, failures: int, error: Exception | None = None, *, elapsed: float

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-_SPREAD: Final = 0.25
-
 
 class Throttle:
     """Holds requests back for a while. The waits and the threads of one process share it."""
@@ -28,12 +26,13 @@ class Throttle:
     def delay(self, *, now: float) -> float:
         """Return the seconds for which to put a poll off; 0 if there is no need to.
 
-        A random share is added for each caller, so that the polls are spread.
+        Each caller gets up to twice what remains, by chance. Polls that came back together after a
+        pause would be refused together again: ``benchmarks/fleet.py`` measures it.
         """
         if now < self._since:
             return 0.0  # the clock was set back: else every wait would be held for as long
         remaining = self._until - now
-        return remaining * (1.0 + _SPREAD * self._jitter()) if remaining > 0 else 0.0
+        return remaining * (1.0 + self._jitter()) if remaining > 0 else 0.0
 
 
 class CurrentThrottle(Throttle):

@@ -156,6 +156,13 @@ def test_waits_on_one_connection_slow_down_together(server: LocalPromptLayer) ->
     assert len(later) < len(run_ids)  # those that were under way at that moment
 
 
+@pytest.mark.parametrize(("chance", "seconds"), [(0.0, 60.0), (0.5, 90.0), (1.0, 120.0)])
+def test_waits_that_a_throttle_holds_come_back_one_by_one(chance: float, seconds: float) -> None:
+    throttle = Throttle(jitter=lambda: chance)
+    throttle.hold_for(60.0, now=1000.0)
+    assert throttle.delay(now=1000.0) == seconds
+
+
 def test_a_throttle_is_released_when_the_clock_is_set_back() -> None:
     """Else every wait of the process would pause for as long as the clock was set back."""
     throttle = Throttle(jitter=lambda: 0.0)

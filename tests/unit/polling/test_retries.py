@@ -31,7 +31,7 @@ def test_a_share_of_a_pause_is_left_to_chance(chance: float, pause: float) -> No
     assert RetryPolicy(first_pause=4.0, jitter=0.25).pause(1, jitter=lambda: chance) == pause
 
 
-def test_what_an_answer_asks_for_takes_the_place_of_the_pause() -> None:
+def test_a_pause_is_as_long_as_an_answer_asks_for() -> None:
     busy = PromptLayerRateLimitError("HTTP 429", retry_after=45.0)
     assert RetryPolicy().next_pause(1, busy, elapsed=0.0) == 45.0
     assert RetryPolicy(longest_retry_after=45.0).next_pause(1, busy, elapsed=0.0) == 45.0
@@ -40,11 +40,12 @@ def test_what_an_answer_asks_for_takes_the_place_of_the_pause() -> None:
     assert ignoring.next_pause(1, busy, elapsed=0.0) == 3.0
 
 
-def test_an_answer_that_asks_for_no_pause_gets_the_shortest() -> None:
-    """Else a request that has no interval would be sent again as fast as it is refused."""
-    at_once = PromptLayerRateLimitError("HTTP 429", retry_after=0.0)
-    policy = RetryPolicy(first_pause=4.0, jitter=0.25)
-    assert [policy.pause(failures, at_once) for failures in (1, 2, 3)] == [3.0, 3.0, 3.0]
+@pytest.mark.parametrize(("asked", "pauses"), [(0.0, [4, 8, 16]), (5.0, [5, 8, 16])])
+def test_a_pause_grows_beyond_what_answers_ask_for(asked: float, pauses: list[float]) -> None:
+    """Else a server that says the same to everyone is asked ever again by all at once."""
+    busy = PromptLayerRateLimitError("HTTP 429", retry_after=asked)
+    policy = RetryPolicy(first_pause=4.0, jitter=0.0)
+    assert [policy.pause(failures, busy) for failures in (1, 2, 3)] == pauses
 
 
 def test_gives_up() -> None:
