@@ -28,6 +28,7 @@ def examples(stack: AirflowStack, promptlayer: LocalPromptLayer) -> dict[str, Ru
             "promptlayer_batch": {},
             "promptlayer_branch_on_output": {},
             "promptlayer_taskflow": {},
+            "promptlayer_hook_in_task": {},
         },
     )
 
@@ -86,6 +87,12 @@ class TestExamples:
             f"In short: {topic} is old and in fashion."
             for topic in ("water", "tea", "coffee", "the history of tea", "the history of coffee")
         ]
+
+    def test_hook_in_task(self, examples: dict[str, Run]) -> None:
+        run = examples["promptlayer_hook_in_task"]
+        assert run.state == "success"
+        longer = run.xcoms("longer_summary")["return_value"]
+        assert longer == "In short: coffee is old and in fashion."
 
     def test_branch_on_output(self, examples: dict[str, Run]) -> None:
         run = examples["promptlayer_branch_on_output"]

@@ -31,7 +31,7 @@ KEY_HEADER = "x-api-key"
 _LONGEST_BODY = 140_000_000
 
 logger = logging.getLogger("airflow_provider_promptlayer.testing")
-"""Gets a line for each request that was answered."""
+"""Gets a line for each request, of level DEBUG: in pytest they would be in the way."""
 
 Endpoint: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -98,7 +98,7 @@ class RequestLog:
             self._latest.append(record)
             self._counts[record.method, record.raw_path] += 1
         fault = f" ({type(record.fault).__name__})" if record.fault else ""
-        logger.info(
+        logger.debug(
             "%s %s %s%s", record.method, record.raw_path, record.status or "no answer", fault
         )
         self.announce_change()

@@ -7,7 +7,11 @@ import json
 import math
 import re
 import tomllib
+from dataclasses import MISSING
+from dataclasses import fields as fields_of
+from datetime import datetime
 from importlib.resources import files
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -20,7 +24,10 @@ from airflow_provider_promptlayer.testing import (
     LocalPromptLayer,
     Node,
     OnlyIf,
+    Prompt,
     Report,
+    RequestLog,
+    RequestMetrics,
     Scorecard,
     ScoredRow,
     Sheet,
@@ -33,6 +40,7 @@ from airflow_provider_promptlayer.testing import (
     load_workflows,
 )
 
+ROOT = Path(__file__).parents[3]
 ID = "5c0a1e00-0000-4000-8000-000000000001"
 
 
@@ -323,3 +331,48 @@ def test_the_built_in_workflows(serve, clock, name, inputs, seconds, endings, ma
     assert {node: result["status"] for node, result in reply.json.items()} == endings
     bare = client.results(1, return_all_outputs=False).json
     assert bare == (reply.json if main_output is None else main_output)
+
+
+SECTIONS = {
+    "workflows": Workflow,
+    "workflows.nodes": Node,
+    "tables": Table,
+    "tables.sheets": Sheet,
+    "tables.sheets.columns": Column,
+    "tables.sheets.columns.metrics": RequestMetrics,
+    "tables.sheets.scorecard": Scorecard,
+    "tables.sheets.scorecard.criteria": Criterion,
+    "tables.sheets.scorecard.rows": ScoredRow,
+    "reports": Report,
+    "request_logs": RequestLog,
+    "prompts": Prompt,
+}
+
+
+def test_the_reference_has_every_key_with_its_default():
+    page = (ROOT / "docs" / "reference" / "definitions.md").read_text("utf-8")
+    _, *sections = re.split(r"^## `\[+([a-z_.]+)\]+`$", page, flags=re.MULTILINE)
+    documented = dict(zip(sections[::2], sections[1::2], strict=True))
+    assert documented.keys() == SECTIONS.keys()
+    for name, section in documented.items():
+        rows = re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", section, re.MULTILINE)
+        expected = [(field.name, in_toml(field)) for field in fields_of(SECTIONS[name])]
+        assert (name, rows) == (name, expected)
+
+
+def in_toml(field):
+    """The default as the reference writes it."""
+    if field.default is MISSING:
+        return "required"
+    if isinstance(field.default, RequestMetrics):
+        return "its defaults"
+    if isinstance(field.default, datetime):
+        return f"`{field.default.isoformat()}`"
+    return "—" if field.default is None else f"`{json.dumps(field.default)}`"
+
+
+def test_inf_never_ends(tmp_path):
+    path = tmp_path / "endless.toml"
+    path.write_text('[[workflows]]\nname = "W"\nnodes = [{ name = "N", duration = inf }]\n')
+    (workflow,) = load_definitions(path).workflows
+    assert workflow.nodes[0].duration == math.inf
