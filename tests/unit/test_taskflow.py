@@ -159,6 +159,7 @@ class TestTheFunction:
     ) -> None:
         batch = Decorated(promptlayer_batch_task, lambda one: [one], list)
         ending = batch.run(deferrable=False)
+        assert ending.kind == "success", ending
         assert "promptlayer_inputs" not in ending.xcoms
 
     @pytest.mark.parametrize(
@@ -209,6 +210,8 @@ class TestTheFunction:
         made.render_template_fields(context)
         deferred(made)
         assert started(server) == [{"topic": "{{ run_id }}"}]
+        made.render_template_fields(context)  # as dag.test() of Airflow 2, which resumes a copy
+        assert "{{ run_id }}" in str(getattr(made, made.returned_as))
 
     def test_gets_rendered_arguments(self, decorated: Decorated, server: LocalPromptLayer) -> None:
         make = decorated.bind(
