@@ -257,4 +257,5 @@ class PromptLayerTask(BaseOperator):
             self.show_link(context)
         if (url := self.known_url) is not None:
             error.url = url
-            error.args = (f"{error} See {url}",)
+            text = str(error)
+            error.args = (f"{text}{'' if text[-1:] in '.!?' else '.'} See {url}",)

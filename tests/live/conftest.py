@@ -7,6 +7,7 @@ home is in pytest's temporary directory, which keeps the logs of the last three 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -147,6 +148,15 @@ def early_loops() -> list[Future[loop.Loop]]:
     return []
 
 
+def linked(promptlayer: LocalPromptLayer) -> str:
+    """Return a connection that knows where the web pages of sheets and runs are."""
+    extra = {
+        "dashboard_url": "https://dashboard.example.com",
+        "run_url": "/runs/{workflow_version_execution_id}",
+    }
+    return json.dumps({**json.loads(promptlayer.airflow_connection_json), "extra": extra})
+
+
 @pytest.fixture(scope="session")
 def stack(
     request: pytest.FixtureRequest,
@@ -161,6 +171,7 @@ def stack(
     """A real Airflow of the version that this environment has."""
     env = {
         "AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json,
+        "AIRFLOW_CONN_PROMPTLAYER_LINKED": linked(promptlayer),
         "AIRFLOW_CONN_PROMPTLAYER_RAW": raw_promptlayer.airflow_connection_json,
     }
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}

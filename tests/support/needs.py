@@ -36,3 +36,8 @@ needs_start_in_triggerer = pytest.mark.skipif(
 needs_watchers = pytest.mark.skipif(
     not HAS_ASSET_WATCHERS, reason="before 3.0, Airflow has no asset watchers"
 )
+
+# The operators decide alone there what is retried, which is tested on every version.
+needs_retry_policies = pytest.mark.skipif(
+    not STARTS_IN_TRIGGERER, reason="before 3.3, Airflow has no retry policies"
+)

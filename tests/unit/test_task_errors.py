@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,8 @@ from airflow_provider_promptlayer import exceptions
 from airflow_provider_promptlayer.bases.task_errors import task_error
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
+
+OUTCOME = exceptions.PromptLayerOutcomeError
 
 AIRFLOWS = (AirflowException, AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
 
@@ -154,3 +158,14 @@ def test_a_start_that_is_uncertain_has_the_id_of_its_request(
     error = RUN_WORKFLOW.run().error
     assert isinstance(error, exceptions.PromptLayerStartUncertainError)
     assert (error.status, error.request_id, error.external_id) == (status, "4f2a-1", None)
+
+
+def test_the_page_on_exceptions_lists_each_class_and_whether_it_is_retried() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(PromptLayer\w+)` \| [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
+    listed = dict(rows)
+    assert len(rows) == len(listed)
+    assert {*listed, "PromptLayerError"} == {*exceptions.__all__}
+    depends = {name for name, retried in rows if retried not in ("yes", "no")}
+    assert all(issubclass(getattr(exceptions, name), OUTCOME) for name in depends)
+    assert {name for name, retried in rows if retried == "yes"} == RETRIED
