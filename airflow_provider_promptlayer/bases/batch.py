@@ -87,6 +87,11 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
     state_type = BatchState
     started = "the runs"
 
+    def _advice(self, context: Context, error: PromptLayerError) -> str:  # noqa: ARG002
+        if not isinstance(error, PromptLayerBatchFailedError):
+            return ""
+        return f"All errors are in the XCom {xcom.ERRORS_KEY}."
+
     def __init__(
         self,
         *,

@@ -32,6 +32,9 @@ _MANY_TROUBLES: Final = 3
 
 _WARNINGS: Final = 20
 
+_FAILURES_LISTED: Final = 200
+"""How many inputs that failed the log lists."""
+
 
 @dataclass
 class BatchResults:
@@ -75,7 +78,11 @@ class BatchResults:
     def warnings(self) -> list[str]:
         """Return the warnings to log about the values in XCom."""
         hint = xcom.size_hint(self._size)
-        return [*self._warnings, *([hint] if hint else [])]
+        failed = [(place, error) for place, error in enumerate(self.errors) if error is not None]
+        lines = [f"Input {place}: {error}" for place, error in failed[:_FAILURES_LISTED]]
+        if (more := len(failed) - len(lines)) > 0:
+            lines.append(f"{more} more inputs failed: see the XCom {xcom.ERRORS_KEY}.")
+        return [*lines, *self._warnings, *([hint] if hint else [])]
 
     def poll(self, max_running: int) -> BatchStatus:
         """Poll the runs one by one, until it is clear whether the wait goes on.

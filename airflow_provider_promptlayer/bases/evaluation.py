@@ -66,6 +66,12 @@ _NOTHING_STALE: Final = (
 )
 
 
+_CALCULATE_FAILED: Final = (
+    "If you clear this task, it calculates failed cells again only with statuses=['STALE', "
+    "'FAILED'] or 'all'."
+)
+
+
 class TableTask(SheetArguments, PromptLayerWaiter[Any]):
     """Base of the tasks that wait for a recalculation of a sheet's cells."""
 
@@ -154,6 +160,7 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
             job_from_id=partial(self.on_sheet, SheetOperation),
             raise_for_outcome=check,
             outputs=outputs,
+            advice=_CALCULATE_FAILED,
             summary=summary,
             may_resubmit=may_resubmit,
             unsubmitted_job=partial(self.on_sheet, SheetCells),

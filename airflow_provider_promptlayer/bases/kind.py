@@ -71,6 +71,8 @@ class JobKind(Generic[L]):
         a failure, and :class:`PromptLayerInvalidInputError` where the job does not have what the
         task is to return.
     :param outputs: returns what goes to XCom.
+    :param advice: what to do after a job of the task's own has failed; empty for what most kinds
+        do, which start another job when the task is cleared.
     :param summary: returns what came of the job, as a phrase for the log's last line.
     :param may_resubmit: returns whether to start another job after one that has failed with this
         outcome, which may be of any class where a subclass in a DAG has raised the error.
@@ -86,6 +88,7 @@ class JobKind(Generic[L]):
     job_from_id: Callable[[Any], RemoteJob[L]]
     raise_for_outcome: Callable[[L], None]
     outputs: Callable[[L], Outputs]
+    advice: str = ""
     summary: Callable[[L], str] = lambda ending: ending.progress
     may_resubmit: Callable[[Any], bool] = lambda _: False
     trigger_arguments: Mapping[str, Any] = field(default_factory=dict)

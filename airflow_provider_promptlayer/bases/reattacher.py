@@ -9,7 +9,11 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerInvalidInputError,
+    PromptLayerOutcomeError,
+)
 from airflow_provider_promptlayer.api.job import L
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 
@@ -74,6 +78,15 @@ class PromptLayerReattacher(PromptLayerWaiter[L]):
                 self.started,
                 self.started,
             )
+
+    def _advice(self, context: Context, error: PromptLayerError) -> str:
+        ti: Any = context["ti"]
+        is_retried = ti.try_number <= (ti.max_tries or 0) and self.may_retry(error)
+        if is_retried or not isinstance(error, PromptLayerOutcomeError):
+            return ""
+        return (
+            self.kind.advice or f"To start another {self.kind.job_types[0].noun}, clear this task."
+        )
 
     def _must_end_by(self, context: Context) -> float:
         # execution_timeout fails the task from outside, and without a record the retry would start

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 T = TypeVar("T")
+
+_WARNINGS_UNFOLDED: Final = 3
+"""How many warnings are logged without a group."""
 
 
 class _WholeSignature:
@@ -249,13 +252,29 @@ class PromptLayerTask(BaseOperator):
             url = "" if self.known_url is None else f" {self.known_url}"
             self.log.info("%s%s", self.outcome, url)
 
+    def _warn(self, lines: Sequence[str]) -> None:
+        """Log warnings; many of them in a group, which Airflow's log tab folds."""
+        is_group = len(lines) > _WARNINGS_UNFOLDED
+        if is_group:
+            self.log.info("::group::%s warnings", len(lines))
+        for line in lines:
+            self.log.warning("%s", line)
+        if is_group:
+            self.log.info("::endgroup::")
+
+    def _advice(self, context: Context, error: PromptLayerError) -> str:  # noqa: ARG002
+        """Return what to do about an error, as a sentence; empty where the error says it."""
+        return ""
+
     def _add_link(self, context: Context, error: PromptLayerError) -> None:
-        """Add to an error where to look, and the id of the job."""
+        """Add to an error what to do, where to look, and the id of the job."""
         job = self.known_job
         error.external_id = None if job is None else job.id
         if not error.retry_helps:  # else PromptLayer may be out of reach
             self.show_link(context)
-        if (url := self.known_url) is not None:
-            error.url = url
+        error.url = self.known_url
+        more = [self._advice(context, error), "" if error.url is None else f"See {error.url}"]
+        if any(more):
             text = str(error)
-            error.args = (f"{text}{'' if text[-1:] in '.!?' else '.'} See {url}",)
+            end = "" if text[-1:] in ".!?…" else "."
+            error.args = (" ".join(filter(None, [f"{text}{end}", *more])),)

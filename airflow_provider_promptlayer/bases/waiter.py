@@ -423,8 +423,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             return result
         finally:
             if self.do_xcom_push:
-                for line in outputs.warnings():
-                    self.log.warning("%s", line)
+                self._warn(outputs.warnings())
 
     def _outputs_of(self, ending: L) -> Outputs:
         if self._outputs is None or self._outputs[0] is not ending:

@@ -157,3 +157,56 @@ BAD, SKIPPED = NodeResult("FAILED"), NodeResult("SKIPPED")
 )
 def test_of_a_run(nodes: Any, more: dict[str, Any], summary: str) -> None:
     assert WorkflowResults(1, is_complete=True, nodes=nodes, **more).summary == summary
+
+
+class TestFailures:
+    """What the error of a task says: why, what to do, and where to look."""
+
+    @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+    def test_of_an_operator_say_how_to_start_another(
+        self, start: Start, deferrable: bool, linked: LocalPromptLayer
+    ) -> None:
+        ending = start.run(fate="bad", deferrable=deferrable, max_tries=0)
+        assert ending.kind in ("failed", "failed for good")
+        url = "" if start.kind.name in ("workflow run", "report") else " See https://dashboard"
+        advice = f"To start another {start.kind.name}, clear this task.{url}"
+        if start.kind.name == "table operation":
+            advice = "If you clear this task, it calculates failed cells again only with statuses="
+        assert re.search(rf"[.!?…] {advice}", ending.message)
+
+    def test_that_are_retried_do_not(self, linked: LocalPromptLayer) -> None:
+        ending = RUN_WORKFLOW.run(fate="bad", number=1, max_tries=2)
+        assert ending.kind == "failed"
+        assert "clear this task" not in ending.message
+
+    def test_of_a_batch_are_listed_in_a_group(self, linked: LocalPromptLayer, log: Log) -> None:
+        ending = run_task(
+            lambda: PromptLayerRunWorkflowBatchOperator(
+                task_id="task",
+                workflow_id_or_name="bad",
+                inputs=numbered(7),
+                poke_interval=0.02,
+                deferrable=False,
+            )
+        )
+        said = log()
+        assert ending.message.endswith("All errors are in the XCom promptlayer_errors.")
+        assert said.index("::group::7 warnings") < said.index("Input 0: Workflow run")
+        assert said.index("Input 6: Workflow run") < said.index("::endgroup::")
+
+    def test_of_many_inputs_are_not_all_listed(
+        self, linked: LocalPromptLayer, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_promptlayer.bases.batch_results._FAILURES_LISTED", 1)
+        run_task(
+            lambda: PromptLayerRunWorkflowBatchOperator(
+                task_id="task",
+                workflow_id_or_name="bad",
+                inputs=numbered(3),
+                poke_interval=0.02,
+                deferrable=False,
+            )
+        )
+        said = log()
+        assert "2 more inputs failed: see the XCom promptlayer_errors." in said
+        assert "::group::" not in said
