@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from support.arguments import AT_RUN_TIME
 from support.kinds import Serve, at, new_server, sheet
 from support.modes import Ending, Store
 from support.starts import RUN_TABLE, deferred
@@ -267,7 +268,7 @@ def test_hook(server: LocalPromptLayer, is_async: bool) -> None:
 
 @pytest.mark.parametrize("max_price", [None, -1, "much", float("nan")])
 def test_prices_that_are_refused(server: LocalPromptLayer, max_price: Any) -> None:
-    ending = run(max_price=max_price)
+    ending = run(max_price=max_price, **AT_RUN_TIME)
     assert ending.kind == "failed for good"
     assert "max_price must be a number" in ending.message
     assert not server.requests
