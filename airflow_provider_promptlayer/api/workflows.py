@@ -50,10 +50,7 @@ class NodeStatus(StrEnum):
 
 
 _NODES_NAMED: Final = 10
-"""How many running nodes a line of progress names."""
-
-_NODES_SHOWN: Final = 50
-"""How many nodes ``repr(results)`` shows."""
+"""How many nodes a line names."""
 
 _NOTES_KEPT: Final = 5
 """How many remarks on an answer are kept."""
@@ -87,8 +84,7 @@ class NodeResult:
         if isinstance(self.value, str):
             return f"text of {len(self.value):,} characters"
         if isinstance(self.value, (list, dict)):
-            kind = "list of" if isinstance(self.value, list) else "object with"
-            return f"{kind} {len(self.value):,}"
+            return f"{'list' if isinstance(self.value, list) else 'object'} of {len(self.value):,}"
         return {bool: "boolean", type(None): "null"}.get(type(self.value), "number")
 
     @property
@@ -158,10 +154,10 @@ class WorkflowResults:
     def __repr__(self) -> str:
         """Return what has come: the status of each node, or what kind of output, and how large."""
         nodes = [f"{one_line(repr(name), 80)}: {node.gist}" for name, node in self.nodes.items()]
-        of_nodes = listed(nodes, len(nodes), _NODES_SHOWN)
-        shown = f": {of_nodes}" if nodes else ""
-        run_id = self.workflow_version_execution_id
-        return f"<WorkflowResults of run {run_id}: {self.progress}{shown}>"
+        what = (
+            [self.progress, listed(nodes, len(nodes), _NODES_NAMED)] if nodes else [self.progress]
+        )
+        return f"<WorkflowResults of run {self.workflow_version_execution_id}: {': '.join(what)}>"
 
     @property
     def progress(self) -> str:

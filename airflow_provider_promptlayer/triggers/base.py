@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -38,6 +38,18 @@ from airflow_provider_promptlayer.triggers.on_kill import (
     state_of,
     warm_up,
 )
+
+
+class TriggerKwargs(TypedDict, total=False):
+    """The arguments of :class:`PromptLayerTrigger`, for the signatures of its subclasses."""
+
+    state: PollState[Any] | Mapping[str, Any] | None
+    promptlayer_conn_id: str
+    poke_interval: float | None
+    exponential_backoff: bool
+    max_wait: float | None
+    max_outage: float
+    reattaches_after_clear: bool
 
 
 class PromptLayerTrigger(BaseTrigger):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from airflow.triggers.base import TriggerEvent
 
@@ -26,7 +26,7 @@ from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.poller import PollDecision
 from airflow_provider_promptlayer.submission.batch import WorkflowRuns
-from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger
+from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, TriggerKwargs
 
 _WATCHERS: Final = 20
 """How many runs are polled at a time, beyond those that may be left."""
@@ -48,7 +48,9 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
 
     job_types = (WorkflowRuns,)
 
-    def __init__(self, *, ended: int = 0, total: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, ended: int = 0, total: int | None = None, **kwargs: Unpack[TriggerKwargs]
+    ) -> None:
         super().__init__(**kwargs)
         self.ended_before = ended
         self.total = total

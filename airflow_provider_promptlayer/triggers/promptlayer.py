@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Unpack
 
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
@@ -29,7 +29,7 @@ from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import adrive, poll_until_ended
 from airflow_provider_promptlayer.polling.poller import Poller
 from airflow_provider_promptlayer.polling.state import PollState
-from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger
+from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, TriggerKwargs
 from airflow_provider_promptlayer.triggers.batches import PromptLayerWorkflowBatchTrigger
 from airflow_provider_promptlayer.triggers.watching import PromptLayerVersionEventTrigger
 
@@ -45,7 +45,9 @@ class PromptLayerTableOperationTrigger(PromptLayerTrigger):
 
     job_types = (SheetOperation, SheetCells)
 
-    def __init__(self, *, pointed: Sequence[Mapping[str, Any]] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, *, pointed: Sequence[Mapping[str, Any]] = (), **kwargs: Unpack[TriggerKwargs]
+    ) -> None:
         super().__init__(**kwargs)
         self.pointed = [PointedColumn(**fields) for fields in pointed]
 
@@ -138,7 +140,7 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
         airflow_timeout: float | None = None,
         end_from_trigger: bool = False,
         fail_on: FailOn = "no_output",
-        **kwargs: Any,
+        **kwargs: Unpack[TriggerKwargs],
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOpe
 from support.arguments import NEEDED, every_class
 
 from airflow_provider_promptlayer.bases import arguments
+from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, TriggerKwargs
 
 DEFAULTS: dict[str, Any] = {
     "baseline": "approved",
@@ -128,3 +129,9 @@ def test_default_args_reach_every_argument(cls: Any) -> None:
         if isinstance(found, datetime.timedelta):
             found = found.total_seconds()
         assert (name, found) == (name, DEFAULTS[name])
+
+
+def test_the_types_of_triggers_are_those_of_their_base() -> None:
+    named = inspect.signature(PromptLayerTrigger.__init__).parameters
+    types = {name: of.__forward_arg__ for name, of in TriggerKwargs.__annotations__.items()}
+    assert types == {name: each.annotation for name, each in named.items() if name != "self"}

@@ -399,7 +399,7 @@ def test_its_repr_says_what_came_and_nothing_of_it() -> None:
     nodes["Draft"] = NodeResult("FAILED", error_message="secret")
     assert repr(WorkflowResults(7, True, nodes, final_output="secret")) == (
         "<WorkflowResults of run 7: 7 of 7 nodes done: 'Summarize': text of 6 characters; "
-        "'Topics': list of 1,200; 'Fields': object with 1; 'Score': number; 'Polite': boolean; "
+        "'Topics': list of 1,200; 'Fields': object of 1; 'Score': number; 'Polite': boolean; "
         "'Nothing': null; 'Draft': FAILED>"
     )
     assert repr(WorkflowResults(7, False)) == "<WorkflowResults of run 7: running>"
