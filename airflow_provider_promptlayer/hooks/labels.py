@@ -242,28 +242,23 @@ class LabelMethods(PromptLayerConnectionHook):
         ask: Callable[[CallFlow[Any]], Loop[Any]],
     ) -> Loop[int]:
         """Send the request; return the number of the version that the label should lead to."""
-        latest = before
 
         def find() -> Loop[int | None]:
-            nonlocal latest
             now: Standing = yield from ask(order.look(mark, may_have_copied=True))
             if now.arrived is None:
                 order.refuse_if_moved_since(before, now)
-            latest = now
             return now.arrived
 
         def check() -> Loop[int | None]:
             """Read the label once more: much time may have passed since the look."""
-            nonlocal latest
             current = (yield from ask(_read_labels(order))).get(order.label)
             if (current and current.version) != before.previous:
                 return (yield from find())
-            latest = replace(latest, current=current)
             return None
 
         message = mark.message(order.label, before.base.number, before.previous)
         return self._sent_once(
-            lambda: order.target.move(order.label, latest.current, before.base, message),
+            lambda: order.target.move(order.label, before.current, before.base, message),
             find,
             check,
         )
