@@ -76,13 +76,10 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         self._pointed = [] if self._columns_state is None else self._columns_state.read()
         self._is_first_try = int(context["ti"].try_number) == 1
         try:
-            job = super().get_job(context)
+            return super().get_job(context)
         except BaseException:
             self._point_back()
             raise
-        if job is None:
-            self._must_point_back()
-        return job
 
     def trigger(self, **how: Any) -> BaseTrigger:
         """Return the trigger, which points the columns back if the task is ended meanwhile."""

@@ -138,6 +138,29 @@ def test_another_version_is_another_promotion(
     assert retried.value["previous_version"] == moved_to(which)
 
 
+def test_another_label_is_another_promotion(
+    server: LocalPromptLayer, which: dict[str, Any]
+) -> None:
+    store = Store()
+    promote(store, **which)
+    retried = promote(store, number=2, release_label="eu", **which)
+    assert retried.value == {
+        "label": "eu",
+        "version": 5 if which is PROMPT else COPY + 1,
+        "previous_version": None,
+    }
+
+
+def test_a_version_that_a_person_has_promoted_before_a_clear(
+    server: LocalPromptLayer, which: dict[str, Any]
+) -> None:
+    store = Store()
+    promote(store, version=5, **which)
+    server.move_label("prod", 4, **which)
+    cleared = promote(store, number=2, max_tries=3, version=4, **which)
+    assert cleared.value == {"label": "prod", "version": 4, "previous_version": 4}
+
+
 def test_a_retry_asks_for_no_second_approval(
     server: LocalPromptLayer, which: dict[str, Any], store: Store | None
 ) -> None:

@@ -3,27 +3,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException
 from support.arguments import AT_RUN_TIME
 from support.clocks import timed_by_polls
+from support.columns import (
+    COLUMNS,
+    CONFIG,
+    DEV,
+    PUT_BACK,
+    SHEET,
+    STAGED,
+    STAGING,
+    TABLE,
+    config,
+    make,
+    run,
+)
 from support.kinds import Serve
-from support.modes import Ending, FakeTaskInstance, Store, rebuilt, run_task
-from support.needs import needs_on_kill
+from support.modes import FakeTaskInstance, Store, run_task
 from support.starts import deferred
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
     PromptLayerSheetChangedError,
 )
-from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
-from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunTableOperator
 from airflow_provider_promptlayer.testing import (
     Close,
     Column,
@@ -32,53 +39,9 @@ from airflow_provider_promptlayer.testing import (
     Sheet,
     Table,
 )
-from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 from airflow_provider_promptlayer.version_compat import TRIGGERS_HAVE_ON_KILL
 
 Log = Callable[[], str]
-CONFIG = {
-    "template": {"name": "Reply", "label": "prod", "workspace": 1},
-    "prompt_template_variable_mappings": {"q": "Question"},
-    "engine": {"model": "gpt-4o"},
-}
-STAGED: dict[str, Any] = {"name": "Reply", "workspace": 1, "label": "staging"}
-STAGING = {**CONFIG, "template": STAGED}
-DEV = {**CONFIG, "template": {"name": "Reply", "workspace": 1, "label": "dev"}}
-COLUMNS = [
-    Column("Question", type="TEXT"),
-    Column("Answer", config=CONFIG, is_stale=False, cell_duration=0.5),
-    Column("Is good", type="LLM_ASSERTION", is_stale=False),
-]
-SHEET = Sheet("Answers", COLUMNS, row_count=3)
-TABLE = Table("Support", [SHEET])
-PUT_BACK: dict[str, Any] = {"restore": True}
-
-
-@pytest.fixture
-def server(serve: Serve) -> LocalPromptLayer:
-    return serve(timed_by_polls([], tables=[TABLE]))
-
-
-def make(**arguments: Any) -> PromptLayerRunTableOperator:
-    given = {"column_versions": {"Answer": {"label": "staging"}}, **arguments}
-    return PromptLayerRunTableOperator(
-        task_id="task", retries=2, table="Support", sheet="Answers", poke_interval=0.02, **given
-    )
-
-
-def run(
-    store: Store | None = None, number: int = 1, max_tries: int = 2, **arguments: Any
-) -> Ending:
-    return run_task(
-        lambda: make(**arguments),
-        FakeTaskInstance(try_number=number, max_tries=max_tries),
-        **({} if store is None else {"task_state_store": store}),
-    )
-
-
-def config(server: LocalPromptLayer) -> Any:
-    """Return the configuration of the column now."""
-    return server.tables[0].sheets[0].columns[1].config
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -330,173 +293,20 @@ def test_a_change_in_between_is_not_overwritten(server: LocalPromptLayer, theirs
         assert config(server) == {**STAGING, "engine": ANOTHER}
 
 
-class Killed(BaseException):
-    """The worker is gone."""
-
-
-@pytest.mark.parametrize("versions", [{"Title": {"label": "staging"}}, None], ids=str)
-def test_a_clear_with_other_columns_puts_back_the_first(
-    serve: Serve, versions: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The worker has died once it had pointed a column; then the DAG was changed."""
+def test_one_that_somebody_has_changed_leaves_the_others(serve: Serve) -> None:
     columns = [*COLUMNS, Column("Title", config=CONFIG, is_stale=False)]
     table = Table("Support", [Sheet("Answers", columns, row_count=3)])
-    server, store = serve(timed_by_polls([], tables=[table])), Store()
-    send = PromptLayerConnectionHook._call_once
+    server = serve(timed_by_polls([], tables=[table]))
 
-    def dying(hook: Any, call: Any, over: Any) -> Any:
-        answer = send(hook, call, over)
-        if server.count("PATCH"):
-            raise Killed
-        return answer
+    def change(_: Any) -> None:
+        if server.count("POST"):
+            server.update_column(table.id, table.sheets[0].id, "Answer", DEV)
 
-    with monkeypatch.context() as patch, suppress(Killed):
-        patch.setattr(PromptLayerConnectionHook, "_call_once", dying)
-        run(store, **PUT_BACK)
-    assert config(server) == STAGING
-    configs: list[Any] = []
-    server.script(lambda _: configs.append(config(server)), method="POST", times=None)
-    ending = run(store, number=2, max_tries=3, column_versions=versions, **PUT_BACK)
-    assert ending.kind == "success", ending
-    assert configs[0] == config(server) == CONFIG
+    server.script(change, method="GET", times=None)
+    versions = {"Answer": {"label": "staging"}, "Title": {"label": "staging"}}
+    assert run(column_versions=versions, **PUT_BACK).kind == "success"
+    assert config(server) == DEV
     assert server.tables[0].sheets[0].columns[3].config == CONFIG
-    assert "promptlayer_columns" not in store
-
-
-@pytest.mark.parametrize("kept", ["kept", "dropped", None], ids=str)
-def test_a_crash_that_airflow_does_not_remember(
-    server: LocalPromptLayer, kept: str | None, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before Airflow 3.3, and on 3.4 after a clear, the next try cannot know: its log says so."""
-    send, store = PromptLayerConnectionHook._call_once, None if kept is None else Store()
-
-    def dying(hook: Any, call: Any, over: Any) -> Any:
-        answer = send(hook, call, over)
-        if server.count("PATCH"):
-            raise Killed
-        return answer
-
-    with monkeypatch.context() as patch, suppress(Killed):
-        patch.setattr(PromptLayerConnectionHook, "_call_once", dying)
-        run(store, **PUT_BACK)
-    if kept == "dropped":
-        store = Store()
-    assert run(store, number=2, **PUT_BACK).error is None
-    assert config(server) == (CONFIG if kept == "kept" else STAGING)
-    says = "so not to be pointed back: column 'Answer'. If an earlier try of this task was killed"
-    assert (says in log()) == (kept != "kept")
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
-@pytest.mark.parametrize("at", range(4, 14))
-def test_a_crash_is_made_good_by_the_retry(
-    server: LocalPromptLayer, at: int, after: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The worker dies before or after its nth request."""
-    send, sent = PromptLayerConnectionHook._call_once, [0]
-
-    def dying(hook: Any, call: Any, over: Any) -> Any:
-        sent[0] += 1
-        if sent[0] >= at + after:
-            raise Killed
-        answer = send(hook, call, over)
-        if sent[0] >= at:
-            raise Killed
-        return answer
-
-    store = Store()
-    with monkeypatch.context() as patch, suppress(Killed):
-        patch.setattr(PromptLayerConnectionHook, "_call_once", dying)
-        run(store, **PUT_BACK)
-    store_before = dict(store)
-    ending = run(store, number=2, **PUT_BACK)
-    assert config(server) == CONFIG, (at, ending, store_before)
-    assert "promptlayer_columns" not in store
-    assert len(server.operations) <= 1
-
-
-def test_a_task_that_is_ended_puts_it_back(server: LocalPromptLayer) -> None:
-    task = make(deferrable=False, **PUT_BACK)
-
-    def end(_: Any) -> None:
-        if server.operations and not ended:
-            ended.append(True)
-            assert config(server) == STAGING
-            task.on_kill()
-            assert config(server) == CONFIG
-
-    ended: list[bool] = []
-    poll = task.poll
-
-    def dying_poll(job: Any) -> Any:
-        end(job)
-        return poll(job)
-
-    task.poll = dying_poll  # type: ignore[method-assign]
-    run_task(lambda: task)
-    assert ended
-    assert config(server) == CONFIG
-
-
-@pytest.mark.parametrize("at", range(1, 10))
-def test_a_task_that_is_ended_at_a_request_leaves_nothing(
-    server: LocalPromptLayer, at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Airflow 3 lets the task go on, so the request is sent all the same."""
-    task, store, send = make(deferrable=False, **PUT_BACK), Store(), BlockingTransport.send
-    sent: list[Any] = []
-
-    def ending(transport: Any, request: Any) -> Any:
-        sent.append(request)
-        if len(sent) == at:
-            task.on_kill()
-        return send(transport, request)
-
-    monkeypatch.setattr(BlockingTransport, "send", ending)
-    run_task(lambda: task, FakeTaskInstance(max_tries=2), task_state_store=store)
-    assert len(sent) >= at
-    assert config(server) == CONFIG
-    assert "promptlayer_columns" not in store
-
-
-def test_a_task_that_is_ended_while_it_notes_the_column(server: LocalPromptLayer) -> None:
-    task = make(deferrable=False, **PUT_BACK)
-
-    class EndingStore(Store):
-        def set(self, key: str, value: Any) -> None:
-            super().set(key, value)
-            if key == "promptlayer_columns":
-                task.on_kill()
-
-    ending = run_task(lambda: task, FakeTaskInstance(max_tries=2), task_state_store=EndingStore())
-    assert "The task is being stopped" in ending.message
-    assert server.count("PATCH") == server.count("POST") == 0
-    assert config(server) == CONFIG
-
-
-@needs_on_kill
-def test_a_deferred_task_that_is_ended_puts_it_back(server: LocalPromptLayer) -> None:
-    trigger = rebuilt(deferred(make(**PUT_BACK)).trigger)
-    assert config(server) == STAGING
-    asyncio.run(trigger.on_kill())
-    assert config(server) == CONFIG
-
-
-@needs_on_kill
-def test_a_deferred_task_that_is_ended_keeps_it(server: LocalPromptLayer) -> None:
-    trigger = rebuilt(deferred(make()).trigger)
-    asyncio.run(trigger.on_kill())
-    assert config(server) == STAGING
-
-
-def test_is_put_back_after_a_deferral_that_airflow_ended(server: LocalPromptLayer) -> None:
-    store = Store()
-    task = make(**PUT_BACK)
-    deferred(task, store)
-    context: Any = {"ti": FakeTaskInstance(max_tries=2), "task_state_store": store}
-    with pytest.raises(AirflowException):
-        make(**PUT_BACK).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
-    assert config(server) == CONFIG
 
 
 @pytest.mark.parametrize(
