@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from support.batches import numbered
 from support.connections import connect
-from support.kinds import KINDS, SHEETS, TABLE, WORKFLOW_RUN, Kind, Serve, at, new_server
-from support.modes import FakeTaskInstance, Store, run_task
+from support.kinds import KINDS, SHEETS, TABLE, WORKFLOW_RUN, Fate, Kind, Serve, at, new_server
+from support.modes import Ending, FakeTaskInstance, Store, run_task
 from support.starts import RUN_WORKFLOW, STARTS, Start, deferred
 
 from airflow_provider_promptlayer.api.workflows import NodeResult, WorkflowResults
@@ -90,16 +90,20 @@ def test_a_try_that_goes_back_to_a_run_counts_from_its_start(
     assert "2 of 2 nodes succeeded, within 1 hour" in last_line(log)
 
 
-def test_of_a_batch(linked: LocalPromptLayer, deferrable: bool, log: Log) -> None:
-    ending = run_task(
+def run_batch(fate: Fate, count: int, *, deferrable: bool = False) -> Ending:
+    return run_task(
         lambda: PromptLayerRunWorkflowBatchOperator(
             task_id="task",
-            workflow_id_or_name="good",
-            inputs=numbered(3),
+            workflow_id_or_name=fate,
+            inputs=numbered(count),
             poke_interval=0.02,
             deferrable=deferrable,
         )
     )
+
+
+def test_of_a_batch(linked: LocalPromptLayer, deferrable: bool, log: Log) -> None:
+    ending = run_batch("good", 3, deferrable=deferrable)
     assert (ending.kind, len(linked.executions)) == ("success", 3)
     assert ": 3 of 3 inputs succeeded." in last_line(log)
 
@@ -180,15 +184,7 @@ class TestFailures:
         assert "clear this task" not in ending.message
 
     def test_of_a_batch_are_listed_in_a_group(self, linked: LocalPromptLayer, log: Log) -> None:
-        ending = run_task(
-            lambda: PromptLayerRunWorkflowBatchOperator(
-                task_id="task",
-                workflow_id_or_name="bad",
-                inputs=numbered(7),
-                poke_interval=0.02,
-                deferrable=False,
-            )
-        )
+        ending = run_batch("bad", 7)
         said = log()
         assert ending.message.endswith("All errors are in the XCom promptlayer_errors.")
         assert said.index("::group::7 warnings") < said.index("Input 0: Workflow run")
@@ -198,15 +194,7 @@ class TestFailures:
         self, linked: LocalPromptLayer, log: Log, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("airflow_provider_promptlayer.bases.batch_results._FAILURES_LISTED", 1)
-        run_task(
-            lambda: PromptLayerRunWorkflowBatchOperator(
-                task_id="task",
-                workflow_id_or_name="bad",
-                inputs=numbered(3),
-                poke_interval=0.02,
-                deferrable=False,
-            )
-        )
+        run_batch("bad", 3)
         said = log()
         assert "2 more inputs failed: see the XCom promptlayer_errors." in said
         assert "::group::" not in said

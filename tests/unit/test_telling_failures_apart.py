@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
-from support.modes import Ending
+from support.modes import Ending, Store
 from support.needs import needs_retry_policies
 from support.starts import RUN_SCORECARD, RUN_WORKFLOW
 
@@ -68,13 +68,9 @@ FAILURES: dict[str, tuple[Callable[[LocalPromptLayer], Ending], str, str]] = {
 Without the task state store, as here, an outage is not retried: a retry would start another run.
 """
 
-every_failure = pytest.mark.parametrize(
-    ("have", "alert", "decision"), FAILURES.values(), ids=FAILURES
-)
 
-
-@every_failure
-def test_the_callback_tells_them_apart(
+@pytest.mark.parametrize(("have", "alert", "decision"), FAILURES.values(), ids=FAILURES)
+def test_callback_and_policy_tell_them_apart(
     have: Callable[[LocalPromptLayer], Ending],
     alert: str,
     decision: str,
@@ -88,28 +84,14 @@ def test_the_callback_tells_them_apart(
     (said,) = capsys.readouterr().out.splitlines()
     assert said.startswith("ALERT: ")
     assert alert in said
-
-
-@needs_retry_policies
-@every_failure
-def test_the_policy_tells_them_apart(
-    have: Callable[[LocalPromptLayer], Ending],
-    alert: str,
-    decision: str,
-    example: dict[str, Any],
-    server: LocalPromptLayer,
-) -> None:
-    error = have(server).error
-    assert isinstance(error, FOR_GOOD) == (decision == "for good")
-    if decision != "for good":
-        found = example["POLICY"]["retry_policy"].evaluate(error, 1, 2)
-        assert found.action.value == decision
+    if (policy := example["POLICY"].get("retry_policy")) is not None:
+        is_final = isinstance(error, FOR_GOOD)
+        found = "for good" if is_final else policy.evaluate(error, 1, 2).action.value
+        assert found == decision
 
 
 @needs_retry_policies
 def test_an_outage_is_retried_later(example: dict[str, Any], server: LocalPromptLayer) -> None:
-    from support.modes import Store
-
     server.script(Reply(502), method="GET", times=None)
     error = RUN_WORKFLOW.run(Store(), max_outage=0.05, deferrable=False).error
     assert not isinstance(error, FOR_GOOD)
