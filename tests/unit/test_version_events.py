@@ -221,6 +221,34 @@ def test_two_triggerers_with_the_same_watcher(server: LocalPromptLayer) -> None:
     asyncio.run(scenario())
 
 
+def test_two_triggerers_that_claim_an_event_at_once(server: LocalPromptLayer) -> None:
+    """Both read that there is no claim before either writes its own."""
+
+    class Together(AssetState):
+        reads = 2  # as both note what is there when they begin
+
+        async def aget(self, key: str, default: Any = None) -> Any:
+            found = await super().aget(key, default)
+            if self.reads < 2:
+                self.reads += 1
+                await until(lambda: self.reads == 2)
+            return found
+
+    async def scenario() -> None:
+        state = Together()
+        async with (
+            Running(server, watcher(state, **PROD)) as one,
+            Running(server, watcher(state, **PROD)) as other,
+        ):
+            state.reads = 0
+            server.move_label("prod", 3, prompt="Reply")
+            await until(lambda: state.reads == 2)
+            await one.polls(6)
+            assert [event["version"] for event in (*one.events, *other.events)] == [3]
+
+    asyncio.run(scenario())
+
+
 def test_a_move_that_another_triggerer_sees_while_an_event_is_stored(
     server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

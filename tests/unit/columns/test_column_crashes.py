@@ -179,6 +179,29 @@ def test_a_task_that_is_ended_at_a_request_leaves_nothing(
     assert "promptlayer_columns" not in store
 
 
+def test_a_task_that_is_ended_while_it_points_the_column_and_dies(
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has noted stays until the column was pointed back by the task itself."""
+    task, store, send = make(deferrable=False, **PUT_BACK), Store(), BlockingTransport.send
+
+    def ending(transport: Any, request: Any) -> Any:
+        if server.count("PATCH"):
+            raise Killed
+        if request.method != "PATCH":
+            return send(transport, request)
+        task.on_kill()
+        send(transport, request)
+        raise Killed
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(BlockingTransport, "send", ending)
+        run_task(lambda: task, FakeTaskInstance(max_tries=2), task_state_store=store)
+    assert config(server) == STAGING
+    run(store, number=2, **PUT_BACK)
+    assert config(server) == CONFIG
+
+
 def test_a_task_that_is_ended_while_it_notes_the_column(server: LocalPromptLayer) -> None:
     task = make(deferrable=False, **PUT_BACK)
 
