@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import datetime
 import re
+import runpy
+import sys
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -47,18 +49,33 @@ def test_readme_is_short_and_names_no_test() -> None:
     assert "<!--" not in README
 
 
-def test_links_of_readme_work_on_a_package_index() -> None:
-    """It shows neither files of the repository nor anchors of other pages."""
+def test_files_that_readme_links_or_names_are_there() -> None:
     links = set(re.findall(r"\]\(([^)\s]+)\)", README))
-    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
-    anchors = {"#" + heading.lower().replace(" ", "-") for heading in headings}
-    assert {link for link in links - anchors if not link.startswith("https://")} == set()
-
-
-def test_files_that_readme_names_are_there() -> None:
     named = set(re.findall(r"`((?:docs/|example_dags/|[A-Z]+\.md)[\w/.-]*)`", README))
-    assert len(named) > 8
-    assert {name for name in named if not (ROOT / name).exists()} == set()
+    files = {link for link in links | named if not link.startswith("https://")}
+    assert len(files) > 10
+    assert {name for name in files if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("repository", ["", "https://example.com/owner/name"])
+def test_links_of_readme_work_on_a_package_index(
+    repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("REPOSITORY_URL", repository)
+    monkeypatch.setitem(sys.modules, "setuptools", SimpleNamespace(setup=given.update))
+    runpy.run_path("setup.py")
+    text = given["long_description"]
+    links = re.findall(r"!?\[[^]]*\]\(([^)]*)\)", text)
+    assert all(link.startswith("https://") for link in links)
+    picture = "raw/main/docs/images/task-log.png"
+    assert [link for link in links if picture in link] == (
+        [f"{repository}/{picture}"] if repository else []
+    )
+    assert ("[Limits](" in text) == bool(repository)
+    assert "Limits" in text
+    assert "![" not in text or repository
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
