@@ -154,10 +154,8 @@ class WorkflowResults:
     def __repr__(self) -> str:
         """Return what has come: the status of each node, or what kind of output, and how large."""
         nodes = [f"{one_line(repr(name), 80)}: {node.gist}" for name, node in self.nodes.items()]
-        what = (
-            [self.progress, listed(nodes, len(nodes), _NODES_NAMED)] if nodes else [self.progress]
-        )
-        return f"<WorkflowResults of run {self.workflow_version_execution_id}: {': '.join(what)}>"
+        what = listed([self.progress, *nodes], len(nodes) + 1, _NODES_NAMED)
+        return f"<WorkflowResults of run {self.workflow_version_execution_id}: {what}>"
 
     @property
     def progress(self) -> str:

@@ -398,12 +398,12 @@ def test_its_repr_says_what_came_and_nothing_of_it() -> None:
     nodes = {name: NodeResult("SUCCESS", value) for name, value in values.items()}
     nodes["Draft"] = NodeResult("FAILED", error_message="secret")
     assert repr(WorkflowResults(7, True, nodes, final_output="secret")) == (
-        "<WorkflowResults of run 7: 7 of 7 nodes done: 'Summarize': text of 6 characters; "
+        "<WorkflowResults of run 7: 7 of 7 nodes done; 'Summarize': text of 6 characters; "
         "'Topics': list of 1,200; 'Fields': object of 1; 'Score': number; 'Polite': boolean; "
         "'Nothing': null; 'Draft': FAILED>"
     )
     assert repr(WorkflowResults(7, False)) == "<WorkflowResults of run 7: running>"
     running = WorkflowResults(7, False, {"Draft": NodeResult("RUNNING")})
     assert repr(running) == (
-        "<WorkflowResults of run 7: 0 of 1 nodes done, running: Draft: 'Draft': RUNNING>"
+        "<WorkflowResults of run 7: 0 of 1 nodes done, running: Draft; 'Draft': RUNNING>"
     )
