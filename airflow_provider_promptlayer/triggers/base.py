@@ -41,7 +41,7 @@ from airflow_provider_promptlayer.triggers.on_kill import (
 
 
 class TriggerKwargs(TypedDict, total=False):
-    """The arguments of :class:`PromptLayerTrigger`, for the signatures of its subclasses."""
+    """The arguments of :class:`.PromptLayerTrigger`, for the signatures of its subclasses."""
 
     state: PollState[Any] | Mapping[str, Any] | None
     promptlayer_conn_id: str
