@@ -33,7 +33,8 @@ def task(name: Any = "monday", **arguments: Any) -> PromptLayerSnapshotSheetOper
 
 
 def save(name: Any = "monday", **arguments: Any) -> Ending:
-    made = task(name, **arguments)
+    made = task("{{ params.name }}", **arguments)
+    made.name = name  # as the template is rendered
     return run_task(lambda: made, FakeTaskInstance())
 
 
