@@ -273,6 +273,8 @@ class PromptLayerTask(BaseOperator):
         if not error.retry_helps:  # else PromptLayer may be out of reach
             self.show_link(context)
         error.url = self.known_url
+        if error.url is not None:  # Airflow's log tab cuts the error, but not a line as short
+            self.log.error("Look in PromptLayer: %s", error.url)
         more = [self._advice(context, error), "" if error.url is None else f"See {error.url}"]
         if any(more):
             text = str(error)

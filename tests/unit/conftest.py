@@ -138,11 +138,10 @@ def server(serve: Serve) -> LocalPromptLayer:
 @pytest.fixture
 def log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     """Return what was logged so far; Airflow 3 logs to the standard output, Airflow 2 does not."""
-    # Not the requests that the local PromptLayer logs, in another thread.
-    caplog.set_level("WARNING", logger="airflow_provider_promptlayer.testing")
-    caplog.set_level("INFO")
-    # Whose line for each request would be all that pytest captures of Airflow 3.
+    # Whose line for each request would be all that pytest captures of Airflow 3. First, as each
+    # call also sets the level of what is captured at all.
     caplog.set_level("WARNING", "airflow_provider_promptlayer.testing")
+    caplog.set_level("INFO")
     printed: list[str] = []
 
     def log() -> str:

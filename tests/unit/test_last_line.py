@@ -168,7 +168,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
     def test_of_an_operator_say_how_to_start_another(
-        self, start: Start, deferrable: bool, linked: LocalPromptLayer
+        self, start: Start, deferrable: bool, linked: LocalPromptLayer, log: Log
     ) -> None:
         ending = start.run(fate="bad", deferrable=deferrable, max_tries=0)
         assert ending.kind in ("failed", "failed for good")
@@ -177,6 +177,7 @@ class TestFailures:
         if start.kind.name == "table operation":
             advice = "If you clear this task, it calculates failed cells again only with statuses="
         assert re.search(rf"[.!?…] {advice}", ending.message)
+        assert ("Look in PromptLayer: https://dashboard" in log()) == bool(url)
 
     def test_that_are_retried_do_not(self, linked: LocalPromptLayer) -> None:
         ending = RUN_WORKFLOW.run(fate="bad", number=1, max_tries=2)
