@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.arguments import AT_RUN_TIME
 from support.kinds import SHEETS, TABLE, at
 from support.modes import Ending, FakeTaskInstance, run_task
 from support.starts import RUN_SCORECARD
@@ -29,7 +30,9 @@ WHERE = TABLE.id, SHEETS["good"].id
 
 def task(name: Any = "monday", **arguments: Any) -> PromptLayerSnapshotSheetOperator:
     where = arguments or at("good")
-    return PromptLayerSnapshotSheetOperator(task_id="task", retries=2, name=name, **where)
+    return PromptLayerSnapshotSheetOperator(
+        task_id="task", retries=2, name=name, **where, **AT_RUN_TIME
+    )
 
 
 def save(name: Any = "monday", **arguments: Any) -> Ending:
