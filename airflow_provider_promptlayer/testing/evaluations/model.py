@@ -70,7 +70,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A criterion of a scorecard (called step in the description) and its summary."""
+    """A criterion of a scorecard (called step in the description) and its summary.
+
+    :param verdict_counts: verdict → number of rows; None for a summary that does not say.
+    """
 
     title: str
     _: KW_ONLY
@@ -79,6 +82,7 @@ class Criterion:
     verdict: str | None = "pass"
     score: float | None = 1.0
     error_summary: str | None = None
+    verdict_counts: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         _identify(self, "criterion", self.title)

@@ -246,6 +246,11 @@ def _calculation(calculation: Calculation, workspace: Workspace) -> dict[str, Js
                 "verdict": criterion.verdict,
                 "score": criterion.score,
                 "error_summary": criterion.error_summary,
+                **(
+                    {}
+                    if criterion.verdict_counts is None
+                    else {"verdict_counts": dict(criterion.verdict_counts)}
+                ),
             }
             for criterion in (_criteria(calculation) if is_done else ())
         },
