@@ -60,8 +60,9 @@ def _check(scratch: Path, pins: Path) -> None:
         ]
         if strange:
             raise WheelError(f"{wheel.name} holds what is not the package: {strange}")
-        if f"{PACKAGE}/py.typed" not in archive.namelist():
-            raise WheelError(f"{wheel.name} has no py.typed")
+        for name in ("py.typed", "files/evaluation_page.html"):
+            if f"{PACKAGE}/{name}" not in archive.namelist():
+                raise WheelError(f"{wheel.name} has no {name}")
         [metadata] = [name for name in archive.namelist() if name.endswith("/METADATA")]
         # Airflow looks for the address of this name.
         if b"\nProject-URL: Documentation, https://example.com/" not in archive.read(metadata):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every night: recalculate a table, judge it by its scorecard, and raise the alarm if it fails."""
+"""Every night: recalculate a table, judge it by its scorecard, report, and alert if it fails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_promptlayer.operators.promptlayer import (
+    PromptLayerEvaluationReportOperator,
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
     PromptLayerSnapshotSheetOperator,
@@ -21,7 +22,12 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     # Those of the local PromptLayer. Give your own.
-    params={"table": "Support answers", "sheet": "Regression set", "min_score": 0.8},
+    params={
+        "table": "Support answers",
+        "sheet": "Regression set",
+        "min_score": 0.8,
+        "reports": "file:///tmp",  # or "s3://aws_default@bucket/reports"
+    },
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     tags=["promptlayer", "example"],
 ):
@@ -55,6 +61,23 @@ with DAG(
         name="{{ run_id }}",
     )
 
+    # A page for people, of each night: also of one that fails, and of one that the gate does not
+    # reach, which has no calculation.
+    report = PromptLayerEvaluationReportOperator(
+        task_id="report",
+        table="{{ params.table }}",
+        sheet="{{ params.sheet }}",
+        to="{{ params.reports }}/promptlayer-{{ run_id }}.html",
+        calculation_id=(
+            "{{ ti.xcom_pull(task_ids='gate', key='promptlayer_calculation_id') or '' }}"
+        ),
+        min_score="{{ params.min_score }}",
+        usage="{{ ti.xcom_pull(task_ids='recalculate', key='promptlayer_usage') | tojson }}",
+        trigger_rule="all_done",
+    )
+    # Send it with a task after this one, such as an EmailOperator: the page is made to be the
+    # html_content of an e-mail, and the XCom of this task has its path, the score and the verdict.
+
     # What the scorecard found is in XCom whether or not it passed; without it there is none.
     @task(trigger_rule="one_failed", retries=0)
     def alert(ti: Any = None) -> None:
@@ -69,4 +92,4 @@ with DAG(
             print(f"The nightly evaluation scored {score} ({verdict}). Criteria: {criteria}")
 
     # The snapshot comes last, too: where it was not reached, Airflow calls the whole run failed.
-    recalculate >> gate >> [snapshot, alert()]
+    recalculate >> gate >> [snapshot, report, alert()]

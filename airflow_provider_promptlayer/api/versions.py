@@ -28,6 +28,8 @@ from airflow_provider_promptlayer.api.text import listed, one_line
 _SCORES: Final = ("aggregate_score", "overall_score", "score")
 """What PromptLayer calls the one score of a scorecard, of a sheet and of a column."""
 
+_VERDICTS: Final = ("aggregate_verdict", "verdict")
+
 _NAMES_LISTED: Final = 5
 
 
@@ -42,6 +44,8 @@ class SheetVersion:
     :param score: of the scorecard when the version was saved; None where PromptLayer has none, or
         shows it in another answer alone.
     :param config_hash: see :class:`.ScorecardCalculation`.
+    :param verdict: of the scorecard, as the score.
+    :param calculation_id: that of the calculation which has made the score, where PromptLayer says.
     """
 
     version_id: str | None
@@ -50,6 +54,8 @@ class SheetVersion:
     created_at: str | None = None
     score: float | None = None
     config_hash: str | None = None
+    verdict: str | None = None
+    calculation_id: str | None = None
 
     def __str__(self) -> str:
         number = "" if self.version_number is None else f" {show_count(self.version_number)}"
@@ -161,6 +167,8 @@ def _version(fields: Fields, version_id: str | None, version_number: int | None)
     )
     scores = (place.number_if_any(name) for place in places for name in _SCORES)
     hashes = (place.text_if_any("config_hash") for place in places)
+    ids = (place.text_if_any("calculation_id") for place in places)
+    verdicts = (place.text_if_any(name) for place in places for name in _VERDICTS)
     return SheetVersion(
         version_id,
         version_number,
@@ -168,4 +176,6 @@ def _version(fields: Fields, version_id: str | None, version_number: int | None)
         fields.text_if_any("created_at"),
         next((score for score in scores if score is not None), None),
         next(filter(None, hashes), None),
+        next(filter(None, verdicts), None),
+        next(filter(None, ids), None),
     )

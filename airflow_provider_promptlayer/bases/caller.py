@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_promptlayer.api.http import Call
@@ -53,6 +54,12 @@ class PromptLayerCaller(PromptLayerTask):
         """
         policy = retries.POLLING.within(self.max_outage)
         return self.hook.call_with_backoff(call, about=about, policy=policy)
+
+    def file_key(self, context: Context) -> str:
+        """Return the ``key`` under which the hook writes a file for this task, in each try."""
+        ti = context["ti"]
+        task = f"{ti.dag_id}\n{ti.run_id}\n{ti.task_id}\n{ti.map_index}"
+        return blake2b(task.encode(), digest_size=8, usedforsecurity=False).hexdigest()
 
     def on_kill(self) -> None:
         """Send nothing more that creates anything.

@@ -49,6 +49,7 @@ _FOR_TASKS: Final = frozenset(
         "throttle",
         "wait_for_approval",
         "warm_up",
+        "write_file",
     ]
 )
 """What the operators and triggers of this package need, and no user: may change in any release."""
@@ -64,7 +65,7 @@ class PromptLayerHook(
 
     A method that starts, waits for, cancels or finds what its name says has an ``a…`` twin, a
     coroutine; so have ``get_workflow_results``, ``get_labels``,
-    ``get_latest_version`` and ``promote``. Every method raises
+    ``get_latest_version``, ``promote`` and ``summarize_evaluation``. Every method raises
     :class:`.PromptLayerConfigurationError` if there is no such connection or it cannot be used,
     :class:`.PromptLayerInvalidInputError` for arguments that cannot be sent,
     :class:`.PromptLayerRefusedError` if PromptLayer refuses for good, and

@@ -173,8 +173,7 @@ class RowMethods(PagedReading):
         make_writer = None if place is None else writer_for(place.path)
         key = key or secrets.token_hex(8)
         if place is not None:
-            for earlier in range(1, attempt):
-                place.remove(f"{key}-{earlier}")
+            _remove_earlier(place, key, attempt)
 
         def read_whole(_: object) -> SheetExport:
             reader = RecordReader(sheet, columns=columns, details=details, scorecard=scorecard)
@@ -211,6 +210,25 @@ class RowMethods(PagedReading):
         if others := _not_completed(export.cell_counts):
             self.log.warning("Not all calculated cells are completed: %s.", others)
         return export
+
+    def write_file(self, to: Any, content: bytes, *, key: str, attempt: int = 1) -> str:
+        """Write a file, which is there whole or not at all; return what messages call it.
+
+        :param to: the path, as text or as Airflow's ``ObjectStoragePath``.
+        :param key: names the caller in the name of the file beside ``to``.
+        :param attempt: see :meth:`export_rows`.
+        :raises PromptLayerFileError: if the file cannot be written.
+        """
+        place = _place(to)
+        _remove_earlier(place, key, attempt)
+        with place.open_beside(f"{key}-{attempt}") as file:
+            file.write(content)
+        return place.shown
+
+
+def _remove_earlier(place: Place, key: str, attempt: int) -> None:
+    for earlier in range(1, attempt):
+        place.remove(f"{key}-{earlier}")
 
 
 def _place(to: Any) -> Place:

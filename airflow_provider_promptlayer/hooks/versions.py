@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from airflow_provider_promptlayer.api.arguments import title_text
+from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, title_text
 from airflow_provider_promptlayer.api.errors import PromptLayerError
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation
@@ -22,6 +22,7 @@ from airflow_provider_promptlayer.api.versions import (
 from airflow_provider_promptlayer.hooks.base import twins
 from airflow_provider_promptlayer.hooks.tables import TableMethods
 from airflow_provider_promptlayer.outcomes.baseline import Baseline, DropGate
+from airflow_provider_promptlayer.outcomes.summary import EvaluationSummary, PastScore, summarize
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import Loop, each_with_backoff
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
@@ -171,6 +172,29 @@ class VersionMethods(TableMethods):
         if usage is None:
             self.log.info("PromptLayer does not say what %s has cost.", name)
         return usage
+
+    def _summarize_evaluation(
+        self,
+        table_id: str,
+        sheet_id: str,
+        *,
+        calculation_id: str | NotSet | None = NOTSET,
+        known: Sequence[PastScore] = (),
+        max_outage: float = DEFAULT_MAX_OUTAGE,
+    ) -> Loop[EvaluationSummary]:
+        """Return what there is to say about an evaluation: scores, criteria and worst rows.
+
+        :param calculation_id: left out for the latest calculation; None where none was made.
+        :param known: earlier scores, the oldest first; PromptLayer's are used where it has more.
+        :param max_outage: seconds for which PromptLayer may be out of reach.
+        """
+        return each_with_backoff(
+            summarize(Sheet(table_id, sheet_id), calculation_id=calculation_id, known=known),
+            about=f"the evaluation of sheet {sheet_id}",
+            policy=retries.POLLING.within(max_outage),
+        )
+
+    summarize_evaluation, asummarize_evaluation = twins(_summarize_evaluation)
 
     def baseline_loop(
         self,

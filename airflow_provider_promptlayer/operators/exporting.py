@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_promptlayer.api.arguments import list_of, one_of, title_or_uuid
@@ -93,8 +92,6 @@ class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
         if self._writes_file and not self.to:
             raise PromptLayerInvalidInputError("The path of the file, to=, is empty.")
         sheet = self.found_sheet
-        ti = context["ti"]
-        task = f"{ti.dag_id}\n{ti.run_id}\n{ti.task_id}\n{ti.map_index}"
         export = self.hook.export_rows(
             sheet.table_id,
             sheet.sheet_id,
@@ -105,8 +102,8 @@ class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
             on_change=self.on_change,
             return_rows=self.return_rows,
             max_outage=self.max_outage,
-            key=blake2b(task.encode(), digest_size=8, usedforsecurity=False).hexdigest(),
-            attempt=ti.try_number,
+            key=self.file_key(context),
+            attempt=context["ti"].try_number,
         )
         result = storable({"table_id": sheet.table_id, "sheet_id": sheet.sheet_id} | asdict(export))
         if result.changes:

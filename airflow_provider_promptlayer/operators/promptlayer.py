@@ -13,6 +13,7 @@ from airflow_provider_promptlayer.operators.loading import (
     PromptLayerLoadSheetOperator,
 )
 from airflow_provider_promptlayer.operators.promoting import PromptLayerPromoteOperator
+from airflow_provider_promptlayer.operators.reporting import PromptLayerEvaluationReportOperator
 from airflow_provider_promptlayer.operators.snapshots import PromptLayerSnapshotSheetOperator
 from airflow_provider_promptlayer.operators.workflows import (
     PromptLayerRunWorkflowOperator,
@@ -20,6 +21,7 @@ from airflow_provider_promptlayer.operators.workflows import (
 )
 
 __all__ = [
+    "PromptLayerEvaluationReportOperator",
     "PromptLayerExportSheetOperator",
     "PromptLayerImportRequestLogsOperator",
     "PromptLayerLoadSheetOperator",

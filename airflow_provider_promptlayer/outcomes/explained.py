@@ -66,7 +66,9 @@ def explained_outcome(
             # Where the verdict fails, the rows with such verdicts explain it; a low score may come
             # from any row.
             failed_by_verdict = ending.verdict in fail_on_verdict
-            yield from _find_worst(worst, calculation, fail_on_verdict if failed_by_verdict else ())
+            yield from find_worst_rows(
+                worst, calculation, fail_on_verdict if failed_by_verdict else ()
+            )
     except PromptLayerError as error:
         trouble = str(error)
     raise_for_scorecard(
@@ -80,19 +82,24 @@ def explained_outcome(
     )
 
 
-def _find_worst(
-    worst: list[ScorecardRow], calculation: SheetCalculation, verdicts: Sequence[str]
+def find_worst_rows(
+    worst: list[ScorecardRow],
+    calculation: SheetCalculation,
+    verdicts: Sequence[str],
+    count: int = ROWS_NAMED,
 ) -> CallFlow[None]:
     """Fill ``worst`` with the worst rows of these verdicts, or of all, and with their reasons.
 
     After an error ``worst`` holds the rows that were found before it.
+
+    :param count: how many rows.
     """
     for verdict in sorted(verdicts, key=severity):
-        yield from _search_rows(worst, calculation, verdict)
-        if len(worst) == ROWS_NAMED:
+        yield from _search_rows(worst, calculation, verdict, count)
+        if len(worst) == count:
             break  # the rows of the other verdicts are not as bad
     if not worst:
-        yield from _search_rows(worst, calculation, None)
+        yield from _search_rows(worst, calculation, None, count)
     for number, row in enumerate(worst):
         worst[number] = yield scorecard_row(
             calculation,
@@ -102,7 +109,7 @@ def _find_worst(
 
 
 def _search_rows(
-    worst: list[ScorecardRow], calculation: SheetCalculation, verdict: str | None
+    worst: list[ScorecardRow], calculation: SheetCalculation, verdict: str | None, count: int
 ) -> CallFlow[None]:
     cursor = None
     for _ in range(MAX_PAGES):
@@ -112,7 +119,7 @@ def _search_rows(
             verdict=verdict,
             cursor=cursor,
         )
-        worst[:] = worst_rows([*worst, *page.rows])
+        worst[:] = worst_rows([*worst, *page.rows], count)
         cursor = page.next_cursor
         if cursor is None:
             return

@@ -40,6 +40,7 @@ DRIFT_SUMMARY_KEY: Final = "promptlayer_drift_summary"
 USAGE_KEY: Final = "promptlayer_usage"
 WATCH_KEY: Final = "promptlayer_previous_version"
 URL_KEY: Final = "promptlayer_url"
+SCORE_HISTORY_KEY: Final = "promptlayer_score_history"
 
 _OWN_KEYS: Final = frozenset(
     {EXECUTION_ID_KEY, FINAL_OUTPUT_KEY, NODE_STATUSES_KEY, RETURN_VALUE_KEY, URL_KEY}
@@ -273,6 +274,14 @@ def pull_own(context: Context, key: str) -> Any:
     """Return what the running task has pushed under ``key``, or None."""
     ti = context["ti"]
     return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+
+
+def pull_earlier(context: Context, key: str) -> Any:
+    """Return what the task has pushed under ``key`` in the last DAG run that has it, or None."""
+    ti = context["ti"]
+    return ti.xcom_pull(
+        task_ids=ti.task_id, key=key, map_indexes=ti.map_index, include_prior_dates=True
+    )
 
 
 def push(context: Context, key: str, value: Any) -> None:

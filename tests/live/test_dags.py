@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from live.runs import SECONDS, Run, begin, finish, held, watch
@@ -193,10 +195,15 @@ PROMOTE = "promptlayer_run_evaluate_promote"
 
 
 @pytest.fixture(scope="module")
-def nights(stack: AirflowStack) -> tuple[dict[str, Run], dict[str, Run]]:
+def nights(
+    stack: AirflowStack, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Run], dict[str, Run]]:
     """Runs on a sheet that passes, and on one that does not, at the same time."""
-    passing = begin(stack, {NIGHTLY: {}, PROMOTE: {}})
-    failing = begin(stack, {NIGHTLY: {"sheet": BAD_SHEET}, PROMOTE: {"sheet": BAD_SHEET}})
+    reports = {"reports": f"file://{tmp_path_factory.mktemp('reports')}"}
+    passing = begin(stack, {NIGHTLY: reports, PROMOTE: {}})
+    failing = begin(
+        stack, {NIGHTLY: {"sheet": BAD_SHEET, **reports}, PROMOTE: {"sheet": BAD_SHEET}}
+    )
     watch(stack, [*passing.values(), *failing.values()])
     return passing, failing
 
@@ -225,6 +232,7 @@ class TestEvaluations:
         assert xcoms["promptlayer_drift_summary"] == {"baseline_score": 0.91, "delta": 0.02}
         calculation = promptlayer.calculations[xcoms["promptlayer_calculation_id"]]
         assert calculation.sheet_id == GOOD_SHEET
+        assert_reported(run, "0.93", "Passed", "67%")
 
     def test_a_night_that_fails(self, failing: dict[str, Run]) -> None:
         run = failing[NIGHTLY]
@@ -241,6 +249,7 @@ class TestEvaluations:
         alert = run.log("alert")
         assert "The nightly evaluation scored 0.41 (fail). Criteria: " in alert
         assert "Cites a source" in alert
+        assert_reported(run, "0.41", "Below the score that is needed, 0.8.", "2 of 3 rows fail")
 
     def test_promoted(self, passing: dict[str, Run], promptlayer: LocalPromptLayer) -> None:
         run = passing[PROMOTE]
@@ -256,6 +265,13 @@ class TestEvaluations:
         assert run.state == "success"
         assert run.final["gate", -1] == run.final["promote", -1] == "skipped"
         assert "below min_score=0.8" in run.log("gate")
+
+
+def assert_reported(run: Run, *texts: str) -> None:
+    assert run.final["report", -1] == "success"
+    path = run.xcoms("report")["return_value"]["path"]
+    page = Path(urlsplit(path).path).read_text(encoding="utf-8")
+    assert [text for text in texts if text not in page] == []
 
 
 def endless(stack: AirflowStack, promptlayer: LocalPromptLayer) -> tuple[Run, list[Any]]:

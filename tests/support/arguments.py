@@ -21,6 +21,7 @@ NEEDED: dict[Any, dict[str, Any]] = {
     operators.PromptLayerRunTableOperator: NAMED,
     operators.PromptLayerRunWorkflowBatchOperator: {"workflow_id_or_name": "w", "inputs": []},
     operators.PromptLayerRunWorkflowOperator: {"workflow_id_or_name": "w"},
+    operators.PromptLayerEvaluationReportOperator: {**NAMED, "to": "{{ ds }}.html"},
     operators.PromptLayerSnapshotSheetOperator: {**NAMED, "name": "{{ run_id }}"},
     operators.PromptLayerWorkflowResultsOperator: {"workflow_version_execution_id": 1},
     sensors.PromptLayerReportSensor: {"report_id": 1},

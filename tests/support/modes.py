@@ -36,7 +36,10 @@ from support.kinds import WORKFLOW_RUN, Kind
 
 @dataclass
 class FakeTaskInstance:
-    """The part of a task instance that operators touch, with XComs in a dict."""
+    """The part of a task instance that operators touch, with XComs in a dict.
+
+    :param earlier_xcoms: those of the DAG run before.
+    """
 
     dag_id: str = "dag"
     run_id: str = "manual__1"
@@ -47,13 +50,16 @@ class FakeTaskInstance:
     context_carrier: dict[str, str] | None = None
     xcoms: dict[str, Any] = field(default_factory=dict)
     first_reschedule: datetime.datetime | None = None
+    earlier_xcoms: dict[str, Any] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = value
 
-    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
+    def xcom_pull(
+        self, task_ids: str, key: str, map_indexes: int, *, include_prior_dates: bool = False
+    ) -> Any:
         assert (task_ids, map_indexes) == (self.task_id, self.map_index)
-        return self.xcoms.get(key)
+        return self.xcoms.get(key, self.earlier_xcoms.get(key) if include_prior_dates else None)
 
     def get_first_reschedule_date(self, context: Any) -> datetime.datetime | None:
         return self.first_reschedule

@@ -45,6 +45,7 @@ PUBLIC = {
     f"{NAME}.get_provider_info": "get_provider_info",
     f"{NAME}.hooks.promptlayer": "PromptLayerHook",
     f"{NAME}.operators.promptlayer": """
+        PromptLayerEvaluationReportOperator
         PromptLayerExportSheetOperator PromptLayerImportRequestLogsOperator
         PromptLayerLoadSheetOperator PromptLayerPromoteOperator
         PromptLayerRunReportOperator PromptLayerRunScorecardOperator

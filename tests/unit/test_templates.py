@@ -36,6 +36,9 @@ TEMPLATED = {
     operators.PromptLayerRunScorecardOperator: (
         f"{OF_SHEET} row_indices step_ids fail_on_verdict min_score max_drop baseline"
     ),
+    operators.PromptLayerEvaluationReportOperator: (
+        f"{OF_SHEET} to calculation_id min_score usage"
+    ),
     operators.PromptLayerSnapshotSheetOperator: f"{OF_SHEET} name",
     operators.PromptLayerPromoteOperator: (
         "prompt workflow version from_label release_label expected_version"
