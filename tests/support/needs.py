@@ -32,7 +32,7 @@ needs_start_in_triggerer = pytest.mark.skipif(
     not STARTS_IN_TRIGGERER, reason="before 3.3, Airflow starts no task in the triggerer"
 )
 
-# The provider refuses a watcher there when the DAG is parsed: test_version_events.py.
+# The provider refuses a watcher there when the DAG is parsed: watchers/test_events.py.
 needs_watchers = pytest.mark.skipif(
     not HAS_ASSET_WATCHERS, reason="before 3.0, Airflow has no asset watchers"
 )

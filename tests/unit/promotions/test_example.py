@@ -102,7 +102,7 @@ def test_without_a_label_in_production(example: dict[str, Any], serve: Serve) ->
         example["version_in_production"].function()
 
 
-# The provider refuses a watcher there when the DAG is parsed: test_version_events.py.
+# The provider refuses a watcher there when the DAG is parsed: watchers/test_events.py.
 @pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no watchers")
 def test_the_version_of_the_last_event_as_the_guide_reads_it() -> None:
     guide = (ROOT / "docs" / "guides" / "new-versions.md").read_text(encoding="utf-8")

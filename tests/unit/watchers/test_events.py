@@ -4,21 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
-from support.kinds import Serve, workflow
 from support.modes import rebuilt
-from support.triggerer import Triggerer, until
+from support.triggerer import until
+from support.watchers import PROD, AssetState, Running, watcher
 
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
 )
-from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Prompt, Reply
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
 from airflow_provider_promptlayer.triggers import seen
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerVersionEventTrigger
 from airflow_provider_promptlayer.version_compat import (
@@ -31,86 +28,6 @@ pytestmark = pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no
 
 TARGETS: list[dict[str, Any]] = [{"prompt": "Reply"}, {"workflow": "good"}]
 either = pytest.mark.parametrize("target", TARGETS, ids=["prompt", "workflow"])
-
-
-class AssetState(dict[str, Any]):
-    """The state of an asset: what is in it has been through JSON."""
-
-    fails = 0
-
-    async def aget(self, key: str, default: Any = None) -> Any:
-        await self._pause()
-        return self.get(key, default)
-
-    async def aset(self, key: str, value: Any) -> None:
-        await self._pause()
-        self[key] = json.loads(json.dumps(value))
-
-    async def _pause(self) -> None:
-        await asyncio.sleep(0)
-        if self.fails:
-            self.fails -= 1
-            raise RuntimeError("no answer")
-
-
-@pytest.fixture
-def server(serve: Serve) -> LocalPromptLayer:
-    """A prompt and a workflow with the versions 1 to 3, of which 2 is in production."""
-    prompt = Prompt("Reply", latest_version=3, labels={"prod": 2, "dev": 3})
-    server = serve(LocalPromptLayer([workflow("good")], prompts=[prompt]))
-    for _ in range(2):
-        server.add_version(workflow="good")
-    server.move_label("prod", 2, workflow="good")
-    return server
-
-
-@pytest.fixture(autouse=True)
-def brief_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen, "CLAIM_SETTLES", 0.02)
-    monkeypatch.setattr(seen, "STORED_AFTER", 0.02)
-
-
-def watcher(state: AssetState | None = None, **arguments: Any) -> Any:
-    """Return a watcher as another process would make it from the database."""
-    trigger = rebuilt(PromptLayerVersionEventTrigger(**{"poke_interval": 0.02, **arguments}))
-    trigger.asset_state_store = state
-    return trigger
-
-
-class Running:
-    """Watchers that run in Airflow's loop."""
-
-    def __init__(self, server: LocalPromptLayer, *watchers: Any) -> None:
-        self._server, self._watchers = server, watchers
-        self.triggerer = Triggerer()
-
-    async def __aenter__(self) -> Running:
-        self.triggerer.run(*self._watchers)
-        await self.polls()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.triggerer.kill()
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """The payloads of the events so far."""
-        return self.triggerer.payloads
-
-    async def polls(self, number: int = 3) -> None:
-        """Wait for so many more polls, so that what the ones before have found is known."""
-        wanted = self._server.count("GET") + number
-        await until(lambda: self._server.count("GET") >= wanted)
-        await asyncio.sleep(0.1)
-
-    async def versions(self, *expected: int) -> None:
-        """Wait until events have come, and see that no others do."""
-        await until(lambda: len(self.events) >= len(expected))
-        await self.polls()
-        assert [event["version"] for event in self.events] == list(expected)
-
-
-Scenario: TypeAlias = Callable[[], Awaitable[None]]
 
 
 @either
@@ -157,9 +74,6 @@ class TestEvents:
                 assert running.events[0]["previous_version"] is None
 
         asyncio.run(scenario())
-
-
-PROD: dict[str, Any] = {"prompt": "Reply", "release_label": "prod"}
 
 
 def test_ten_moves_while_no_triggerer_runs(server: LocalPromptLayer) -> None:
@@ -321,180 +235,6 @@ def test_a_watcher_that_is_handed_over_right_before_or_after_its_event(
                 (2, 3),
                 (3, 1),
             ]
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("ignore_own", [True, False])
-def test_a_promotion_of_our_own(ignore_own: bool, server: LocalPromptLayer) -> None:
-    """It is not reported, though it makes a new version; one of a person after it is."""
-
-    async def scenario() -> None:
-        own = {"workflow": "good", "release_label": "prod", "ignore_own": ignore_own}
-        async with Running(server, watcher(AssetState(), **own)) as running:
-            made = await PromptLayerHook().apromote(
-                workflow="good", version=3, release_label="prod"
-            )
-            await running.versions(*([] if ignore_own else [made.version]))
-            server.move_label("prod", 1, workflow="good")
-            await running.versions(*([] if ignore_own else [made.version]), 1)
-            assert running.events[-1]["previous_version"] == made.version
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("has_state", [True, False])
-def test_a_person_moves_a_label_to_a_copy_of_our_own(
-    has_state: bool, server: LocalPromptLayer
-) -> None:
-    """One that was promoted before, and one that was made for another label, are reported."""
-
-    async def scenario() -> None:
-        hook, state = PromptLayerHook(), AssetState() if has_state else None
-        watched = {"workflow": "good", "release_label": "prod"}
-        async with Running(server, watcher(state, **watched)) as running:
-            for _ in range(2):  # the second one promotes a copy of a copy
-                made = await hook.apromote(workflow="good", version=3, release_label="prod")
-                await running.versions()
-                made = await hook.apromote(workflow="good", version=1, release_label="prod")
-                await running.versions()
-            server.move_label("prod", made.version - 1, workflow="good")
-            await running.versions(made.version - 1)
-            server.move_label("prod", made.version, workflow="good")
-            await running.versions(made.version - 1, made.version)
-            other = await hook.apromote(workflow="good", version=2, release_label="canary")
-            server.move_label("prod", other.version, workflow="good")
-            await running.versions(made.version - 1, made.version, other.version)
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("is_deleted", [False, True])
-def test_a_version_below_a_copy_of_our_own(is_deleted: bool, server: LocalPromptLayer) -> None:
-    """A person saved version 4, promotions made copies 5 and 6 (or one is gone since): 4 counts."""
-
-    def deleted(request: Any) -> Reply | None:
-        is_it = is_deleted and request.query.get("version") == "5"
-        return Reply(404, '{"success": false, "message": "not found"}') if is_it else None
-
-    async def scenario() -> None:
-        state = AssetState()
-        async with Running(server, watcher(state, workflow="good")):
-            pass
-        server.add_version(workflow="good")
-        for label in ("prod", "canary"):
-            made = await PromptLayerHook().apromote(workflow="good", version=1, release_label=label)
-        assert made.version == 6
-        server.script(deleted, times=None)
-        async with Running(server, watcher(state, workflow="good")) as running:
-            await running.versions(4)
-            assert running.events[0]["previous_version"] == 3
-        async with Running(server, watcher(state, workflow="good")) as running:
-            await running.versions()
-
-    asyncio.run(scenario())
-
-
-def test_an_asset_with_watchers_that_differ_in_their_connection(
-    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What one has seen is not what the other has: two workspaces with a prompt of one name."""
-
-    async def scenario() -> None:
-        state = AssetState()
-        labels = {"prod": 3}
-        with LocalPromptLayer(prompts=[Prompt("Reply", latest_version=3, labels=labels)]) as other:
-            monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEV", other.airflow_connection_json)
-            for where, polled in (("dev", other), ("default", server), ("dev", other)):
-                it = watcher(state, **PROD, promptlayer_conn_id=f"promptlayer_{where}")
-                async with Running(polled, it) as running:
-                    await running.versions()
-
-    asyncio.run(scenario())
-
-
-def test_an_asset_with_watchers_that_differ_in_ignore_own(server: LocalPromptLayer) -> None:
-    """The one that ignores a copy of our own takes no event from the other."""
-
-    async def scenario() -> None:
-        state = AssetState()
-        watched = {"workflow": "good", "release_label": "prod"}
-        async with Running(server, watcher(state, **watched, ignore_own=False)):
-            pass
-        async with Running(server, watcher(state, **watched)) as running:
-            made = await PromptLayerHook().apromote(
-                workflow="good", version=3, release_label="prod"
-            )
-            await running.versions()
-        async with Running(server, watcher(state, **watched, ignore_own=False)) as running:
-            await running.versions(made.version)
-
-    asyncio.run(scenario())
-
-
-# Before 3.3 a triggerer has nothing that several triggers share, so each watcher polls.
-@pytest.mark.skipif(
-    not hasattr(PromptLayerVersionEventTrigger.__base__, "shared_stream_key"),
-    reason="no triggers share a stream before Airflow 3.3",
-)
-def test_watchers_share_a_poll(server: LocalPromptLayer) -> None:
-    async def scenario() -> None:
-        labels = [f"label {number}" for number in range(20)]
-        watchers = [
-            watcher(AssetState(), prompt="Reply", release_label=label, poke_interval=0.1)
-            for label in labels
-        ]
-        async with Running(server, *watchers) as running:
-            polls = server.count("GET")
-            for label in labels:
-                server.move_label(label, 1, prompt="Reply")
-            await until(lambda: len(running.events) == len(labels))
-            assert {event["label"] for event in running.events} == set(labels)
-            assert server.count("GET") - polls < len(labels)
-
-    asyncio.run(scenario())
-
-
-def test_a_poll_that_finds_nothing_new_reaches_no_watcher(server: LocalPromptLayer) -> None:
-    """Airflow wakes each watcher for each item of the shared stream."""
-
-    async def scenario() -> None:
-        kwargs = watcher(**PROD).serialize()[1]
-        stream: Any = PromptLayerVersionEventTrigger.open_shared_stream(kwargs)
-        assert (await anext(stream))["prod"] == 2
-        following = asyncio.create_task(anext(stream))
-        polls = server.count("GET")
-        await until(lambda: server.count("GET") >= polls + 5)
-        assert not following.done()
-        server.move_label("prod", 3, prompt="Reply")
-        assert (await following)["prod"] == 3
-        await stream.aclose()
-
-    asyncio.run(scenario())
-
-
-def test_a_watcher_that_joins_the_others_later(server: LocalPromptLayer) -> None:
-    """It gets what they have seen with the next poll, though nothing has moved since."""
-
-    async def scenario() -> None:
-        state = AssetState()
-        async with Running(server, watcher(state, **PROD)):
-            pass
-        server.move_label("prod", 3, prompt="Reply")
-        dev = watcher(AssetState(), prompt="Reply", release_label="dev")
-        async with Running(server, dev) as running:
-            running.triggerer.run(watcher(state, **PROD))
-            await running.versions(3)
-
-    asyncio.run(scenario())
-
-
-def test_watchers_keep_their_connections_between_polls(server: LocalPromptLayer) -> None:
-    async def scenario() -> None:
-        async with Running(server, watcher(AssetState(), **PROD)) as running:
-            made = server.connections_made
-            await running.polls(5)
-            assert server.connections_made == made
 
     asyncio.run(scenario())
 
