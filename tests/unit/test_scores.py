@@ -40,7 +40,8 @@ class TestGate:
 
     MESSAGE = (
         "the verdict is 'fail'. Failing criteria: 'Cites a source' (fail, 0.2): 1 of 3 fails. "
-        "Worst rows: row 1 (fail, 0.1): 'Cites a source': The link leads nowhere."
+        "Worst rows: row 1 (fail, 0.1): 'Cites a source': The link leads nowhere. "
+        "To start another scorecard calculation, clear this task."
     )
 
     def test_names_criteria_and_rows_and_pushes_what_an_alert_wants(
@@ -184,7 +185,8 @@ class TestManyRows:
         worst = judge().message.partition("Worst rows: ")[2]
         assert worst == (
             "row 3 (error): no answer; row 449 (fail, 0.551): e449; row 447 (fail, 0.553): e447; "
-            "row 445 (fail, 0.555): e445; row 443 (fail, 0.557): e443."
+            "row 445 (fail, 0.555): e445; row 443 (fail, 0.557): e443. "
+            "To start another scorecard calculation, clear this task."
         )
         polls, cards, rows = 1, 1, 5
         assert server.count("GET") - polls - cards - rows == 1 + 3  # pages of errors, of failures
