@@ -78,8 +78,12 @@ class Mermaid(SphinxDirective):
         return [nodes.image(uri=uri, alt=self.options.get("alt", "Diagram"), classes=["diagram"])]
 
 
-def leave_out_names_of_tests(app: Any, docname: str, source: list[str]) -> None:
-    """Rows of tables name the tests that hold them, for tests/unit/test_docs.py alone."""
+def prepare_source(app: Any, docname: str, source: list[str]) -> None:
+    """Leave out the names of tests, and begin a paragraph with each footnote of a table.
+
+    Rows of tables name the tests that hold them, for tests/unit/test_docs.py alone.
+    """
+    source[0] = re.sub(r"\n(?=[¹²³⁴⁵⁶⁷⁸⁹] )", "\n\n", source[0])
     source[0] = re.sub(r"\s*<!-- (tests|no test): [^>]* -->", "", source[0])
 
 
@@ -105,6 +109,6 @@ def leave_out_machinery(
 def setup(app: Any) -> None:
     """Register the above (Sphinx calls this)."""
     app.add_directive("mermaid", Mermaid)
-    app.connect("source-read", leave_out_names_of_tests)
+    app.connect("source-read", prepare_source)
     app.connect("doctree-read", link_classes)
     app.connect("autodoc-skip-member", leave_out_machinery)
