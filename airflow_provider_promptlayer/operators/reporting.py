@@ -11,6 +11,7 @@ from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet, mapping, 
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.persisted import UnreadableError
+from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.usage import Usage
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.evaluation import given_field, optional_field
@@ -110,7 +111,7 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
             sheet.table_id,
             sheet.sheet_id,
             calculation_id=calculation_id,
-            known=self._known_scores(context),
+            known=self._known_scores(context, sheet),
             max_outage=self.max_outage,
         )
         self.show_link(context)
@@ -131,7 +132,8 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
         )
         for sentence in summary.missing:
             self.log.warning("The report is not complete. %s", sentence)
-        self._push(context, xcom.SCORE_HISTORY_KEY, storable(kept_scores(summary.history)).value)
+        kept = kept_scores(summary.history, sheet)
+        self._push(context, xcom.SCORE_HISTORY_KEY, storable(kept).value)
         found = summary.calculation
         said = "no evaluation" if found is None else found.progress
         self.outcome = f"Reported sheet {sheet.sheet_id} ({said}) in {path}."
@@ -162,10 +164,10 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
             "url": self.known_url,
         }
 
-    def _known_scores(self, context: Context) -> Sequence[PastScore]:
-        """Return the scores that this task has reported in earlier DAG runs."""
+    def _known_scores(self, context: Context, sheet: Sheet) -> Sequence[PastScore]:
+        """Return the scores of the sheet that this task has reported in earlier DAG runs."""
         try:
-            return read_scores(xcom.pull_earlier(context, xcom.SCORE_HISTORY_KEY))
+            return read_scores(xcom.pull_earlier(context, xcom.SCORE_HISTORY_KEY), sheet)
         except UnreadableError as error:
             name = f"The XCom {xcom.SCORE_HISTORY_KEY} of an earlier DAG run"
             self.log.warning("%s The report is without its scores.", error.about(name))

@@ -146,8 +146,8 @@ class EvaluationSummary:
         return _difference(self.current.score, self.previous.score)
 
 
-def kept_scores(history: Sequence[PastScore]) -> dict[str, Any]:
-    """Return the last scores as plain JSON, for the next DAG run."""
+def kept_scores(history: Sequence[PastScore], sheet: Sheet) -> dict[str, Any]:
+    """Return the last scores of a sheet as plain JSON, for the next DAG run."""
     scores = [
         {
             "score": each.score,
@@ -160,16 +160,18 @@ def kept_scores(history: Sequence[PastScore]) -> dict[str, Any]:
         }
         for each in history[-MAX_SCORES:]
     ]
-    return versioned({"scores": scores})
+    return versioned({"sheet_id": sheet.sheet_id, "scores": scores})
 
 
-def read_scores(kept: Any) -> tuple[PastScore, ...]:
-    """Return what :func:`kept_scores` has made; None gives none.
+def read_scores(kept: Any, sheet: Sheet) -> tuple[PastScore, ...]:
+    """Return what :func:`kept_scores` has made; None gives none, and so does another sheet.
 
     :raises UnreadableError: if this release cannot read it.
     """
 
     def build(fields: Fields) -> tuple[PastScore, ...]:
+        if fields.text("sheet_id") != sheet.sheet_id:  # each DAG run may name one
+            return ()
         return tuple(
             PastScore(
                 score,

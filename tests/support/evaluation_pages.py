@@ -52,6 +52,7 @@ DASHBOARD = "https://dashboard.example.com"
 URL = f"{DASHBOARD}/workspace/1/smart-tables/{TABLE.id}?sheet={SHEET.id}"
 USAGE = {"price": 1.234, "input_tokens": 9000, "output_tokens": 800, "requests": 120}
 HISTORY = "promptlayer_score_history"
+KEPT = {"version": 1, "sheet_id": SHEET.id}
 
 
 class Page(HTMLParser):
@@ -115,4 +116,4 @@ def save(name: str) -> None:
 
 
 def kept(*scores: float) -> dict[str, Any]:
-    return {HISTORY: {"version": 1, "scores": [{"score": score} for score in scores]}}
+    return {HISTORY: {**KEPT, "scores": [{"score": score} for score in scores]}}

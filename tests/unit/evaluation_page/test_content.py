@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from dataclasses import replace
@@ -18,6 +19,7 @@ from support.evaluation_pages import (
     CARD,
     HISTORY,
     SHEET,
+    SOURCE,
     TABLE,
     URL,
     USAGE,
@@ -32,6 +34,7 @@ from support.modes import FakeTaskInstance, run_task
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerEvaluationReportOperator
 from airflow_provider_promptlayer.testing import (
+    Criterion,
     LocalPromptLayer,
     Reply,
     ScoredRow,
@@ -86,6 +89,26 @@ def criterion(title: str, verdict: str, score: float, rate: float | None) -> dic
         "pass_rate": rate,
         "change": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({"pass": 999, "fail": 1}, "> 99%"),
+        ({"pass": 1, "error": 999}, "< 1%"),
+        ({"pass": 2, "warn": 1, "skipped": 7}, "67%"),
+        ({"fail": 3}, "0%"),
+        ({"skipped": 3}, "–"),
+        ({}, "–"),
+    ],
+    ids=["almost all", "almost none", "skipped rows", "none", "all skipped", "no rows"],
+)
+def test_the_pass_rate(
+    counts: dict[str, int], says: str, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    short = Criterion("Short", score=None, verdict_counts=counts)
+    judge(server, replace(CARD, criteria=[SOURCE, short]))
+    assert f"Short pass {says} – –" in report(tmp_path)[1].text
 
 
 @pytest.mark.parametrize(
@@ -253,3 +276,15 @@ def test_templates(server: LocalPromptLayer, tmp_path: Path) -> None:
     text = Page(tmp_path / "2026-11-26.html").text
     assert "Below the score that is needed, 0.5." in text
     assert "Cost: $1.23" in text
+
+
+def test_of_the_hook_in_a_coroutine(server: LocalPromptLayer) -> None:
+    calculation_id = judge(server)
+    hook = PromptLayerHook()
+    try:
+        expected = hook.summarize_evaluation(*WHERE)
+        found = asyncio.run(hook.asummarize_evaluation(*WHERE, calculation_id=calculation_id))
+    finally:
+        hook.close()
+    assert found == expected
+    assert found.current == found.history[-1]

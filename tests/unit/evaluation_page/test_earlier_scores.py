@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from support.evaluation_pages import (
+    BARE,
     CARD,
     HISTORY,
+    KEPT,
     SOURCE,
+    TABLE,
     judge,
     kept,
     report,
@@ -22,6 +25,7 @@ from support.modes import FakeTaskInstance
 
 from airflow_provider_promptlayer.testing import (
     LocalPromptLayer,
+    Reply,
 )
 
 
@@ -93,7 +97,7 @@ def test_at_most_thirty_are_kept(server: LocalPromptLayer, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "unreadable",
-    [{"version": 2, "scores": []}, {"version": 1}, {"version": 1, "scores": [{"score": "x"}]}],
+    [{"version": 2, "scores": []}, KEPT, {**KEPT, "scores": [{"score": "x"}]}],
     ids=["another version", "no scores", "a text"],
 )
 def test_a_history_that_cannot_be_read(
@@ -127,3 +131,35 @@ def test_scores_of_any_scale(
     assert not {"nan", "inf"} & set(page.text.split())
     ys = [float(y) for y in page.values("y1") if y]
     assert all(0 <= y <= 184 for y in ys)
+
+
+def test_those_of_another_sheet_are_not_shown(server: LocalPromptLayer, tmp_path: Path) -> None:
+    judge(server)
+    others = {HISTORY: {**kept(0.5, 0.6)[HISTORY], "sheet_id": BARE.id}}
+    ending, page = report(tmp_path, ti=FakeTaskInstance(earlier_xcoms=others))
+    assert "evaluations" not in page.text
+    assert [each["score"] for each in ending.xcoms[HISTORY]["scores"]] == [0.41]
+
+
+def test_those_of_a_history_of_unknown_content(server: LocalPromptLayer, tmp_path: Path) -> None:
+    points = [
+        {"score": {"score": 0.6, "verdict": "warn"}, "version_number": 3},
+        {"aggregate_score": 0.5, "created_at": "yesterday", "what": ["is", {"this": None}]},
+        {"score": "a text"},
+        {},
+    ]
+
+    def answer(request: Any) -> Reply | None:
+        path = request.raw_path.partition("?")[0]
+        if path.endswith("/versions"):  # a list that leaves the scores out
+            saved = [{"id": TABLE.id, "version_number": 3}]
+            return Reply.of_json({"success": True, "data": saved, "has_more": False})
+        if path.endswith("/versions/score-history"):
+            return Reply.of_json({"success": True, "score_history": {"points": points}})
+        return None
+
+    judge(server)
+    server.script(answer, method="GET", times=None)
+    ending, page = report(tmp_path)
+    assert [each["score"] for each in ending.xcoms[HISTORY]["scores"]] == [0.5, 0.6, 0.41]
+    assert "– 0.6 warn yesterday 0.5 –" in page.text

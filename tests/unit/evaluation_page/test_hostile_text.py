@@ -11,6 +11,7 @@ from support.evaluation_pages import (
     CARD,
     DASHBOARD,
     HISTORY,
+    KEPT,
     SHEET,
     TABLE,
     URL,
@@ -65,7 +66,7 @@ def test_text_does_nothing(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
         connect(server, monkeypatch, extra={"timeout": 60, "dashboard_url": DASHBOARD})
         judge(server, card)
         evil = {"score": 0.3, "at": text, "verdict": text}
-        history = {HISTORY: {"version": 1, "scores": [evil, evil]}}
+        history = {HISTORY: {**KEPT, "scores": [evil, evil]}}
         _, page = report(
             tmp_path,
             ti=FakeTaskInstance(earlier_xcoms=history),
