@@ -259,6 +259,8 @@ def test_an_outage_asks_for_no_link(linked: LocalPromptLayer) -> None:
     )
     assert isinstance(ending.error, exceptions.PromptLayerOutageError)
     assert ending.error.external_id == ids["operation_id"]
+    asked = [each for each in linked.requests if each.raw_path == TABLE_PATH]
+    assert len(asked) == 1  # at the start, and not once more for the error
 
 
 class TestButton:

@@ -30,8 +30,8 @@ KEYS = (
 NO_KEYS = (
     *(one.name for one in NAMES if not one.has_xcom),
     *("?", "#", ".", "a/./b", "a/..", "../a", "100%2F", "x/y/slice", "/slice", "x/item/y"),
-    *(" ", "\u3000", "\t", "\x85", "\x7f", "\ud800", "promptlayer_execution_id", " return_value "),
-    *("promptlayer_node_statuses", "🍵" * 257, "n" * 513),
+    *(" ", "\u3000", "\t", "\x85", "\x7f", "\ud800", "promptlayer_url", " return_value "),
+    *("promptlayer_node_statuses", "promptlayer_execution_id", "🍵" * 257, "n" * 513),
 )
 
 UNICODE = {"Résumé": 1, "要約": 2, "😀": 3, "Plain": 4}
