@@ -12,6 +12,7 @@ from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.api.times import timestamp
 from airflow_provider_promptlayer.api.usage import Usage
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.evaluation import given_field, optional_field
@@ -42,7 +43,8 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
     it is, and sent as an e-mail. Text of models and users is escaped, and its beginning shown.
 
     Earlier scores are those of the saved versions of the sheet, or those that this task has
-    reported in earlier DAG runs (the XCom ``promptlayer_score_history``), whichever are more.
+    reported in earlier DAG runs (the XCom ``promptlayer_score_history``, with ``_undated`` after it
+    where a DAG run has no logical date), whichever are more.
 
     :param table: title or UUID of the table. Templated.
     :param sheet: title or UUID of the sheet. Templated.
@@ -133,7 +135,9 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
         for sentence in summary.missing:
             self.log.warning("The report is not complete. %s", sentence)
         kept = kept_scores(summary.history, sheet)
-        self._push(context, xcom.SCORE_HISTORY_KEY, storable(kept).value)
+        is_dated = context.get("logical_date") is not None
+        key = xcom.SCORE_HISTORY_KEY if is_dated else xcom.UNDATED_SCORE_HISTORY_KEY
+        self._push(context, key, storable(kept).value)
         found = summary.calculation
         said = "no evaluation" if found is None else found.progress
         self.outcome = f"Reported sheet {sheet.sheet_id} ({said}) in {path}."
@@ -166,12 +170,15 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
 
     def _known_scores(self, context: Context, sheet: Sheet) -> Sequence[PastScore]:
         """Return the scores of the sheet that this task has reported in earlier DAG runs."""
-        try:
-            return read_scores(xcom.pull_earlier(context, xcom.SCORE_HISTORY_KEY), sheet)
-        except UnreadableError as error:
-            name = f"The XCom {xcom.SCORE_HISTORY_KEY} of an earlier DAG run"
-            self.log.warning("%s The report is without its scores.", error.about(name))
-            return ()
+        found: list[Sequence[PastScore]] = [()]
+        for key in (xcom.SCORE_HISTORY_KEY, xcom.UNDATED_SCORE_HISTORY_KEY):
+            try:
+                found.append(read_scores(xcom.pull_earlier(context, key), sheet))
+            except UnreadableError as error:
+                name = f"The XCom {key} of an earlier DAG run"
+                self.log.warning("%s The report is without its scores.", error.about(name))
+        # Each has those before it, whichever key they had.
+        return max(found, key=lambda scores: (timestamp(scores[-1].at) or 0.0) if scores else -1.0)
 
 
 def _check_ending(name: str, path: Any) -> None:

@@ -41,6 +41,12 @@ USAGE_KEY: Final = "promptlayer_usage"
 WATCH_KEY: Final = "promptlayer_previous_version"
 URL_KEY: Final = "promptlayer_url"
 SCORE_HISTORY_KEY: Final = "promptlayer_score_history"
+UNDATED_SCORE_HISTORY_KEY: Final = "promptlayer_score_history_undated"
+"""The same, of a DAG run without a logical date.
+
+Airflow takes the last run that has an XCom by logical date, so among runs with and without one it
+finds the wrong one, another one on SQLite than on PostgreSQL (``XComModel.get_many`` of 3.3.2).
+"""
 
 _OWN_KEYS: Final = frozenset(
     {EXECUTION_ID_KEY, FINAL_OUTPUT_KEY, NODE_STATUSES_KEY, RETURN_VALUE_KEY, URL_KEY}

@@ -86,11 +86,19 @@ class Page(HTMLParser):
 
 
 def report(
-    folder: Path, *, ti: FakeTaskInstance | None = None, sheet: Sheet = SHEET, **arguments: Any
+    folder: Path,
+    *,
+    ti: FakeTaskInstance | None = None,
+    sheet: Sheet = SHEET,
+    is_dated: bool = True,
+    **arguments: Any,
 ) -> tuple[Ending, Page]:
     path = folder / "report.html"
+    context = {"logical_date": "2026-11-26"} if is_dated else {}
     how = {"table": TABLE.title, "sheet": sheet.title, "to": str(path), **arguments}
-    ending = run_task(lambda: PromptLayerEvaluationReportOperator(task_id="task", **how), ti)
+    ending = run_task(
+        lambda: PromptLayerEvaluationReportOperator(task_id="task", **how), ti, **context
+    )
     assert ending.kind == "success", ending
     return ending, Page(path)
 

@@ -163,3 +163,21 @@ def test_those_of_a_history_of_unknown_content(server: LocalPromptLayer, tmp_pat
     ending, page = report(tmp_path)
     assert [each["score"] for each in ending.xcoms[HISTORY]["scores"]] == [0.5, 0.6, 0.41]
     assert "– 0.6 warn yesterday 0.5 –" in page.text
+
+
+@pytest.mark.parametrize("is_dated", [True, False], ids=["dated", "undated"])
+@pytest.mark.parametrize("newest", ["", "_undated"], ids=["after dated", "after undated"])
+def test_those_of_runs_with_and_without_a_logical_date(
+    newest: str, is_dated: bool, server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    """Airflow finds the last run of each kind, and not which of the two is the later one."""
+    judge(server)
+    older, newer = (
+        {**KEPT, "scores": [{"score": score, "at": at}]}
+        for score, at in ((0.5, "2025-01-01T00:00:00Z"), (0.6, "2025-01-02T00:00:00Z"))
+    )
+    earlier = {HISTORY: older, f"{HISTORY}_undated": older, f"{HISTORY}{newest}": newer}
+    ti = FakeTaskInstance(earlier_xcoms=earlier)
+    ending, _ = report(tmp_path, ti=ti, is_dated=is_dated)
+    kept_now = ending.xcoms[HISTORY if is_dated else f"{HISTORY}_undated"]
+    assert [each["score"] for each in kept_now["scores"]] == [0.6, 0.41]
