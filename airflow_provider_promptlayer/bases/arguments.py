@@ -144,6 +144,7 @@ class RunWorkflowBatchKwargs(ReattachKwargs, total=False):
     """Those of :class:`.PromptLayerRunWorkflowBatchOperator`."""
 
     max_active_runs: int | None
+    start_concurrency: int
     min_success_rate: float
     nodes: Sequence[str] | XComArg | None
     return_all_outputs: bool

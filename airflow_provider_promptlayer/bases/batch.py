@@ -77,6 +77,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
     A subclass says what the inputs are: :meth:`new_inputs`.
 
     :param max_active_runs: how many runs may go on at a time; None for any number.
+    :param start_concurrency: how many starts may be under way at a time.
     :param min_success_rate: the share of the inputs that has to succeed, from 0 to 1.
     :param nodes: return the outputs of these nodes alone.
     :param return_all_outputs: False returns the bare main outputs.
@@ -96,6 +97,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         self,
         *,
         max_active_runs: int | None = None,
+        start_concurrency: int = 8,
         min_success_rate: float = 1.0,
         nodes: Sequence[str] | XComArg | None = None,
         return_all_outputs: bool = True,
@@ -106,8 +108,9 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             raise PromptLayerInvalidInputError("multiple_outputs is refused: a list is returned.")
         super().__init__(**kwargs)
         check_fail_on(fail_on)
-        _check_limits(max_active_runs, min_success_rate)
+        _check_limits(max_active_runs, start_concurrency, min_success_rate)
         self.max_active_runs = max_active_runs
+        self.start_concurrency = start_concurrency
         self.min_success_rate = min_success_rate
         self.nodes: Any = nodes  # rendered before use, like all template fields
         self.return_all_outputs = return_all_outputs
@@ -305,7 +308,9 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         results = BatchResults(
             self.hook, batch, self.fail_on, self.nodes, self.return_all_outputs, self.max_outage
         )
-        starts = BatchStarts(self.hook, batch, inputs, self._task_state)
+        starts = BatchStarts(
+            self.hook, batch, inputs, self._task_state, self.start_concurrency, deadline
+        )
         self._visit = _Visit(batch, starts, results, began_at, deadline)
         return self._visit
 
@@ -395,14 +400,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         visit, batch = self._now, self._now.batch
         try:
             self.hook.warm_up()
-            while isinstance(step := batch.plan(self.max_active_runs), Start):
-                if time.time() >= visit.deadline:
-                    raise PromptLayerWaitTimeoutError(
-                        f"{batch.count(Stage.PENDING)} of {len(batch)} inputs were not started "
-                        f"within {in_words(self.timeout)}."
-                    )
-                visit.starts.start(step.index)
-                self._stop_if_out_of_reach()
+            visit.starts.start(self.max_active_runs, self._stop_if_out_of_reach)
         except PromptLayerError as error:
             going = batch.count(Stage.RUNNING)
             if going and isinstance(error, PromptLayerTransientError):
@@ -431,14 +429,21 @@ def _until(job: RemoteJob[BatchStatus]) -> int:
     return job.until if isinstance(job, WorkflowRuns) else 0
 
 
-def _check_limits(max_active_runs: Any, min_success_rate: Any) -> None:
-    is_count = isinstance(max_active_runs, int) and not isinstance(max_active_runs, bool)
-    if max_active_runs is not None and not (is_count and max_active_runs >= 1):
+def _check_limits(max_active_runs: Any, start_concurrency: Any, min_success_rate: Any) -> None:
+    if not (max_active_runs is None or _is_positive(max_active_runs)):
         raise PromptLayerInvalidInputError(
             f"max_active_runs must be a positive integer or None, not {max_active_runs!r}."
+        )
+    if not _is_positive(start_concurrency):
+        raise PromptLayerInvalidInputError(
+            f"start_concurrency must be a positive integer, not {start_concurrency!r}."
         )
     is_number = isinstance(min_success_rate, int | float) and not isinstance(min_success_rate, bool)
     if not (is_number and 0 <= min_success_rate <= 1):
         raise PromptLayerInvalidInputError(
             f"min_success_rate must be a number from 0 to 1, not {min_success_rate!r}."
         )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,25 +1,93 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the runs of a batch are started, each once, and noted for later tries."""
+"""How the runs of a batch are started, each once, and noted for later tries.
+
+Starts go out together, each in a thread. The thread of the task alone decides what is sent next,
+keeps the state of the batch, and writes to Airflow.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
     PromptLayerRefusedError,
     PromptLayerStartUncertainError,
+    PromptLayerTransientError,
+    PromptLayerWaitTimeoutError,
 )
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
 from airflow_provider_promptlayer.bases.recording import store_trouble, write_or_log
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.submission.batch import Batch
+from airflow_provider_promptlayer.hooks.threads import DaemonThreads
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.submission.batch import Batch, Start
+from airflow_provider_promptlayer.submission.batch_input import Stage
 from airflow_provider_promptlayer.submission.task_state import BatchState
 
-_ABOUT_THE_INPUT: Final = frozenset({400, 413, 422})
+_ABOUT_ONE: Final = frozenset({400, 413, 422})
 """The statuses of refusals that concern one input alone."""
+
+
+class StartWindow:
+    """How many starts may be under way at a time, and when the next one may be sent.
+
+    One at first, so that one start alone meets what all would, such as a wrong key; after that as
+    many as are allowed. After a refusal that may pass, such as a 429, half as many after a pause,
+    and later one more for each round of answers. Refusals of starts that were sent before the
+    pause count once, as they have one cause.
+
+    :param most: how many are allowed.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.size = 1
+        self._most = most
+        self._sent = self._sent_before_pause = 0
+        self._failures = 0  # in a row
+        self._answers = 0  # since the last change of the size
+        self._is_slowed = False
+        self._resume_at = -math.inf  # by the monotonic clock
+
+    def sent(self) -> int:
+        """Note that a start is sent; return its number."""
+        self._sent += 1
+        return self._sent
+
+    def answered(self) -> None:
+        """Note that a start was answered."""
+        self._failures = 0
+        self._answers += 1
+        if not self._is_slowed:
+            self.size = self._most
+        elif self._answers >= self.size < self._most:
+            self.size, self._answers = self.size + 1, 0
+
+    def put_off(self, number: int, error: PromptLayerError, *, now: float) -> float | None:
+        """Note that a start was not carried out; return the seconds to wait, or None to give up.
+
+        :param number: from :meth:`sent`.
+        """
+        if number > self._sent_before_pause:
+            self._sent_before_pause, self._is_slowed = self._sent, True
+            self._failures, self._answers = self._failures + 1, 0
+            self.size = max(1, self.size // 2)
+        pause = retries.SUBMITTING.next_pause(max(1, self._failures), error, elapsed=0.0)
+        if pause is not None:
+            self._resume_at = max(self._resume_at, now + pause)
+        return pause
+
+    def pause(self, *, now: float) -> float:
+        """Return the seconds until the next start may be sent."""
+        return max(0.0, self._resume_at - now)
 
 
 @dataclass(frozen=True)
@@ -30,35 +98,116 @@ class BatchStarts:
     :param batch: records what became of each start.
     :param inputs: as they are rendered now.
     :param state: notes each step for later tries; None where Airflow keeps no task state.
+    :param at_once: how many starts may be under way at a time.
+    :param deadline: when to send no further start, in seconds since the epoch.
     """
 
     hook: PromptLayerHook
     batch: Batch
     inputs: BatchInputs
     state: BatchState | None
+    at_once: int
+    deadline: float
 
-    def start(self, index: int) -> None:
-        """Start one input, and record that right before the request is sent.
+    def start(self, max_active: int | None, check: Callable[[], None]) -> None:
+        """Start inputs until no other may be started now, and every start is answered.
 
-        :raises PromptLayerError: if other inputs would meet the same error.
+        Each start is noted before it is sent, in one write with those that are sent together.
+
+        :param max_active: see :meth:`.Batch.plan`.
+        :param check: called after answers; it may withhold the inputs that are left.
+        :raises PromptLayerError: if other inputs would meet the same error. No start is under way
+            then.
         """
-        batch = self.batch
-        call = self.inputs.call(batch.places[index], index)
-        batch.starting(index)
-        self._note_start(index)
+        window, failure = StartWindow(self.at_once), None
+        under_way: dict[Future[int], tuple[int, int]] = {}  # to the input and the start's number
+        is_noted = True
+        with DaemonThreads(self.at_once) as threads:
+            while True:
+                step = self.batch.plan(max_active, window.size) if failure is None else None
+                pause = 0.0
+                if isinstance(step, Start):
+                    pause = self._pause(window)
+                    if not pause:
+                        try:
+                            for index, send in self._note(step):
+                                under_way[threads.submit(send)] = index, window.sent()
+                        except PromptLayerError as error:
+                            failure = error
+                        is_noted = True
+                if not under_way:
+                    if failure is not None:
+                        raise failure
+                    if not pause:
+                        return
+                    time.sleep(pause)
+                    continue
+                if not is_noted:  # no start is sent soon whose note would have the new ids, too
+                    self.note()
+                    is_noted = True
+                for future in wait(under_way, pause or None, FIRST_COMPLETED).done:
+                    is_noted = False
+                    ends = self._answer(future, *under_way.pop(future), window)
+                    failure = failure or ends
+                try:
+                    check()
+                except PromptLayerError as error:
+                    failure = failure or error
+
+    def _pause(self, window: StartWindow) -> float:
+        """Return the seconds until the next start may be sent, or its time is up."""
+        return min(window.pause(now=time.monotonic()), max(0.0, self.deadline - time.time()))
+
+    def _note(self, step: Start) -> list[tuple[int, Callable[[], int]]]:
+        """Note starts as being sent; return what sends each of them.
+
+        :raises PromptLayerError: if they may not be sent, and are not noted.
+        """
+        batch, hook = self.batch, self.hook
+        if hook.is_stopping:
+            raise PromptLayerTransientError("The task is being stopped; it starts no more runs.")
+        if time.time() >= self.deadline:
+            raise PromptLayerWaitTimeoutError("The time is up before all inputs were started.")
+        calls = {index: self.inputs.call(batch.places[index], index) for index in step.indexes}
+        for index in calls:
+            batch.starting(index)
+        if self.state is not None:
+            try:
+                self.state.write(batch, *calls)
+            except Exception as error:
+                for index in reversed(calls):
+                    batch.not_started(index)
+                raise store_trouble(error) from error
+        policy = retries.SUBMITTING_TOGETHER
+        return [(at, partial(hook.start_run, call, policy)) for at, call in calls.items()]
+
+    def _answer(
+        self, future: Future[int], index: int, number: int, window: StartWindow
+    ) -> PromptLayerError | None:
+        """Record what became of a start; return an error that ends the starts."""
+        batch, hook = self.batch, self.hook
         try:
-            batch.started(index, self.hook.start_run(call))
-            return
+            batch.started(index, future.result())
         except PromptLayerStartUncertainError as error:
             batch.uncertain(index, str(error))
         except PromptLayerError as error:
-            if isinstance(error, PromptLayerRefusedError) and error.status in _ABOUT_THE_INPUT:
-                batch.refused(index, str(error))
-            else:
+            if not (isinstance(error, PromptLayerRefusedError) and error.status in _ABOUT_ONE):
                 batch.not_started(index)  # the error says so
-                raise
-        problem = batch.inputs[index].problem
-        self.hook.log.warning("Input %s: %s", batch.places[index], problem)
+                pause = window.put_off(number, error, now=time.monotonic())
+                if pause is None or hook.is_stopping:
+                    return error
+                hook.log.warning(
+                    "%s. Nothing was started; trying again in %s.",
+                    one_line(str(error)).rstrip("."),
+                    in_words(pause),
+                )
+                return None
+            batch.refused(index, str(error))
+        if batch.inputs[index].stage is not Stage.UNCERTAIN:
+            window.answered()
+        if problem := batch.inputs[index].problem:
+            hook.log.warning("Input %s: %s", batch.places[index], problem)
+        return None
 
     def note(self) -> None:
         """Record the runs for later tries."""
@@ -81,15 +230,6 @@ class BatchStarts:
             lambda state: state.deliver(self.batch),
             "Could not record for later tries that the results were pushed.",
         )
-
-    def _note_start(self, index: int) -> None:
-        if self.state is None:
-            return
-        try:
-            self.state.write(self.batch, index)
-        except Exception as error:
-            self.batch.not_started(index)
-            raise store_trouble(error) from error
 
     def _write(self, write: Callable[[BatchState], None], failure: str) -> None:
         if (state := self.state) is not None:

@@ -236,13 +236,13 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         self.log.info("PromptLayer started %s %s.", noun, job_id)
         return job_id
 
-    def _submit(self, call: Call[T]) -> Loop[T]:
+    def _submit(self, call: Call[T], usual: RetryPolicy | None = None) -> Loop[T]:
         """Send a request that starts a job; return what its answer means.
 
-        The request is sent again, a few times and with growing pauses, only if it certainly started
+        The request is sent again, as ``usual`` says or ``SUBMITTING``, only if it certainly started
         nothing, see :mod:`.api.submit`. Nothing is sent after :meth:`stop_starting`.
         """
-        usual = retries.SUBMITTING
+        usual = usual or retries.SUBMITTING
         policy = replace(usual, retries=lambda error: not self.is_stopping and usual.retries(error))
         return retried(policy, call, says="{error}. Nothing was started; trying again in {sleep}.")
 

@@ -42,7 +42,7 @@ class DaemonThreads:
         self._todo.put((future, function))
         if self._started < self._count:
             self._started += 1
-            threading.Thread(target=self._run, name="promptlayer-page", daemon=True).start()
+            threading.Thread(target=self._run, name="promptlayer-work", daemon=True).start()
         return future
 
     def _run(self) -> None:

@@ -19,6 +19,7 @@ from airflow_provider_promptlayer.outcomes.workflows import FailOn, check_fail_o
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import Loop, ask_with_backoff, poll_until_ended
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE, Poller
+from airflow_provider_promptlayer.polling.retries import RetryPolicy
 
 
 class WorkflowMethods(PromptLayerConnectionHook):
@@ -94,15 +95,16 @@ class WorkflowMethods(PromptLayerConnectionHook):
 
     check_workflow_inputs, acheck_workflow_inputs = twins(_check_workflow_inputs)
 
-    def start_run(self, call: Call[StartedRun]) -> int:
+    def start_run(self, call: Call[StartedRun], policy: RetryPolicy | None = None) -> int:
         """Send a start that is built already, as :meth:`run_workflow` does.
 
         :param call: from :func:`.run_workflow`.
+        :param policy: when to send it again; None for ``SUBMITTING``.
         """
-        return self._run(self._start_run(call))
+        return self._run(self._start_run(call, policy))
 
-    def _start_run(self, call: Call[StartedRun]) -> Loop[int]:
-        run = yield from self._submit(call)
+    def _start_run(self, call: Call[StartedRun], policy: RetryPolicy | None = None) -> Loop[int]:
+        run = yield from self._submit(call, policy)
         self.log.info("PromptLayer started workflow run %s.", run.workflow_version_execution_id)
         if run.warning:
             self.log.warning("PromptLayer warns: %s", run.warning)

@@ -22,8 +22,8 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
     """Run a workflow for each of many inputs, wait for all runs, and return a list of results.
 
     A thousand mapped tasks cost Airflow a thousand worker starts, and another thousand when they
-    come back from the triggerer. This is one task: it starts the runs one after the other, leaves
-    the worker, and waits for all of them in one trigger.
+    come back from the triggerer. This is one task: it starts the runs, eight at a time, leaves the
+    worker, and waits for all of them in one trigger.
 
     - ``return_value``: a list in the order of ``inputs``. For each, ``{node name: value}`` of every
       node that succeeded; the bare main output with ``return_all_outputs=False``; None where the
@@ -45,8 +45,9 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
     :class:`.PromptLayerRunWorkflowOperator` has it. On Airflow 3.3 and later the task notes each
     start before it is sent, and each run. A retry goes back to the runs that go on or have
     succeeded, and starts again the inputs whose run has failed. Where the worker died while it sent
-    a start, it is unknown whether that arrived: the input fails, its error says how to look for the
-    run, and clearing the task after that starts the input again. A task that is cleared before it
+    starts, at most ``start_concurrency`` of them, it is unknown whether these arrived: their inputs
+    fail, their errors say how to look for the runs, and clearing the task after that starts the
+    inputs again. A task that is cleared before it
     has succeeded goes back to its runs as a retry does, but not to those of inputs that have
     changed; one that is cleared after it has succeeded starts all runs anew. Airflow 3.4 drops the
     notes when the task is cleared: such a task starts all runs anew, unless it is cleared with
@@ -72,6 +73,9 @@ class PromptLayerRunWorkflowBatchOperator(PromptLayerBatchSubmitter):
         if ``min_success_rate`` allows for it.
     :param max_active_runs: how many runs may go on at a time; None starts all at once. The task
         comes back to a worker when half of these have ended, to start others.
+    :param start_concurrency: how many starts may be under way at a time. After a 429 the task sends
+        half as many, and later more again. The first start is sent alone, as a wrong key or an
+        unknown workflow concerns them all.
     :param min_success_rate: the share of the inputs that has to succeed, from 0 to 1.
     :param metadata: strings to find the runs by in PromptLayer; ``airflow_batch_index``, the place
         from 0 on at which the task first saw the input, and those of

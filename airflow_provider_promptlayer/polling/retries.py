@@ -128,6 +128,9 @@ If ``Retry-After`` asks for more than a minute, a retry of the task is cheaper t
 worker.
 """
 
+SUBMITTING_TOGETHER: Final = replace(SUBMITTING, attempts=1)
+"""To start one of several jobs: their sender retries as SUBMITTING says, and slows down for all."""
+
 IMPORTING: Final = RetryPolicy(attempts=12, longest_retry_after=60.0)
 """To start an import, which has an idempotency key and is looked up before it is sent again.
 

@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start this input next."""
+    """Start these inputs next, together."""
 
-    index: int
+    indexes: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +167,24 @@ class Batch:
         """Return the inputs that are at one of the stages."""
         return [index for index in self.order if self.inputs[index].stage in stages]
 
-    def plan(self, max_active: int | None, *, may_start: bool = True) -> Start | WaitUntil | None:
+    def plan(
+        self, max_active: int | None, at_once: int = 1, *, may_start: bool = True
+    ) -> Start | WaitUntil | None:
         """Return the next step; None if no run goes on and no input may be started.
 
         While inputs are left, a wait lasts until half of the running ones have ended, so that a
         worker comes back rarely.
 
         :param max_active: how many runs may go on at a time; None for any number.
+        :param at_once: how many starts may be under way at a time, counting those that are.
         :param may_start: False if the last start has just failed.
         """
-        active = self.count(Stage.RUNNING)
+        starting = self.count(Stage.STARTING)
+        active = self.count(Stage.RUNNING) + starting
         places = len(self) if max_active is None else max_active
-        if self._left and may_start and active < places:
-            return Start(self._left[-1])
+        more = min(places - active, at_once - starting)
+        if self._left and may_start and more > 0:
+            return Start(self._left[: -more - 1 : -1])
         if not active:
             return None
         return WaitUntil(min(places // 2, active - 1) if self._left else 0)

@@ -56,6 +56,8 @@ def task(
     defaults: dict[str, Any] = {
         "poke_interval": 0.02,
         "retries": 2,
+        # So that the runs have ids in the order of the inputs: test_together.py has others.
+        "start_concurrency": 1,
         "workflow_id_or_name": workflow,
     }
     return operator(task_id="task", inputs=inputs, **{**defaults, **arguments})
@@ -128,16 +130,33 @@ class Died(BaseException):
     """The worker is no more."""
 
 
+class DyingStore(Store):
+    """Lets the worker die before or after the write of that number, and writes nothing more."""
+
+    def __init__(self, *, at: int, after: bool) -> None:
+        super().__init__()
+        self.at = at
+        self.after = after
+        self.writes = 0
+
+    def set(self, key: str, value: Any) -> None:
+        self.writes += 1
+        if self.writes < self.at or (self.after and self.writes == self.at):
+            super().set(key, value)
+        if self.writes >= self.at:
+            raise Died
+
+
 @contextmanager
 def dying_around_the_start(index: int, *, after: bool) -> Iterator[None]:
     """Let the worker die before or after it sends the start of an input."""
     start_run = PromptLayerHook.start_run
 
-    def run_it(self: PromptLayerHook, call: Any) -> int:
+    def run_it(self: PromptLayerHook, call: Any, *how: Any) -> int:
         is_it = index_of(call) == index
         if is_it and not after:
             raise Died
-        run_id = start_run(self, call)
+        run_id = start_run(self, call, *how)
         if is_it:
             raise Died
         return run_id

@@ -81,7 +81,7 @@ def test_a_reader_that_stops_leaves_no_thread(
     next(rows)
     rows.close()  # type: ignore[attr-defined]
     for thread in threading.enumerate():
-        if thread.name == "promptlayer-page":
+        if thread.name == "promptlayer-work":
             thread.join(5)
             assert not thread.is_alive()
 

@@ -156,6 +156,7 @@ PLAIN = [
     Mistake(LOAD, "on_empty", "ignore", "on_empty must be one of"),
     Mistake(EXPORT, "on_change", "ignore", "on_change must be one of"),
     Mistake(BATCH, "max_active_runs", 0, "max_active_runs must be"),
+    Mistake(BATCH, "start_concurrency", 0, "start_concurrency must be"),
     Mistake(BATCH, "min_success_rate", 95, "min_success_rate must be"),
 ]
 """Mistakes in arguments that are never rendered."""

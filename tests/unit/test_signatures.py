@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "sheet": "Hard questions",
     "sheet_id": "33333333-3333-4333-8333-333333333333",
     "soft_fail": True,
+    "start_concurrency": 3,
     "table": "Other answers",
     "table_id": "44444444-4444-4444-8444-444444444444",
     "timeout": 60.0,

@@ -35,11 +35,11 @@ class Dying(PromptLayerRunWorkflowBatchOperator):
 class _DyingHook(PromptLayerHook):
     moment = ""
 
-    def start_run(self, call: Any) -> int:
+    def start_run(self, call: Any, *how: Any) -> int:
         is_it = json.loads(call.request.body)["metadata"]["airflow_batch_index"] == "7"
         if is_it and self.moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        run_id = super().start_run(call)
+        run_id = super().start_run(call, *how)
         if is_it and self.moment == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return run_id
@@ -68,6 +68,7 @@ with DAG(dag_id="live_batches", schedule=None, start_date=datetime(2026, 1, 1), 
             workflow_id_or_name="Brief wait",
             inputs=[{"ticket": str(number)} for number in range(SIZE)],
             min_success_rate=0.95,
+            start_concurrency=1,  # so that one start alone is uncertain
             retries=2,
             retry_delay=timedelta(seconds=1),
         )

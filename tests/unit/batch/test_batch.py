@@ -220,6 +220,7 @@ class TestInputs:
             {"max_active_runs": 0},
             {"max_active_runs": True},
             {"max_active_runs": 1.5},
+            *({"start_concurrency": value} for value in (0, True, 1.5, None)),
             {"min_success_rate": 1.1},
             {"min_success_rate": -1},
             {"min_success_rate": "most"},
@@ -410,8 +411,8 @@ class TestKilled:
                 started_when_killed.append(len(starts(server)))
                 super().defer(**kwargs)
 
-        def run_it(hook: PromptLayerHook, call: Any) -> int:
-            run_id = start_run(hook, call)
+        def run_it(hook: PromptLayerHook, call: Any, *how: Any) -> int:
+            run_id = start_run(hook, call, *how)
             if index_of(call) == 2:
                 hook.stop_starting()
             return run_id

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.batches import (
     Died,
+    DyingStore,
     answers,
     cleared,
     context_of,
@@ -43,24 +44,6 @@ def store() -> Store:
     return Store()
 
 
-class DyingStore(Store):
-    """Dies before or after the write of that number."""
-
-    def __init__(self, *, at: int, after: bool) -> None:
-        super().__init__()
-        self.at = at
-        self.after = after
-        self.writes = 0
-
-    def set(self, key: str, value: Any) -> None:
-        self.writes += 1
-        if self.writes == self.at and not self.after:
-            raise Died
-        super().set(key, value)
-        if self.writes == self.at and self.after:
-            raise Died
-
-
 class TestCrashes:
     @pytest.mark.parametrize("after", [False, True])
     def test_around_a_start(
@@ -80,7 +63,7 @@ class TestCrashes:
         store = DyingStore(at=write, after=after)
         with pytest.raises(Died):  # the head, five starts, the last id, the delivery
             run(store=store)
-        ending = run(None, retry(), store, min_success_rate=0.8)
+        ending = run(None, retry(), Store(store), min_success_rate=0.8)
         assert ending.kind == "success"
         lost = {index for index, value in enumerate(ending.value) if value is None}
         assert len(lost) <= 1

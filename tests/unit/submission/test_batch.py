@@ -29,8 +29,9 @@ def batch_of(size: int) -> Batch:
 
 def start_all(batch: Batch, max_active: int | None = None) -> None:
     while isinstance(step := batch.plan(max_active), Start):
-        batch.starting(step.index)
-        batch.started(step.index, 100 + step.index)
+        for index in step.indexes:
+            batch.starting(index)
+            batch.started(index, 100 + index)
 
 
 def through_json(batch: Batch) -> Batch:
@@ -58,7 +59,28 @@ class TestPlan:
         assert batch.run_ids == [*range(100, 100 + started), *[None] * (5 - started)]
         assert batch.plan(places) == WaitUntil(left)
         batch.end_all()
-        assert batch.plan(places) == (None if started == 5 else Start(started))
+        assert batch.plan(places) == (None if started == 5 else Start([started]))
+
+    @pytest.mark.parametrize(
+        ("places", "at_once", "under_way", "started"),
+        [
+            (None, 3, 0, [0, 1, 2]),
+            (None, 3, 2, [2]),
+            (None, 3, 3, None),
+            (None, 8, 0, [0, 1, 2, 3, 4]),
+            (2, 3, 0, [0, 1]),
+            (2, 3, 1, [1]),
+            (2, 3, 2, None),
+        ],
+    )
+    def test_starts_several_at_once(
+        self, places: int | None, at_once: int, under_way: int, started: list[int] | None
+    ) -> None:
+        batch = batch_of(5)
+        for index in range(under_way):
+            batch.starting(index)
+        step = batch.plan(places, at_once)
+        assert (step.indexes if isinstance(step, Start) else None) == started
 
     def test_a_failed_start_waits_for_one_end_at_least(self) -> None:
         batch = batch_of(10)
@@ -66,7 +88,7 @@ class TestPlan:
         for index in range(2):
             batch.started(index, 100 + index)
             assert batch.plan(10, may_start=False) == WaitUntil(index)
-        assert batch.plan(10) == Start(2)
+        assert batch.plan(10) == Start([2])
 
 
 @pytest.mark.parametrize("is_retry", [True, False])
@@ -131,7 +153,7 @@ def test_what_a_retry_takes_inputs_for(
 def test_which_failed_runs_are_replaced(starter: Starter, is_gone: bool, replaced: bool) -> None:
     batch = Batch([Input("a", Stage.ENDED, 7, starter=starter)])
     assert batch.failed(0, retry_helps=not is_gone, is_gone=is_gone) is replaced
-    assert batch.plan(None) == (Start(0) if replaced else None)
+    assert batch.plan(None) == (Start([0]) if replaced else None)
     assert batch.attainable == (not is_gone and not replaced)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerStartUncertainError,
 )
-from airflow_provider_promptlayer.submission.batch import Batch, Start, fingerprint
+from airflow_provider_promptlayer.submission.batch import Batch, Start, WaitUntil, fingerprint
 from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
 from airflow_provider_promptlayer.submission.batch_persisted import batch_payload, read_batch
 from airflow_provider_promptlayer.submission.task_state import BatchState
@@ -45,7 +45,7 @@ class World(Store):
         self,
         size: int,
         happens: Callable[[str], bool] = lambda _: False,
-        shuffle: Callable[[list[str]], Any] = lambda _: None,
+        shuffle: Callable[[list[Any]], Any] = lambda _: None,
     ) -> None:
         super().__init__()
         self.size = size
@@ -72,14 +72,22 @@ class World(Store):
         self.shuffle(inputs)
         return inputs
 
-    def work(self, max_active: int | None = None) -> Batch:
+    def work(self, max_active: int | None = None, at_once: int = 1) -> Batch:
         """Do what the operator does, as far as the state of the batch is concerned."""
         state = State(self, self.epoch)
         batch = state.open(self.rendered(), HERE)
-        while step := batch.plan(max_active):
+        while True:
+            step = batch.plan(max_active, at_once)
             if isinstance(step, Start):
-                self.start(batch, state, step.index)
+                self.send(batch, state, step.indexes)
+            if starting := batch.at(Stage.STARTING):
+                self.shuffle(starting)
+                for index in starting[: 1 if self.happens("slow answers") else None]:
+                    self.answer(batch, index)
                 continue
+            if step is None:
+                break
+            assert isinstance(step, WaitUntil)
             for run_id in batch.going[step.max_running :]:
                 index = batch.order[batch.run_ids.index(run_id)]
                 batch.ended(index)
@@ -95,24 +103,29 @@ class World(Store):
         state.write(batch)
         return batch
 
-    def start(self, batch: Batch, state: State, index: int) -> None:
-        text = batch.inputs[index].fingerprint
-        assert {*self.runs_of(text)} <= self.failed, "started twice"
-        batch.starting(index)
-        state.write(batch, index)
-        page = self[f"promptlayer_batch_{index // 4 * 4}"]
-        assert page["runs"][index % 4] == "sent", "sent without a note"
-        self.may_die()
-        if self.happens("refusal"):
+    def send(self, batch: Batch, state: State, indexes: Sequence[int]) -> None:
+        for index in indexes:
+            batch.starting(index)
+        state.write(batch, *indexes)
+        for index in indexes:
+            text = batch.inputs[index].fingerprint
+            assert {*self.runs_of(text)} <= self.failed, "started twice"
+            page = self[f"promptlayer_batch_{index // 4 * 4}"]
+            assert page["runs"][index % 4] == "sent", "sent without a note"
+            self.may_die()
+            if not self.happens("refusal"):
+                self.input_of[len(self.input_of) + 1] = text
+            self.may_die()
+
+    def answer(self, batch: Batch, index: int) -> None:
+        runs = self.runs_of(batch.inputs[index].fingerprint)
+        going = [run_id for run_id in runs if run_id not in self.failed]
+        if not going:
             batch.refused(index, "no")
-            return
-        run_id = len(self.input_of) + 1
-        self.input_of[run_id] = text
-        self.may_die()
-        if self.happens("lost answer"):
+        elif self.happens("lost answer"):
             batch.uncertain(index, "lost")
         else:
-            batch.started(index, run_id)
+            batch.started(index, going[-1])
 
     def runs_of(self, text: str) -> list[int]:
         return [run_id for run_id, input_ in self.input_of.items() if input_ == text]
@@ -122,6 +135,7 @@ class World(Store):
 @given(
     size=st.sampled_from([1, 2, 3, 5, 9]),
     max_active=st.sampled_from([None, 1, 2, 6]),
+    at_once=st.sampled_from([1, 3, 8]),
     # Rare, or nothing ever comes to an end.
     chance=st.sampled_from([0, 0.01, 0.1, 0.3]),
     is_cleared_after_death=st.booleans(),
@@ -131,6 +145,7 @@ class World(Store):
 def test_whatever_dies_nothing_is_started_twice_and_no_run_is_lost(
     size: int,
     max_active: int | None,
+    at_once: int,
     chance: float,
     is_cleared_after_death: bool,
     is_shuffled: bool,
@@ -143,7 +158,7 @@ def test_whatever_dies_nothing_is_started_twice_and_no_run_is_lost(
     )
     for _ in range(30):
         try:
-            batch = world.work(max_active)
+            batch = world.work(max_active, at_once)
             break
         except Died:
             if is_cleared_after_death and random.random() < 0.5:

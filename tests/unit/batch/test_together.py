@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts of a batch that go out together: each once, whatever dies, and fewer after a 429."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from support.batches import (
+    SLOW,
+    Died,
+    DyingStore,
+    answers,
+    cleared,
+    dying_around_the_start,
+    each_once,
+    index_of,
+    numbered,
+    retry,
+    run,
+    starts,
+)
+from support.modes import FakeTaskInstance, Store
+
+from airflow_provider_promptlayer.bases.batch_starts import StartWindow
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerRateLimitError,
+    PromptLayerUnreachableError,
+)
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.hooks.threads import DaemonThreads
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Silence
+
+AT_ONCE = 4
+SIZE = 11
+together: dict[str, Any] = {"start_concurrency": AT_ONCE}
+
+
+def index_in(request: Any) -> int:
+    """Return which input a start is of that has arrived."""
+    return int(json.loads(request.body)["metadata"]["airflow_batch_index"])
+
+
+def until_no_start_is_sent() -> None:
+    """Wait for the threads of a worker that has died: a real one would have ended with it."""
+    for thread in threading.enumerate():
+        if thread.name == "promptlayer-work":
+            thread.join(60)
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+class TestAllAreStarted:
+    @pytest.mark.parametrize("workflow", ["Echo", "Slow"])
+    def test_each_once_and_in_order(
+        self, server: LocalPromptLayer, deferrable: bool, workflow: str
+    ) -> None:
+        ending = run(numbered(30), workflow=workflow, deferrable=deferrable, start_concurrency=8)
+        assert ending.value == answers(*range(30))
+        assert starts(server) == each_once(30)
+        ids = ending.xcoms["promptlayer_execution_ids"]
+        places = [server.executions[one].metadata["airflow_batch_index"] for one in ids]
+        assert places == [str(place) for place in range(30)]
+
+    @pytest.mark.parametrize("at_once", [1, 3, 8])
+    def test_as_many_at_a_time_as_is_allowed(self, server: LocalPromptLayer, at_once: int) -> None:
+        """The first one alone, and one that hangs holds up no other."""
+        held: list[int] = []
+
+        def hold(request: Any) -> Silence | None:
+            held.append(index_in(request))
+            return Silence() if len(held) > 1 else None
+
+        script = server.script(hold, method="POST", times=None)
+        with ThreadPoolExecutor(1) as thread:
+            running = thread.submit(
+                run, numbered(20), start_concurrency=at_once, min_success_rate=0.0
+            )
+            server.wait_for(lambda: len(held) == 1 + at_once, timeout=60)
+            time.sleep(0.1)
+            assert len(held) == 1 + at_once
+            script.remove()
+            server.drop_connections()
+            ending = running.result(60)
+        lost = {*held[1:]}
+        assert ending.value == answers(*(None if n in lost else n for n in range(20)))
+        assert starts(server) == Counter({*range(20)} - lost)
+
+    def test_while_one_hangs(self, server: LocalPromptLayer, store: Store) -> None:
+        """What the others have become is noted meanwhile."""
+
+        def hang(request: Any) -> Silence | None:
+            return Silence() if index_in(request) == 3 else None
+
+        server.script(hang, method="POST", times=None)
+
+        def all_others_are_noted() -> bool:
+            page = store.get("promptlayer_batch_0")
+            return page is not None and sum(isinstance(note, int) for note in page["runs"]) == 19
+
+        with ThreadPoolExecutor(1) as thread:
+            how: dict[str, Any] = {"store": store, "min_success_rate": 0.9, **together}
+            running = thread.submit(run, numbered(20), **how)
+            server.wait_for(all_others_are_noted, timeout=60)
+            server.drop_connections()
+            ending = running.result(60)
+        assert ending.value == answers(*(None if n == 3 else n for n in range(20)))
+        assert "airflow_batch_index=3" in ending.xcoms["promptlayer_errors"][3]
+
+    @pytest.mark.parametrize("places", [1, 3, 8])
+    def test_max_active_runs_is_kept_to(self, server: LocalPromptLayer, places: int) -> None:
+        ending = run(numbered(10), workflow="Slow", max_active_runs=places, start_concurrency=8)
+        assert ending.value == answers(*range(10))
+        moments = [one.started_at for one in server.executions.values()]
+        for moment in moments:
+            assert sum(start <= moment < start + SLOW for start in moments) <= places
+
+    def test_all_are_noted_before_the_first_is_sent(self, server: LocalPromptLayer) -> None:
+        """By the thread of the task, as Airflow may be asked by one thread alone."""
+        writers: set[int] = set()
+        sent_in_a_write: list[int] = []
+
+        class Noting(Store):
+            def set(self, key: str, value: Any) -> None:
+                writers.add(threading.get_ident())
+                sent_in_a_write.append(list(value.get("runs", ())).count("sent"))
+                super().set(key, value)
+
+        store, not_noted = Noting(), list[int]()
+
+        def look(request: Any) -> None:
+            index = index_in(request)
+            if store["promptlayer_batch_0"]["runs"][index] != "sent":
+                not_noted.append(index)
+
+        server.script(look, method="POST", times=None)
+        assert run(numbered(30), None, store, **together).kind == "success"
+        assert not not_noted
+        assert writers == {threading.get_ident()}
+        assert max(sent_in_a_write) == AT_ONCE
+
+
+@contextmanager
+def dying_between_two_sends(count: int) -> Iterator[None]:
+    """Let the worker die after it has handed so many starts to threads."""
+    submit, sent = DaemonThreads.submit, list[None]()
+
+    def submit_some(self: DaemonThreads, function: Any) -> Any:
+        if len(sent) == count:
+            raise Died
+        sent.append(None)
+        return submit(self, function)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DaemonThreads, "submit", submit_some)
+        patch.setattr("airflow_provider_promptlayer.bases.batch_starts.BatchStarts.note", _nothing)
+        yield
+
+
+def _nothing(_: Any) -> None:
+    """A process that is killed cleans nothing up."""
+
+
+class TestCrashes:
+    """Of the starts that were under way, none is sent again, and no other input is lost."""
+
+    def retried(self, server: LocalPromptLayer, store: Store) -> set[int]:
+        """Check that the next try finds or starts all others; return the inputs it asks about."""
+        until_no_start_is_sent()
+        store = Store(store)
+        ending = run(numbered(SIZE), retry(), store, min_success_rate=0.0, **together)
+        assert ending.kind == "success"
+        errors = ending.xcoms["promptlayer_errors"]
+        lost = {index for index, error in enumerate(errors) if error is not None}
+        assert all(f"airflow_batch_index={index}" in errors[index] for index in lost)
+        assert len(lost) <= AT_ONCE
+        assert ending.value == answers(*(None if n in lost else n for n in range(SIZE)))
+        assert {*range(SIZE)} - lost <= {*starts(server)}
+        assert set(starts(server).values()) == {1}
+        # Once a person has looked for them, they can be started.
+        assert run(numbered(SIZE), cleared(3), store, **together).kind == "success"
+        return lost
+
+    @pytest.mark.parametrize("after", [False, True])
+    @pytest.mark.parametrize("index", [0, 1, 4, SIZE - 1])
+    def test_around_a_start(
+        self, server: LocalPromptLayer, store: Store, index: int, after: bool
+    ) -> None:
+        with dying_around_the_start(index, after=after), pytest.raises(Died):
+            run(numbered(SIZE), store=store, **together)
+        assert index in self.retried(server, store)
+
+    @pytest.mark.parametrize("count", range(8))
+    def test_between_the_note_and_a_send(
+        self, server: LocalPromptLayer, store: Store, count: int
+    ) -> None:
+        with dying_between_two_sends(count), pytest.raises(Died):
+            run(numbered(SIZE), store=store, **together)
+        assert count in self.retried(server, store)
+
+    @pytest.mark.parametrize("after", [False, True])
+    @pytest.mark.parametrize("write", range(1, 8))
+    def test_around_a_note(self, server: LocalPromptLayer, write: int, after: bool) -> None:
+        store = DyingStore(at=write, after=after)
+        try:
+            run(numbered(SIZE), store=store, **together)
+        except Died:
+            self.retried(server, store)
+
+
+class TestAnErrorThatAllWouldMeet:
+    @pytest.mark.parametrize("status", [401, 404])
+    def test_is_met_by_the_first_alone(self, server: LocalPromptLayer, status: int) -> None:
+        server.script(Reply.of_json({"message": "no"}, status), method="POST", times=None)
+        assert run(numbered(20), start_concurrency=8).kind.startswith("failed")
+        assert server.count("POST") == 1
+
+    @pytest.mark.parametrize("status", [401, 404])
+    def test_starts_no_more_and_loses_none(
+        self, server: LocalPromptLayer, store: Store, status: int
+    ) -> None:
+        """What was under way is waited for and noted."""
+
+        def refuse(request: Any) -> Reply | None:
+            is_it = index_in(request) == 5
+            return Reply.of_json({"message": "no"}, status) if is_it else None
+
+        server.script(refuse, method="POST", times=None)
+        ending = run(numbered(40), store=store, start_concurrency=8)
+        assert ending.kind.startswith("failed")
+        assert server.count("POST") <= 5 + 2 * 8
+        started = [one for one in ending.xcoms["promptlayer_execution_ids"] if one is not None]
+        assert sorted(started) == sorted(server.executions)
+        assert f"{len(started)} runs that were started go on" in ending.message
+        server.clear_scripts()
+        assert run(numbered(40), retry(), store, **together).value == answers(*range(40))
+        assert starts(server) == each_once(40)
+
+    def test_where_the_note_cannot_be_written(self, server: LocalPromptLayer) -> None:
+        class Away(Store):
+            def set(self, key: str, value: Any) -> None:
+                if 2 <= server.count("POST") < 4 and "sent" in value.get("runs", ()):
+                    raise ConnectionError("the API server is away")
+                super().set(key, value)
+
+        store = Away()
+        run(numbered(SIZE), store=store, workflow="Slow", **together)
+        ending = run(numbered(SIZE), retry(), store, "Slow", **together)
+        assert ending.value == answers(*range(SIZE))
+        assert starts(server) == each_once(SIZE)
+
+
+class TestAfterA429:
+    def test_half_as_many_are_under_way(self, server: LocalPromptLayer) -> None:
+        seen: Counter[int] = Counter()
+
+        def limit(request: Any) -> Reply | Silence | None:
+            index = index_in(request)
+            seen[index] += 1
+            if index == 0:
+                return None
+            return Reply(429) if seen[index] == 1 and index <= 8 else Silence()
+
+        script = server.script(limit, method="POST", times=None)
+        with ThreadPoolExecutor(1) as thread:
+            running = thread.submit(run, numbered(20), start_concurrency=8, min_success_rate=0.0)
+            server.wait_for(lambda: seen.total() == 1 + 8 + 4, timeout=60)
+            time.sleep(0.1)
+            assert seen.total() == 1 + 8 + 4
+            script.remove()
+            server.drop_connections()
+            ending = running.result(60)
+        assert ending.kind == "success"
+        assert sum(value is None for value in ending.value) == 4  # whose answers were lost
+        assert set(starts(server).values()) == {1}
+
+    def test_every_input_is_started_once_in_the_end(self, server: LocalPromptLayer) -> None:
+        arrived: list[int] = []
+
+        def limit(request: Any) -> Reply | None:
+            arrived.append(index_in(request))
+            return Reply(429, headers={"Retry-After": "0"}) if len(arrived) % 3 == 0 else None
+
+        server.script(limit, method="POST", times=None)
+        assert run(numbered(30), start_concurrency=8).value == answers(*range(30))
+        assert starts(server) == each_once(30)
+
+    def test_the_window_is_halved_once_for_a_burst_and_grows_again(self) -> None:
+        window = StartWindow(8)
+        refusal = PromptLayerRateLimitError("429", status=429)
+        window.sent()
+        assert window.size == 1
+        window.answered()
+        assert window.size == 8
+        burst = [window.sent() for _ in range(8)]
+        for number in burst:
+            assert window.put_off(number, refusal, now=100.0)
+        assert window.size == 4
+        assert window.pause(now=100.0) > 0
+        assert window.pause(now=200.0) == 0
+        assert window.put_off(window.sent(), refusal, now=200.0)
+        assert window.size == 2
+        sizes = []
+        for _ in range(2 + 3 + 4 + 5 + 6 + 7 + 10):
+            window.answered()
+            sizes.append(window.size)
+        assert sizes == sorted(sizes)
+        assert Counter(sizes)[3] == 3
+        assert sizes[-1] == 8
+
+    @pytest.mark.parametrize(
+        ("error", "tries"),
+        [
+            (PromptLayerRateLimitError("429", status=429), 5),
+            (PromptLayerUnreachableError("lost", arrived=True), 1),
+        ],
+        ids=["may pass", "may have arrived"],
+    )
+    def test_the_window_gives_up(self, error: Any, tries: int) -> None:
+        window, now = StartWindow(8), 0.0
+        for number in range(1, tries + 1):
+            pause = window.put_off(window.sent(), error, now=now)
+            assert (pause is None) == (number == tries)
+            now += 1000.0
+
+
+class TestKilled:
+    def test_nothing_more_is_started(
+        self, server: LocalPromptLayer, log: Callable[[], str]
+    ) -> None:
+        start_run = PromptLayerHook.start_run
+        stopped = threading.Event()
+        sent_after: list[int] = []
+
+        def run_it(hook: PromptLayerHook, call: Any, *how: Any) -> int:
+            if stopped.is_set():
+                sent_after.append(index_of(call))
+            run_id = start_run(hook, call, *how)
+            if index_of(call) == 2:
+                hook.stop_starting()
+                stopped.set()
+            return run_id
+
+        store = Store()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PromptLayerHook, "start_run", run_it)
+            run(numbered(40), None, store, "Slow", deferrable=False, **together)
+        assert len(sent_after) < AT_ONCE  # which were handed to their threads before
+        assert len(starts(server)) <= 2 + 2 * AT_ONCE
+        ending = run(numbered(40), FakeTaskInstance(try_number=2), store, "Slow", **together)
+        assert ending.value == answers(*range(40))
+        assert starts(server) == each_once(40)
