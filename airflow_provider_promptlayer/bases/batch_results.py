@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from airflow_provider_promptlayer.api.errors import (
@@ -16,6 +19,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.hooks.threads import DaemonThreads
 from airflow_provider_promptlayer.outcomes.workflows import (
     FailOn,
     PromptLayerRunFailedError,
@@ -29,6 +33,9 @@ from airflow_provider_promptlayer.xcom import outputs as xcom
 
 _MANY_TROUBLES: Final = 3
 """After requests about this many runs have failed, none is sent about the others."""
+
+_AT_ONCE: Final = 16
+"""How many requests about runs are under way at a time."""
 
 _WARNINGS: Final = 20
 
@@ -85,7 +92,7 @@ class BatchResults:
         return [*lines, *self._warnings, *([hint] if hint else [])]
 
     def poll(self, max_running: int) -> BatchStatus:
-        """Poll the runs one by one, until it is clear whether the wait goes on.
+        """Poll the runs, until it is clear whether the wait goes on.
 
         A run whose poll fails counts as running, if the poll of another run shows that PromptLayer
         can be reached.
@@ -95,24 +102,31 @@ class BatchResults:
         """
         batch, hook = self.batch, self.hook
         running, answers, troubles = 0, 0, list[PromptLayerTransientError]()
-        for index in batch.at(Stage.RUNNING):
-            run = batch.run(index)
-            try:
-                is_contradicted = index in self.contradicted
-                status = hook.call(run.fetch_call() if is_contradicted else run.status_call())
-            except PromptLayerTransientError as error:
-                troubles.append(error)
-                running += 1
-            except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError):
-                batch.ended(index)  # fetching its results tells why
-            else:
-                answers += 1
-                if status.is_complete:
-                    batch.ended(index)
-                else:
+        indexes = batch.at(Stage.RUNNING)
+        calls = (
+            batch.run(index).fetch_call()
+            if index in self.contradicted
+            else batch.run(index).status_call()
+            for index in indexes
+        )
+        with DaemonThreads(_AT_ONCE) as threads:
+            polls = threads.in_order(partial(hook.call, call) for call in calls)
+            for index, poll in zip(indexes, polls, strict=True):
+                try:
+                    status = poll.result()
+                except PromptLayerTransientError as error:
+                    troubles.append(error)
                     running += 1
-            if (answers and running > max_running) or len(troubles) == _MANY_TROUBLES:
-                break
+                except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError):
+                    batch.ended(index)  # fetching its results tells why
+                else:
+                    answers += 1
+                    if status.is_complete:
+                        batch.ended(index)
+                    else:
+                        running += 1
+                if (answers and running > max_running) or len(troubles) == _MANY_TROUBLES:
+                    break
         if troubles and not answers:
             raise troubles[-1]
         return batch.status(max_running)
@@ -124,23 +138,26 @@ class BatchResults:
         """
         unread, answers = dict[int, PromptLayerOutageError](), 0
         one_alone = retries.FETCHING_ONE_OF_MANY.within(self.max_outage)
-        for index in self._unfetched():
+        patient = retries.POLLING.within(self.max_outage)
+
+        def policy() -> RetryPolicy:
             # After one outage, short tries for other runs show whether it concerns that run alone.
-            policy = (
-                one_alone if unread or self.is_doubtful else retries.POLLING.within(self.max_outage)
-            )
-            try:
-                answers += self._fetch(index, policy)
-            except PromptLayerOutageError as error:
-                unread[index] = error
-                if self._outputs:  # a run that was fetched can be polled, or PromptLayer is away
-                    good = self.batch.run(next(iter(self._outputs)))
-                    self.hook.call_with_backoff(
-                        good.status_call(), about=good.name, policy=one_alone
-                    )
-                    answers += 1
-                elif len(unread) == _MANY_TROUBLES and not answers:
-                    raise
+            return one_alone if unread or self.is_doubtful else patient
+
+        with DaemonThreads(_AT_ONCE) as threads:
+            for index, results in self._reading(threads, self._unfetched(), policy):
+                try:
+                    answers += self._judge(index, results)
+                except PromptLayerOutageError as error:
+                    unread[index] = error
+                    if self._outputs:  # one that was fetched can be polled, or PromptLayer is away
+                        good = self.batch.run(next(iter(self._outputs)))
+                        self.hook.call_with_backoff(
+                            good.status_call(), about=good.name, policy=one_alone
+                        )
+                        answers += 1
+                    elif len(unread) == _MANY_TROUBLES and not answers:
+                        raise
         if unread and not answers:
             raise next(iter(unread.values()))
         for index, outage in unread.items():
@@ -151,11 +168,14 @@ class BatchResults:
 
         The next worker fetches the rest.
         """
-        for index in self.batch.at(Stage.ENDED):
-            try:
-                self._fetch(index, retries.FETCHING_ONE_OF_MANY.within(self.max_outage))
-            except PromptLayerOutageError:
-                return
+        policy = retries.FETCHING_ONE_OF_MANY.within(self.max_outage)
+        with DaemonThreads(_AT_ONCE) as threads:
+            ended = self.batch.at(Stage.ENDED)
+            for index, results in self._reading(threads, ended, lambda: policy):
+                try:
+                    self._judge(index, results)
+                except PromptLayerOutageError:
+                    return
 
     def fetch_late(self, time_given: str) -> None:
         """Fetch results quickly, as the time of the batch is up; the other inputs have failed.
@@ -166,16 +186,22 @@ class BatchResults:
         batch.end_all()  # fetching the results finds the runs that have not ended
         policy = retries.FETCHING_LATE.within(self.max_outage)
         give_up_at, in_a_row = time.time() + policy.give_up_after, 0
-        for index in self._unfetched():
-            if in_a_row < _MANY_TROUBLES:
+        with DaemonThreads(_AT_ONCE) as threads:
+            for index, results in self._reading(
+                threads,
+                self._unfetched(),
+                lambda: policy.within(max(0.0, give_up_at - time.time())),
+            ):
                 try:
-                    self._fetch(index, policy.within(max(0.0, give_up_at - time.time())))
+                    self._judge(index, results)
                     in_a_row = 0
-                    continue
                 except PromptLayerOutageError:
                     in_a_row += 1
-            name = batch.run(index).name
-            self._note_unread(index, f"The results of {name} could not be fetched in time.")
+                    self._note_late(index)
+                    if in_a_row == _MANY_TROUBLES:
+                        break
+        for index in self._unfetched():
+            self._note_late(index)
         for index in batch.at(Stage.RUNNING):
             self._failures[index] = (
                 f"{batch.run(index)} did not end within {time_given}. It goes on at PromptLayer."
@@ -187,11 +213,26 @@ class BatchResults:
         known = {*self._outputs, *self._failures}
         return [index for index in self.batch.at(*OVER) if index not in known]
 
-    def _fetch(self, index: int, policy: RetryPolicy) -> bool:
-        """Fetch and judge the results of one run; return False if PromptLayer has none."""
-        batch, run = self.batch, self.batch.run(index)
+    def _reading(
+        self, threads: DaemonThreads, indexes: list[int], policy: Callable[[], RetryPolicy]
+    ) -> Iterator[tuple[int, Future[WorkflowResults]]]:
+        """Yield each index with the results of its run, in this order, while others are read.
+
+        :param policy: called before each run is read; returns how to retry that.
+        """
+
+        def read(index: int) -> Callable[[], WorkflowResults]:
+            run = self.batch.run(index)
+            call = run.fetch_call()
+            return partial(self.hook.call_with_backoff, call, about=run.name, policy=policy())
+
+        return zip(indexes, threads.in_order(map(read, indexes)), strict=True)
+
+    def _judge(self, index: int, read: Future[WorkflowResults]) -> bool:
+        """Judge the results of one run; return False if PromptLayer has none."""
+        batch = self.batch
         try:
-            results = self.hook.call_with_backoff(run.fetch_call(), about=run.name, policy=policy)
+            results = read.result()
             if not results.is_complete:
                 batch.goes_on(index)
                 self.contradicted.add(index)  # a status call would again say that it has ended
@@ -217,6 +258,10 @@ class BatchResults:
             self.hook.log.info("Input %s is started again: %s", place, error)
         else:
             self._failures[index] = str(error)
+
+    def _note_late(self, index: int) -> None:
+        name = self.batch.run(index).name
+        self._note_unread(index, f"The results of {name} could not be fetched in time.")
 
     def _note_unread(self, index: int, problem: str) -> None:
         self._failures[index] = problem

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -44,6 +45,24 @@ class DaemonThreads:
             self._started += 1
             threading.Thread(target=self._run, name="promptlayer-work", daemon=True).start()
         return future
+
+    def in_order(self, functions: Iterable[Callable[[], T]]) -> Iterator[Future[T]]:
+        """Run functions; yield the future of each in their order, once it is done.
+
+        The first runs alone, as a caller may stop after it. Then twice as many run after each that
+        is yielded, up to the number of the threads. Each is taken from the iterable right before
+        it is run.
+        """
+        todo, running, most = iter(functions), deque[Future[T]](), 1
+        while True:
+            while len(running) < most and (function := next(todo, None)) is not None:
+                running.append(self.submit(function))
+            if not running:
+                return
+            future = running.popleft()
+            wait([future])
+            yield future
+            most = min(2 * most, self._count)
 
     def _run(self) -> None:
         while (job := self._todo.get()) is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts of a batch that go out together: each once, whatever dies, and fewer after a 429."""
+"""What a batch sends together: starts, each once, whatever dies, and fewer after a 429; results."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException
 from support.batches import (
     SLOW,
     Died,
     DyingStore,
     answers,
     cleared,
+    context_of,
     dying_around_the_start,
     each_once,
     index_of,
@@ -26,6 +28,7 @@ from support.batches import (
     retry,
     run,
     starts,
+    task,
 )
 from support.modes import FakeTaskInstance, Store
 
@@ -36,7 +39,7 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.hooks.threads import DaemonThreads
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Script, Silence
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Script, Silence, Slow
 
 AT_ONCE = 4
 SIZE = 11
@@ -342,7 +345,58 @@ class TestAfterA429:
             now += 1000.0
 
 
+class TestReading:
+    """Results, and the polls of a worker."""
+
+    @pytest.mark.parametrize("what", ["true", "false"], ids=["results", "polls"])
+    def test_is_sixteen_at_once(self, server: LocalPromptLayer, what: str) -> None:
+        """As many as that from the fifth answer on; the first one alone."""
+        held: list[str] = []
+
+        def hold(request: Any) -> Silence | None:
+            run_id = request.query["workflow_version_execution_id"]
+            if int(run_id) <= 5 or request.query["return_all_outputs"] != what:
+                return None
+            held.append(run_id)
+            return Silence()
+
+        script = server.script(hold, method="GET", times=None)
+        with ThreadPoolExecutor(1) as thread:
+            running = thread.submit(run, numbered(40), deferrable=False)
+            with letting_go(server, script):
+                server.wait_for(lambda: len(held) >= 16, timeout=60)
+                time.sleep(0.1)
+                assert sorted(map(int, held)) == [*range(6, 22)]
+            ending = running.result(60)
+        assert ending.value == answers(*range(40))
+
+    def test_keeps_the_order(self, server: LocalPromptLayer, deferrable: bool) -> None:
+        def late(request: Any) -> Slow:
+            return Slow(0.03 * (int(request.query["workflow_version_execution_id"]) % 3))
+
+        server.script(late, method="GET", times=None)
+        ending = run(numbered(20, broken=[7]), deferrable=deferrable, min_success_rate=0.9)
+        assert ending.value == answers(*(None if n == 7 else n for n in range(20)))
+        errors = ending.xcoms["promptlayer_errors"]
+        assert [error is None for error in errors] == [n != 7 for n in range(20)]
+
+
 class TestKilled:
+    def test_nothing_more_is_noted(self, server: LocalPromptLayer) -> None:
+        """Else a person would have to look for runs that were never started."""
+        written: list[Any] = []
+
+        class Noting(Store):
+            def set(self, key: str, value: Any) -> None:
+                written.append(value)
+                super().set(key, value)
+
+        operator = task(numbered(3), **together)
+        operator.on_kill()
+        with pytest.raises(AirflowException, match="being stopped"):
+            operator.execute(context_of(FakeTaskInstance(), Noting()))
+        assert not [value for value in written if "sent" in value.get("runs", ())]
+
     def test_nothing_more_is_started(
         self, server: LocalPromptLayer, log: Callable[[], str]
     ) -> None:
