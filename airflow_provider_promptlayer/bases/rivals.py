@@ -19,11 +19,12 @@ _WHICH_LABEL = ("prompt", "workflow", "release_label", "promptlayer_conn_id")
 """The arguments that say which label a task moves."""
 
 
-def refuse_rivals(task: Any, context: Context | None = None) -> None:
+def refuse_rivals(task: Any, kind: type[Any], context: Context | None = None) -> None:
     """Raise if another task of the DAG moves the same label and is not ordered with this one.
 
     Tasks on different branches below one branching task are no rivals.
 
+    :param kind: the class of all tasks that move labels.
     :param context: that of the running task, to compare what templates render to; None to compare
         the arguments as they are written.
     :raises PromptLayerInvalidInputError: names the other task.
@@ -31,12 +32,17 @@ def refuse_rivals(task: Any, context: Context | None = None) -> None:
     if not task.has_dag():
         return
     read = _as_written if context is None else _renderer(context)
-    wanted = [getattr(task, name) for name in _WHICH_LABEL]
-    for other in _others(task):
-        if read(other) == wanted and not _is_ordered(task, other) and not _branches(task, other):
+    wanted = _as_text([getattr(task, name) for name in _WHICH_LABEL])
+    for other in _others(task, kind):
+        if (
+            _as_text(read(other)) == wanted
+            and not _is_ordered(task, other)
+            and not _branches(task, other)
+        ):
             raise PromptLayerInvalidInputError(
                 f"Tasks {task.task_id!r} and {other.task_id!r} both move {_moved(task)}, and could "
-                f"do so at once: order them, such as {task.task_id} >> {other.task_id}."
+                f"do so at once: order them, such as {task.task_id} >> {other.task_id}, with a "
+                "trigger rule that waits for all tasks upstream."
             )
 
 
@@ -108,15 +114,20 @@ def _expands(mapped: Any, name: str) -> bool:
     return not isinstance(found, dict) or name in found
 
 
-def _others(task: Any) -> Iterator[Any]:
+def _others(task: Any, kind: type[Any]) -> Iterator[Any]:
     for other in task.dag.tasks:
-        kind = getattr(other, "operator_class", type(other))  # of a mapped task
+        its_kind = getattr(other, "operator_class", type(other))  # of a mapped task
         if (
             other.task_id != task.task_id
-            and isinstance(kind, type)
-            and issubclass(kind, type(task))
+            and isinstance(its_kind, type)
+            and issubclass(its_kind, kind)
         ):
             yield other
+
+
+def _as_text(which: list[Any]) -> list[Any]:
+    """Return which label a task moves, where 7 and "7" are the same id."""
+    return [str(value) if isinstance(value, int) else value for value in which]
 
 
 def _as_written(task: Any) -> list[Any]:
@@ -142,7 +153,20 @@ def _renderer(context: Context) -> Callable[[Any], list[Any]]:
 
 
 def _is_ordered(task: Any, other: Any) -> bool:
-    return other.task_id in _above(task) or task.task_id in _above(other)
+    return other.task_id in _waiting_for(task) or task.task_id in _waiting_for(other)
+
+
+def _waiting_for(task: Any) -> set[str]:
+    """Return which tasks of the DAG start only after a task has ended, by their trigger rules."""
+    waiting: set[str] = set()
+    for each in task.dag.topological_sort():
+        waits = [up == task.task_id or up in waiting for up in each.upstream_task_ids]
+        rule: str = each.trigger_rule  # an enum whose members are texts
+        # For these, one of the tasks upstream is enough, and the others may still run.
+        is_early = rule.startswith("one_")
+        if rule != "always" and waits and (all(waits) if is_early else any(waits)):
+            waiting.add(each.task_id)
+    return waiting
 
 
 def _branches(task: Any, other: Any) -> bool:

@@ -170,13 +170,13 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     def resolve_template_files(self) -> None:
         """Refuse promotions that race or loop; Airflow calls this once it has read the DAG file."""
         super().resolve_template_files()
-        refuse_rivals(self)
+        refuse_rivals(self, PromptLayerPromoteOperator)
         refuse_own_event(self)
 
     def perform(self, context: Context) -> dict[str, Any]:
         """Move the label, unless it leads to the version already."""
         refuse_mapped_rivals(self, context)
-        refuse_rivals(self, context)
+        refuse_rivals(self, PromptLayerPromoteOperator, context)
         refuse_own_event(self)
         order = self._order()
         promotion = self._carried_out(order, context)

@@ -44,6 +44,60 @@ def test_ordered() -> None:
     dag.resolve_template_files()
 
 
+@pytest.mark.parametrize(
+    ("rule", "beside", "is_refused"),
+    [
+        ("always", "nothing", True),
+        ("one_failed", "another", True),
+        ("one_success", "another", True),
+        ("one_done", "another", True),
+        ("one_failed", "below", False),
+        ("one_failed", "nothing", False),
+        ("all_done", "another", False),
+        ("none_failed", "another", False),
+    ],
+)
+def test_a_trigger_rule_that_does_not_wait(rule: str, beside: str, is_refused: bool) -> None:
+    """With ``one_failed`` a task starts when one of those above it has failed; others may run."""
+    with DAG("d", schedule=None) as dag:
+        first = make(task_id="a", **PROMPT)
+        check = _operators("empty").EmptyOperator(task_id="check")
+        another = _operators("empty").EmptyOperator(task_id="another")
+        last = make(task_id="b", **PROMPT, version=1, trigger_rule=rule)
+        first >> check >> last
+        if beside == "below":
+            first >> another
+        if beside != "nothing":
+            another >> last
+    refused = pytest.raises(PromptLayerInvalidInputError, match="trigger rule that waits")
+    with refused if is_refused else nullcontext():
+        dag.resolve_template_files()
+
+
+class Promote(PromptLayerPromoteOperator):
+    """One of a team's own."""
+
+
+class PromoteCarefully(PromptLayerPromoteOperator):
+    """Another one."""
+
+
+def test_two_subclasses() -> None:
+    with DAG("d", schedule=None) as dag:
+        Promote(task_id="a", version=1, **PROMPT)
+        PromoteCarefully(task_id="b", version=2, **PROMPT)
+    with pytest.raises(PromptLayerInvalidInputError, match="'a' and 'b' both move"):
+        dag.resolve_template_files()
+
+
+def test_an_id_as_a_number_and_as_a_text() -> None:
+    with DAG("d", schedule=None) as dag:
+        make(task_id="a", prompt=7)
+        make(task_id="b", prompt="7", version=6)
+    with pytest.raises(PromptLayerInvalidInputError, match="'a' and 'b' both move"):
+        dag.resolve_template_files()
+
+
 def test_on_two_branches() -> None:
     with DAG("d", schedule=None) as dag:
         choose = _branch_operator()
