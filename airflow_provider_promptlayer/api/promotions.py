@@ -19,6 +19,7 @@ from airflow_provider_promptlayer.api.arguments import exactly_one, positive, ti
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerLabelMovedError,
+    PromptLayerNotFoundError,
 )
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.labels import (
@@ -216,7 +217,7 @@ class PromotionOrder:
         # An earlier try may have copied what from_label led to then.
         oldest = number if self._from_label is None else 0
         if led_to is not None and led_to > oldest:
-            copy = _Copy.read((yield self.target.version(led_to)))
+            copy = yield from self._copy(led_to)
             if copy is not None and self._is_own(copy, number, mark):
                 return Standing(base, current, led_to, copy.previous)
             if copy is not None and copy.base == number:
@@ -224,16 +225,22 @@ class PromotionOrder:
                 previous = copy.previous if copy.task == mark.task else led_to
                 return Standing(base, current, led_to, previous)
         if may_have_copied:
-            version: ReleasedVersion = yield self.target.version()
-            last = max(oldest, version.number - _VERSIONS_SEARCHED) + 1
-            while version.number >= last:
-                copy = _Copy.read(version)
+            latest: ReleasedVersion = yield self.target.version()
+            copy = _Copy.read(latest)
+            for each in range(latest.number, max(oldest, latest.number - _VERSIONS_SEARCHED), -1):
+                if each != latest.number:
+                    copy = yield from self._copy(each)
                 if copy is not None and self._is_own(copy, number, mark):
-                    return Standing(base, current, version.number, copy.previous)
-                if version.number == last:
-                    break  # before the first version there is none to ask for
-                version = yield self.target.version(version.number - 1)
+                    return Standing(base, current, each, copy.previous)
         return Standing(base, current, None, led_to)
+
+    def _copy(self, number: int) -> CallFlow[_Copy | None]:
+        """Return what a version says of its copying; None if it is no copy, or was deleted."""
+        try:
+            version: ReleasedVersion = yield self.target.version(number)
+        except PromptLayerNotFoundError:
+            return None
+        return _Copy.read(version)
 
     def _is_own(self, copy: _Copy, number: int, mark: CopyMark) -> bool:
         """Return whether this task has made a copy for this promotion."""

@@ -212,6 +212,40 @@ def test_a_retry_takes_no_copy_of_another_dag_run(server: LocalPromptLayer) -> N
     assert promote(number=2, **WORKFLOW).value["version"] == COPY + 1
 
 
+@pytest.mark.parametrize("at", ["sending", "sent"])
+def test_a_retry_where_a_version_was_deleted_since(
+    server: LocalPromptLayer, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy of the first try is looked for below that version, and made if there is none."""
+
+    def deleted(request: Any) -> Reply | None:
+        is_it = request.query.get("version") == str(COPY + 1)
+        return Reply(404, '{"success": false, "message": "not found"}') if is_it else None
+
+    killed(server, Store(), at, monkeypatch, **WORKFLOW)
+    while server.add_version(**WORKFLOW) < COPY + 2:
+        pass
+    server.move_label("prod", 3, **WORKFLOW)
+    server.script(deleted, method="GET", times=None)
+    retried = promote(number=2, from_label="staging", on_protected="fail", **WORKFLOW)
+    if at == "sent":
+        assert isinstance(retried.error, PromptLayerApprovalNeededError)  # as after any rollback
+    else:
+        assert retried.value["previous_version"] == 3
+    assert server.count("PATCH") == 1
+
+
+def test_the_label_leads_to_a_version_that_was_deleted(server: LocalPromptLayer) -> None:
+    deleted = Reply(404, '{"success": false, "message": "not found"}')
+    server.move_label("prod", 6, **WORKFLOW)
+    server.script(
+        lambda request: deleted if request.query.get("version") == "6" else None,
+        method="GET",
+        times=None,
+    )
+    assert promote(**WORKFLOW).value == {"label": "prod", "version": COPY, "previous_version": 6}
+
+
 def test_a_label_that_was_there_before_a_retry(
     server: LocalPromptLayer, which: dict[str, Any]
 ) -> None:
