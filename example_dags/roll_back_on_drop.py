@@ -37,8 +37,11 @@ with DAG(
     @task(inlets=[PRODUCTION])
     def last_promotion(inlet_events: Any = None) -> dict[str, Any]:
         """Return what was promoted last, before the evaluation: version and previous_version."""
-        events = inlet_events[PRODUCTION]
-        return dict(events[-1].extra) if len(events) else {}
+        for event in reversed(inlet_events[PRODUCTION]):
+            # A promotion of what was in production already has moved nothing.
+            if event.extra.get("previous_version") != event.extra.get("version"):
+                return dict(event.extra)
+        return {}
 
     recalculate = PromptLayerRunTableOperator(
         task_id="recalculate",

@@ -7,12 +7,15 @@ from datetime import datetime
 
 from airflow.providers.common.compat.sdk import DAG, task
 
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerPromoteOperator,
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
     PromptLayerRunWorkflowBatchOperator,
 )
+
+WORKFLOW = "Article pipeline"  # give your own
 
 with DAG(
     dag_id="promptlayer_run_evaluate_promote",
@@ -28,11 +31,18 @@ with DAG(
     def list_topics() -> list[dict[str, str]]:
         return [{"topic": topic} for topic in ("tea", "coffee")]
 
+    @task
+    def staged_version() -> int:
+        """Return the version to run and to promote, wherever staging is moved meanwhile."""
+        return PromptLayerHook().get_labels(workflow=WORKFLOW)["staging"]
+
+    version = staged_version()
+
     # One task for all of them: a thousand mapped ones would be two thousand workers.
     run = PromptLayerRunWorkflowBatchOperator(
         task_id="run",
-        workflow_id_or_name="Article pipeline",
-        workflow_label_name="staging",
+        workflow_id_or_name=WORKFLOW,
+        workflow_version_number=version,
         inputs=list_topics(),
     )
 
@@ -55,7 +65,7 @@ with DAG(
 
     # A rollback is the same operator: its version is previous_version of this task's result.
     promote = PromptLayerPromoteOperator(
-        task_id="promote", workflow="Article pipeline", from_label="staging", release_label="prod"
+        task_id="promote", workflow=WORKFLOW, version=version, release_label="prod"
     )
 
     run >> evaluate >> gate >> promote

@@ -102,6 +102,18 @@ def test_without_a_label_in_production(example: dict[str, Any], serve: Serve) ->
         example["version_in_production"].function()
 
 
+def test_what_was_run_is_promoted(serve: Serve) -> None:
+    """Not the version that the label staging leads to by then."""
+    example = names_of("run_evaluate_promote.py")
+    server = serve(LocalPromptLayer())
+    assert (
+        example["staged_version"].function()
+        == server.labels(workflow=example["WORKFLOW"])["staging"]
+    )
+    for version in (example["run"].workflow_version_number, example["promote"].version):
+        assert version.operator.task_id == "staged_version"
+
+
 # The provider refuses a watcher there when the DAG is parsed: watchers/test_events.py.
 @pytest.mark.skipif(not HAS_ASSET_WATCHERS, reason="Airflow 2 has no watchers")
 def test_the_version_of_the_last_event_as_the_guide_reads_it() -> None:
@@ -158,6 +170,9 @@ def test_the_last_promotion_is_known_before_the_evaluation(roll_back: dict[str, 
     read = roll_back["last_promotion"].function
     assert read(Events(asset, [older, SimpleNamespace(extra=PROMOTED)])) == PROMOTED
     assert read(Events(asset, [])) == {}
+    there = SimpleNamespace(extra={**PROMOTED, "previous_version": PROMOTED["version"]})
+    assert read(Events(asset, [older, SimpleNamespace(extra=PROMOTED), there])) == PROMOTED
+    assert read(Events(asset, [there])) == {}
     assert roll_back["recalculate"].upstream_task_ids == {"last_promotion"}
 
 
