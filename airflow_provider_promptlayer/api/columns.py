@@ -27,7 +27,10 @@ from airflow_provider_promptlayer.api.arguments import (
     positive,
     title_text,
 )
-from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerInvalidInputError,
+    PromptLayerNotFoundError,
+)
 from airflow_provider_promptlayer.api.fields import Fields, object_call
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import CallFlow
@@ -145,15 +148,23 @@ def pointed_columns(sheet: Sheet, versions: Mapping[str, Any]) -> CallFlow[list[
 
     :param versions: title or UUID of a column → see :func:`wanted_version`.
     :raises PromptLayerNotFoundError: if the sheet has no such column.
-    :raises PromptLayerInvalidInputError: if a column uses no prompt template and no workflow.
+    :raises PromptLayerInvalidInputError: if a column uses no prompt template and no workflow, or is
+        there twice.
     """
     wanted = check_column_versions("column_versions", versions)
     configs = yield from _configs(sheet)
     titles = {column_id: column.title for column_id, column in configs.items()}
-    pointed = []
+    pointed: list[PointedColumn] = []
     for column_id, version in zip(
         columns_among(titles, list(wanted), sheet), wanted.values(), strict=True
     ):
+        if column_id not in configs:
+            raise PromptLayerNotFoundError(f"Sheet {sheet.sheet_id} has no column {column_id}.")
+        if column_id in {each.column_id for each in pointed}:
+            raise PromptLayerInvalidInputError(
+                f"column_versions has column {one_line(repr(configs[column_id].title), 80)} twice, "
+                "by its title and by its UUID."
+            )
         column = configs[column_id].pointed(version)
         if column is None:
             raise PromptLayerInvalidInputError(

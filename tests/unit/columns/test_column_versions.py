@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from support.arguments import AT_RUN_TIME
@@ -313,6 +314,8 @@ def test_one_that_somebody_has_changed_leaves_the_others(serve: Serve) -> None:
     ("versions", "says"),
     [
         ({"Anwser": {"label": "x"}}, "No column of sheet"),
+        ({str(UUID(int=0)): {"label": "x"}}, f"has no column {UUID(int=0)}"),
+        ({COLUMNS[1].id: {"version": 1}, "Answer": {"label": "x"}}, "has column 'Answer' twice"),
         ({"Question": {"label": "x"}}, "Column 'Question' uses no prompt template and no workflow"),
         ({"Answer": {}}, "Give one of version and label"),
         ({"Answer": {"version": 1, "label": "x"}}, "not both"),
