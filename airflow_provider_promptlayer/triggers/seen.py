@@ -75,6 +75,7 @@ class SeenVersions:
         self._log = log
         self._own = uuid4().hex
         self._reported: int | None = None  # as far as this process knows
+        self._said = ""  # the trouble that was warned of last
         self.newest = 0
         """The highest number that was there before :meth:`claim` was asked about one."""
 
@@ -92,10 +93,17 @@ class SeenVersions:
                 return None
             return self._reported if version else None
         try:
-            return await self._claim(version)
+            previous = await self._claim(version)
         except Exception as error:  # noqa: BLE001  # whatever it is, the next poll may do better
-            self._log.warning("The asset's state cannot be used, so nothing is reported: %s", error)
+            trouble = str(error)
+            if trouble != self._said:
+                self._log.warning(
+                    "The asset's state cannot be used, so nothing is reported: %s", trouble
+                )
+            self._said = trouble
             return None
+        self._said = ""
+        return previous
 
     def is_settled(self, version: int) -> bool:
         """Return whether there is nothing more to do until another version is there.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -239,7 +240,7 @@ def test_a_watcher_that_is_handed_over_right_before_or_after_its_event(
     asyncio.run(scenario())
 
 
-def test_trouble_never_ends_a_watcher(server: LocalPromptLayer) -> None:
+def test_trouble_never_ends_a_watcher(server: LocalPromptLayer, log: Callable[[], str]) -> None:
     async def scenario() -> None:
         state = AssetState()
         server.script(Reply(503), Reply(401), Reply(404), Reply(429), Reply(200, "<html>"))
@@ -248,6 +249,7 @@ def test_trouble_never_ends_a_watcher(server: LocalPromptLayer) -> None:
             state.fails = 2
             server.move_label("prod", 3, prompt="Reply")
             await running.versions(3)
+        assert log().count("The asset's state cannot be used") == 1
 
     asyncio.run(scenario())
 
