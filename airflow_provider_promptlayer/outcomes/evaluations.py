@@ -74,6 +74,9 @@ _REASON_LIMIT: Final = 200
 _TITLES: Final = ("title", "name", "step_title")
 _VERDICTS: Final = ("verdict", "aggregate_verdict")
 _SCORES: Final = ("score", "aggregate_score", "average_score")
+PASSING: Final = (Verdict.PASS, Verdict.SKIPPED)
+"""The verdicts of rows that are no problem."""
+
 _SEVERITY: Final[Mapping[str | None, int]] = {Verdict.ERROR: 0, Verdict.FAIL: 1, Verdict.WARN: 2}
 
 

@@ -23,6 +23,7 @@ from airflow_provider_promptlayer.api.scorecards import (
     scorecard_rows,
 )
 from airflow_provider_promptlayer.outcomes.evaluations import (
+    PASSING,
     ROWS_NAMED,
     raise_for_scorecard,
     scorecard_problems,
@@ -64,7 +65,7 @@ def explained_outcome(
         card = yield scorecard(calculation)
         if ending.status != CalculationStatus.CANCELLED:
             # Where the verdict fails, the rows with such verdicts explain it; a low score may come
-            # from any row.
+            # from any row, also where all rows pass.
             failed_by_verdict = ending.verdict in fail_on_verdict
             yield from find_worst_rows(
                 worst, calculation, fail_on_verdict if failed_by_verdict else ()
@@ -100,6 +101,8 @@ def find_worst_rows(
             break  # the rows of the other verdicts are not as bad
     if not worst:
         yield from _search_rows(worst, calculation, None, count)
+        # Rows that pass explain a low score only where there are no others.
+        worst[:] = [row for row in worst if row.verdict not in PASSING] or worst
     for number, row in enumerate(worst):
         worst[number] = yield scorecard_row(
             calculation,

@@ -33,7 +33,7 @@ from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.times import timestamp
 from airflow_provider_promptlayer.api.versions import list_versions, score_history
-from airflow_provider_promptlayer.outcomes.evaluations import Criterion, criteria
+from airflow_provider_promptlayer.outcomes.evaluations import PASSING, Criterion, criteria
 from airflow_provider_promptlayer.outcomes.explained import find_worst_rows
 
 MAX_SCORES: Final = 30
@@ -281,8 +281,7 @@ def _worst(
             yield from find_worst_rows(worst, job, verdicts, ROWS_SHOWN)
     except PromptLayerError as error:
         missing.append(f"The verdicts of rows could not be read: {error}")
-    passed = (Verdict.PASS, Verdict.SKIPPED)
-    rows = [row for row in worst if row.verdict not in passed]
+    rows = [row for row in worst if row.verdict not in PASSING]
     try:
         yield from _read_cells(job, {row.row_index for row in rows}, cells)
     except PromptLayerError as error:

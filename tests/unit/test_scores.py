@@ -80,6 +80,14 @@ class TestGate:
         assert "the score 0.9 is below min_score=0.95" in message
         assert "row 2 (pass, 0.9)" in message
 
+    def test_rows_that_pass_are_not_named_beside_others(self, serve: Serve) -> None:
+        rows = [ScoredRow("pass", 1.0), ScoredRow("skipped", None), ScoredRow("warn", 0.84)]
+        serve(with_card(Scorecard("Q", [], rows, score=0.93)))
+        message = judge(min_score=0.95).message
+        assert "Worst rows: row 2 (warn, 0.84). " in message
+        assert "row 0" not in message
+        assert "row 1" not in message
+
     @pytest.mark.parametrize(
         ("path", "status", "kept"),
         [
