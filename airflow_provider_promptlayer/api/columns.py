@@ -71,6 +71,13 @@ def _counts(version: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"label": version["label"]} if "label" in version else version
 
 
+def shown_version(version: Mapping[str, Any]) -> str:
+    """Return how a log names a version as in :attr:`PointedColumn.before`."""
+    for name, value in _counts(version).items():
+        return f"{name} {one_line(repr(value), 80)}"
+    return "the latest version"
+
+
 @dataclass(frozen=True, slots=True)
 class _ColumnConfig:
     """A column's configuration, if that names a prompt template or a workflow.

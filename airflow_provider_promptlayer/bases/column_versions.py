@@ -16,6 +16,7 @@ from airflow_provider_promptlayer.api.columns import (
     check_column_versions,
     pointed_columns,
     replace_configs,
+    shown_version,
 )
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
@@ -147,8 +148,12 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
                 "this task was killed, it has pointed this: then point it back in PromptLayer.",
                 there,
             )
-        if moved := ", ".join(each.name for each in found if not each.stays):
-            self.log.info("Pointed at other versions: %s.", moved)
+        if moved := [
+            f"{each.name} at {shown_version(each.after)} (was {shown_version(each.before)})"
+            for each in found
+            if not each.stays
+        ]:
+            self.log.info("Pointed at other versions: %s.", ", ".join(moved))
 
     def calculates_all(self, context: Context) -> bool:
         """Return whether a column was at its label already, and no try has calculated its cells.
@@ -266,5 +271,11 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
             return
         for each in changed:
             self._say_left_alone(each)
+        if back := [
+            f"{each.name} at {shown_version(each.before)}"
+            for each in self._pointed
+            if not each.stays and each not in changed
+        ]:
+            self.log.info("Pointed back: %s.", ", ".join(back))
         if send is None:  # else Airflow may let the task go on, which has to point them back then
             self._pointed = []

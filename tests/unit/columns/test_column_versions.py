@@ -46,15 +46,18 @@ Log = Callable[[], str]
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_the_column_uses_the_version(server: LocalPromptLayer, deferrable: bool) -> None:
+def test_the_column_uses_the_version(server: LocalPromptLayer, deferrable: bool, log: Log) -> None:
     ending = run(deferrable=deferrable)
     assert ending.kind == "success", ending
     assert ending.value["cell_count"] == 6  # of the column, and of the one after it
     assert config(server) == STAGING
+    assert log().count("column 'Answer' at label 'staging' (was label 'prod').") == 1
+    assert "Pointed back" not in log()
 
 
-def test_a_number_and_a_uuid(server: LocalPromptLayer) -> None:
+def test_a_number_and_a_uuid(server: LocalPromptLayer, log: Log) -> None:
     run(column_versions={COLUMNS[1].id: {"version": "5"}})
+    assert "column 'Answer' at version 5 (was label 'prod')." in log()
     assert config(server)["template"] == {"name": "Reply", "workspace": 1, "version_number": 5}
 
 
@@ -133,8 +136,11 @@ def test_a_clear_calculates_all(server: LocalPromptLayer, store: Store | None) -
     assert len(server.operations) == 2
 
 
-def test_is_put_back(server: LocalPromptLayer, store: Store | None, deferrable: bool) -> None:
+def test_is_put_back(
+    server: LocalPromptLayer, store: Store | None, deferrable: bool, log: Log
+) -> None:
     ending = run(store, deferrable=deferrable, **PUT_BACK)
+    assert log().count("Pointed back: column 'Answer' at label 'prod'.") == 1
     assert (ending.kind, ending.worker_visits) == ("success", 1 + deferrable)
     assert config(server) == CONFIG
     assert server.count("PATCH") == 2
