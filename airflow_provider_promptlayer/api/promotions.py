@@ -196,6 +196,11 @@ class PromotionOrder:
             None if expected_version is None else positive("expected_version", expected_version)
         )
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the version to promote is the one that the label has to lead to before."""
+        return self._version is not None and self._version == self._expected
+
     def look(self, mark: CopyMark, *, may_have_copied: bool) -> CallFlow[Standing]:
         """Return how far the promotion is.
 

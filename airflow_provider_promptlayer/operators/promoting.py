@@ -71,7 +71,8 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
 
     If the label leads there already, the task succeeds and sends nothing. A rollback is the same
     operator with ``version="{{ ti.xcom_pull('promote')['previous_version'] }}"``, downstream of a
-    check and with ``trigger_rule="one_failed"``.
+    check that has failed. Where the promotion was not reached, or has moved nothing, there is
+    nothing to take back: the guide about promotions has a task that finds out.
 
     A prompt template's label is moved where it is. PromptLayer has no request that moves a
     workflow's label: **the task makes a copy of the version**, a new version whose commit message
@@ -108,8 +109,9 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach.
     :returns: ``label``; ``version``, that it leads to now, a copy's number for a workflow; and
-        ``previous_version``, None for a new label. Before Airflow 3.3, and on 3.4 after a clear, it
-        is None, too, if a prompt's label was there already when the task was tried again, as the
+        ``previous_version``, the same as ``version`` if the label led there already, so that
+        nothing was moved, and None for a new label. Before Airflow 3.3, and on 3.4 after a clear,
+        it is None, too, if a prompt's label was there already when the task was tried again, as the
         earlier try may have moved it.
     """
 
@@ -234,8 +236,15 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             )
             return promotion
         self.outcome = (
-            f"Label {label!r} of {order.target.name} leads to version {promotion.version} already."
+            f"Label {label!r} of {order.target.name} leads to version {promotion.version} already, "
+            "and was not moved."
         )
+        if order.changes_nothing:
+            self.log.warning(
+                "Label %r was not moved: version and expected_version are the same. If this is to "
+                "be a rollback, the promotion has moved nothing that could be taken back.",
+                label,
+            )
         # Of a workflow the copy tells, and a version that is no copy was not promoted by this task.
         is_known = not is_retry or order.target.is_copied
         if is_known or promotion.previous_version != promotion.version:

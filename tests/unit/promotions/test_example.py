@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator, task
 from support.kinds import Serve
 from support.modes import run_task
 
@@ -126,6 +126,49 @@ def test_the_version_of_the_last_event_as_the_guide_reads_it() -> None:
 
 
 PROMOTED = {"label": "prod", "version": 3, "previous_version": 2}
+
+
+@pytest.fixture(scope="module")
+def guide() -> dict[str, Any]:
+    """Return what the rollback of the guide about promotions defines, below a gate."""
+    page = (ROOT / "docs" / "guides" / "promote.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(promote = .*?)```", page, re.S)
+    with DAG("guide", schedule=None, start_date=datetime(2026, 1, 1)) as dag:
+        scope = {
+            "PromptLayerPromoteOperator": PromptLayerPromoteOperator,
+            "check": BaseOperator(task_id="check"),
+            "task": task,
+        }
+        exec(compile(code, "promote.md", "exec"), scope)
+    dag.validate()
+    return scope
+
+
+@pytest.mark.parametrize(
+    ("promotion", "is_taken_back"),
+    [
+        (PROMOTED, True),
+        ({**PROMOTED, "previous_version": 3}, False),
+        ({**PROMOTED, "previous_version": None}, False),
+        (None, False),
+    ],
+    ids=["moved", "was there already", "a new label", "not reached"],
+)
+def test_what_the_rollback_of_the_guide_takes_back(
+    promotion: dict[str, Any] | None, is_taken_back: bool, guide: dict[str, Any]
+) -> None:
+    ti = SimpleNamespace(xcom_pull={"promote": promotion}.__getitem__)
+    assert guide["was_moved"].function(ti) is is_taken_back
+
+
+def test_the_tasks_of_the_rollback_of_the_guide(guide: dict[str, Any]) -> None:
+    was_moved, roll_back = guide["moved"].operator, guide["roll_back"]
+    assert (was_moved.trigger_rule, roll_back.trigger_rule) == ("one_failed", "all_success")
+    assert was_moved.upstream_task_ids == {"check"}
+    assert roll_back.upstream_task_ids == {"was_moved"}
+    released = roll_back.dag.get_task("released")
+    assert released.upstream_task_ids == {"check"}
+    assert not released.downstream_task_ids
 
 
 class Gate:

@@ -103,7 +103,20 @@ def test_a_label_that_leads_there_is_left_alone(
     ending = promote(version="3", **which)
     assert ending.value == {"label": "prod", "version": 3, "previous_version": 3}
     assert changes(server) == 0
-    assert "leads to version 3 already" in log()
+    assert "leads to version 3 already, and was not moved" in log()
+    assert "WARNING" not in log()
+
+
+def test_a_rollback_of_a_promotion_that_has_moved_nothing(
+    server: LocalPromptLayer, which: dict[str, Any], log: Log
+) -> None:
+    moved = promote(version="3", **which).value
+    assert "could be taken back" not in log()
+    versions = {"version": moved["previous_version"], "expected_version": moved["version"]}
+    back = run_task(lambda: make(**versions, **which), FakeTaskInstance(task_id="back"))
+    assert back.kind == "success", back
+    assert changes(server) == 0
+    assert "has moved nothing that could be taken back" in log()
 
 
 def test_the_other_form_of_a_workflow(serve: Serve) -> None:
