@@ -105,6 +105,8 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
     :param restore: point the columns back when the task ends, also when it fails or is ended, but
         for one whose version somebody else has changed meanwhile. After a crash a retry does it, on
         Airflow 3.3 and later. Before 3.3, a deferred task that is ended leaves them as they are.
+        Pointing them back makes their cells stale again, before a gate, a report or an export
+        downstream reads them.
     :param confirm_large: start a job that is so large that PromptLayer asks first.
     :param max_price: what the recalculation may cost, in US dollars; left out for any price, and
         None is refused. It is judged at the end: the cells are calculated, and nothing is retried.

@@ -46,20 +46,29 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
     reported in earlier DAG runs (the XCom ``promptlayer_score_history``, with ``_undated`` after it
     where a DAG run has no logical date), whichever are more.
 
+    Airflow judges a DAG run by its last tasks. With ``trigger_rule="all_done"`` this task succeeds
+    also after a gate that has failed, so beside it there has to be a last task that does not run
+    then, such as a :class:`.PromptLayerSnapshotSheetOperator`.
+
     :param table: title or UUID of the table. Templated.
     :param sheet: title or UUID of the sheet. Templated.
     :param table_id: UUID of the table, in place of ``table``. Templated.
     :param sheet_id: UUID of the sheet, in place of ``sheet``. Templated.
-    :param to: a path of Airflow's object storage with the ending ``.html``, such as
-        ``s3://aws_default@bucket/{{ ds }}.html``. A file that is there is replaced. Templated.
+    :param to: a path of Airflow's object storage, or of a local file, in a folder that exists, with
+        the ending ``.html``, such as ``s3://aws_default@bucket/{{ run_id }}.html``. A file that is
+        there is replaced. Templated.
     :param calculation_id: UUID of the calculation of the scorecard; left out for the latest. If it
-        is empty, as an XCom of a task that has failed may be, the page says that there is none.
-        Templated.
+        is empty, as an XCom of a task that has failed may be, the page says that there is none:
+        ``"{{ ti.xcom_pull(task_ids='gate', key='promptlayer_calculation_id') or '' }}"``. With
+        ``gate.output["promptlayer_calculation_id"]`` Airflow fails this task where the gate was not
+        reached. Templated.
     :param min_score: the score that is needed, for a line in the chart; left out for none. It
         decides nothing here. Templated.
     :param usage: what the recalculation has cost, the XCom ``promptlayer_usage`` of
         :class:`.PromptLayerRunTableOperator`; left out to say nothing about it. If it is empty, the
-        page says that the cost is not known. Templated.
+        page says that the cost is not known:
+        ``"{{ ti.xcom_pull(task_ids='recalculate', key='promptlayer_usage') | tojson }}"``.
+        Templated.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param max_outage: seconds (or a ``timedelta``) for which PromptLayer may be out of reach.
     :returns: ``path``, ``score``, ``verdict``, ``change`` since the evaluation before,

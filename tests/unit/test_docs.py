@@ -27,7 +27,7 @@ from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerScorecar
 from airflow_provider_promptlayer.testing import (
     LocalPromptLayer,
     builtin_evaluations,
-    load_workflows,
+    load_definitions,
 )
 from airflow_provider_promptlayer.version_compat import HAS_ASSET_WATCHERS
 
@@ -108,7 +108,7 @@ def test_code_and_definitions_are_valid(page: str, tmp_path: Path) -> None:
         compile(code, page, "exec")
     for definitions in blocks("toml", PAGES[page]):
         (tmp_path / "definitions.toml").write_text(definitions)
-        assert load_workflows(tmp_path / "definitions.toml")
+        load_definitions(tmp_path / "definitions.toml")
 
 
 @pytest.mark.parametrize(
