@@ -52,13 +52,27 @@ def index_in(request: Any) -> int:
 
 
 @contextmanager
-def letting_go(server: LocalPromptLayer, script: Script) -> Iterator[None]:
-    """End a script that holds requests, and these requests, at the end of the block."""
-    try:
+def watched(
+    server: LocalPromptLayer, script: Script, watch: Callable[[], object]
+) -> Iterator[None]:
+    """Run a block while another thread watches it, and then lets the held requests go.
+
+    The task is what runs in this thread, as Airflow 2 refuses to run one in another.
+
+    :param script: holds the requests until ``watch`` has returned.
+    """
+
+    def watch_and_let_go() -> None:
+        try:
+            watch()
+        finally:
+            script.remove()
+            server.drop_connections()
+
+    with ThreadPoolExecutor(1) as thread:
+        watching = thread.submit(watch_and_let_go)
         yield
-    finally:
-        script.remove()
-        server.drop_connections()
+        watching.result(60)
 
 
 def until_no_start_is_sent() -> None:
@@ -95,15 +109,14 @@ class TestAllAreStarted:
             return Silence() if len(held) > 1 else None
 
         script = server.script(hold, method="POST", times=None)
-        with ThreadPoolExecutor(1) as thread:
-            running = thread.submit(
-                run, numbered(20), start_concurrency=at_once, min_success_rate=0.0
-            )
-            with letting_go(server, script):
-                server.wait_for(lambda: len(held) > at_once, timeout=60)
-                time.sleep(0.1)
-                assert len(held) == 1 + at_once
-            ending = running.result(60)
+
+        def watch() -> None:
+            server.wait_for(lambda: len(held) > at_once, timeout=60)
+            time.sleep(0.1)
+            assert len(held) == 1 + at_once
+
+        with watched(server, script, watch):
+            ending = run(numbered(20), start_concurrency=at_once, min_success_rate=0.0)
         lost = {*held[1:]}
         assert ending.value == answers(*(None if n in lost else n for n in range(20)))
         assert starts(server) == Counter({*range(20)} - lost)
@@ -116,20 +129,19 @@ class TestAllAreStarted:
 
         script = server.script(hang, method="POST", times=None)
 
-        def all_others_are_noted() -> bool:
+        def are_noted() -> bool:
             page = store.get("promptlayer_batch_0")
             return page is not None and sum(isinstance(note, int) for note in page["runs"]) == 19
 
-        with ThreadPoolExecutor(1) as thread:
-            how: dict[str, Any] = {"store": store, "min_success_rate": 0.9, **together}
-            running = thread.submit(run, numbered(20), **how)
-            with letting_go(server, script):
-                # server.wait_for() would look only when another request has come.
-                while not all_others_are_noted() and not running.done():
-                    time.sleep(0.01)
-                time.sleep(0.1)
-                assert server.count("GET") == 0  # the start still hangs, or the runs were polled
-            ending = running.result(60)
+        def watch() -> None:
+            # server.wait_for() would look only when another request has come.
+            while not are_noted() and not server.count("GET"):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            assert server.count("GET") == 0  # the start still hangs, or the runs were polled
+
+        with watched(server, script, watch):
+            ending = run(numbered(20), store=store, min_success_rate=0.9, **together)
         assert ending.value == answers(*(None if n == 3 else n for n in range(20)))
         assert "airflow_batch_index=3" in ending.xcoms["promptlayer_errors"][3]
 
@@ -288,13 +300,14 @@ class TestAfterA429:
             return Reply(429) if seen[index] == 1 and index <= 8 else Silence()
 
         script = server.script(limit, method="POST", times=None)
-        with ThreadPoolExecutor(1) as thread:
-            running = thread.submit(run, numbered(20), start_concurrency=8, min_success_rate=0.0)
-            with letting_go(server, script):
-                server.wait_for(lambda: seen.total() >= 1 + 8 + 4, timeout=60)
-                time.sleep(0.1)
-                assert seen.total() == 1 + 8 + 4
-            ending = running.result(60)
+
+        def watch() -> None:
+            server.wait_for(lambda: seen.total() >= 1 + 8 + 4, timeout=60)
+            time.sleep(0.1)
+            assert seen.total() == 1 + 8 + 4
+
+        with watched(server, script, watch):
+            ending = run(numbered(20), start_concurrency=8, min_success_rate=0.0)
         assert ending.kind == "success"
         assert sum(value is None for value in ending.value) == 4  # whose answers were lost
         assert set(starts(server).values()) == {1}
@@ -365,13 +378,14 @@ class TestReading:
             return Silence()
 
         script = server.script(hold, method="GET", times=None)
-        with ThreadPoolExecutor(1) as thread:
-            running = thread.submit(run, numbered(40), deferrable=False)
-            with letting_go(server, script):
-                server.wait_for(lambda: len(held) >= 16, timeout=60)
-                time.sleep(0.1)
-                assert sorted(map(int, held)) == [*range(6, 22)]
-            ending = running.result(60)
+
+        def watch() -> None:
+            server.wait_for(lambda: len(held) >= 16, timeout=60)
+            time.sleep(0.1)
+            assert sorted(map(int, held)) == [*range(6, 22)]
+
+        with watched(server, script, watch):
+            ending = run(numbered(40), deferrable=False)
         assert ending.value == answers(*range(40))
 
     def test_keeps_the_order(self, server: LocalPromptLayer, deferrable: bool) -> None:
