@@ -251,7 +251,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
     # --- what the base class calls ------------------------------------------------------------
 
     def poll(self, job: RemoteJob[BatchStatus]) -> BatchStatus:
-        """Poll the runs one by one, until it is clear whether the wait goes on."""
+        """Poll the runs, until it is clear whether the wait goes on."""
         return self._now.results.poll(_until(job))
 
     def trigger(self, **how: Any) -> BaseTrigger:

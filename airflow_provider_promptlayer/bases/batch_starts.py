@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -35,6 +36,9 @@ from airflow_provider_promptlayer.submission.task_state import BatchState
 
 _ABOUT_ONE: Final = frozenset({400, 413, 422})
 """The statuses of refusals that concern one input alone."""
+
+_LAST_ANSWERS_SECONDS: Final = 5.0
+"""How long to wait for answers to starts after an error has ended the task."""
 
 
 class StartWindow:
@@ -90,6 +94,15 @@ class StartWindow:
         return max(0.0, self._resume_at - now)
 
 
+class _UnderWay:
+    """The starts that are under way."""
+
+    def __init__(self, window: StartWindow) -> None:
+        self.window = window
+        self.starts: dict[Future[int], tuple[int, int]] = {}  # to the input and the start's number
+        self.sent: set[int] = set()  # the inputs whose starts may have been sent
+
+
 @dataclass(frozen=True)
 class BatchStarts:
     """Starts the inputs of a batch.
@@ -119,40 +132,67 @@ class BatchStarts:
         :raises PromptLayerError: if other inputs would meet the same error. No start is under way
             then.
         """
-        window, failure = StartWindow(self.at_once), None
-        under_way: dict[Future[int], tuple[int, int]] = {}  # to the input and the start's number
-        is_noted = True
+        under_way = _UnderWay(StartWindow(self.at_once))
         with DaemonThreads(self.at_once) as threads:
-            while True:
-                step = self.batch.plan(max_active, window.size) if failure is None else None
-                pause = 0.0
-                if isinstance(step, Start):
-                    pause = self._pause(window)
-                    if not pause:
-                        try:
-                            for index, send in self._note(step):
-                                under_way[threads.submit(send)] = index, window.sent()
-                        except PromptLayerError as error:
-                            failure = error
-                        is_noted = True
-                if not under_way:
-                    if failure is not None:
-                        raise failure
-                    if not pause:
-                        return
-                    time.sleep(pause)
-                    continue
-                if not is_noted:  # no start is sent soon whose note would have the new ids, too
-                    self.note()
-                    is_noted = True
-                for future in wait(under_way, pause or None, FIRST_COMPLETED).done:
-                    is_noted = False
-                    ends = self._answer(future, *under_way.pop(future), window)
-                    failure = failure or ends
+            try:
+                self._start_all(max_active, check, threads, under_way)
+            except BaseException:  # also Airflow's time-out, and Ctrl-C
+                self._settle(under_way)
+                raise
+
+    def _start_all(
+        self,
+        max_active: int | None,
+        check: Callable[[], None],
+        threads: DaemonThreads,
+        under_way: _UnderWay,
+    ) -> None:
+        window, starts, failure = under_way.window, under_way.starts, None
+        is_noted = True
+        while True:
+            step = self.batch.plan(max_active, window.size) if failure is None else None
+            pause = self._pause(window) if isinstance(step, Start) else 0.0
+            if isinstance(step, Start) and not pause:
                 try:
-                    check()
+                    for index, send in self._note(step):
+                        under_way.sent.add(index)  # before it is: after an error in between, too
+                        starts[threads.submit(send)] = index, window.sent()
+                    is_noted = True
                 except PromptLayerError as error:
-                    failure = failure or error
+                    failure = error
+            if not is_noted:  # no start is sent soon whose note would have the new ids, too
+                self.note()
+                is_noted = True
+            if not starts:
+                if failure is not None:
+                    raise failure
+                if not pause:
+                    return
+                time.sleep(pause)
+                continue
+            for future in wait(starts, pause or None, FIRST_COMPLETED).done:
+                is_noted = False
+                index, number = starts[future]
+                ends = self._answer(future, index, number, window)
+                failure = failure or ends
+                del starts[future]  # not before: an error in between must not lose the answer
+                under_way.sent.discard(index)
+            try:
+                check()
+            except PromptLayerError as error:
+                failure = failure or error
+
+    def _settle(self, under_way: _UnderWay) -> None:
+        """Take the answers of the next seconds, as whatever has ended the task may retry it."""
+        batch = self.batch
+        for index in batch.at(Stage.STARTING):
+            if index not in under_way.sent:
+                batch.not_started(index)
+        for future in wait(under_way.starts, _LAST_ANSWERS_SECONDS).done:
+            index, number = under_way.starts[future]
+            if batch.inputs[index].stage is Stage.STARTING:
+                with suppress(Exception):  # what has ended the task is raised
+                    self._answer(future, index, number, under_way.window)
 
     def _pause(self, window: StartWindow) -> float:
         """Return the seconds until the next start may be sent, or its time is up."""
