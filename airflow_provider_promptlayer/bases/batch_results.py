@@ -26,6 +26,8 @@ from airflow_provider_promptlayer.outcomes.workflows import (
     raise_for_outcome,
 )
 from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import ask_with_backoff, drive
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
 from airflow_provider_promptlayer.polling.retries import RetryPolicy
 from airflow_provider_promptlayer.submission.batch import Batch, BatchStatus
 from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
@@ -221,10 +223,14 @@ class BatchResults:
         :param policy: called before each run is read; returns how to retry that.
         """
 
+        def pause(decision: PollDecision) -> None:
+            decision.log_to(self.hook.log)
+            threads.sleep(decision.sleep)  # no retry goes on when the others have been judged
+
         def read(index: int) -> Callable[[], WorkflowResults]:
             run = self.batch.run(index)
-            call = run.fetch_call()
-            return partial(self.hook.call_with_backoff, call, about=run.name, policy=policy())
+            loop = ask_with_backoff(Poller.of_call(run.name, policy()), run.fetch_call())
+            return partial(drive, loop, self.hook.call, pause)
 
         return zip(indexes, threads.in_order(map(read, indexes)), strict=True)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ class DaemonThreads:
     def __init__(self, count: int) -> None:
         self._count = count
         self._started = 0
-        self._is_left = False
+        self._is_left = threading.Event()
         self._todo: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
 
     def __enter__(self) -> DaemonThreads:
@@ -33,7 +33,7 @@ class DaemonThreads:
 
     def __exit__(self, *exception: object) -> None:
         """Run no more functions."""
-        self._is_left = True
+        self._is_left.set()
         for _ in range(self._started):
             self._todo.put(None)
 
@@ -64,10 +64,18 @@ class DaemonThreads:
             yield future
             most = min(2 * most, self._count)
 
+    def sleep(self, seconds: float) -> None:
+        """Sleep in a function that is running, if it is still wanted.
+
+        :raises CancelledError: once the block is left.
+        """
+        if self._is_left.wait(seconds):
+            raise CancelledError
+
     def _run(self) -> None:
         while (job := self._todo.get()) is not None:
             future, function = job
-            if self._is_left:
+            if self._is_left.is_set():
                 future.cancel()
                 continue
             try:

@@ -201,3 +201,21 @@ class TestKilled:
         assert all(were_noted)
         assert not retried(server, store)
         assert starts(server) == each_once(SIZE)
+
+
+def test_no_result_is_read_after_the_task_has_failed(server: LocalPromptLayer) -> None:
+    """Retries of other reads would go on for as long as ``max_outage``."""
+
+    def fail(request: Any) -> Reply | None:
+        run_id = int(request.query["workflow_version_execution_id"])
+        if request.query["return_all_outputs"] != "true" or run_id < 4:
+            return None
+        return Reply.of_json({"message": "no"}, 401) if run_id == 4 else Reply(502)
+
+    server.script(fail, method="GET", times=None)
+    ending = run(numbered(SIZE), deferrable=False)
+    assert "HTTP 401" in ending.message
+    for thread in threading.enumerate():
+        if thread.name == "promptlayer-work":
+            thread.join(20)
+            assert not thread.is_alive()
