@@ -23,9 +23,8 @@ Callbacks: TypeAlias = Callable[..., Any] | Collection[Callable[..., Any]] | Non
 
 
 class OperatorKwargs(TypedDict, total=False):
-    """The arguments of each operator of Airflow, as of 2.11 to 3.4."""
+    """The arguments of each operator of Airflow but its id, as of 2.11 to 3.4."""
 
-    task_id: Required[str]
     allow_nested_operators: bool
     dag: DAG | None
     default_args: dict[str, Any] | None
@@ -82,11 +81,21 @@ class OperatorKwargs(TypedDict, total=False):
     weight_rule: Any
 
 
+class NamedKwargs(OperatorKwargs):
+    """The arguments of each operator of Airflow; a decorated function has its name for an id."""
+
+    task_id: str
+
+
 class TaskKwargs(OperatorKwargs, total=False):
     """The arguments of :class:`.PromptLayerTask`, which every task of this provider takes."""
 
     promptlayer_conn_id: str
     max_outage: datetime.timedelta | float | None
+
+
+class PromoteKwargs(TaskKwargs, NamedKwargs):
+    """Those of :class:`.PromptLayerPromoteOperator`."""
 
 
 class WaitKwargs(TaskKwargs, total=False):
@@ -128,6 +137,10 @@ class RunKwargs(WaitKwargs, total=False):
     fail_on: FailOn
 
 
+class RunSensorKwargs(RunKwargs, NamedKwargs):
+    """Those of :class:`.PromptLayerWorkflowSensor`."""
+
+
 class RunOutputsKwargs(RunKwargs, total=False):
     """The arguments of the tasks that push the outputs of a workflow run."""
 
@@ -136,12 +149,28 @@ class RunOutputsKwargs(RunKwargs, total=False):
     push_node_xcoms: bool
 
 
-class RunWorkflowKwargs(RunOutputsKwargs, SubmitKwargs):
+class RunResultsKwargs(RunOutputsKwargs, NamedKwargs):
+    """Those of :class:`.PromptLayerWorkflowResultsOperator`."""
+
+
+class RunWorkflowKwargs(RunOutputsKwargs, SubmitKwargs, NamedKwargs):
     """Those of :class:`.PromptLayerRunWorkflowOperator`."""
 
 
-class RunWorkflowBatchKwargs(ReattachKwargs, total=False):
-    """Those of :class:`.PromptLayerRunWorkflowBatchOperator`."""
+class WorkflowTaskKwargs(RunOutputsKwargs, SubmitKwargs, total=False):
+    """Those of ``@task.promptlayer_workflow``: the operator's, whose inputs a function returns."""
+
+    task_id: str
+    workflow_id_or_name: Required[int | str | XComArg]
+    metadata: Mapping[str, Any] | str | XComArg | None
+    workflow_label_name: str | XComArg | None
+    workflow_version_number: int | str | XComArg | None
+    check_inputs: bool
+    callback_url: str | XComArg | None
+
+
+class BatchKwargs(ReattachKwargs, total=False):
+    """The arguments of the tasks that wait for many workflow runs."""
 
     max_active_runs: int | None
     start_concurrency: int
@@ -151,7 +180,21 @@ class RunWorkflowBatchKwargs(ReattachKwargs, total=False):
     fail_on: FailOn
 
 
-class SheetKwargs(TaskKwargs, total=False):
+class RunWorkflowBatchKwargs(BatchKwargs, NamedKwargs):
+    """Those of :class:`.PromptLayerRunWorkflowBatchOperator`."""
+
+
+class BatchTaskKwargs(BatchKwargs, total=False):
+    """Those of ``@task.promptlayer_batch``: the operator's, whose inputs a function returns."""
+
+    task_id: str
+    workflow_id_or_name: Required[int | str | XComArg]
+    metadata: Mapping[str, Any] | str | XComArg | None
+    workflow_label_name: str | XComArg | None
+    workflow_version_number: int | str | XComArg | None
+
+
+class SheetKwargs(TaskKwargs, NamedKwargs, total=False):
     """The arguments of :class:`.SheetArguments`."""
 
     table: str | XComArg | None
@@ -197,7 +240,7 @@ class RunScorecardKwargs(ScorecardKwargs, CancelKwargs):
     """Those of :class:`.PromptLayerRunScorecardOperator`."""
 
 
-class ReportKwargs(WaitKwargs, total=False):
+class ReportKwargs(WaitKwargs, NamedKwargs, total=False):
     """The arguments of the tasks that gate on a report."""
 
     report_id: Required[int | str | XComArg]
@@ -209,7 +252,7 @@ class RunReportKwargs(ReportKwargs, SubmitKwargs):
     """Those of :class:`.PromptLayerRunReportOperator`."""
 
 
-class VersionKwargs(WaitKwargs, total=False):
+class VersionKwargs(WaitKwargs, NamedKwargs, total=False):
     """The arguments of the tasks that wait for another version."""
 
     prompt: str | int | XComArg | None

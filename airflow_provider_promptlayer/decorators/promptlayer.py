@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """TaskFlow decorators: a function returns the input, and the task runs the workflow with it.
 
-Airflow offers them as ``@task.promptlayer_workflow(…)`` and ``@task.promptlayer_batch(…)``. They
-can also be imported from here.
+Airflow offers them as ``@task.promptlayer_workflow(…)`` and ``@task.promptlayer_batch(…)``, which
+take any arguments as far as an editor knows. Imported from here they have types.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, Unpack
 
 from airflow.providers.common.compat.sdk import (
     DecoratedOperator,
@@ -25,10 +25,17 @@ from airflow_provider_promptlayer.operators.workflows import PromptLayerRunWorkf
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, TaskDecorator
+    from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk.bases.decorator import Task
 
+    from airflow_provider_promptlayer.bases.arguments import BatchTaskKwargs, WorkflowTaskKwargs
     from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
     from airflow_provider_promptlayer.bases.kind import Submission
+
+_Arguments = ParamSpec("_Arguments")
+_Returned = TypeVar("_Returned")
+_Input = TypeVar("_Input", bound="Mapping[str, Any] | str")
+_Inputs = TypeVar("_Inputs", bound="Sequence[Mapping[str, Any]] | str")
 
 __all__ = ["promptlayer_batch_task", "promptlayer_workflow_task"]
 
@@ -122,12 +129,22 @@ class _BatchTask(_FunctionTask, PromptLayerRunWorkflowBatchOperator):
         return super().new_inputs(context)
 
 
+if TYPE_CHECKING:
+
+    class _TaskFunction(Task[_Arguments, _Returned], Protocol[_Arguments, _Returned]):
+        """What Airflow makes of the function, with an output that has nodes and fits any task."""
+
+        __call__: Callable[_Arguments, Any]
+
+        def expand(self, **kwargs: Any) -> Any: ...
+        def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> Any: ...
+        def partial(self, **kwargs: Any) -> _TaskFunction[_Arguments, _Returned]: ...
+        def override(self, **kwargs: Any) -> _TaskFunction[_Arguments, _Returned]: ...
+
+
 def promptlayer_workflow_task(
-    python_callable: Callable[..., Any] | None = None,
-    *,
-    multiple_outputs: bool | None = None,
-    **kwargs: Any,
-) -> TaskDecorator:
+    python_callable: None = None, **kwargs: Unpack[WorkflowTaskKwargs]
+) -> Callable[[Callable[_Arguments, _Input]], _TaskFunction[_Arguments, _Input]]:
     """Make a function a task that runs a workflow: ``@task.promptlayer_workflow(…)``.
 
     The function returns the input variables, as a mapping. The task starts a run, waits for it, and
@@ -137,21 +154,19 @@ def promptlayer_workflow_task(
     A retry that goes back to the run of an earlier try leaves that run as it is, whatever the
     function returns by then. A template in what the function returns is not rendered.
 
-    :param python_callable: the function; it takes what a function of Airflow's ``@task`` takes.
-    :param multiple_outputs: refused; every node has an XCom of its own.
+    :param python_callable: the function, where ``default_args`` have the arguments; else left out.
+        It takes what a function of Airflow's ``@task`` takes.
     :param kwargs: those of :class:`.PromptLayerRunWorkflowOperator`, without ``input_variables``.
-        ``task_id`` is the function's name if it is left out.
+        ``task_id`` is the function's name if it is left out. ``multiple_outputs`` is refused: every
+        node has an XCom of its own.
     :raises PromptLayerInvalidInputError: for ``multiple_outputs=True``.
     """
-    return _decorator(_WorkflowTask, python_callable, multiple_outputs, kwargs)
+    return _decorator(_WorkflowTask, python_callable, kwargs)
 
 
 def promptlayer_batch_task(
-    python_callable: Callable[..., Any] | None = None,
-    *,
-    multiple_outputs: bool | None = None,
-    **kwargs: Any,
-) -> TaskDecorator:
+    python_callable: None = None, **kwargs: Unpack[BatchTaskKwargs]
+) -> Callable[[Callable[_Arguments, _Inputs]], _TaskFunction[_Arguments, _Inputs]]:
     """Make a function a task that runs a workflow for many inputs: ``@task.promptlayer_batch(…)``.
 
     The function returns a list: of each run the input variables, as a mapping. The task starts the
@@ -163,29 +178,26 @@ def promptlayer_batch_task(
     again, the list is kept in the XCom ``promptlayer_inputs`` while the task is deferred. A retry
     keeps the runs of the inputs that are in the list again.
 
-    :param python_callable: the function; it takes what a function of Airflow's ``@task`` takes.
-    :param multiple_outputs: refused; a list is returned.
+    :param python_callable: the function, where ``default_args`` have the arguments; else left out.
     :param kwargs: those of :class:`.PromptLayerRunWorkflowBatchOperator`, without ``inputs``.
-        ``task_id`` is the function's name if it is left out.
+        ``task_id`` is the function's name if it is left out. ``multiple_outputs`` is refused: a
+        list is returned.
     :raises PromptLayerInvalidInputError: for ``multiple_outputs=True``.
     """
-    return _decorator(_BatchTask, python_callable, multiple_outputs, kwargs)
+    return _decorator(_BatchTask, python_callable, kwargs)
 
 
 def _decorator(
     operator: type[_FunctionTask],
     python_callable: Callable[..., Any] | None,
-    multiple_outputs: bool | None,
-    kwargs: dict[str, Any],
-) -> TaskDecorator:
-    if multiple_outputs:
+    kwargs: WorkflowTaskKwargs | BatchTaskKwargs,
+) -> Callable[..., Any]:
+    if kwargs.get("multiple_outputs"):
         raise PromptLayerInvalidInputError(
             f"{operator.custom_operator_name} takes no multiple_outputs."
         )
     # Not None, from which Airflow would conclude it from the type that the function returns.
+    arguments: dict[str, Any] = {**kwargs, "multiple_outputs": False}
     return task_decorator_factory(
-        python_callable=python_callable,
-        multiple_outputs=False,
-        decorated_operator_class=operator,
-        **kwargs,
+        python_callable=python_callable, decorated_operator_class=operator, **arguments
     )

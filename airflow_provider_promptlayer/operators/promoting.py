@@ -59,7 +59,7 @@ from airflow_provider_promptlayer.xcom import outputs as xcom
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_promptlayer.bases.arguments import TaskKwargs
+    from airflow_provider_promptlayer.bases.arguments import PromoteKwargs
 
 _ON_PROTECTED: Final = ("wait", "fail", "skip")
 
@@ -141,7 +141,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         approval_timeout: datetime.timedelta | float = _A_DAY,
         poke_interval: datetime.timedelta | float | None = None,
         deferrable: bool | None = None,
-        **kwargs: Unpack[TaskKwargs],
+        **kwargs: Unpack[PromoteKwargs],
     ) -> None:
         super().__init__(**kwargs)
         exactly_one(NAMES, prompt=prompt, workflow=workflow)

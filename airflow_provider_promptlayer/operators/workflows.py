@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_promptlayer.bases.arguments import (
-        RunOutputsKwargs,
+        RunResultsKwargs,
         RunWorkflowKwargs,
     )
 
@@ -113,7 +113,7 @@ class PromptLayerWorkflowResultsOperator(_PushesOutputs):
         self,
         *,
         workflow_version_execution_id: int | str | XComArg,
-        **kwargs: Unpack[RunOutputsKwargs],
+        **kwargs: Unpack[RunResultsKwargs],
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id

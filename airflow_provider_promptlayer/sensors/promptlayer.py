@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from airflow_provider_promptlayer.bases.arguments import (
         CellsKwargs,
         ReportKwargs,
-        RunKwargs,
+        RunSensorKwargs,
         ScorecardKwargs,
         SheetWaitKwargs,
         VersionKwargs,
@@ -302,7 +302,7 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
         workflow_version_execution_id: int | str | XComArg,
         start_from_trigger: bool = False,
         end_from_trigger: bool = False,
-        **kwargs: Unpack[RunKwargs],
+        **kwargs: Unpack[RunSensorKwargs],
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_version_execution_id = workflow_version_execution_id

@@ -8,10 +8,13 @@ import inspect
 import re
 from typing import Any
 
+import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOperator
 from support.arguments import NEEDED, every_class
 
 from airflow_provider_promptlayer.bases import arguments
+from airflow_provider_promptlayer.decorators import promptlayer as decorators
+from airflow_provider_promptlayer.operators import promptlayer as operators
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, TriggerKwargs
 
 DEFAULTS: dict[str, Any] = {
@@ -79,10 +82,10 @@ def handled(cls: Any, *, ours: bool) -> dict[str, str]:
     }
 
 
-def typed(cls: Any) -> dict[str, str]:
-    """Return what the signature of a class says of the arguments for its bases: name → type."""
+def typed(function: Any) -> dict[str, str]:
+    """Return what a signature says of the arguments that it does not name: name → type."""
     (kwargs,) = re.findall(
-        r"^Unpack\[(\w+)\]$", inspect.signature(cls.__init__).parameters["kwargs"].annotation
+        r"^Unpack\[(\w+)\]$", inspect.signature(function).parameters["kwargs"].annotation
     )
     types = getattr(arguments, kwargs).__annotations__
     return {
@@ -98,11 +101,11 @@ def test_the_types_are_those_of_the_base_classes(cls: Any) -> None:
         for name, annotation in handled(cls, ours=True).items()
         if name not in named
     }
-    found = typed(cls)
+    found = typed(cls.__init__)
     of_airflow = found.keys() - expected.keys()
     assert {name: found.get(name) for name in expected} == expected
     assert handled(cls, ours=False).keys() - NOT_TYPED <= found.keys()
-    assert of_airflow - arguments.OperatorKwargs.__annotations__.keys() <= {
+    assert of_airflow - arguments.NamedKwargs.__annotations__.keys() <= {
         *inspect.signature(BaseSensorOperator.__init__).parameters
     }
 
@@ -111,7 +114,7 @@ def test_the_types_are_those_of_the_base_classes(cls: Any) -> None:
 def test_help_shows_every_argument_but_those_of_all_operators(cls: Any) -> None:
     shown = inspect.signature(cls).parameters
     own = inspect.signature(cls.__init__).parameters.keys() - {"self"}
-    of_bases = typed(cls).keys() - arguments.OperatorKwargs.__annotations__.keys()
+    of_bases = typed(cls.__init__).keys() - arguments.NamedKwargs.__annotations__.keys()
     assert shown.keys() - NOT_TYPED == own | of_bases
     assert shown["max_outage"].default is None
 
@@ -119,7 +122,7 @@ def test_help_shows_every_argument_but_those_of_all_operators(cls: Any) -> None:
 @every_class
 def test_default_args_reach_every_argument(cls: Any) -> None:
     """Airflow fills in those that are named in a signature, and types are no names."""
-    names = typed(cls).keys() - arguments.OperatorKwargs.__annotations__.keys()
+    names = typed(cls.__init__).keys() - arguments.NamedKwargs.__annotations__.keys()
     for name in sorted(names):
         without = {name, INSTEAD_OF.get(name)}
         needed = {each: value for each, value in NEEDED[cls].items() if each not in without}
@@ -130,6 +133,31 @@ def test_default_args_reach_every_argument(cls: Any) -> None:
         if isinstance(found, datetime.timedelta):
             found = found.total_seconds()
         assert (name, found) == (name, DEFAULTS[name])
+
+
+@pytest.mark.parametrize(
+    ("decorator", "operator", "returned"),
+    [
+        (
+            decorators.promptlayer_workflow_task,
+            operators.PromptLayerRunWorkflowOperator,
+            "input_variables",
+        ),
+        (
+            decorators.promptlayer_batch_task,
+            operators.PromptLayerRunWorkflowBatchOperator,
+            "inputs",
+        ),
+    ],
+)
+def test_a_decorator_takes_what_its_operator_takes(
+    decorator: Any, operator: Any, returned: str
+) -> None:
+    own = inspect.signature(operator.__init__).parameters
+    expected = {name: each.annotation for name, each in own.items()} | typed(operator.__init__)
+    for not_taken in ("self", "kwargs", returned):
+        del expected[not_taken]
+    assert typed(decorator) == expected
 
 
 def test_the_types_of_triggers_are_those_of_their_base() -> None:

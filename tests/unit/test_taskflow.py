@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowSkipException, task
+from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowSkipException, task
 from support.clocks import timed_by_polls
 from support.kinds import Serve
 from support.modes import Ending, FakeTaskInstance, Store, run_task
@@ -289,6 +289,41 @@ class TestWhenTheDagIsParsed:
         name = "inputs" if decorated.decorator is promptlayer_batch_task else "input_variables"
         with pytest.raises(PromptLayerInvalidInputError, match=f"takes no {name}"):
             decorated.bind(nothing, **{name: [{}]})()
+
+    def test_its_types_refuse_what_the_operator_would(self) -> None:
+        """The type checker refuses each ``type: ignore`` here for which it has no need."""
+        with DAG("dag", schedule=None):
+
+            @promptlayer_workflow_task(workflow_id_or_name="Digest", retries=1)
+            def digest(topic: str) -> dict[str, str]:
+                return {"topic": topic}
+
+            @promptlayer_batch_task(workflow_id_or_name="Digest", min_success_rate=0.5)
+            def digests(topics: list[str]) -> list[dict[str, str]]:
+                return [{"topic": topic} for topic in topics]
+
+            @promptlayer_workflow_task(workflow_id_or_name="Digest")  # type: ignore[type-var]
+            async def waits() -> dict[str, str]:
+                return {}
+
+            @promptlayer_workflow_task(workflow_id_or_name="Digest", inputs=[])  # type: ignore[call-arg]
+            def misplaced() -> dict[str, str]:
+                return {}
+
+            @promptlayer_batch_task(workflow_id_or_name="Digest", start_concurrency="7")  # type: ignore[arg-type]
+            def mistyped() -> list[dict[str, str]]:
+                return []
+
+            assert digest.function("tea") == {"topic": "tea"}
+            one = digest("tea")["Answer"]
+            many = digest.override(task_id="many").expand(topic=["tea"])["Answer"]
+            assert digests([one, many]).operator.upstream_task_ids == {"digest", "many"}
+            with pytest.raises(PromptLayerInvalidInputError, match="async"):
+                waits()
+            with pytest.raises((TypeError, AirflowException), match="inputs"):
+                misplaced()
+            with pytest.raises(PromptLayerInvalidInputError, match="start_concurrency"):
+                mistyped()
 
     def test_an_output_as_an_argument_comes_before(self, decorated: Decorated) -> None:
         with DAG("dag", schedule=None):
