@@ -20,9 +20,9 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
+    PromptLayerOutageError,
     PromptLayerOutcomeError,
     PromptLayerStartUncertainError,
-    PromptLayerTransientError,
 )
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
@@ -333,8 +333,12 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         changed.
         """
         try:
-            status = self.hook.call(job.fetch_call())
-        except PromptLayerTransientError:
+            status = self.hook.call_with_backoff(
+                job.fetch_call(),
+                about=job.name,
+                policy=retries.FETCHING_EARLIER.within(self.max_outage),
+            )
+        except PromptLayerOutageError:
             return None  # the wait finds out
         if not status.is_complete:
             return None

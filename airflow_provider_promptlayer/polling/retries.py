@@ -186,6 +186,9 @@ FINDING_SECONDS: Final = 300.0
 FETCHING_ONE_OF_MANY: Final = RetryPolicy(give_up_after=60.0)
 """To fetch the results of one run of a batch, after those of another could not be fetched."""
 
+FETCHING_EARLIER: Final = RetryPolicy(give_up_after=60.0)
+"""To fetch how the job of an earlier try ended: whether this try starts another depends on it."""
+
 FETCHING_LATE: Final = RetryPolicy(first_pause=1.0, factor=1.0, jitter=0.0, give_up_after=30.0)
 """To fetch the results of runs that have ended, for a batch whose time is up."""
 

@@ -38,7 +38,7 @@ from airflow_provider_promptlayer.submission.reattach import (
     SubmissionRecord,
     plan,
 )
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Reset, Workflow
 
 SLOW = Workflow("Slow", [Node("Answer", "long", duration=6, is_output_node=True)])
 
@@ -100,9 +100,15 @@ class TestReattach:
         cleared = RUN_REPORT.run(store, number=2, max_tries=3, **how)
         assert (cleared.kind, cleared.xcoms["promptlayer_score"]) == ("success", 90.0), cleared
 
-    def test_a_failed_run_is_replaced(self, server: LocalPromptLayer) -> None:
+    @pytest.mark.parametrize("trouble", [None, Reply(429), Reply(502, "<html>"), Reset()], ids=str)
+    def test_a_failed_run_is_replaced(
+        self, trouble: Reply | Reset | None, server: LocalPromptLayer
+    ) -> None:
+        """Also by the last retry, and where PromptLayer does not say at once that it has failed."""
         store = Store()
         assert RUN_WORKFLOW.run(store, "bad").kind == "failed"
+        if trouble is not None:
+            server.script(trouble, method="GET")
         ending = RUN_WORKFLOW.run(store, number=2)
         assert (ending.kind, ending.xcoms["promptlayer_execution_id"]) == ("success", 2)
         assert server.count("POST") == 2
