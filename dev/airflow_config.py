@@ -23,22 +23,22 @@ _SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.Sim
 
 
 def airflow_environment(
-    home: Path, dags_folder: Path, database_url: str, port: int, executor: str
+    home: Path, dags_folder: Path, database_url: str, host: str, port: int, executor: str
 ) -> dict[str, str]:
-    """Return the environment for all components of an Airflow whose server is on `port`."""
+    """Return the environment for all components of an Airflow whose server is at `host`:`port`."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
     # Airflow 2's SequentialExecutor starts `airflow` by name. Not resolve(): in a virtual
     # environment the interpreter is a link to one that has no Airflow.
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     # Workers reach the API server over the loopback, never through a proxy.
     for name in ("no_proxy", "NO_PROXY"):
-        env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
+        env[name] = ",".join(filter(None, [env.get(name), host, "127.0.0.1", "localhost"]))
     # macOS kills a forked child that touches the system's proxy or Objective-C libraries.
     env["OBJC_DISABLE_INITIALIZE_FORK_SAFETY"] = "YES"
     env["SCARF_ANALYTICS"] = "false"
     env["AIRFLOW_HOME"] = str(home)
 
-    server = f"http://127.0.0.1:{port}"
+    server = f"http://{host}:{port}"
     settings: dict[str, dict[str, str]] = {
         "core": {
             "dags_folder": str(dags_folder),

@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
@@ -54,6 +54,7 @@ class AirflowStack:
     - DAGs start paused, so that no schedule starts runs of its own; `trigger_dag` unpauses its DAG.
     - `database_url` empty means SQLite in `home`. Airflow 2 then has the SequentialExecutor, which
       runs one task at a time and holds up the scheduler meanwhile; all else has LocalExecutor.
+    - `executor` other than those is started by the caller, as `dev.cluster` does.
     - `webserver` starts Airflow 2's web UI; Airflow 3 always has its API server.
     """
 
@@ -65,25 +66,32 @@ class AirflowStack:
         home: Path | None = None,
         database_url: str = "",
         triggerers: int = 1,
+        host: str = "127.0.0.1",
         port: int = 0,
+        executor: str = "",
         webserver: bool = False,
     ) -> None:
         self._temporary_home = home is None
         self.home = home or Path(tempfile.mkdtemp(prefix="airflow-stack-"))
         self.logs = self.home / "component-logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        executor = "LocalExecutor" if AIRFLOW_3 or database_url else "SequentialExecutor"
+        executor = executor or (
+            "LocalExecutor" if AIRFLOW_3 or database_url else "SequentialExecutor"
+        )
         self.database_url = database_url or f"sqlite:///{self.home / 'airflow.db'}"
-        self._port = port or free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._host = host
+        self._port = port or free_port(host)
+        self.url = f"http://{host}:{self._port}"
         self.env = airflow_environment(
-            self.home, dags_folder.resolve(), self.database_url, self._port, executor
+            self.home, dags_folder.resolve(), self.database_url, host, self._port, executor
         )
         self.env.update(env or {})
         self.db = MetadataDb(self.database_url)
         self._has_server = AIRFLOW_3 or webserver
         self._initial_triggerers = triggerers
         self._triggerers_started = 0
+        self.commands: dict[str, list[str]] = {}
+        """Component → its command; a component that has ended is still here."""
         self._unpaused: set[str] = set()
         self._token: str | None = None
         self._old_sigterm: Any = None
@@ -129,13 +137,13 @@ class AirflowStack:
             (self.home / "webserver_config.py").write_text("AUTH_ROLE_PUBLIC = 'Admin'\n")
         # All at once: they spend their first seconds on imports, and need nothing of each other.
         if AIRFLOW_3:
-            self._start_component(
-                "api-server", "api-server", "--host", "127.0.0.1", "--port", str(self._port)
+            self.start_component(
+                "api-server", "api-server", "--host", self._host, "--port", str(self._port)
             )
-            self._start_component("dag-processor", "dag-processor")
+            self.start_component("dag-processor", "dag-processor")
         elif self._has_server:
-            self._start_component(
-                "webserver", "webserver", "--hostname", "127.0.0.1", "--port", str(self._port)
+            self.start_component(
+                "webserver", "webserver", "--hostname", self._host, "--port", str(self._port)
             )
         self._launch_scheduler()
         for _ in range(self._initial_triggerers):
@@ -169,11 +177,20 @@ class AirflowStack:
         if done.returncode:
             raise StackError(f"airflow db migrate failed:\n{_last_lines(output)}")
 
-    def _start_component(self, name: str, *arguments: str) -> Component:
-        return self.components.start(name, [*_AIRFLOW, *arguments])
+    def start_component(self, name: str, *arguments: str, on: Sequence[str] = ()) -> Component:
+        """Start `airflow ARGUMENTS` as a component; do not wait for it.
+
+        :param on: words to put before the command, as `Network.on` returns them.
+        """
+        self.commands[name] = [*on, *_AIRFLOW, *arguments]
+        return self.start_again(name)
+
+    def start_again(self, name: str) -> Component:
+        """Start a component that has ended, as it was started first; do not wait for it."""
+        return self.components.start(name, self.commands[name])
 
     def _launch_scheduler(self) -> Component:
-        return self._start_component("scheduler", "scheduler", "--skip-serve-logs")
+        return self.start_component("scheduler", "scheduler", "--skip-serve-logs")
 
     def start_scheduler(self) -> Component:
         """Start another scheduler after the last one has ended; return once it is at work."""
@@ -182,7 +199,7 @@ class AirflowStack:
     def _launch_triggerer(self) -> Component:
         self._triggerers_started += 1
         name = f"triggerer-{self._triggerers_started}"
-        return self._start_component(name, "triggerer", "--skip-serve-logs")
+        return self.start_component(name, "triggerer", "--skip-serve-logs")
 
     def start_triggerer(self) -> Component:
         """Start one more triggerer; return once it is registered in the database."""
@@ -251,7 +268,11 @@ class AirflowStack:
             self._unpaused.add(dag_id)
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """Call Airflow 3's REST API as an admin."""
+        """Call Airflow 3's REST API as an admin.
+
+        :raises StackError: it refused the call.
+        :raises OSError: it did not answer.
+        """
         if self._token is None:
             self._token = self._request("GET", "/auth/token", None)["access_token"]
         give_up_at = time.monotonic() + START_SECONDS

@@ -4,7 +4,7 @@
 Needs nothing but Python's own library and pip. The stamp is written last and holds a digest of
 what the environment was made from: an interrupted or outdated environment is made anew, and
 an up-to-date one costs milliseconds, however often and from however many shells this runs.
-Run as a script: `python dev/make_venv.py VERSION [--tools] [--docs] [--bench] [--etl]`.
+Run as a script: `python dev/make_venv.py VERSION [--tools] [--docs] [--bench] [--etl] [--celery]`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="also Sphinx and its theme")
     parser.add_argument("--bench", action="store_true", help="also what benchmarks compare with")
     parser.add_argument("--etl", action="store_true", help="also what evaluation_etl.py needs")
+    parser.add_argument("--celery", action="store_true", help="also Celery and its provider")
     options = parser.parse_args()
 
     pins = REQUIREMENTS / f"airflow-{options.airflow_version}.txt"
@@ -60,6 +61,8 @@ def main() -> int:
                 _extra(pip, "bench", "what is compared with")
             if options.etl:
                 _extra(pip, "etl", "the providers of S3 and PostgreSQL, and an S3 server")
+            if options.celery:
+                _extra(pip, "celery", "Celery and its provider")
         except subprocess.CalledProcessError as error:
             output = error.output or b""
             print(output.decode() if isinstance(output, bytes) else output, file=sys.stderr)

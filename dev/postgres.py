@@ -25,10 +25,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from dev.debian import InstallError, add_package, can_install
+from dev.debian import install as install_with_apt
 from dev.processes import Components, free_port
 
 START_SECONDS = 180.0
@@ -38,7 +41,6 @@ START_ATTEMPTS = 3
 # initdb and postgres are not on the PATH in Debian's and Red Hat's packages.
 _FOLDERS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin")
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
     # A crash of the machine may lose everything: it is thrown away anyway.
@@ -55,7 +57,13 @@ class PostgresError(RuntimeError):
 
 
 class PostgresServer:
-    """One server. As root it runs as another user, because PostgreSQL refuses root."""
+    """One server. As root it runs as another user, because PostgreSQL refuses root.
+
+    :param host: the loopback address that it listens on.
+    """
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
 
     def __enter__(self) -> PostgresServer:
         self._programs = find_programs()
@@ -63,7 +71,7 @@ class PostgresServer:
         self._user = _unprivileged_user()
         # Not below pytest's folder, which only its owner may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="private-postgres-"))
-        self._components: Components | None = None
+        self._components = Components({"PATH": os.defpath, "LC_ALL": "C"}, self.folder, self.folder)
         try:
             self._start()
         except BaseException:
@@ -72,11 +80,10 @@ class PostgresServer:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if self._components is not None:
-            # SIGINT is its "fast" shutdown; after SIGTERM it would wait for its clients.
-            running = [one.name for one in self._components.running()]
-            self._components.stop(running, grace=STOP_SECONDS, number=signal.SIGINT)
-            self._components.close()
+        # SIGINT is its "fast" shutdown; after SIGTERM it would wait for its clients.
+        running = [one.name for one in self._components.running()]
+        self._components.stop(running, grace=STOP_SECONDS, number=signal.SIGINT)
+        self._components.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def new_database(self, name: str) -> str:
@@ -88,7 +95,8 @@ class PostgresServer:
 
     def _url(self, database: str) -> str:
         # By its name, since SQLAlchemy 2.0 and 2.1 have different defaults for the driver.
-        return f"postgresql+psycopg://postgres:{self._password}@127.0.0.1:{self._port}/{database}"
+        place = f"{self._host}:{self._port}"
+        return f"postgresql+psycopg://postgres:{self._password}@{place}/{database}"
 
     def _start(self) -> None:
         password_file = self.folder / "password"
@@ -99,26 +107,47 @@ class PostgresServer:
         data = self.folder / "data"
         self._initdb(data, password_file)
         password_file.unlink()
-        self._components = Components({"PATH": os.defpath, "LC_ALL": "C"}, self.folder, self.folder)
+        # initdb allows 127.0.0.1 alone, and a machine of dev.network has another address.
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")
         for attempt in range(1, START_ATTEMPTS + 1):
             # Another process may take the port in the moment before it is used.
-            self._port = free_port()
-            settings = {**_SETTINGS, "port": str(self._port)}
-            postgres = self._components.start(
-                "postgres",
-                [
-                    str(self._programs / "postgres"),
-                    "-D",
-                    str(data),
-                    *(f"--{name}={value}" for name, value in settings.items()),
-                ],
-                user=self._user,
-            )
-            if self._answers(lambda popen=postgres.popen: popen.poll() is None):  # type: ignore[misc]
+            self._port = free_port(self._host)
+            try:
+                self.start()
                 return
+            except PostgresError:
+                if attempt == START_ATTEMPTS:
+                    raise
+
+    def kill(self) -> None:
+        """SIGKILL the server and all its processes, as a crash does."""
+        # Each has a session of its own, and would finish what it does.
+        children = psutil.Process(self._components["postgres"].pid).children(recursive=True)
+        self._components.kill("postgres")
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+    def start(self) -> None:
+        """Start it after `kill`, on the same port with the same data; return once it answers.
+
+        :raises PostgresError: it did not start.
+        """
+        settings = {**_SETTINGS, "listen_addresses": self._host, "port": str(self._port)}
+        postgres = self._components.start(
+            "postgres",
+            [
+                str(self._programs / "postgres"),
+                "-D",
+                str(self.folder / "data"),
+                *(f"--{name}={value}" for name, value in settings.items()),
+            ],
+            user=self._user,
+        )
+        if not self._answers(lambda: postgres.popen.poll() is None):
             self._components.kill("postgres")
-            if attempt == START_ATTEMPTS:
-                raise PostgresError(f"PostgreSQL did not start\n{postgres.tail()}")
+            raise PostgresError(f"PostgreSQL did not start\n{postgres.tail()}")
 
     def _initdb(self, data: Path, password_file: Path) -> None:
         done = subprocess.run(
@@ -175,38 +204,25 @@ def install() -> None:
     with contextlib.suppress(PostgresError):
         find_programs()
         return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
+    if not can_install():
         find_programs()
-    print("installing PostgreSQL … ", end="", flush=True)
-    start = time.monotonic()
-    # The version's own package, but without a cluster for the whole machine: that would
-    # listen on port 5432 for ever.
-    _apt("update", "-qq")
-    _apt("install", "-y", "-qq", "--no-install-recommends", "postgresql-common")
+    install_with_apt("PostgreSQL", _add_packages)
+    find_programs()
+
+
+def _add_packages() -> None:
+    """Install the newest version, but without a cluster for the whole machine.
+
+    That would listen on port 5432 for ever.
+    """
+    add_package("postgresql-common")
     config = Path("/etc/postgresql-common/createcluster.d/no-main-cluster.conf")
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text("create_main_cluster = false\n")
     try:
-        _apt("install", "-y", "-qq", "--no-install-recommends", "postgresql")
+        add_package("postgresql")
     finally:
         config.unlink()
-    print(f"{time.monotonic() - start:.0f} s", flush=True)
-    find_programs()
-
-
-def _apt(*arguments: str) -> None:
-    done = subprocess.run(
-        ["apt-get", *arguments],
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    if done.returncode:
-        raise PostgresError(
-            f"apt-get {arguments[0]} failed\n{done.stdout.decode(errors='replace')}"
-        )
 
 
 def _unprivileged_user() -> str | None:
@@ -225,7 +241,7 @@ def main() -> int:
     """Return the exit code; one line says what is missing."""
     try:
         install()
-    except PostgresError as error:
+    except (InstallError, PostgresError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

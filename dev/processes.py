@@ -29,11 +29,17 @@ class Component:
     name: str
     popen: subprocess.Popen[bytes]
     log: Path
+    log_began_at: int = 0
+    """Bytes that the log had from an earlier start."""
 
     @property
     def pid(self) -> int:
         """Also the id of its session and of its process group."""
         return self.popen.pid
+
+    def output(self) -> str:
+        """Return what it has written since its start."""
+        return self.log.read_bytes()[self.log_began_at :].decode(errors="replace")
 
     def tail(self, lines: int = 25) -> str:
         """Return the end of the log, under a line that says where it is."""
@@ -69,6 +75,7 @@ class Components:
         """Start a program in a session of its own, as another user if root asks for that."""
         log = self._logs / f"{name}.log"
         with log.open("ab") as output:
+            began_at = output.tell()
             popen = subprocess.Popen(
                 argv,
                 env=self._env,
@@ -81,7 +88,7 @@ class Components:
                 group=None if user is None else pwd.getpwnam(user).pw_gid,
                 extra_groups=None if user is None else [],
             )
-        component = self._running[name] = Component(name, popen, log)
+        component = self._running[name] = Component(name, popen, log, began_at)
         self._tell_watchdog(f"+{component.pid}")
         return component
 
@@ -132,8 +139,8 @@ class Components:
             self._watchdog.stdin.flush()
 
 
-def free_port() -> int:
-    """Return a port of the loopback that no process has at this moment."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port of this loopback address that no process has at this moment."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, 0))
         return int(listener.getsockname()[1])
