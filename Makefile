@@ -57,8 +57,10 @@ lint: tools ## 5 s | ruff: style and mistakes; import-linter: which module may i
 fix: tools ## 1 s | mend what ruff can mend, and format
 	@$(BIN)/ruff check --quiet --fix $(SOURCES) && $(BIN)/ruff format --quiet $(SOURCES) && echo "fix: clean"
 
-types: tools ## 30 s | mypy --strict
-	@$(BIN)/mypy --no-error-summary $(TYPED) && echo "types: clean"
+types: tools ## 40 s | mypy --strict, and on the example DAGs pyright, which editors ask
+	@$(BIN)/mypy --no-error-summary $(TYPED)
+	@found=$$($(BIN)/basedpyright --pythonpath $(BIN)/python --level error example_dags) || { echo "$$found"; exit 1; }
+	@echo "types: clean"
 
 docs: venv ## 20 s | the documentation, as a site in build/docs; warnings are errors
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --docs

@@ -28,7 +28,7 @@ def main() -> int:
     """Return the exit code; print a line for each step that is needed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("airflow_version")
-    parser.add_argument("--tools", action="store_true", help="also the linters and type checker")
+    parser.add_argument("--tools", action="store_true", help="also the linters and type checkers")
     parser.add_argument("--docs", action="store_true", help="also Sphinx and its theme")
     parser.add_argument("--bench", action="store_true", help="also what benchmarks compare with")
     parser.add_argument("--etl", action="store_true", help="also what evaluation_etl.py needs")
@@ -54,7 +54,7 @@ def main() -> int:
             _airflow(pip, pins)
             _package(pip)
             if options.tools:
-                _extra(pip, "tools", "ruff, mypy, import-linter and coverage")
+                _extra(pip, "tools", "ruff, mypy, pyright, import-linter and coverage")
             if options.docs:
                 _extra(pip, "docs", "Sphinx and its theme")
             if options.bench:

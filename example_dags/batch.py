@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a workflow for each of many inputs in one task, and go on with what succeeded."""
+"""Run a workflow for each of many inputs in one task, and go on with what succeeded.
+
+The task has one trigger, however many the inputs are. It fails if more than one in twenty fails.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
 

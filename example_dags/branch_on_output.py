@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every morning: classify the night's ticket, and branch on what the workflow found."""
+"""Every morning: classify the night's ticket, and branch on what the workflow found.
+
+Give the `ticket` in the params.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowOperator
+
+PARAMS: Any = {"ticket": "My tea was cold."}
 
 with DAG(
     dag_id="promptlayer_branch_on_output",
@@ -15,7 +21,8 @@ with DAG(
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
-    params={"ticket": "My tea was cold."},
+    params=PARAMS,
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
     # Nodes on the branch that the workflow itself did not take are skipped, which is no failure.

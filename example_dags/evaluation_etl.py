@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every night: the day's cases into a sheet, judge the answers to them, and the results to S3.
 
-The cases are in PostgreSQL, the connection ``warehouse``; ``lake`` is a connection of type ``aws``.
-The provider packages ``postgres`` and ``amazon[s3fs]`` are needed, and pyarrow.
+The cases are in PostgreSQL, the connection `warehouse`; `lake` is a connection of type `aws`.
+The provider packages `postgres` and `amazon[s3fs]` are needed, and pyarrow.
+
+In the params, `table` and `sheet` are titles, and `lake` is the folder for the results. If the
+answers do not pass, `gate` fails and nothing is exported.
 """
 
 from __future__ import annotations
@@ -19,6 +22,12 @@ from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerRunScorecardOperator,
     PromptLayerRunTableOperator,
 )
+
+PARAMS: Any = {
+    "table": "Support answers",
+    "sheet": "Regression set",
+    "lake": "s3://lake@evaluations",
+}
 
 
 def read_parquet(path: str, fields: list[str]) -> list[tuple[Any, ...]]:
@@ -37,15 +46,15 @@ CHECK = f"""
 """
 FILE = "{{ params.lake }}/" + DAY + ".parquet"
 SHEET: dict[str, Any] = {"table": "{{ params.table }}", "sheet": "{{ params.sheet }}"}
-
 with DAG(
     dag_id="promptlayer_evaluation_etl",
     schedule=None,  # yours, such as "0 2 * * *"
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
-    params={"table": "Support answers", "sheet": "Regression set", "lake": "s3://lake@evaluations"},
+    params=PARAMS,
     default_args={"conn_id": "warehouse", "retries": 2, "retry_delay": timedelta(minutes=5)},
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
     cases = SQLExecuteQueryOperator(task_id="cases", sql=CASES)

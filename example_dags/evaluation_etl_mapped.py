@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load, evaluate and export several sheets, as ``evaluation_etl.py`` does one.
+"""Load, evaluate and export several sheets, as `evaluation_etl.py` does one.
 
-A sheet that fails its gate keeps none of the others from being exported.
+In the params, `topics` are the titles of the sheets, and of the cases for each; `table` is the
+title of their table, and `lake` the folder for the results. A sheet that fails its gate keeps none
+of the others from being exported.
 """
 
 from __future__ import annotations
@@ -22,19 +24,21 @@ from airflow_provider_promptlayer.operators.promptlayer import (
 # A run that is triggered by the API may have no logical date.
 DAY = "{{ (dag_run.logical_date or dag_run.run_after) | ds }}"
 
+PARAMS: Any = {
+    "table": "Support answers",
+    "topics": ["Regression set", "Hard questions"],
+    "lake": "s3://lake@evaluations",
+}
+
 with DAG(
     dag_id="promptlayer_evaluation_etl_mapped",
     schedule=None,  # yours, such as "0 2 * * *"
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
-    # The cases of a topic go to the sheet of that title.
-    params={
-        "table": "Support answers",
-        "topics": ["Regression set", "Hard questions"],
-        "lake": "s3://lake@evaluations",
-    },
+    params=PARAMS,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ) as dag:
 

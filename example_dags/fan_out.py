@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a workflow once for each of a list of inputs, and gather the outputs."""
+"""Run a workflow once for each of a list of inputs, and gather the outputs.
+
+Each input is a mapped task: it has its own log, and can be cleared by itself.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
 

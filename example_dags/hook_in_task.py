@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Call PromptLayer from a function of one's own, for what no operator does."""
+"""Call PromptLayer from a function of one's own, for what no operator does.
+
+The function holds a worker while it waits, and a retry would start other runs.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ) as dag:
     # Without retries, as each would start two more runs: an operator goes back to its own.

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every night: recalculate a table, judge it by its scorecard, report, and alert if it fails."""
+"""Every night: recalculate a sheet, judge it by its scorecard, report, and alert if it fails.
+
+In the params, `table` and `sheet` are titles, `min_score` is what the night has to score, and
+`reports` a folder for the pages. The page of a night is at `reports`, whether or not it passed.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,23 @@ from airflow_provider_promptlayer.operators.promptlayer import (
     PromptLayerSnapshotSheetOperator,
 )
 
+# Those of the local PromptLayer. Give your own.
+PARAMS: Any = {
+    "table": "Support answers",
+    "sheet": "Regression set",
+    "min_score": 0.8,
+    "reports": "file:///tmp",  # or "s3://aws_default@bucket/reports"
+}
+
 with DAG(
     dag_id="promptlayer_nightly_evaluation",
     schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
-    # Those of the local PromptLayer. Give your own.
-    params={
-        "table": "Support answers",
-        "sheet": "Regression set",
-        "min_score": 0.8,
-        "reports": "file:///tmp",  # or "s3://aws_default@bucket/reports"
-    },
+    params=PARAMS,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
     recalculate = PromptLayerRunTableOperator(

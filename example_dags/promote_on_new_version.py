@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the staging label moves: evaluate that version, have it approved, and promote it."""
+"""When the staging label moves: evaluate that version, have it approved, and promote it.
+
+A version that scores less than `min_score` is not promoted: what follows its gate is skipped.
+Triggered by hand, the DAG takes the `version` of its params.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +46,16 @@ ApprovalOperator: Any = None  # there is none before Airflow 3.1
 with suppress(ImportError, AirflowException):
     from airflow.providers.standard.operators.hitl import ApprovalOperator
 
+PARAMS: Any = {"version": Param(None, type=["null", "integer"], minimum=1), "min_score": 0.8}
+
 with DAG(
     dag_id="promptlayer_promote_on_new_version",
     schedule=schedule,
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,  # one version after the other
-    params={"version": Param(None, type=["null", "integer"], minimum=1), "min_score": 0.8},
+    params=PARAMS,
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
 

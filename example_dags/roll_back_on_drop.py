@@ -31,6 +31,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
 

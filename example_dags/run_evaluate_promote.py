@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a workflow over a list of inputs, evaluate, and promote it or leave it as it is."""
+"""Run a workflow over a list of inputs, evaluate, and promote it or leave it as it is.
+
+In the params, `table` and `sheet` are titles, and `min_score` is what the version has to score.
+Below it, `promote` is skipped.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
 
@@ -17,13 +22,16 @@ from airflow_provider_promptlayer.operators.promptlayer import (
 
 WORKFLOW = "Article pipeline"  # give your own
 
+PARAMS: Any = {"table": "Support answers", "sheet": "Regression set", "min_score": 0.8}
+
 with DAG(
     dag_id="promptlayer_run_evaluate_promote",
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
-    params={"table": "Support answers", "sheet": "Regression set", "min_score": 0.8},
+    params=PARAMS,
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run workflows with what functions return: one run, one for each item of a list, and a batch."""
+"""Run workflows with what functions return: one run, one for each item of a list, and a batch.
+
+A function returns the input variables, and its task the outputs of the run.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
 

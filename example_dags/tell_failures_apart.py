@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell failures apart: which of them are retried, and what people are told about each."""
+"""Tell failures apart: which of them are retried, and what people are told about each.
+
+In the params, the `workflow` gets the `topic`; `table` and `sheet` are the titles of what is
+judged. An alert is a line of the failed task's log that begins with ALERT.
+"""
 
 from __future__ import annotations
 
@@ -55,19 +59,22 @@ def tell(context: Any) -> None:
         print(f"ALERT: the task has failed: {error}")
 
 
+# Those of the local PromptLayer. Give your own.
+PARAMS: Any = {
+    "workflow": "Article pipeline",
+    "topic": "tea",
+    "table": "Support answers",
+    "sheet": "Regression set",
+}
+
 with DAG(
     dag_id="promptlayer_tell_failures_apart",
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    # Those of the local PromptLayer. Give your own.
-    params={
-        "workflow": "Article pipeline",
-        "topic": "tea",
-        "table": "Support answers",
-        "sheet": "Regression set",
-    },
+    params=PARAMS,
     default_args={"retries": 2, "on_failure_callback": tell, **POLICY},
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
     run = PromptLayerRunWorkflowOperator(

@@ -1,25 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wait for a run that was started elsewhere, then fetch two of its nodes.
 
-Trigger it with ``{"workflow_version_execution_id": 123}``, the id that PromptLayer gave when the
-run was started: by an application, by another DAG, by hand.
+Trigger it with `workflow_version_execution_id`, the id that PromptLayer gave when the run was
+started: by an application, by another DAG, by hand.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerWorkflowResultsOperator
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 
+PARAMS: Any = {"workflow_version_execution_id": Param(1, type="integer", minimum=1)}
+
 with DAG(
     dag_id="promptlayer_wait_for_execution",
     schedule=None,
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    params={"workflow_version_execution_id": Param(1, type="integer", minimum=1)},
+    params=PARAMS,
+    doc_md=__doc__,
     tags=["promptlayer", "example"],
 ):
     wait = PromptLayerWorkflowSensor(

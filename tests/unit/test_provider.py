@@ -88,13 +88,29 @@ def test_what_a_dag_file_imports_is_light() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_can_be_imported(path: Path) -> None:
+def loaded(path: Path) -> DAG:
+    """Return the only DAG of a file."""
     scope: dict[str, Any] = {"__name__": f"example_{path.stem}", "__file__": str(path)}
     exec(compile(path.read_text("utf-8"), str(path), "exec"), scope)
-    dags = {
-        value.dag_id
-        for value in (getattr(each, "operator", each) for each in scope.values())
-        if isinstance(value, (DAG, BaseOperator)) or type(value).__name__ == "MappedOperator"
+    found = [getattr(each, "operator", each) for each in scope.values()]
+    dags = {each.dag_id: each for each in found if isinstance(each, DAG)} | {
+        each.dag_id: each.dag
+        for each in found
+        if isinstance(each, BaseOperator) or type(each).__name__ == "MappedOperator"
     }
-    assert dags == {f"promptlayer_{path.stem}"}
+    (dag,) = dags.values()
+    return dag  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_can_be_imported(path: Path) -> None:
+    assert loaded(path).dag_id == f"promptlayer_{path.stem}"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_says_in_airflow_what_it_does_and_what_its_params_are(path: Path) -> None:
+    dag = loaded(path)
+    summary, _, details = (dag.doc_md or "").strip().partition("\n\n")
+    assert summary.endswith(".")
+    assert details.endswith(".")
+    assert {name for name in dag.params if f"`{name}`" not in details} == set()
