@@ -10,6 +10,9 @@ ALL     := 3.3.2 3.2.2 3.1.8 3.0.6 2.11.2
 LIVE    ?= $(NEWEST)
 # For pytest: make unit ARGS="-k name"
 ARGS    ?=
+# For make soak: how many billed runs; the seed of a soak that is to be repeated
+SOAK_RUNS ?= 1000
+SEED    ?=
 # For make demo: etl, or nothing
 DEMO    ?=
 BIN      = .venv/airflow-$(NEWEST)/bin
@@ -17,7 +20,7 @@ TYPED    = airflow_provider_promptlayer tests dev benchmarks example_dags
 SOURCES  = $(TYPED) docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-live bench lint fix types docs coverage unit unit-oldest unit-next unit-all live \
+.PHONY: help demo ui test test-live soak bench lint fix types docs coverage unit unit-oldest unit-next unit-all live \
         live-next wheel clean venv tools etl-parts
 # Airflows side by side would only fight over the processor and mix up their output.
 .NOTPARALLEL:
@@ -48,6 +51,12 @@ test-live: venv etl-parts ## 7 min | crashes, restarts and secrets on PostgreSQL
 bench: venv ## 30 min | what waiting costs, against other ways to wait: a table, and build/bench.json
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --bench
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m benchmarks $(BENCH)
+
+soak: venv ## 1 h | a thousand billed runs while parts of a distributed Airflow are killed; SOAK_RUNS=100, SEED=7
+	@$(PYTHON) dev/make_venv.py $(NEWEST) --celery
+	@$(BIN)/python -m dev.postgres && $(BIN)/python -m dev.redis_server
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m dev.soak \
+	  --runs $(SOAK_RUNS) $(SEED:%=--seed %)
 
 lint: tools ## 5 s | ruff: style and mistakes; import-linter: which module may import which
 	@$(BIN)/ruff check --quiet $(SOURCES) && $(BIN)/ruff format --quiet --check $(SOURCES)
