@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+from airflow.providers.common.compat.sdk import DAG
 
 import dev.soak
 from airflow_provider_promptlayer.testing import LocalPromptLayer
@@ -25,21 +26,24 @@ from dev.soak.records import read_log, read_starts
 ROUND = "soak-1-0"
 
 
-def dag() -> Any:
+def dag() -> DAG:
     spec = spec_from_file_location("soak_dag", Path(dev.soak.__file__).parent / "dags" / "soak.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.dag
+    found: DAG = module.dag
+    return found
 
 
 def test_the_dag_has_the_tasks_that_are_accounted_for() -> None:
     found = dag()
     expected = Counter(marker.task for marker in markers(ROUND))
     assert set(found.task_ids) == set(expected)
-    assert len(found.get_task("mapped").expand_input.value["input_variables"]) == MAPPED
-    assert len(found.get_task("batch").inputs) == BATCH
+    mapped: Any = found.get_task("mapped")
+    batch: Any = found.get_task("batch")
+    assert len(mapped.expand_input.value["input_variables"]) == MAPPED
+    assert len(batch.inputs) == BATCH
     assert (expected["mapped"], expected["batch"]) == (MAPPED, BATCH)
     assert expected.total() + len({"again", "doomed"}) == PER_ROUND
 
