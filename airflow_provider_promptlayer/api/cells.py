@@ -115,6 +115,7 @@ class SheetCells(Sheet, RemoteJob[SheetOperations]):
     """
 
     noun = "the calculation of sheet"
+    counted_as = "recalculation"
 
     def fetch_call(self) -> Call[SheetOperations]:
         """``GET …/operations``: ask for the counts; a finished operation is not listed."""

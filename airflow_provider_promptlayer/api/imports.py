@@ -129,6 +129,7 @@ class SheetImport(Sheet, RemoteJob[ImportStatus]):
 
     id_parsers: ClassVar[IdParsers] = {**Sheet.id_parsers, "operation_id": opaque_text}
     noun = "import"
+    counted_as = "import"
 
     def fetch_call(self) -> Call[ImportStatus]:
         """``GET …/sheets/operations/{operation_id}``: ask how far the import is."""

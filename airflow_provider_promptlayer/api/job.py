@@ -146,6 +146,9 @@ class RemoteJob(Identified, ABC, Generic[L]):
     noun: ClassVar[str]
     """What messages call such a job, before its id."""
 
+    counted_as: ClassVar[str]
+    """What metrics call such jobs: the same in every release, as people's dashboards name it."""
+
     abandoned_phrase: ClassVar[str] = "goes on at PromptLayer"
     """What becomes of the job when no task waits for it any more."""
 

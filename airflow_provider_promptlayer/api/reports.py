@@ -214,6 +214,7 @@ class FinalReport(RemoteJob[Report]):
 
     id_parsers: ClassVar[IdParsers] = {"report_id": positive}
     noun = "report"
+    counted_as = "report"
     abandoned_phrase = "goes on at PromptLayer, which cannot cancel it"
 
     @property

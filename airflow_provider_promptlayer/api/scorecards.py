@@ -247,6 +247,7 @@ class SheetCalculation(Sheet, RemoteJob[ScorecardCalculation]):
 
     id_parsers: ClassVar[IdParsers] = {**Sheet.id_parsers, "calculation_id": uuid}
     noun = "scorecard calculation"
+    counted_as = "scorecard"
 
     def fetch_call(self) -> Call[ScorecardCalculation]:
         """``GET …/scorecard/calculations/{calculation_id}``: ask for the score and the verdict."""

@@ -258,6 +258,7 @@ class SheetOperation(Sheet, RemoteJob[TableOperation]):
 
     id_parsers: ClassVar[IdParsers] = {**Sheet.id_parsers, "operation_id": opaque_text}
     noun = "table operation"
+    counted_as = "recalculation"
 
     def fetch_call(self) -> Call[TableOperation]:
         """``GET …/operations/{operation_id}``: ask for the counts of the operation's cells."""

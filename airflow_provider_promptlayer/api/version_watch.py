@@ -48,6 +48,7 @@ class VersionWatch(RemoteJob[SeenVersion]):
     """
 
     noun = "version"
+    counted_as = "version"
     abandoned_phrase = "is not watched any more"
     pending_phrase = "did not change"
     id_parsers: ClassVar[IdParsers] = {

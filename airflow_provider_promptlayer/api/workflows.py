@@ -338,6 +338,7 @@ class WorkflowRun(RemoteJob[WorkflowResults]):
 
     id_parsers: ClassVar[IdParsers] = {"workflow_version_execution_id": positive}
     noun = "workflow run"
+    counted_as = "workflow"
     abandoned_phrase = "goes on at PromptLayer, which cannot cancel it"
 
     @property

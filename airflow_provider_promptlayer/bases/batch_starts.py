@@ -27,10 +27,11 @@ from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs
 from airflow_provider_promptlayer.bases.recording import store_trouble, write_or_log
+from airflow_provider_promptlayer.hooks.metrics import count_uncertain_starts
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.hooks.threads import DaemonThreads
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.submission.batch import Batch, Start
+from airflow_provider_promptlayer.submission.batch import Batch, Start, WorkflowRuns
 from airflow_provider_promptlayer.submission.batch_input import Stage
 from airflow_provider_promptlayer.submission.task_state import BatchState
 
@@ -259,6 +260,7 @@ class BatchStarts:
         A clear after that means that a person has looked for their runs.
         """
         if new := self.batch.report_uncertain():
+            count_uncertain_starts(WorkflowRuns.counted_as, len(new))
             self._write(
                 lambda state: state.write(self.batch, *new),
                 "Could not record what a person is asked; the next try asks again.",

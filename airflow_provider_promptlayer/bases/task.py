@@ -19,12 +19,14 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
     PromptLayerError,
     PromptLayerInvalidInputError,
+    PromptLayerStartUncertainError,
     PromptLayerUnknownConnectionError,
 )
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.links import Page, is_web_url
 from airflow_provider_promptlayer.bases import configuration
 from airflow_provider_promptlayer.bases.task_errors import airflow_errors
+from airflow_provider_promptlayer.hooks import metrics
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 from airflow_provider_promptlayer.xcom import outputs as xcom
@@ -146,6 +148,11 @@ class PromptLayerTask(BaseOperator):
         return None
 
     @property
+    def counted_as(self) -> str:
+        """What metrics call what the task starts."""
+        return "other"
+
+    @property
     def page(self) -> Page | None:
         """The web page of PromptLayer that shows what the task is about; None if there is none.
 
@@ -237,6 +244,7 @@ class PromptLayerTask(BaseOperator):
                 try:
                     yield
                 except PromptLayerError as error:
+                    self._count_end(error)
                     self._add_link(context, error)
                     raise
             self._say_outcome(context)
@@ -246,8 +254,15 @@ class PromptLayerTask(BaseOperator):
             self.operator_extra_links = (PromptLayerLink(),) if has_link else ()
             self.hook.close()
 
+    def _count_end(self, error: PromptLayerError | None = None) -> None:
+        if isinstance(error, PromptLayerStartUncertainError):
+            metrics.count_uncertain_starts(self.counted_as)
+        elif self.known_job is not None:
+            metrics.count_wait(self.counted_as, error)
+
     def _say_outcome(self, context: Context) -> None:
         if self.outcome is not None:
+            self._count_end()
             self.show_link(context)
             url = "" if self.known_url is None else f" {self.known_url}"
             self.log.info("%s%s", self.outcome, url)

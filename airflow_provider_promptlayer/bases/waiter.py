@@ -34,6 +34,7 @@ from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.bases import configuration, deferral
 from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, outcome_line
 from airflow_provider_promptlayer.bases.task import PromptLayerTask
+from airflow_provider_promptlayer.hooks import metrics
 from airflow_provider_promptlayer.polling.event import read_event
 from airflow_provider_promptlayer.polling.loop import drive, poll_until_ended
 from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
@@ -123,6 +124,11 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     def known_job(self) -> RemoteJob[L] | None:
         """The job that the task waits for, once it is known."""
         return self._job
+
+    @property
+    def counted_as(self) -> str:
+        """What metrics call the kind of job that the task waits for."""
+        return self.kind.job_types[0].counted_as
 
     @property
     def has_waited(self) -> bool:
@@ -316,17 +322,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     def _poll_until_ended(self, state: PollState[Any]) -> L:
         """Poll until the job has ended; or leave the worker, and come back later."""
         job = state.job
-        poller = Poller(
-            job.name,
-            self._schedule(),
-            began_at=state.began_at,
-            deadline=state.deadline,
-            grace=state.grace,
-            max_outage=self.max_outage,
-            pending_phrase=job.pending_phrase,
-            abandoned_phrase=job.abandoned_phrase,
-            outage_since=state.outage_since,
-        )
+        poller = state.poller(job, self._schedule(), max_outage=self.max_outage)
         ending: L = drive(
             poll_until_ended(poller, job),
             self.poll,
@@ -336,6 +332,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
 
     def _pause(self, job: RemoteJob[L], poller: Poller, decision: PollDecision) -> None:
         """Keep the worker until the next poll, or leave it until then."""
+        if not decision.is_hold:
+            metrics.count_poll(self.counted_as, begins_outage=decision.begins_outage)
         if not (decision.is_trouble or decision.is_hold):
             self._is_over = decision.is_done
             self._ended_at = (self._ended_at or time.time()) if decision.is_done else None

@@ -126,6 +126,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     )
 
     describes_outlets = True
+    counted_as = "promotion"
 
     def __init__(
         self,

@@ -39,6 +39,8 @@ class PromptLayerSnapshotSheetOperator(SheetArguments, PromptLayerCaller):
     :returns: ``version_id``, ``version_number``, ``name``, and ``score`` where the sheet has one.
     """
 
+    counted_as = "snapshot"
+
     template_fields: Sequence[str] = (*SHEET_FIELDS, "name", "promptlayer_conn_id")
 
     def __init__(self, *, name: str | XComArg, **kwargs: Unpack[SheetKwargs]) -> None:

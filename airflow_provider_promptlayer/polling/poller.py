@@ -61,6 +61,11 @@ class PollDecision:
     ends_outage: bool = False
     is_hold: bool = False
 
+    @property
+    def begins_outage(self) -> bool:
+        """Whether the poll has failed, and the one before it had not."""
+        return self.is_trouble and self.note is not None
+
     def log_to(self, log: Any) -> None:
         """Write the note to a logger, if there is one."""
         if self.note:

@@ -15,6 +15,8 @@ from airflow_provider_promptlayer.api.fields import FieldError, Fields
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.persisted import read_deferred, versioned
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.polling.poller import Poller
+from airflow_provider_promptlayer.polling.schedule import PollSchedule
 
 J = TypeVar("J", bound=RemoteJob[Any])
 
@@ -52,6 +54,31 @@ class PollState(Generic[J]):
     def last_deadline(self) -> float:
         """When to stop, whatever the last answer was."""
         return self.deadline + self.grace
+
+    def poller(
+        self,
+        job: RemoteJob[Any],
+        schedule: PollSchedule,
+        *,
+        max_outage: float,
+        doubts_connection: bool = False,
+    ) -> Poller:
+        """Return what decides after each poll of a job.
+
+        :param job: the one of this state, or a part of it, such as one run of a batch.
+        """
+        return Poller(
+            job.name,
+            schedule,
+            began_at=self.began_at,
+            deadline=self.deadline,
+            grace=self.grace,
+            max_outage=max_outage,
+            outage_since=self.outage_since,
+            doubts_connection=doubts_connection,
+            pending_phrase=job.pending_phrase,
+            abandoned_phrase=job.abandoned_phrase,
+        )
 
     def worker_outage(self, *, now: float) -> float | None:
         """Return since when requests of workers have failed, such as those for results.

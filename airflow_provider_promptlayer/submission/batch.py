@@ -338,6 +338,7 @@ class WorkflowRuns(RemoteJob[BatchStatus]):
     workflow_version_execution_ids: Sequence[int]
     until: int = 0
 
+    counted_as: ClassVar[str] = "batch"
     abandoned_phrase: ClassVar[str] = "goes on at PromptLayer, which cannot cancel it"
 
     @property

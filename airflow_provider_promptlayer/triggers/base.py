@@ -24,6 +24,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.job import RemoteJob, cancellation, summarized
 from airflow_provider_promptlayer.api.times import in_words
+from airflow_provider_promptlayer.hooks import metrics
 from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling import retries
@@ -328,21 +329,13 @@ class PromptLayerTrigger(BaseTrigger):
         return to_worker(WaitEvent(job.id, Outcome.ENDED, "", ended_at=self._polled_at))
 
     def _new_poller(self, job: RemoteJob[Any]) -> Poller:
-        state = self.state
-        return Poller(
-            job.name,
-            PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait),
-            began_at=state.began_at,
-            deadline=state.deadline,
-            grace=state.grace,
-            max_outage=self.max_outage,
-            outage_since=state.outage_since,
-            pending_phrase=job.pending_phrase,
-            abandoned_phrase=job.abandoned_phrase,
-            doubts_connection=True,
-        )
+        schedule = PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait)
+        return self.state.poller(job, schedule, max_outage=self.max_outage, doubts_connection=True)
 
     def _on_decision(self, decision: PollDecision) -> None:
+        if not decision.is_hold:
+            kind = self.job_types[0].counted_as
+            metrics.count_poll(kind, begins_outage=decision.begins_outage)
         if not (decision.is_trouble or decision.is_hold):
             self._polled_at = time.time()
         self._log_decision(decision)

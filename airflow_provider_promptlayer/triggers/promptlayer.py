@@ -22,6 +22,7 @@ from airflow_provider_promptlayer.api.scorecards import SheetCalculation
 from airflow_provider_promptlayer.api.tables import Sheet, SheetOperation
 from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
+from airflow_provider_promptlayer.hooks import metrics
 from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_outcome
@@ -176,6 +177,7 @@ class PromptLayerWorkflowTrigger(PromptLayerTrigger):
         """Return the event for a run that has ended, which ends the task if the run succeeded."""
         if self.end_from_trigger and await self._is_success(hook, job):
             self.log.info("%s has succeeded. The task ends here, without a worker.", job)
+            metrics.count_wait(job.counted_as)
             return TaskSuccessEvent()
         return await super().ended(hook, job)
 

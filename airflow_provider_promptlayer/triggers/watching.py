@@ -26,6 +26,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.labels import NAMES, released, version_numbers
 from airflow_provider_promptlayer.api.promotions import is_own_copy
+from airflow_provider_promptlayer.hooks import metrics
 from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling import retries
@@ -34,6 +35,9 @@ from airflow_provider_promptlayer.triggers.seen import SeenVersions
 
 POKE_INTERVAL: Final = 30.0
 """Seconds between two polls, where none are given."""
+
+COUNTED_AS: Final = "watcher"
+"""What metrics call the polls of watchers."""
 
 _JITTER: Final = 0.2
 
@@ -237,6 +241,7 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
                     versions = await send(call)
                 except PromptLayerError as error:
                     failures += 1
+                    metrics.count_poll(COUNTED_AS, begins_outage=failures == 1)
                     backoff = retries.POLLING.pause(failures, error)
                     pause = max(pause, backoff)
                     if isinstance(error, PromptLayerRateLimitError):
@@ -245,6 +250,7 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
                         self.log.warning("%s Still watching %s.", error, self._target.name)
                     said = str(error)
                 else:
+                    metrics.count_poll(COUNTED_AS, begins_outage=False)
                     if failures:
                         self.log.info("PromptLayer answers again about %s.", self._target.name)
                     failures, said = 0, ""
