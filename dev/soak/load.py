@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
+from uuid import NAMESPACE_URL, uuid5
 
 from airflow_provider_promptlayer.testing import (
     Column,
@@ -125,16 +126,18 @@ def _versions(round_id: str) -> list[Workflow]:
 
 
 def _table(round_id: str) -> Table:
-    answers = Column("Answer", cell_duration=5.0)
+    def sheet(title: str, column: Column, row_count: int, **more: Any) -> Sheet:
+        # Those of two tables would have the same id, which follows from the title.
+        identity = str(uuid5(NAMESPACE_URL, f"{round_id}/{title}"))
+        return Sheet(title, [column], row_count, id=identity, **more)
+
+    answer = Column("Answer", cell_duration=5.0)
+    card = Scorecard(round_id, score=SCORE, queue_duration=5.0, duration=15.0)
     return Table(
         round_id,
         [
-            Sheet("Cells", [answers], CELLS),
-            Sheet("Scorecard", [answers], CELLS, scorecard=_scorecard(round_id)),
-            Sheet("Load", [Column("Question", type="TEXT")], 0),
+            sheet("Cells", answer, CELLS),
+            sheet("Scorecard", answer, CELLS, scorecard=card),
+            sheet("Load", Column("Question", type="TEXT"), 0),
         ],
     )
-
-
-def _scorecard(round_id: str) -> Scorecard:
-    return Scorecard(round_id, score=SCORE, queue_duration=5.0, duration=15.0)

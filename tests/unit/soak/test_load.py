@@ -53,6 +53,12 @@ def test_there_are_rounds_enough(runs: int, count: int) -> None:
     assert len(set(rounds(runs, seed=1))) == count
 
 
+def test_rounds_share_no_sheet() -> None:
+    tables = new_server(rounds(10 * PER_ROUND, seed=1), time.time).tables
+    ids = [sheet.id for table in tables for sheet in table.sheets]
+    assert len(set(ids)) == len(ids) == 30
+
+
 @pytest.fixture
 def server() -> Any:
     with new_server([ROUND], time.time) as running:
