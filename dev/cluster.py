@@ -55,7 +55,6 @@ SERVERS = {
 """The ends of the cables; `airflow` is the API server. The scheduler has no cable."""
 START_SECONDS = 600.0
 RESTART_SECONDS = 2.0
-MOST_RESTARTS = 20
 
 _SETTINGS = {
     # So that what a crash has left behind is noticed within a minute, not within five or ten.
@@ -85,6 +84,7 @@ class Cluster:
         raised. The task logs of all machines are below it.
     :param machines: how many.
     :param slots: how many tasks each worker runs at a time.
+    :param most_restarts: how often a component may end by itself; then the next wait raises.
     """
 
     def __init__(
@@ -96,12 +96,14 @@ class Cluster:
         home: Path | None = None,
         machines: int = 2,
         slots: int = 2,
+        most_restarts: int = 20,
     ) -> None:
         self._dags_folder = dags_folder
         self._env = dict(env or {})
         self._temporary_home = home is None
         self.home = home or Path(tempfile.mkdtemp(prefix="airflow-cluster-"))
         self._slots = slots
+        self._most_restarts = most_restarts
         self.machines = [f"machine-{number}" for number in range(1, machines + 1)]
         self.promptlayer = promptlayer
         self.restarts: Counter[str] = Counter()
@@ -150,6 +152,7 @@ class Cluster:
                 host=SERVERS["airflow"],
                 executor="CeleryExecutor",
                 restarts=self.restarts,
+                most_restarts=self._most_restarts,
             )
         )
         for number, machine in enumerate(self.machines, 1):
@@ -244,16 +247,19 @@ class Cluster:
 class _SupervisedStack(AirflowStack):
     """Starts again what has ended by itself, and waits on while the database is away."""
 
-    def __init__(self, dags_folder: Path, *, restarts: Counter[str], **options: Any) -> None:
+    def __init__(
+        self, dags_folder: Path, *, restarts: Counter[str], most_restarts: int, **options: Any
+    ) -> None:
         super().__init__(dags_folder, **options)
         self._restarts = restarts
+        self._most_restarts = most_restarts
         self._started_at: dict[str, float] = {}
 
     def check_alive(self) -> None:
         """Start again what has ended; raise StackError if that has happened too often."""
         for component in self.components.dead():
             name = component.name
-            if self._restarts[name] >= MOST_RESTARTS:
+            if self._restarts[name] >= self._most_restarts:
                 super().check_alive()
             if time.monotonic() - self._started_at.get(name, 0.0) > RESTART_SECONDS:
                 self._restarts[name] += 1

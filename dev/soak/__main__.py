@@ -147,7 +147,9 @@ def soak(runs: int, seed: int, seconds: float, every: float) -> Verdict:
     server = new_server(round_ids, time.time, host=PROMPTLAYER_HOST, max_requests=1000)
     faults = Faults(seed)
     server.script(faults, times=None)
-    with Cluster(Path(__file__).with_name("dags"), server, slots=3) as cluster:
+    dags = Path(__file__).with_name("dags")
+    # What cannot live without PostgreSQL ends whenever that is killed.
+    with Cluster(dags, server, slots=3, most_restarts=runs) as cluster:
         print(f"seed {seed}; Airflow's home is {cluster.home}", flush=True)
         killer = Killer(cluster, plan(seed, every))
         going = Soak(cluster, killer, round_ids, seconds)
