@@ -102,6 +102,7 @@ class WaitKwargs(TaskKwargs, total=False):
     """The arguments of :class:`.PromptLayerWaiter`, which every task takes that waits."""
 
     deferrable: bool | None
+    defer_after: datetime.timedelta | float | None
     poke_interval: datetime.timedelta | float | None
     timeout: datetime.timedelta | float | None
     mode: Literal["poke", "reschedule"]

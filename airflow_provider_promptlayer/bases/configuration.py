@@ -7,6 +7,7 @@ They are read when an operator is made, which every process that runs a task doe
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Final, TypeVar
 
 from airflow_provider_promptlayer.api.arguments import seconds
@@ -37,6 +38,14 @@ CONFIG: Final[dict[str, Any]] = {
                 "version_added": "0.1.0",
                 "type": "float",
                 "example": "30",
+                "default": None,
+            },
+            "defer_after": {
+                "description": "Seconds for which a task polls in its worker before it defers. "
+                "Empty for 10, and 0 for mapped tasks.",
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": "0",
                 "default": None,
             },
             "max_outage": {
@@ -81,6 +90,15 @@ def default_seconds(name: str, otherwise: T, *, zero: bool = False) -> float | T
     if not _is_set(name):
         return otherwise
     return seconds(f"[{_SECTION}] {name}", _conf().getfloat(_SECTION, name), zero=zero)
+
+
+def given_seconds(
+    name: str, given: datetime.timedelta | float | None, otherwise: T, *, zero: bool = False
+) -> float | T:
+    """Return the seconds of an argument; where it is None, what :func:`default_seconds` does."""
+    if given is None:
+        return default_seconds(name, otherwise, zero=zero)
+    return seconds(name, given, zero=zero)
 
 
 def _is_set(name: str) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
@@ -19,6 +20,13 @@ If a task comes back before the scheduler has read the executor's report on its 
 scheduler assumes that the task was killed, and fails or retries it (apache/airflow issues 66374,
 67287, 72716; up to 3.3.2 at least). A retry would start, and bill, a second run. Schedulers have
 been seen to take five seconds on a busy machine.
+"""
+
+DEFER_AFTER = SETTLE_SECONDS
+"""How long a task polls in its worker before it defers, where neither it nor the site says so.
+
+As long as a deferral makes every wait: so a wait that has just been deferred when its job ends
+takes at most twice as long as the job, and none holds a worker for longer than that.
 """
 
 CANCELLATION_SECONDS = 60.0
@@ -39,6 +47,24 @@ ENDED_BY_AIRFLOW = "__fail__"
 
 LONGEST_DEFERRAL = datetime.timedelta(days=3650)
 """Airflow adds a deferral's time-out to the current time, and the sum must be before year 10000."""
+
+
+def defer_at(
+    defer_after: float | None, execution_timeout: datetime.timedelta | None, may_stay: bool
+) -> float:
+    """Return until when a task polls in its worker before it defers, in seconds since the epoch.
+
+    :param defer_after: as the task or the site says; None where neither does.
+    :param execution_timeout: of the task: it fails one that has not deferred by then.
+    :param may_stay: whether to stay where neither the task nor the site says so. Not a mapped task,
+        as other instances may be waiting for the slot; nor a task that starts its job without a
+        record, as a retry would start another one if the worker died meanwhile.
+    """
+    if defer_after is None:
+        defer_after = DEFER_AFTER if may_stay else 0.0
+    if execution_timeout is not None:
+        defer_after = min(defer_after, execution_timeout.total_seconds() / 4)
+    return time.time() + defer_after
 
 
 def airflow_timeout(seconds: float) -> datetime.timedelta:

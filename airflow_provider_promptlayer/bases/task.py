@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import is_constant, seconds
+from airflow_provider_promptlayer.api.arguments import is_constant
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
     PromptLayerError,
@@ -108,9 +108,9 @@ class PromptLayerTask(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.promptlayer_conn_id = promptlayer_conn_id
-        if max_outage is None:
-            max_outage = configuration.default_seconds("max_outage", DEFAULT_MAX_OUTAGE, zero=True)
-        self.max_outage = seconds("max_outage", max_outage, zero=True)
+        self.max_outage = configuration.given_seconds(
+            "max_outage", max_outage, DEFAULT_MAX_OUTAGE, zero=True
+        )
         if self.max_outage == math.inf:  # Airflow 3 cannot pass infinity to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
         self.outcome: str | None = None  # a line for the end of the log

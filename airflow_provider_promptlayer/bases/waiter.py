@@ -56,10 +56,12 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
 
     Takes the arguments of Airflow's sensors, with the same meaning in every mode:
     ``poke_interval``, ``timeout``, ``soft_fail``, ``never_fail``, ``exponential_backoff``,
-    ``max_wait``, and ``mode`` with ``deferrable=False``. Where ``deferrable``, ``poke_interval`` or
-    ``timeout`` is left out, Airflow's configuration has it, see :mod:`.configuration`.
+    ``max_wait``, and ``mode`` with ``deferrable=False``. Airflow's configuration may have other
+    defaults, see :mod:`.configuration`.
 
     :param deferrable: wait in the triggerer, without holding a worker.
+    :param defer_after: seconds (or a ``timedelta``) for which a deferrable task polls in its worker
+        first, so that a short job needs no second one. None for 10, or 0 for a mapped task.
     :param poke_interval: seconds (or a ``timedelta``) between two polls, kept to exactly. None for
         intervals that grow with the wait, see :class:`.PollSchedule`; in ``mode="reschedule"``
         those are Airflow's own 60 s.
@@ -72,6 +74,9 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     cancel_on_kill: bool = True
     """Whether to cancel a job that this task has started, when the task is ended."""
 
+    is_found_again: bool = True
+    """Whether the next try finds the job if this worker dies."""
+
     starts_what_it_waits_for: ClassVar[bool] = False
     """Whether the task submits the job, so that a poll must not run the task again."""
 
@@ -79,6 +84,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         self,
         *,
         deferrable: bool | None = None,
+        defer_after: datetime.timedelta | float | None = None,
         poke_interval: datetime.timedelta | float | NotSet | None = NOTSET,
         timeout: datetime.timedelta | float | None = None,
         **kwargs: Any,
@@ -87,8 +93,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             deferrable = configuration.default_deferrable()
         if poke_interval is NOTSET:
             poke_interval = configuration.default_seconds("poke_interval", None)
-        if timeout is None:
-            timeout = configuration.default_seconds("timeout", None)
+        timeout = configuration.default_seconds("timeout", None) if timeout is None else timeout
         if timeout is not None:  # Airflow 2 does not take None
             seconds("timeout", timeout, zero=True)
             kwargs["timeout"] = timeout
@@ -99,6 +104,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             **kwargs,
         )
         self.deferrable = deferrable
+        self.defer_after = configuration.given_seconds("defer_after", defer_after, None, zero=True)
         self.is_rescheduled = self.reschedule and not deferrable
         if self.is_rescheduled and self.starts_what_it_waits_for:
             raise PromptLayerInvalidInputError(
@@ -109,6 +115,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         self._job: RemoteJob[L] | None = None  # once known
         self._outputs: tuple[L, Outputs] | None = None  # of the job, once it has ended
         self._outage_state: OutageState | None = None
+        self._defers_at = 0.0  # when this process defers, if there is still a need to
         self._resumed = False  # whether this process came back to a wait
         self._has_waited = False  # whether a poll of this process found the job running, or failed
         self._is_over = False  # whether the job was seen to have ended
@@ -179,9 +186,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         :param how: the arguments of :class:`.PromptLayerTrigger`.
         """
         triggers = import_module("airflow_provider_promptlayer.triggers.promptlayer")
-        trigger: BaseTrigger = getattr(triggers, self.kind.trigger)(
-            **self.kind.trigger_arguments, **how
-        )
+        make = getattr(triggers, self.kind.trigger)
+        trigger: BaseTrigger = make(**self.kind.trigger_arguments, **how)
         return trigger
 
     def execute(self, context: Context) -> Any:
@@ -203,6 +209,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
                 return self.kind.unsubmitted_result
             if not self.is_rescheduled:  # else each poll would take one more request
                 self.show_link(context)
+            may_stay = self.is_found_again and context["ti"].map_index in (None, -1)
+            self._defers_at = deferral.defer_at(self.defer_after, self.execution_timeout, may_stay)
             return self._go_on(context, job)
 
     def execute_complete(
@@ -241,24 +249,19 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         self._resumed = self.hook.connection_was_there = True
         if next_method != deferral.ENDED_BY_AIRFLOW:
             # Not through BaseSensorOperator, which would replace the reason for a skip.
-            return super(BaseSensorOperator, self).resume_execution(
-                next_method, next_kwargs, context
-            )
+            resume = super(BaseSensorOperator, self).resume_execution
+            return resume(next_method, next_kwargs, context)
         with self._airflow_errors(context):
-            job = self._job = self._job_left_behind(context)
+            try:
+                self._job = self.restore_job(context)
+            except PromptLayerError as error:
+                self.log.warning("The job that the task waited for is not known: %s", error)
+            job = self._job
             left = f"{job or 'The job'} {(job or self.kind.job_types[0]).abandoned_phrase}."
             reason = str((next_kwargs or {}).get("error", "unknown"))
             for line in (next_kwargs or {}).get("traceback") or []:
                 self.log.error("%s", line.rstrip())
             raise deferral.ended_by_airflow(reason, self.timeout, left)
-
-    def _job_left_behind(self, context: Context) -> RemoteJob[L] | None:
-        """Return the job of a deferral that Airflow has ended; None if it cannot be found."""
-        try:
-            return self.restore_job(context)
-        except PromptLayerError as error:
-            self.log.warning("The job that the task waited for is not known: %s", error)
-            return None
 
     def on_kill(self) -> None:
         """Cancel the job, if this task has submitted it and PromptLayer can cancel it.
@@ -290,8 +293,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
                 began_at = first.timestamp()
                 self.hook.connection_was_there = True
             self._outage_state = OutageState.of(context)
-            if self._outage_state is not None:
-                outage_since = self._outage_state.read(self.log)
+            outage_since = self._outage_state.read(self.log) if self._outage_state else None
         deadline = min(began_at + self.timeout, self._must_end_by(context))
         state = PollState(job, began_at, deadline, outage_since=outage_since)
         return self._finish(context, self._poll_until_ended(state))
@@ -343,19 +345,18 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             decision.log_to(self.log)
         if decision.is_done:
             return
-        if self.deferrable and not decision.is_hold:
+        next_poll_at = time.time() + decision.sleep
+        if self.deferrable and not decision.is_hold and next_poll_at > self._defers_at:
             self._defer(job, poller, decision)
-        if self.reschedule and not decision.is_hold and self._may_leave(poller):
+        if self.is_rescheduled and not decision.is_hold and self._may_leave(poller):
             sleep = datetime.timedelta(seconds=decision.sleep)
             raise version_compat.RescheduleException(datetime.datetime.now(datetime.UTC) + sleep)
         time.sleep(decision.sleep)
 
     def _defer(self, job: RemoteJob[L], poller: Poller, decision: PollDecision) -> NoReturn:
+        settle = deferral.SETTLE_SECONDS
         next_poll_at = poller.first_poll_after_defer(
-            decision,
-            settle=deferral.SETTLE_SECONDS,
-            now=time.time(),
-            is_contradicted=self._is_contradicted,
+            decision, settle=settle, now=time.time(), is_contradicted=self._is_contradicted
         )
         state = PollState(
             job,

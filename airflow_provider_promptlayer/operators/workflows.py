@@ -151,7 +151,8 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
     With retries, a run is doubled only if
 
     - the worker dies, or ``execution_timeout`` strikes, between the start and the end of the wait
-      in the worker (with ``deferrable``, until the deferral; and again while resuming);
+      in the worker (with ``deferrable``, until the deferral, so that ``defer_after`` is 0 there
+      unless you set it; and again while resuming);
     - Airflow cannot store the task's result at the very end;
     - on Airflow 2, ``execution_timeout`` passes while no triggerer is there. It goes on counting
       while the task is deferred, so the wait ends a minute before it (or a quarter of it), without

@@ -251,12 +251,12 @@ _RENDERED_THERE: Final = ("workflow_version_execution_id", "promptlayer_conn_id"
 class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
     """Wait until a workflow run has ended, and fail if it ended badly.
 
-    Polls once in the worker, then waits in the triggerer; with ``deferrable=False`` in the worker
+    Polls in the worker first, then waits in the triggerer; with ``deferrable=False`` in the worker
     (``mode="poke"``) or between reschedules (``mode="reschedule"``). A run that has ended cannot
     get better, so its failure does not use up the task's retries.
 
-    A deferred wait occupies a worker twice, for seconds: before it and after it. Two options, both
-    off by default, save these workers.
+    A deferred wait occupies a worker twice: for ``defer_after`` before it, and for a moment after
+    it. Two options, both off by default, save these workers.
 
     ``end_from_trigger=True`` lets the triggerer end the task if the run is a success by
     ``fail_on``; a worker ends it otherwise, as without the option. The triggerer fetches all
@@ -278,6 +278,9 @@ class PromptLayerWorkflowSensor(_Sensor[WorkflowResults], WorkflowTask):
     :param workflow_version_execution_id: the run, as int or digits in a string. Templated.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param deferrable: wait in the triggerer, without holding a worker.
+    :param defer_after: seconds (or a ``timedelta``) for which a deferrable task polls in its worker
+        first, so that a short job needs no second one; 0 to defer at once. None for 10, and for 0
+        where the sensor is mapped.
     :param fail_on: ``"no_output"`` (no output node succeeded), ``"any_node"`` (that, or any node
         failed) or ``"never"``.
     :param poke_interval: seconds (or a ``timedelta``) between two polls, kept to exactly. None for

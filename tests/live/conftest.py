@@ -173,6 +173,7 @@ def stack(
         "AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json,
         "AIRFLOW_CONN_PROMPTLAYER_LINKED": linked(promptlayer),
         "AIRFLOW_CONN_PROMPTLAYER_RAW": raw_promptlayer.airflow_connection_json,
+        "AIRFLOW__PROMPTLAYER__DEFER_AFTER": "0",  # else short runs would meet no triggerer
     }
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     if "object_storage" in wanted:

@@ -92,6 +92,7 @@ def stack(
         Path(__file__).parent / "dags",
         env={
             "AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json,
+            "AIRFLOW__PROMPTLAYER__DEFER_AFTER": "0",
             # One is killed in most tests, and the other one is to notice soon.
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
         },

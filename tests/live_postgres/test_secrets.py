@@ -133,7 +133,7 @@ def traces(
     postgres: PostgresServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Traces:
-    env = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
+    env = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG", "AIRFLOW__PROMPTLAYER__DEFER_AFTER": "0"}
     for account in accounts.values():
         if account.conn_id != "row":
             env[f"AIRFLOW_CONN_{account.conn_id.upper()}"] = json.dumps(account.connection())

@@ -220,6 +220,7 @@ MODES_OF_ALL_KINDS = list(MODES)
 """The modes that every kind of job has; a workflow run has more."""
 
 MODES |= {
+    "in the worker, then deferred": _sensor(deferrable=True, defer_after=0.05),
     "deferred, ending in the trigger": _sensor(end_from_trigger=True),
 }
 if STARTS_IN_TRIGGERER:

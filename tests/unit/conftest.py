@@ -86,6 +86,12 @@ def no_scheduler_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def deferral_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defer after the first poll: else no short job of a test would meet a triggerer."""
+    monkeypatch.setenv("AIRFLOW__PROMPTLAYER__DEFER_AFTER", "0")
+
+
+@pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pause briefly after failed requests; the tests of polling/ say how long it really takes."""
     from airflow_provider_promptlayer.polling.retries import RetryPolicy

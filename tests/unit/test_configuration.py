@@ -45,6 +45,8 @@ TASKS = WAITING | OTHERS
 CASES: list[tuple[str, str, Any, Any, Any]] = [
     ("default_deferrable", "False", False, True, True),
     ("default_deferrable", "", True, False, False),
+    ("defer_after", "0", 0.0, 5, 5.0),
+    ("defer_after", "", None, datetime.timedelta(minutes=1), 60.0),
     ("poke_interval", "30", 30.0, 5, 5.0),
     ("poke_interval", "", None, datetime.timedelta(minutes=2), 120.0),
     ("max_outage", "7200", 7200.0, 60, 60.0),
@@ -70,6 +72,12 @@ def effective(task: Any, option: str) -> Any:
 def configure(monkeypatch: pytest.MonkeyPatch, **options: str) -> None:
     for option, text in options.items():
         monkeypatch.setenv(f"AIRFLOW__PROMPTLAYER__{option.upper()}", text)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also not what makes the other tests fast."""
+    monkeypatch.delenv("AIRFLOW__PROMPTLAYER__DEFER_AFTER")
 
 
 class TestDefaults:
@@ -143,6 +151,7 @@ class TestDefaults:
     ("option", "text", "error", "says"),
     [
         ("default_deferrable", "perhaps", Exception, "default_deferrable"),
+        ("defer_after", "-1", PromptLayerInvalidInputError, r"\[promptlayer\] defer_after"),
         ("poke_interval", "often", Exception, "poke_interval"),
         ("poke_interval", "0", PromptLayerInvalidInputError, r"\[promptlayer\] poke_interval"),
         ("max_outage", "-1", PromptLayerInvalidInputError, r"\[promptlayer\] max_outage"),

@@ -22,7 +22,8 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 from support.arguments import AT_RUN_TIME
-from support.clocks import timed_by_polls
+from support.cancelling import is_cancelled
+from support.clocks import Leap, timed_by_polls
 from support.connections import connect
 from support.kinds import BRIEF, OUTPUTS, SECRET, Serve, at, new_server
 from support.modes import (
@@ -35,7 +36,7 @@ from support.modes import (
     rebuilt,
     run_task,
 )
-from support.starts import RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, deferred
+from support.starts import RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, Start, deferred, every_start
 from support.waits import state_for
 
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
@@ -297,6 +298,93 @@ class TestInterval:
         left = self.leave(run_id, poke_interval=0.1, timeout=500)
         assert left.trigger.state.next_poll_at >= before + 1000.0
         assert left.timeout.total_seconds() > 900.0
+
+
+class TestWorkerFirst:
+    """A deferrable task polls in its worker before it defers; time passes as it sleeps there."""
+
+    @pytest.fixture(autouse=True)
+    def _sleeps(self, leap: Leap, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "sleep", leap)
+        monkeypatch.delenv("AIRFLOW__PROMPTLAYER__DEFER_AFTER")
+
+    @pytest.mark.parametrize(
+        ("arguments", "map_index", "polls"),
+        [
+            ({}, -1, 4),
+            ({}, 3, 1),  # other instances of the mapped task may be waiting for the slot
+            ({"defer_after": 0}, -1, 1),
+            ({"defer_after": 0.0, "poke_interval": 0.1}, -1, 1),
+            ({"defer_after": datetime.timedelta(seconds=31)}, -1, 11),
+            ({"defer_after": 31}, 3, 11),
+            ({"defer_after": 31, "poke_interval": 32}, -1, 1),  # no poll to stay for
+            ({"execution_timeout": datetime.timedelta(seconds=16)}, -1, 2),
+            ({"mode": "reschedule"}, -1, 4),  # which a deferrable task ignores
+        ],
+        ids=str,
+    )
+    def test_polls_for_so_long(
+        self, arguments: dict[str, Any], map_index: int, polls: int, server: LocalPromptLayer
+    ) -> None:
+        run_id = server.start_execution("Endless")
+        before = time.time()
+        with pytest.raises(TaskDeferred) as left:
+            sensor(run_id, **{"poke_interval": 3, **arguments}).execute(
+                {"ti": FakeTaskInstance(map_index=map_index)}  # type: ignore[typeddict-item]
+            )
+        assert server.count("GET") == polls
+        # The wait has begun here: its intervals and its deadline are those of one wait.
+        assert before <= left.value.trigger.state.began_at < before + 3.0
+
+    def test_a_short_job_ends_there(self, server: LocalPromptLayer) -> None:
+        run_id = server.start_execution("Good")
+        ending = run_task(lambda: sensor(run_id, poke_interval=3))
+        assert (ending.kind, ending.value, ending.worker_visits) == ("success", run_id, 1)
+
+    @pytest.mark.parametrize("defer_after", [None, 10])
+    @every_start
+    def test_a_job_that_the_task_has_started_ends_there_if_a_retry_would_find_it(
+        self, start: Start, defer_after: int | None, serve: Serve, store: Store | None
+    ) -> None:
+        """Else a worker that died meanwhile would have the retry pay for another one."""
+        server = serve(new_server(by_polls=True))
+        ending = start.run(store, poke_interval=3, defer_after=defer_after)
+        visits = 2 if store is None and defer_after is None else 1
+        assert (ending.kind, ending.worker_visits) == ("success", visits)
+        assert len(start.started(server)) == 1
+
+    def test_a_job_is_cancelled_there(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = serve(new_server())
+        task = RUN_TABLE.make("never", defer_after=10)
+
+        def end(_: float) -> None:
+            task.on_kill()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(time, "sleep", end)
+        with pytest.raises(KeyboardInterrupt):
+            task.execute({"ti": FakeTaskInstance()})
+        assert is_cancelled(server)
+
+    def test_the_time_may_be_up_there(self, server: LocalPromptLayer) -> None:
+        ending = run_task(lambda: sensor(server.start_execution("Endless"), timeout=5))
+        assert (ending.kind, ending.worker_visits) == ("timeout", 1)
+        assert "within 5 s" in ending.message
+
+    def test_an_outage_goes_on_in_the_triggerer(self, server: LocalPromptLayer) -> None:
+        run_id = server.start_execution("Endless")
+        server.go_away()
+        before = time.time()
+        with pytest.raises(TaskDeferred) as left:
+            sensor(run_id, poke_interval=3).execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+        assert before <= left.value.trigger.state.outage_since < before + 3.0
+
+    def test_once_only(self, server: LocalPromptLayer) -> None:
+        """A worker that the triggerer has called too early defers again at once."""
+        run_id = server.start_execution("Endless")
+        with pytest.raises(TaskDeferred):
+            resume_as_ended(run_id, state=state_for(WorkflowRun(run_id)), poke_interval=3)
+        assert server.count("GET") == 1
 
 
 class TestOutageBetweenReschedules:

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "cancel_on_timeout": True,
     "column_versions": {"Answer": {"version": 5}},
     "deferrable": False,
+    "defer_after": 5.0,
     "durable": False,
     "ensure": True,
     "exponential_backoff": True,
