@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m airflow_provider_promptlayer.testing``: a local PromptLayer until it is interrupted.
 
-Once the server listens, its URL and API key are printed, and written to ``--ready-file``. Each
-request is a line on stderr.
+Once the server listens, its URL and API key are printed, and written to ``--ready-file``; printed
+too is what there is to use, with the release labels. Each request is a line on stderr.
 SIGINT and SIGTERM end it with exit code 0.
 """
 
@@ -86,17 +86,25 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _announce(server: LocalPromptLayer) -> None:
-    names = ", ".join(repr(name) for name in server.workflow_names)
-    tables = "; ".join(
+    def released(name: str, labels: dict[str, int]) -> str:
+        leads = ", ".join(f"{label}: {version}" for label, version in labels.items())
+        return f"{name!r} ({leads})" if leads else repr(name)
+
+    workflows = [released(name, server.labels(workflow=name)) for name in server.workflow_names]
+    prompts = [released(name, server.labels(prompt=name)) for name in server.prompt_names]
+    tables = [
         f"{table.title!r} ({table.id}): "
         + ", ".join(f"{sheet.title!r} ({sheet.id})" for sheet in table.sheets)
         for table in server.tables
-    )
+    ]
+    reports = [f"{report.name!r} ({number})" for number, report in server.pipelines.items()]
     connection = shlex.quote(server.airflow_connection_json)
     sys.stdout.write(
         f"Local PromptLayer on {server.url}, API key {server.api_key}\n"
-        f"Workflows: {names or 'none'}\n"
-        f"Tables: {tables or 'none'}\n"
+        f"Workflows: {', '.join(workflows) or 'none'}\n"
+        f"Prompts: {', '.join(prompts) or 'none'}\n"
+        f"Tables: {'; '.join(tables) or 'none'}\n"
+        f"Reports: {', '.join(reports) or 'none'}\n"
         f"export AIRFLOW_CONN_PROMPTLAYER_DEFAULT={connection}\n"
     )
     sys.stdout.flush()

@@ -9,7 +9,7 @@ from functools import partial
 
 from ..json_text import JsonValue
 from .cases import read_csv
-from .model import Scorecard, Sheet, Table
+from .model import Report, Scorecard, Sheet, Table
 from .runs import Calculation, Import, Operation, ReportRun, ReportRuns
 from .workspace import Workspace
 
@@ -57,6 +57,11 @@ class EvaluationControl:
     def calculations(self) -> dict[str, Calculation]:
         """A copy of all scorecard calculations, by ``calculation_id``."""
         return dict(ChainMap(*(sheet.calculations for sheet in self._workspace.sheets)))
+
+    @property
+    def pipelines(self) -> dict[int, Report]:
+        """The definitions of which reports can be run, by the ``report_id`` to run."""
+        return dict(self._reports.blueprints)
 
     @property
     def reports(self) -> dict[int, ReportRun]:

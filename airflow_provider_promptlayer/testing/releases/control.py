@@ -24,6 +24,11 @@ class ReleaseControl:
         self._prompts = prompts
         self._announce = announce_change
 
+    @property
+    def prompt_names(self) -> list[str]:
+        """The names of the prompt templates, in the order of their definitions."""
+        return self._prompts.names
+
     def labels(self, *, prompt: str | None = None, workflow: str | None = None) -> dict[str, int]:
         """Return the release labels, and the numbers of the versions that they lead to."""
         return dict(self._labels(prompt, workflow).numbers)

@@ -88,6 +88,11 @@ class Prompts:
                 led_to = state.labels.numbers.get(log.label, 0)
                 state.labels.move(log.label, max(log.version, led_to))
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the prompt templates, in the order of their definitions."""
+        return list(self._by_name)
+
     def find(self, id_or_name: str) -> PromptState | None:
         """Return the prompt template of that name or id, if there is one."""
         by_id = (state for state in self._by_name.values() if str(state.id) == id_or_name)

@@ -28,23 +28,26 @@ COMMAND = [sys.executable, "-W", "error", "-m", "airflow_provider_promptlayer.te
 
 @contextmanager
 def running(*options):
-    """The command, and its four lines of output."""
+    """The command, and its six lines of output."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [*COMMAND, "--port", "0", *options], env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True
     ) as process:
         assert process.stdout
         try:
-            yield process, [process.stdout.readline() for _ in range(4)]
+            yield process, [process.stdout.readline() for _ in range(6)]
         finally:
             if process.poll() is None:
                 process.kill()
 
 
 def test_it_says_where_it_is_and_stops_cleanly():
-    with running("--api-key", "a'b") as (process, (where, workflows, tables, export)):
+    with running("--api-key", "a'b") as (process, (where, *lines, export)):
         assert "a'b" in where
-        assert "'Article pipeline'" in workflows
+        workflows, prompts, tables, reports = lines
+        assert "'Article pipeline' (" in workflows
+        assert "'Support reply' (prod: 1, staging: 2)" in prompts
+        assert "'Nightly evaluation' (1)" in reports
         assert "'Support answers' (5c0a1e00-0000-4000-8000-000000000001): " in tables
         assert "'Regression set' (5c0a1e00-0000-4000-8000-000000000011), " in tables
         (assignment,) = shlex.split(export)[1:]
@@ -69,9 +72,9 @@ def test_the_ready_file_appears_whole_and_goes_with_the_server(tmp_path):
     definitions.write_text('[[workflows]]\nname = "Mine"\nnodes = [{ name = "N" }]\n')
     ready = tmp_path / "ready.json"
     options = ("--ready-file", str(ready), "--workflows", str(definitions))
-    with running(*options) as (process, (where, workflows, tables, _)):
+    with running(*options) as (process, (where, workflows, *nothing, _)):
         assert workflows == "Workflows: 'Mine'\n"
-        assert tables == "Tables: none\n"
+        assert nothing == ["Prompts: none\n", "Tables: none\n", "Reports: none\n"]
         deadline = time.monotonic() + 60
         while not ready.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
