@@ -76,7 +76,7 @@ docs: venv ## 20 s | the documentation, as a site in build/docs; warnings are er
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING $(BIN)/python -m sphinx \
 	  -q -W --keep-going -d build/doctrees docs build/docs && echo "docs: build/docs/index.html"
 
-coverage: venv tools ## 10 min | unit tests with branch coverage: what no test reaches
+coverage: venv tools ## 10 min | unit tests with branch coverage: what no test reaches; fails below the limit of setup.cfg
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/coverage run -m pytest -q tests/unit -n auto --dist worksteal $(ARGS)
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
@@ -93,7 +93,7 @@ live: live-$(LIVE) ## 8 min | tests in a real Airflow; LIVE=2.11.2 for another v
 
 live-next: live-$(NEXT) ## 8 min | tests in a real Airflow 3.4.0b2
 
-wheel: venv tools ## 1 min | build a wheel, install it into an empty environment and check it there
+wheel: venv tools ## 1 min | build wheel and sdist, install the wheel into an empty environment and check it there
 	@$(BIN)/python dev/check_wheel.py $(NEWEST)
 
 clean: ## 1 s | remove what make has made
