@@ -44,7 +44,7 @@ class Soak:
     """One soak on a cluster that is up.
 
     :param round_ids: of the rounds, in their order.
-    :param seconds: after so long no other round is begun.
+    :param seconds: after so long no other round is begun, and nothing is killed any more.
     """
 
     def __init__(
@@ -52,27 +52,28 @@ class Soak:
     ) -> None:
         self._cluster = cluster
         self._killer = killer
-        self._left = list(round_ids)
+        self._round_ids = round_ids
         self._seconds = seconds
         self._thread = ThreadPoolExecutor(1)  # a request may hang while a server is away
         self._beginning: Future[str] | None = None
-        self._ended = set[str]()
+        self._ended = 0
         self.begun: list[str] = []
 
     def run(self) -> float:
-        """Run all rounds to their end, or the time out; return how many seconds were killed in."""
-        self._begin_next()
-        self._cluster.stack.wait_for(lambda: self._has_begun(), 600.0, "the first round")
+        """Run all rounds to their end, or the time out; return the seconds in which was killed."""
+        self._begin_one()
+        self._cluster.stack.wait_for(self._look, 600.0, "a round to begin")
         began_at = time.monotonic()
         look_at = progress_at = 0.0
-        while self._goes_on(elapsed := time.monotonic() - began_at):
+        while (elapsed := time.monotonic() - began_at) < self._seconds:
             self._killer.step(elapsed)
             self._cluster.stack.check_alive()
             if elapsed >= look_at:
                 look_at = elapsed + LOOK_SECONDS
                 self._look()
-            if self._has_begun() and len(self.begun) - len(self._ended) < AT_ONCE:
-                self._begin_next()
+                self._begin_one()
+                if self._ended == len(self._round_ids):
+                    break
             if elapsed >= progress_at:
                 progress_at = elapsed + PROGRESS_SECONDS
                 self._show(elapsed)
@@ -85,50 +86,42 @@ class Soak:
         over_at = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < over_at:
             self._cluster.stack.check_alive()
+            is_beginning = self._is_beginning  # before the look
             self._look()
-            if self._has_begun() and len(self._ended) == len(self.begun):
+            if not is_beginning and self._ended == len(self.begun):
                 break
             time.sleep(LOOK_SECONDS)
         self._thread.shutdown(cancel_futures=True)
 
-    def _goes_on(self, elapsed: float) -> bool:
-        if elapsed >= self._seconds:
-            self._left.clear()
-        return bool(self._left or self._beginning or len(self._ended) < len(self.begun))
+    @property
+    def _is_beginning(self) -> bool:
+        return self._beginning is not None and not self._beginning.done()
 
-    def _begin_next(self) -> None:
-        if self._left:
-            self._beginning = self._thread.submit(
-                self._cluster.stack.trigger_dag, DAG_ID, run_id=self._left[0]
-            )
+    def _begin_one(self) -> None:
+        """Begin a round if there is room; Airflow's database tells whether that was done."""
+        left = [each for each in self._round_ids if each not in self.begun]
+        if left and not self._is_beginning and len(self.begun) - self._ended < AT_ONCE:
+            trigger = self._cluster.stack.trigger_dag
+            self._beginning = self._thread.submit(trigger, DAG_ID, run_id=left[0])
 
-    def _has_begun(self) -> bool:
-        """Return whether no round is being begun; one that could not be is tried again."""
-        if self._beginning is None or not self._beginning.done():
-            return self._beginning is None
-        error = self._beginning.exception()
-        self._beginning = None
-        # 409: the answer to an earlier request was lost.
-        if error is None or " 409" in str(error):
-            self.begun.append(self._left.pop(0))
-        return True
-
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Ask Airflow which rounds have begun and ended; return whether any has begun."""
         try:
-            found = self._cluster.stack.db.rows(
-                "SELECT run_id FROM dag_run WHERE dag_id = :dag_id"
-                " AND state IN ('success', 'failed')",
+            states = self._cluster.stack.db.rows(
+                "SELECT run_id, state FROM dag_run WHERE dag_id = :dag_id ORDER BY id",
                 dag_id=DAG_ID,
             )
         except OperationalError:
-            return
-        self._ended = {row["run_id"] for row in found} & set(self.begun)
+            return False
+        self.begun = [row["run_id"] for row in states]
+        self._ended = sum(row["state"] in ("success", "failed") for row in states)
+        return bool(self.begun)
 
     def _show(self, elapsed: float) -> None:
         starts, kills = len(self._cluster.promptlayer.executions), self._killer.done.total()
         print(
-            f"{elapsed / 60:4.0f} min: {len(self._ended)} rounds ended, "
-            f"{len(self.begun) - len(self._ended)} go on, {len(self._left)} left; "
+            f"{elapsed / 60:4.0f} min: {self._ended} of {len(self._round_ids)} rounds ended, "
+            f"{len(self.begun) - self._ended} go on; "
             f"{starts} runs, {kills} kills",
             flush=True,
         )
@@ -138,7 +131,7 @@ def soak(runs: int, seed: int, seconds: float, every: float) -> Verdict:
     """Run a soak and print what came of it.
 
     :param runs: how many billed starts there are to be.
-    :param seconds: after so long no other round is begun.
+    :param seconds: after so long no other round is begun, and nothing is killed any more.
     :param every: seconds from one kill to the next.
 
     :raises SoakError: if the package has not kept its word.
@@ -179,7 +172,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.soak", description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="billed starts, in rounds of 25")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000), help="to repeat one")  # noqa: S311
-    parser.add_argument("--minutes", type=float, default=180.0, help="no round begins after that")
+    parser.add_argument("--minutes", type=float, default=180.0, help="of kills, at most")
     parser.add_argument("--every", type=float, default=EVERY_SECONDS, help="seconds between kills")
     given = parser.parse_args()
     try:

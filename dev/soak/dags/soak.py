@@ -18,6 +18,7 @@ from airflow_provider_promptlayer.operators.promptlayer import (
 )
 
 ROUND = "{{ run_id }}"
+RETRIES = 50
 WAIT = {"poke_interval": 5, "timeout": timedelta(hours=2)}
 
 
@@ -33,12 +34,12 @@ with DAG(
     catchup=False,
     max_active_runs=6,
     max_active_tasks=200,
-    # Longer than all that is killed stays away.
-    default_args={"retries": 10, "retry_delay": timedelta(seconds=10)},
+    # A try may be lost with each kill.
+    default_args={"retries": RETRIES, "retry_delay": timedelta(seconds=10)},
 ) as dag:
     for task_id, workflow, retries in (
-        ("run", "Long", 10),
-        ("again", "Failing first", 10),
+        ("run", "Long", RETRIES),
+        ("again", "Failing first", RETRIES),
         ("doomed", "Failing", 1),
     ):
         PromptLayerRunWorkflowOperator(
