@@ -105,6 +105,10 @@ class Origin:
         return f"the answer of {self.host} ({self.connection}) is not PromptLayer's"
 
 
+UNNAMED: Final = Origin()
+"""For an answer of which no message speaks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """One whole answer of any status.
@@ -121,7 +125,7 @@ class Response:
     body: bytes = field(repr=False)
     redactions: int = 0
     request_id: str | None = None
-    origin: Origin = field(default=Origin(), repr=False)
+    origin: Origin = field(default=UNNAMED, repr=False)
 
     @property
     def shown_status(self) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import lru_cache, wraps
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnreachableError,
     PromptLayerWaitTimeoutError,
 )
-from airflow_provider_promptlayer.api.http import Call, Origin, Request, Response
+from airflow_provider_promptlayer.api.http import Call, Origin, Response
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import workflow_count
@@ -187,8 +187,7 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         def send(call: Call[T]) -> T:
             transport = BlockingTransport(settings)
             try:
-                response = transport.send(call.request)
-                return call.read(self._received(call.request, response, settings), time.time())
+                return self._read(call, transport.send(call.request, self._origin(settings)))
             finally:
                 transport.close()
 
@@ -365,13 +364,16 @@ class PromptLayerConnectionHook(PromptLayerConnection):
     def _call_once(self, call: Call[T], over: BlockingTransport) -> T:
         self._refuse_if_stopping(call)
         try:
-            response = over.send(call.request)
+            response = over.send(call.request, self._origin(over.settings))
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
-        return call.read(self._received(call.request, response, over.settings), time.time())
+        return self._read(call, response)
 
-    def _received(self, request: Request, response: Response, settings: Settings) -> Response:
-        """Return an answer with its origin, which errors name, and warn of redacted outputs.
+    def _origin(self, settings: Settings) -> Origin:
+        return _origin(settings.base_url, self.promptlayer_conn_id)
+
+    def _read(self, call: Call[T], response: Response) -> T:
+        """Return what an answer means, and warn of redacted outputs.
 
         A refusal, or an answer about a run that goes on (202), has no outputs and needs no warning.
         """
@@ -380,10 +382,14 @@ class PromptLayerConnectionHook(PromptLayerConnection):
                 "Replaced the API key or the proxy's credentials by *** in %d place(s) of the "
                 "answer to the request to %s.",
                 response.redactions,
-                request.purpose,
+                call.request.purpose,
             )
-        connection = f"Airflow connection {one_line(repr(self.promptlayer_conn_id), 80)}"
-        return replace(response, origin=Origin(settings.base_url, connection))
+        return call.read(response, time.time())
+
+
+@lru_cache
+def _origin(base_url: str, conn_id: str) -> Origin:
+    return Origin(base_url, f"Airflow connection {one_line(repr(conn_id), 80)}")
 
 
 class Sender:
@@ -394,10 +400,10 @@ class Sender:
     each.
     """
 
-    __slots__ = ("_hook", "_poller", "_shared", "_transport")
+    __slots__ = ("_poller", "_shared", "_transport", "hook")
 
     def __init__(self, hook: PromptLayerConnectionHook, poller: Poller | None) -> None:
-        self._hook = hook
+        self.hook = hook
         self._poller = poller
 
     async def __aenter__(self) -> Sender:
@@ -406,7 +412,7 @@ class Sender:
             _aio = await asyncio.to_thread(
                 import_module, "airflow_provider_promptlayer.transport.aio"
             )
-        shared = _aio.SharedTransport(await self._hook.aget_settings())
+        shared = _aio.SharedTransport.of(await self.hook.aget_settings())
         self._transport: AsyncTransport = await shared.__aenter__()
         self._shared = shared
         return self
@@ -420,7 +426,7 @@ class Sender:
         The call ends no later than the connection's ``timeout`` after the poller's deadline,
         however many other calls queue.
         """
-        hook, used = self._hook, self._transport.settings
+        hook, used = self.hook, self._transport.settings
         if used is not hook.settings and used != hook.settings:
             await self._change_pool()
         try:
@@ -437,14 +443,16 @@ class Sender:
         await before.__aexit__()
 
     async def _send(self, call: Call[T]) -> T:
-        hook, transport, poller = self._hook, self._transport, self._poller
-        wanted_for = None if poller is None else max(0.0, poller.last_deadline - time.time())
+        hook, transport, poller = self.hook, self._transport, self._poller
         hook._refuse_if_stopping(call)
         try:
-            response = await transport.send(call.request, wanted_for=wanted_for)
+            response = await transport.send(
+                call.request,
+                hook._origin(transport.settings),
+                wanted_until=math.inf if poller is None else poller.last_deadline,
+            )
         except (PromptLayerUnreachableError, PromptLayerAnswerTooLargeError) as error:
             raise call.unanswered(error) from None
-        response = hook._received(call.request, response, transport.settings)
         if response.is_slow_to_parse:
-            return await asyncio.to_thread(call.read, response, time.time())
-        return call.read(response, time.time())
+            return await asyncio.to_thread(hook._read, call, response)
+        return hook._read(call, response)

@@ -21,7 +21,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.polling.schedule import CurrentThrottle, Throttle
+from airflow_provider_promptlayer.polling.schedule import Throttle
 from airflow_provider_promptlayer.transport.settings import Settings, read_connection
 
 if TYPE_CHECKING:
@@ -38,6 +38,23 @@ _reading = threading.RLock()
 
 _READ_AGAIN_SECONDS = 60.0
 """Seconds between two reads of a connection through which no server is reached."""
+
+
+class _CurrentThrottle(Throttle):
+    """The throttle of the connection that a hook uses: the API key may change during a wait."""
+
+    __slots__ = ("_hook",)
+
+    def __init__(self, hook: PromptLayerConnection) -> None:
+        self._hook = hook
+
+    def hold_for(self, seconds: float, *, now: float) -> None:
+        """Do what :meth:`.Throttle.hold_for` does."""
+        self._hook._throttle().hold_for(seconds, now=now)
+
+    def delay(self, *, now: float) -> float:
+        """Do what :meth:`.Throttle.delay` does."""
+        return self._hook._throttle().delay(now=now)
 
 
 class PromptLayerConnection(BaseHook):
@@ -98,7 +115,12 @@ class PromptLayerConnection(BaseHook):
     @property
     def throttle(self) -> Throttle:
         """The throttle that all waits of this process on the same connection share."""
-        return CurrentThrottle(lambda: _throttles.setdefault(self.settings, Throttle()))
+        return _CurrentThrottle(self)
+
+    def _throttle(self) -> Throttle:
+        if self._settings is None:
+            self._read_first()
+        return self._current_throttle
 
     def stay_at(self, base_url: str, *, about: str, way_back: str) -> None:
         """Send requests to no other PromptLayer from now on: there, the same id is another job's.
@@ -197,6 +219,7 @@ class PromptLayerConnection(BaseHook):
         # Hooks share one object, as each of thousands of waits has a hook.
         found = _known_settings.setdefault(settings, ref(settings))()
         self._settings = settings if found is None else found
+        self._current_throttle = _throttles.setdefault(self._settings, Throttle())
         return self._settings
 
     def _read_first(self) -> Settings:

@@ -186,7 +186,8 @@ class Poller:
 
         0 once the time is up, so that the last poll is sent.
         """
-        return self._capped(self.throttle.delay(now=now), now)
+        held = self.throttle.delay(now=now)
+        return self._capped(held, now) if held else 0.0
 
     def on_status(self, status: JobStatus, *, now: float) -> PollDecision:
         """Return the decision after an answer.

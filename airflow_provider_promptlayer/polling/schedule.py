@@ -13,6 +13,8 @@ from typing import Final
 class Throttle:
     """Holds requests back for a while. The waits and the threads of one process share it."""
 
+    __slots__ = ("_jitter", "_since", "_until")
+
     def __init__(self, *, jitter: Callable[[], float] = random.random) -> None:
         self._since = 0.0
         self._until = 0.0
@@ -33,24 +35,6 @@ class Throttle:
             return 0.0  # the clock was set back: else every wait would be held for as long
         remaining = self._until - now
         return remaining * (1.0 + self._jitter()) if remaining > 0 else 0.0
-
-
-class CurrentThrottle(Throttle):
-    """The throttle of the connection in use: the API key may change in the middle of a wait.
-
-    :param find: returns that throttle.
-    """
-
-    def __init__(self, find: Callable[[], Throttle]) -> None:
-        self._find = find
-
-    def hold_for(self, seconds: float, *, now: float) -> None:
-        """Do what :meth:`Throttle.hold_for` does."""
-        self._find().hold_for(seconds, now=now)
-
-    def delay(self, *, now: float) -> float:
-        """Do what :meth:`Throttle.delay` does."""
-        return self._find().delay(now=now)
 
 
 SHORTEST_INTERVAL: Final = 2.0

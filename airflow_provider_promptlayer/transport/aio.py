@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import select
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -24,7 +25,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from airflow_provider_promptlayer.api.errors import PromptLayerUnreachableError
-from airflow_provider_promptlayer.api.http import BodyStream, Request, Response
+from airflow_provider_promptlayer.api.http import UNNAMED, BodyStream, Origin, Request, Response
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.transport.head import (
     MAX_LINES,
@@ -78,23 +79,30 @@ class AsyncTransport:
         self._turns = asyncio.Semaphore(MAX_CONCURRENT_POLLS)
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, request: Request, *, wanted_for: float | None = None) -> Response:
+    async def send(
+        self, request: Request, origin: Origin = UNNAMED, *, wanted_until: float = math.inf
+    ) -> Response:
         """Return the whole answer, whatever its status.
 
-        :param wanted_for: seconds for which the caller goes on waiting. A GET then ends after
-            these and the settings' ``timeout``, even if it is still queueing.
+        :param origin: who answers, for messages.
+        :param wanted_until: when the caller stops waiting, in seconds since the epoch. A GET ends
+            the settings' ``timeout`` after that at the latest, even if it is still queueing.
         :raises PromptLayerUnreachableError: if there is no whole answer within the settings'
             ``timeout``. Queueing here does not count: that is not PromptLayer's fault.
         :raises PromptLayerAnswerTooLargeError: if the answer is too large.
         """
         if request.method != "GET":
-            return await self._send_alone(request)
-        ends_after = None if wanted_for is None else wanted_for + self.settings.timeout
+            return await self._send_alone(request, origin)
+        now, timeout, ends_at = asyncio.get_running_loop().time, self.settings.timeout, None
+        if self._turns.locked():  # else it does not queue
+            ends_at = now() + max(0.0, wanted_until - time.time()) + timeout
         try:
-            async with asyncio.timeout(ends_after), self._turns:
+            async with asyncio.timeout_at(ends_at) as limit, self._turns:
+                latest = now() + timeout
+                limit.reschedule(latest if ends_at is None else min(ends_at, latest))
                 if self._session is None:
                     self._session = self._open()
-                return await self._send(self._session, request)
+                return await self._send(self._session, request, origin)
         except _ERRORS as error:
             raise self._unreachable(
                 request, error, arrived=not isinstance(error, _NEVER_SENT)
@@ -105,7 +113,7 @@ class AsyncTransport:
         if self._session is not None:
             await self._session.close()
 
-    async def _send_alone(self, request: Request) -> Response:
+    async def _send_alone(self, request: Request, origin: Origin) -> Response:
         """Send over a new connection: a kept one may be dead, and hide whether the request arrived.
 
         Traced, to tell on which side of the sending a time-out fell. That would make a poll a tenth
@@ -119,15 +127,13 @@ class AsyncTransport:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(note_sent)
         try:
-            timeout = seconds_for(request, self.settings)
-            async with self._open(trace, timeout=timeout) as session:
-                return await self._send(session, request)
+            timeout = asyncio.timeout(seconds_for(request, self.settings))
+            async with self._open(trace) as session, timeout:
+                return await self._send(session, request, origin)
         except _ERRORS as error:
             raise self._unreachable(request, error, arrived=sent.is_set()) from None
 
-    def _open(
-        self, *traces: aiohttp.TraceConfig, timeout: float | None = None
-    ) -> aiohttp.ClientSession:
+    def _open(self, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
         # Without a limit of aiohttp's own, as queueing there would count towards the time-out.
         connector = aiohttp.TCPConnector(ssl=self._ssl, limit=0)
         connector._factory = partial(  # type: ignore[assignment]  # invariant
@@ -135,7 +141,7 @@ class AsyncTransport:
         )
         return aiohttp.ClientSession(
             connector=connector,
-            timeout=aiohttp.ClientTimeout(total=timeout or self.settings.timeout),
+            timeout=aiohttp.ClientTimeout(),  # none: asyncio's costs half as much
             trace_configs=list(traces),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # aiohttp does so on the event loop, however large it becomes
@@ -143,7 +149,9 @@ class AsyncTransport:
             max_field_size=MAX_VALUE,
         )
 
-    async def _send(self, session: aiohttp.ClientSession, request: Request) -> Response:
+    async def _send(
+        self, session: aiohttp.ClientSession, request: Request, origin: Origin
+    ) -> Response:
         async with session.request(
             request.method,
             URL(self.settings.base_url + request.path, encoded=True),
@@ -159,7 +167,8 @@ class AsyncTransport:
                 raise UnreadableHeadError(f"the version {answer.version}")
             check_headers(answer.raw_headers)
             body = Body(request, self._redactor, answer.headers.get("Content-Encoding", ""))
-            while chunk := await answer.content.readany():
+            while not answer.content.at_eof():
+                chunk = await answer.content.readany()
                 if body.is_compressed:
                     await asyncio.to_thread(body.add, chunk)
                 else:
@@ -170,6 +179,7 @@ class AsyncTransport:
                 body=body.whole(),
                 redactions=body.redactions,
                 request_id=request_id_of(answer.status, answer.headers, self._redactor),
+                origin=origin,
             )
 
     def _unreachable(
@@ -264,51 +274,47 @@ class _Headers(Mapping[str, str]):
         return sum(1 for _ in self)
 
 
-@dataclass(slots=True)
-class _Lease:
-    users: int = 0
-    transport: AsyncTransport | None = None
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def open(self, settings: Settings) -> AsyncTransport:
-        # A user that finds no transport opens it while the others wait for the lock. So none
-        # depends on the first user, whose task may be cancelled or fail.
-        async with self.opening:
-            if self.transport is None:
-                self.transport = await asyncio.to_thread(AsyncTransport, settings)
-            return self.transport
-
-
-_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, _Lease]] = WeakKeyDictionary()
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Settings, SharedTransport]]
+_shared = WeakKeyDictionary()
 
 
 class SharedTransport:
-    """Lends the transport that this event loop keeps for ``settings``: ``async with`` it.
+    """The transport that all users of one event loop share who have the same settings."""
 
-    Not a generator, as thousands of waits hold one each.
-    """
-
-    __slots__ = ("_lease", "_leases", "_settings")
-
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shared: dict[Settings, SharedTransport]) -> None:
         self._settings = settings
+        self._shared = shared
+        self._users = 0
+        self._transport: AsyncTransport | None = None
+        self._opening = asyncio.Lock()
+
+    @classmethod
+    def of(cls, settings: Settings) -> SharedTransport:
+        """Return the running loop's one for ``settings``, to be entered at once."""
+        shared = _shared.setdefault(asyncio.get_running_loop(), {})
+        if settings not in shared:
+            shared[settings] = cls(settings, shared)
+        return shared[settings]
 
     async def __aenter__(self) -> AsyncTransport:
-        self._leases = _pools.setdefault(asyncio.get_running_loop(), {})
-        lease = self._leases.get(self._settings)
-        if lease is None:
-            lease = self._leases[self._settings] = _Lease()
-        self._lease = lease
-        lease.users += 1
+        self._users += 1
         try:
-            return lease.transport or await lease.open(self._settings)
+            return self._transport or await self._open()
         except BaseException:
             await self.__aexit__()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._lease.users -= 1
-        if self._lease.users == 0:
-            del self._leases[self._settings]
-            if self._lease.transport is not None:
-                await self._lease.transport.close()
+        self._users -= 1
+        if self._users == 0:
+            del self._shared[self._settings]
+            if self._transport is not None:
+                await self._transport.close()
+
+    async def _open(self) -> AsyncTransport:
+        # A user that finds no transport opens it while the others wait for the lock. So none
+        # depends on the first user, whose task may be cancelled or fail.
+        async with self._opening:
+            if self._transport is None:
+                self._transport = await asyncio.to_thread(AsyncTransport, self._settings)
+            return self._transport

@@ -23,7 +23,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from airflow_provider_promptlayer.api.http import BodyStream, Request, Response
+from airflow_provider_promptlayer.api.http import UNNAMED, BodyStream, Origin, Request, Response
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.transport.head import StrictHTTPResponse
 from airflow_provider_promptlayer.transport.redaction import (
@@ -197,8 +197,9 @@ class PromptLayerSession(requests.Session):
         self.auth = _KeyFor(settings)
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.connection = AbortableConnection()
+        adapter = _Adapter(self.connection, proxy)
         for scheme in ("https://", "http://"):
-            self.mount(scheme, _Adapter(self.connection, proxy))
+            self.mount(scheme, adapter)
 
     def close(self) -> None:
         """Close the connections."""
@@ -245,9 +246,10 @@ class BlockingTransport:
         self._idle: list[PromptLayerSession] = []
         self._closings = 0
 
-    def send(self, request: Request) -> Response:
+    def send(self, request: Request, origin: Origin = UNNAMED) -> Response:
         """Return the whole answer, whatever its status.
 
+        :param origin: who answers, for messages.
         :raises PromptLayerUnreachableError: if there is no whole answer within the settings'
             ``timeout``.
         :raises PromptLayerAnswerTooLargeError: if the answer is too large.
@@ -262,7 +264,7 @@ class BlockingTransport:
         if session is None:
             session = _SessionWithoutRedirects(self.settings)
         try:
-            response = self._exchange(session, request)
+            response = self._exchange(session, request, origin)
         except BaseException:  # also what a signal handler raises while the exchange is under way
             session.connection.abort()
             session.close()
@@ -274,13 +276,13 @@ class BlockingTransport:
         session.close()
         return response
 
-    def _exchange(self, session: PromptLayerSession, request: Request) -> Response:
+    def _exchange(self, session: PromptLayerSession, request: Request, origin: Origin) -> Response:
         """Send in a thread, and abort its connection when the time is up."""
         outcome: SimpleQueue[Response | BaseException] = SimpleQueue()
 
         def run() -> None:
             try:
-                outcome.put(_send(session, self.settings, request))
+                outcome.put(_send(session, self.settings, request, origin))
             except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
                 outcome.put(error)
 
@@ -307,7 +309,9 @@ class BlockingTransport:
             session.close()
 
 
-def _send(session: PromptLayerSession, settings: Settings, request: Request) -> Response:
+def _send(
+    session: PromptLayerSession, settings: Settings, request: Request, origin: Origin
+) -> Response:
     try:
         with session.request(
             request.method,
@@ -332,6 +336,7 @@ def _send(session: PromptLayerSession, settings: Settings, request: Request) -> 
                 body=body.whole(),
                 redactions=body.redactions,
                 request_id=request_id_of(answer.status_code, answer.headers, session.redactor),
+                origin=origin,
             )
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         # requests' own errors are OSErrors. A ValueError comes from IDNA, which refuses a host, or

@@ -99,6 +99,7 @@ class Redactor:
         found += [secret.replace("/", "\\/") for secret in found]
         self._texts = tuple(dict.fromkeys(found))
         self.as_bytes = tuple(text.encode() for text in self._texts)
+        self.longest = max(map(len, self.as_bytes), default=1)
 
     def redact(self, text: str) -> str:
         """Return a text without the secrets."""
@@ -139,7 +140,7 @@ class Body:
     def __init__(self, request: Request, redactor: Redactor, encoding: str = "") -> None:
         self._request = request
         self._secrets = redactor.as_bytes
-        self._longest = max(map(len, self._secrets), default=1)
+        self._longest = redactor.longest
         self._size = 0
         self._redacted = BytesIO()  # which returns its bytes without a copy
         self._tail = b""  # may be the beginning of a secret

@@ -337,7 +337,7 @@ def open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def send(self: Sender, call: Any) -> Any:
-        return self._hook.call(call)
+        return self.hook.call(call)
 
     monkeypatch.setattr(Sender, "__call__", send)
 
@@ -392,7 +392,7 @@ async def many_waits(server: LocalPromptLayer) -> None:
     assert await outcomes(erring) == {"refused"}
     await cancel(*polling, *asleep)
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert not any(aio._pools.values())
+    assert not any(aio._shared.values())
 
 
 def test_waits_share_a_logger() -> None:
