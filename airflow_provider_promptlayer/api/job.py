@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import (
     TYPE_CHECKING,
@@ -111,8 +112,14 @@ class _SummaryReader:
         digest += response.status.to_bytes(2, "big")
         if self._summary is None or digest != self._digest:
             status = self._read(response, now)
-            self._digest, self._summary = digest, StatusSummary(status.is_complete, status.progress)
+            self._digest, self._summary = digest, _summary(status.is_complete, status.progress)
         return self._summary
+
+
+@lru_cache(maxsize=1024)
+def _summary(is_complete: bool, progress: str) -> StatusSummary:
+    """Return a summary that all waits share whose jobs are as far."""
+    return StatusSummary(is_complete, progress)
 
 
 IdParsers: TypeAlias = dict[str, Callable[[str, Any], Any]]

@@ -140,7 +140,12 @@ class PromptLayerTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire the one event."""
         try:
-            event = await self._wait(self.state.job)
+            job = self.state.job
+            poller = self._new_poller(job)
+            hook = await self._begin(poller)
+            async with hook.sender(poller) as send:
+                await self._until_ended(send, poller, job)
+            event = await self.ended(hook, job)
         except PromptLayerError as error:
             external_id = "unknown" if self._state is None else self._state.job.id
             event = to_worker(event_for(external_id, error))
@@ -275,19 +280,12 @@ class PromptLayerTrigger(BaseTrigger):
             )
         return " ".join(lines)
 
-    async def _wait(self, job: RemoteJob[Any]) -> TriggerEvent:
-        asks_airflow = self._may_cancel(job) or self.undoes_more
-        if asks_airflow and self.task_instance and version_compat.ON_KILL_IS_AMBIGUOUS:
-            warm_up(self.task_instance)
-        poller = self._new_poller(job)
-        hook = await self._begin(poller)
-        async with hook.sender(poller) as send:
-            await self._until_ended(send, poller, job)
-        return await self.ended(hook, job)
-
     async def _begin(self, poller: Poller) -> PromptLayerHook:
         """Sleep until the first poll, and read the connection."""
         state, hook = self.state, self._new_hook()
+        asks_airflow = self._may_cancel(state.job) or self.undoes_more
+        if asks_airflow and self.task_instance and version_compat.ON_KILL_IS_AMBIGUOUS:
+            warm_up(self.task_instance)
         pause = poller.resume_delay(
             state.next_poll_at,
             now=time.time(),
@@ -316,7 +314,7 @@ class PromptLayerTrigger(BaseTrigger):
         )
 
     def _until_ended(self, send: Sender, poller: Poller, job: RemoteJob[Any]) -> Awaitable[Any]:
-        """Poll until one job has ended.
+        """Poll until the job has ended.
 
         Not a coroutine function, as each of thousands of waits would hold one more coroutine.
         """

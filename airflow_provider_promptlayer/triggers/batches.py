@@ -13,8 +13,6 @@ import time
 from collections import deque
 from typing import Any, Final, Unpack
 
-from airflow.triggers.base import TriggerEvent
-
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAnswerTooLargeError,
     PromptLayerNotFoundError,
@@ -22,9 +20,8 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.api.workflows import WorkflowRun
-from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
-from airflow_provider_promptlayer.polling.poller import PollDecision
+from airflow_provider_promptlayer.hooks.base import Sender
+from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
 from airflow_provider_promptlayer.submission.batch import WorkflowRuns
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, TriggerKwargs
 
@@ -69,20 +66,11 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         runs = ", ".join(map(str, self.state.job.workflow_version_execution_ids))
         return f"{super()._left(job)} Its runs: {runs}."
 
-    async def _wait(self, job: RemoteJob[Any]) -> TriggerEvent:
-        poller = self._new_poller(job)
-        hook = await self._begin(poller)
-        self._outage_since = poller.outage_since
-        batch: WorkflowRuns = self.state.job
-        runs = deque(batch.runs)
-        if len(runs) > batch.until:
-            await self._until_few_are_left(hook, runs, batch.until)
-        return await self.ended(hook, job)
-
-    async def _until_few_are_left(
-        self, hook: PromptLayerHook, runs: deque[WorkflowRun], until: int
-    ) -> None:
+    async def _until_ended(self, send: Sender, poller: Poller, job: Any) -> None:
         """Poll as many runs at a time as necessary; each watcher goes on to the next run."""
+        self._outage_since = poller.outage_since
+        hook, poll = send.hook, super()._until_ended
+        runs, until = deque(job.runs), job.until
         total = self.ended_before + len(runs) if self.total is None else self.total
         unfinished, ended, late = len(runs), self.ended_before, 0
 
@@ -98,7 +86,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
                     is_first = False
                 try:
                     async with hook.sender(poller) as send:
-                        await self._until_ended(send, poller, run)
+                        await poll(send, poller, run)
                 except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError) as error:
                     self.log.warning("%s", error)
                 except PromptLayerOutageError as error:
