@@ -126,11 +126,15 @@ def _in_worker(number: int) -> Iterator[float]:
 
 
 def _deferred(number: int) -> Iterator[float]:
-    from airflow_provider_promptlayer.bases.deferral import SETTLE_SECONDS
+    """In a worker at first, and then in the triggerer, as by default in Airflow 3."""
+    from airflow_provider_promptlayer.bases.deferral import DEFER_AFTER, SETTLE_SECONDS
 
-    wait = _new_wait(number)
-    yield 0.0
-    at = wait.first_poll_after_defer(_step(wait, 0.0), settle=SETTLE_SECONDS, now=0.0)
+    wait, at = _new_wait(number), 0.0
+    while at + (step := _step(wait, at)).sleep <= DEFER_AFTER:
+        yield at
+        at += step.sleep
+    yield at
+    at = wait.first_poll_after_defer(step, settle=SETTLE_SECONDS, now=at)
     while True:
         yield at
         at += _step(wait, at).sleep

@@ -354,7 +354,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         time.sleep(decision.sleep)
 
     def _defer(self, job: RemoteJob[L], poller: Poller, decision: PollDecision) -> NoReturn:
-        settle = deferral.SETTLE_SECONDS
+        settle = deferral.settle_seconds()
         next_poll_at = poller.first_poll_after_defer(
             decision, settle=settle, now=time.time(), is_contradicted=self._is_contradicted
         )

@@ -363,7 +363,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             watch,
             began_at=now,
             deadline=now + self.approval_timeout,
-            next_poll_at=now + max(self.poke_interval, deferral.SETTLE_SECONDS),
+            next_poll_at=now + max(self.poke_interval, deferral.settle_seconds()),
             base_url=self.hook.stays_at,
         )
         self.defer(

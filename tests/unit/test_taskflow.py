@@ -337,7 +337,7 @@ from datetime import datetime
 from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_promptlayer.bases import deferral
 
-deferral.SETTLE_SECONDS = 0.0
+deferral.SETTLE_SECONDS = 3600.0  # no scheduler has to notice the deferral
 
 with DAG(
     "taskflow", schedule=None, start_date=datetime(2026, 1, 1), params={"name": "Digest"}
