@@ -82,6 +82,8 @@ def airflow_environment(
             "dag_file_processor_timeout": "300",
         },
         "triggerer": {"job_heartbeat_sec": "1", "triggerer_health_check_threshold": "30"},
+        # With the default of five seconds, tasks fail when a busy machine's API server is slow.
+        "workers": {"execution_api_timeout": "60"},
     }
     if not AIRFLOW_3:
         del settings["core"]["auth_manager"]
