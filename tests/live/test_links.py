@@ -8,10 +8,9 @@ from urllib.parse import quote
 
 import pytest
 from live.runs import Run, finish
-from support.needs import needs_retry_policies
+from support.needs import HAS_RETRY_POLICIES, needs_retry_policies
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
-from airflow_provider_promptlayer.version_compat import STARTS_IN_TRIGGERER
 from dev.airflow_config import AIRFLOW_3
 from dev.airflow_stack import AirflowStack
 
@@ -20,10 +19,9 @@ LINKED = "https://dashboard.example.com"
 
 @pytest.fixture(scope="module")
 def runs(stack: AirflowStack, promptlayer: LocalPromptLayer) -> dict[str, Run]:
-    dags: dict[str, dict[str, str]] = {"live_links": {}}
-    if STARTS_IN_TRIGGERER:  # else it retries for minutes, as no policy says otherwise
-        dags["promptlayer_tell_failures_apart"] = {"workflow": "Bad"}
-    return finish(stack, dags)
+    # A run that has failed is retried for minutes where no policy says otherwise.
+    failing = {"workflow": "Bad"} if HAS_RETRY_POLICIES else {"sheet": "Hard questions"}
+    return finish(stack, {"live_links": {}, "promptlayer_tell_failures_apart": failing})
 
 
 def link(run: Run, task_id: str, map_index: int = -1) -> str | None:
@@ -73,3 +71,11 @@ def test_a_policy_and_a_callback_tell_that_a_run_has_failed(runs: dict[str, Run]
     run_id = run.xcoms("run")["promptlayer_execution_id"]
     assert f"ALERT: {run_id} has failed: correct the workflow or its input." in log
     assert log.count("PromptLayer started workflow run") == 1
+
+
+@pytest.mark.skipif(HAS_RETRY_POLICIES, reason="the test before covers it")
+def test_a_callback_tells_that_an_evaluation_has_failed(runs: dict[str, Run]) -> None:
+    run = runs["promptlayer_tell_failures_apart"]
+    assert run.final == {("run", -1): "success", ("gate", -1): "failed"}
+    calculation_id = run.xcoms("gate")["promptlayer_calculation_id"]
+    assert f"ALERT: {calculation_id} does not pass: do not release this version." in run.log("gate")

@@ -15,6 +15,7 @@ from airflow_provider_promptlayer.version_compat import (
 from dev.airflow_config import AIRFLOW_VERSION
 
 HAS_TASK_STATE: Final = AIRFLOW_VERSION >= (3, 3)
+HAS_RETRY_POLICIES: Final = AIRFLOW_VERSION >= (3, 3)
 
 # docs/ending-and-clearing.md says what a user has to do on these versions: cancel in PromptLayer.
 needs_on_kill = pytest.mark.skipif(
@@ -39,5 +40,5 @@ needs_watchers = pytest.mark.skipif(
 
 # The operators decide alone there what is retried, which is tested on every version.
 needs_retry_policies = pytest.mark.skipif(
-    not STARTS_IN_TRIGGERER, reason="before 3.3, Airflow has no retry policies"
+    not HAS_RETRY_POLICIES, reason="before 3.3, Airflow has no retry policies"
 )
