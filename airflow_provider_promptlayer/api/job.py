@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 
-CallFlow: TypeAlias = Generator[Call[Any], Any, R]
+CallFlow: TypeAlias = Generator[Call[Any] | list[Call[Any]], Any, R]
 """A sequence of requests, each of which depends on the answer to the one before, as one value.
 
 The generator yields calls; its driver sends the result of each into it, or throws the error in. So
-the blocking and the asynchronous driver send the same requests in the same order.
+the blocking and the asynchronous driver send the same requests in the same order. A flow that goes
+through :func:`.each_with_backoff` may also yield a list of calls that do not depend on each other:
+it gets their results in that order, each a :class:`.PromptLayerError` where the call has failed.
 """
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Self, TypeAlias
 from airflow_provider_promptlayer.api.arguments import MAX_ID, list_of, title_or_uuid
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
+    PromptLayerError,
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
     PromptLayerRefusedError,
@@ -105,14 +106,11 @@ class RecordsPage(Page[Record]):
 
     :param statuses: for each record the statuses of its calculated cells.
     :param version: see :class:`.RowsPage`, as for ``row_count``.
-    :param reason_calls: place of a record → the call for the reasons of its verdict, which
-        PromptLayer tells row by row; see :meth:`RecordReader.with_reasons`.
     """
 
     statuses: Sequence[Sequence[str]]
     version: int | None
     row_count: int | None
-    reason_calls: Mapping[int, Call[ScorecardRow]]
 
 
 class RecordReader:
@@ -196,26 +194,24 @@ class RecordReader:
         if not (self._has_scores and page.items):
             return page
         scores = yield from self._scores(page)
-        calculation_id = self._calculation_id
-        reason_calls = {
-            place: scorecard_row(self.sheet, record[0], calculation_id=calculation_id)
-            for place, record in enumerate(page.items)
+        # PromptLayer tells the reasons row by row.
+        unexplained = [
+            record[0]
+            for record in page.items
             if (score := scores.get(record[0])) is not None
             and score.verdict not in _NEEDS_NO_REASON
             and not score.step_results
-        }
+        ]
+        calculation_id = self._calculation_id
+        explained = yield [
+            scorecard_row(self.sheet, index, calculation_id=calculation_id) for index in unexplained
+        ]
+        for index, score in zip(unexplained, explained, strict=True):
+            if isinstance(score, PromptLayerError):
+                raise score
+            scores[index] = score
         records = tuple(record + self._score_values(scores.get(record[0])) for record in page.items)
-        return replace(page, items=records, reason_calls=reason_calls)
-
-    def with_reasons(self, page: RecordsPage, scores: Iterable[ScorecardRow]) -> RecordsPage:
-        """Return a page with the reasons.
-
-        :param scores: the results of the page's ``reason_calls``.
-        """
-        records = list(page.items)
-        for place, score in zip(page.reason_calls, scores, strict=True):
-            records[place] = records[place][: -len(_SCORES)] + self._score_values(score)
-        return replace(page, items=tuple(records))
+        return replace(page, items=records)
 
     def take(self, page: RecordsPage, is_wanted: Callable[[int], bool]) -> list[Record]:
         """Return the records of a page whose row numbers are wanted, and count their cells."""
@@ -234,7 +230,7 @@ class RecordReader:
             for field, value in zip(self.fields, record, strict=True)
         }
 
-    def _scores(self, page: RecordsPage) -> CallFlow[Mapping[int, ScorecardRow]]:
+    def _scores(self, page: RecordsPage) -> CallFlow[dict[int, ScorecardRow]]:
         """Return row number → score, without the reasons."""
         if self._scorecard is None:
             self._scorecard = _calculated((yield scorecard(self.sheet)), self.sheet)
@@ -266,9 +262,7 @@ class RecordReader:
             record, its_statuses = self._record(row)
             records.append(record)
             statuses.append(its_statuses)
-        return RecordsPage(
-            tuple(records), page.next_cursor, statuses, page.version, page.row_count, {}
-        )
+        return RecordsPage(tuple(records), page.next_cursor, statuses, page.version, page.row_count)
 
     def _check(self, page: RecordsPage) -> None:
         if self.version is None:

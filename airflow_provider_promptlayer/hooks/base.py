@@ -37,6 +37,7 @@ from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.workflows import workflow_count
 from airflow_provider_promptlayer.hooks.connection import PromptLayerConnection
+from airflow_provider_promptlayer.hooks.threads import run_together
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import (
     Loop,
@@ -124,9 +125,7 @@ class PromptLayerConnectionHook(PromptLayerConnection):
             return False, str(error)
         finally:
             self.close()
-        found = (
-            "" if count is None else f" The key sees {count} workflow{'' if count == 1 else 's'}."
-        )
+        found = "" if count is None else f" The key sees {count} workflow{'s' * (count != 1)}."
         return True, f"PromptLayer answers at {self.settings.base_url}.{found}"
 
     def warm_up(self) -> None:
@@ -213,12 +212,12 @@ class PromptLayerConnectionHook(PromptLayerConnection):
 
     def _run(self, flow: Loop[T] | Wait[T]) -> T:
         loop = flow.loop if isinstance(flow, Wait) else flow
-        return drive(loop, self.call, self._pause)
+        return drive(loop, self.call, self._pause, run_together)
 
     async def _arun(self, flow: Loop[T] | Wait[T]) -> T:
         if isinstance(flow, Wait):
             async with self.sender(flow.poller) as send:
-                return await adrive(flow.loop, send, self._log_decision)
+                return await adrive(flow.loop, send, self._log_decision, self.acall)
         # Each call opens the pool, so that the loop also retries a connection that cannot be read.
         return await adrive(flow, self.acall, self._log_decision)
 

@@ -15,34 +15,23 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from tempfile import SpooledTemporaryFile
-from typing import Final, TypeVar
+from typing import Final
 
 from airflow_provider_promptlayer.api.errors import PromptLayerTransientError
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.records import Record, RecordReader, RecordsPage
-from airflow_provider_promptlayer.api.scorecards import ScorecardRow
 from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
-from airflow_provider_promptlayer.hooks.threads import DaemonThreads
+from airflow_provider_promptlayer.hooks.threads import DaemonThreads, run_together
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.polling.loop import (
-    Loop,
-    ask_with_backoff,
-    drive,
-    each_with_backoff,
-)
-from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
+from airflow_provider_promptlayer.polling.loop import Loop, drive, each_with_backoff
+from airflow_provider_promptlayer.polling.poller import PollDecision
 from airflow_provider_promptlayer.xcom.storable import storable
-
-T = TypeVar("T")
 
 _PROGRESS_SECONDS: Final = 10.0
 """The least time between two lines in the log about how far a sheet is read."""
 
 _BOTH_ENDS_FROM: Final = 1_000
 """How many rows a sheet has to have to be read from both ends."""
-
-REASONS_AT_ONCE: Final = 8
-"""How many requests for the reasons of verdicts on one page are sent at once."""
 
 _IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
 """How much of the rows from the end is kept in memory; the rest is in a temporary file."""
@@ -93,18 +82,12 @@ class PagedReading(PromptLayerConnectionHook):
             if is_left.wait(decision.sleep):
                 raise PromptLayerTransientError("The pages are not wanted any more.")
 
-        def run(loop: Loop[T]) -> T:
-            return drive(loop, self.call, pause)
-
         def read(call: Call[RecordsPage]) -> RecordsPage:
-            page = run(loop_for_page(reader, call, max_outage))
-            loops = loops_for_reasons(page, max_outage)
-            running = [reasons_threads.submit(partial(run, loop)) for loop in loops]
-            return reader.with_reasons(page, [each.result() for each in running])
+            return drive(loop_for_page(reader, call, max_outage), self.call, pause, run_together)
 
         self.warm_up()  # not in a thread: Airflow may not be asked by two at a time
         calls = reader.page_calls()
-        with DaemonThreads(1) as page_thread, DaemonThreads(REASONS_AT_ONCE) as reasons_threads:
+        with DaemonThreads(1) as page_thread:
             reading = page_thread.submit(partial(read, next(calls)))
             try:
                 while True:
@@ -165,21 +148,12 @@ class _RowsFromEnd:
 def loop_for_page(
     reader: RecordReader, call: Call[RecordsPage], max_outage: float
 ) -> Loop[RecordsPage]:
-    """Return the loop that reads a page and its scores, and rides out trouble meanwhile."""
+    """Return the loop that reads a page with its scores, and rides out trouble meanwhile."""
     return each_with_backoff(
         reader.read(call),
         about=f"the rows of sheet {reader.sheet.sheet_id}",
         policy=retries.POLLING.within(max_outage),
     )
-
-
-def loops_for_reasons(page: RecordsPage, max_outage: float) -> list[Loop[ScorecardRow]]:
-    """Return the loops for the ``reason_calls`` of a page, which may run at the same time."""
-    policy = retries.POLLING.within(max_outage)
-    return [
-        ask_with_backoff(Poller.of_call("the reasons of a verdict", policy), call)
-        for call in page.reason_calls.values()
-    ]
 
 
 def following_call(

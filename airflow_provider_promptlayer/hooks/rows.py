@@ -18,20 +18,13 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.records import RecordReader, RecordsPage
-from airflow_provider_promptlayer.api.scorecards import ScorecardRow
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.files.placing import Place, storage_reason
 from airflow_provider_promptlayer.files.writing import RecordWriter, writer_for
-from airflow_provider_promptlayer.hooks.pages import (
-    REASONS_AT_ONCE,
-    PagedReading,
-    following_call,
-    loop_for_page,
-    loops_for_reasons,
-)
+from airflow_provider_promptlayer.hooks.pages import PagedReading, following_call, loop_for_page
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.polling.loop import Loop, drive, retried
+from airflow_provider_promptlayer.polling.loop import drive, retried
 from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 
 OnChange = Literal["again", "fail"]
@@ -112,15 +105,7 @@ class RowMethods(PagedReading):
         )
 
         async def read(call: Call[RecordsPage]) -> RecordsPage:
-            page = await self._arun(loop_for_page(reader, call, max_outage))
-            scores = await asyncio.gather(*map(read_reasons, loops_for_reasons(page, max_outage)))
-            return reader.with_reasons(page, scores)
-
-        async def read_reasons(loop: Loop[ScorecardRow]) -> ScorecardRow:
-            async with may_read_reasons:
-                return await self._arun(loop)
-
-        may_read_reasons = asyncio.Semaphore(REASONS_AT_ONCE)
+            return await self._arun(loop_for_page(reader, call, max_outage))
 
         calls = reader.page_calls()
         reading = asyncio.create_task(read(next(calls)))

@@ -5,12 +5,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from airflow_provider_promptlayer.polling.loop import AT_ONCE
+
 T = TypeVar("T")
+
+
+def run_together(functions: Sequence[Callable[[], T]]) -> list[T]:
+    """Run functions, :data:`.AT_ONCE` at a time; return their results in their order."""
+    with DaemonThreads(AT_ONCE) as threads:
+        return [running.result() for running in [threads.submit(each) for each in functions]]
 
 
 class DaemonThreads:

@@ -103,12 +103,14 @@ def find_worst_rows(
         yield from _search_rows(worst, calculation, None, count)
         # Rows that pass explain a low score only where there are no others.
         worst[:] = [row for row in worst if row.verdict not in PASSING] or worst
-    for number, row in enumerate(worst):
-        worst[number] = yield scorecard_row(
-            calculation,
-            row.row_index,
-            calculation_id=calculation.calculation_id,
-        )
+    explained = yield [
+        scorecard_row(calculation, row.row_index, calculation_id=calculation.calculation_id)
+        for row in worst
+    ]
+    for number, row in enumerate(explained):
+        if isinstance(row, PromptLayerError):
+            raise row
+        worst[number] = row
 
 
 def _search_rows(

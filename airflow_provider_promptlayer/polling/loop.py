@@ -3,7 +3,8 @@
 
 A loop is a generator (httpx writes its ``auth_flow`` in this way). It yields a :class:`.Call`, and
 the driver sends back what the answer means, or throws the error in. Or it yields a
-:class:`.PollDecision`, and goes on when the driver has logged the note and let the seconds pass.
+:class:`.PollDecision`, and goes on when the driver has logged the note and let the seconds pass. Or
+it yields :class:`Together`: loops that may run at the same time.
 The worker pauses by deferring, being rescheduled or sleeping, the triggerer by ``asyncio.sleep``.
 """
 
@@ -12,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
 from airflow_provider_promptlayer.api.http import Call
@@ -27,6 +30,20 @@ R = TypeVar("R")
 
 Loop: TypeAlias = Generator[Any, Any, R]
 """Yields calls and :class:`.PollDecision`; a :class:`.CallFlow` is one that never pauses."""
+
+AT_ONCE: Final = 8
+"""How many loops of one :class:`Together` run at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Loops that may run at the same time.
+
+    The driver sends back a list, in their order, of what each loop has returned, or of the
+    :class:`.PromptLayerError` that it has raised.
+    """
+
+    loops: Sequence[Loop[Any]]
 
 
 def poll_until_ended(poller: Poller, call: Call[L] | RemoteJob[L]) -> Loop[L]:
@@ -84,12 +101,18 @@ def each_with_backoff(
 
     :param about: the job or its part, for messages.
     """
+
+    def ask(call: Call[Any]) -> Loop[Any]:
+        return ask_with_backoff(Poller.of_call(about, policy), call, deadline=deadline)
+
     try:
         call = next(flow)
         while True:
-            poller = Poller.of_call(about, policy)
             try:
-                answer = yield from ask_with_backoff(poller, call, deadline=deadline)
+                if isinstance(call, list):
+                    answer = yield Together([ask(each) for each in call])
+                else:
+                    answer = yield from ask(call)
             except PromptLayerError as error:
                 call = flow.throw(error)
             else:
@@ -122,19 +145,40 @@ def retried(policy: RetryPolicy, call: Any, *, says: str | None = None) -> Loop[
         yield PollDecision(sleep=sleep, note=note, is_trouble=True)
 
 
+RunAll: TypeAlias = Callable[[Sequence[Callable[[], Any]]], list[Any]]
+"""Calls functions, perhaps at the same time; returns their results in their order."""
+
+
+def _run_one_by_one(functions: Sequence[Callable[[], Any]]) -> list[Any]:
+    return [function() for function in functions]
+
+
 def drive(
     loop: Loop[R],
     send: Callable[[Any], Any],
     pause: Callable[[PollDecision], None] = lambda decision: time.sleep(decision.sleep),
+    run_all: RunAll = _run_one_by_one,
 ) -> R:
     """Run a loop or a :class:`.CallFlow` to its end, and return its result.
 
     :param send: sends a call, and returns what its answer means.
     :param pause: acts on a decision. An error that it raises ends the loop.
+    :param run_all: calls the functions that run the loops of a :class:`Together`; ``send`` and
+        ``pause`` are called where it calls them.
     """
+
+    def run(part: Loop[Any]) -> Any:
+        try:
+            return drive(part, send, pause, run_all)
+        except PromptLayerError as error:
+            return error
+
     try:
         step = next(loop)
         while True:
+            if isinstance(step, Together):
+                step = loop.send(run_all([partial(run, part) for part in step.loops]))
+                continue
             if isinstance(step, PollDecision):
                 pause(step)
                 step = next(loop)
@@ -154,15 +198,22 @@ async def adrive(
     loop: Loop[R],
     send: Callable[[Any], Awaitable[Any]],
     before_sleep: Callable[[PollDecision], None] = lambda _decision: None,
+    send_together: Callable[[Any], Awaitable[Any]] | None = None,
 ) -> R:
     """Do what :func:`drive` does, on an event loop.
 
     :param before_sleep: gets each decision before the sleep. Not a coroutine function: each of
         thousands of waits would hold a coroutine for as long as it sleeps.
+    :param send_together: sends the calls of a :class:`Together`, where ``send`` sends one at a
+        time; None if it sends any number.
     """
     try:
         step = next(loop)
         while True:
+            if isinstance(step, Together):
+                answers = await _run_together(step, send_together or send, before_sleep)
+                step = loop.send(answers)
+                continue
             if isinstance(step, PollDecision):
                 before_sleep(step)
                 if not step.is_done:
@@ -178,3 +229,20 @@ async def adrive(
     except StopIteration as end:
         result: R = end.value
         return result
+
+
+async def _run_together(
+    together: Together,
+    send: Callable[[Any], Awaitable[Any]],
+    before_sleep: Callable[[PollDecision], None],
+) -> list[Any]:
+    may_run = asyncio.Semaphore(AT_ONCE)
+
+    async def run(part: Loop[Any]) -> Any:
+        async with may_run:
+            try:
+                return await adrive(part, send, before_sleep)
+            except PromptLayerError as error:
+                return error
+
+    return await asyncio.gather(*map(run, together.loops))

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from support.starts import RUN_REPORT, RUN_SCORECARD
 
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.testing import (
+    Criterion,
     LocalPromptLayer,
     Reply,
     Scorecard,
     ScoredRow,
+    Silence,
     Table,
 )
 
@@ -175,6 +179,34 @@ class TestGate:
         serve(with_card(card))
         assert "\x00" not in json.dumps(judge().xcoms["promptlayer_drift_summary"])
         assert log().count("The result was changed so that Airflow can store it") == 1
+
+
+def test_the_reasons_of_the_worst_rows_are_read_together(serve: Serve) -> None:
+    rows = [
+        ScoredRow("fail", number / 10, reasons={"Cites a source": f"Reason {number}."})
+        for number in range(7)
+    ]
+    card = Scorecard("Q", [Criterion("Cites a source")], rows, verdict="fail", score=0.3)
+    server = serve(with_card(card, rows=7))
+    asked: list[str] = []
+
+    def fault(request: Any) -> Silence | None:
+        if "/scorecard/rows/" not in request.raw_path:
+            return None
+        asked.append(request.raw_path)
+        return Silence() if len(asked) <= 5 else None
+
+    def let_go() -> None:
+        server.wait_for(lambda: len(asked) == 5, timeout=60)  # none of them has been answered
+        server.drop_connections()
+
+    server.script(fault, times=None)
+    with ThreadPoolExecutor(1) as thread:
+        letting_go = thread.submit(let_go)
+        message = judge().message  # in this thread, as Airflow 2 refuses to run a task in another
+        letting_go.result(60)
+    worst = message.partition("Worst rows: ")[2]
+    assert re.findall(r"row (\d) .*?Reason (\d)", worst) == [(str(n), str(n)) for n in range(5)]
 
 
 class TestManyRows:

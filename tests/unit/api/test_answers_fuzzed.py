@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -45,7 +45,7 @@ CALLS: list[Call[Any]] = [
     imports.SheetImport(TABLE, SHEET, "op").fetch_call(),
     NEW_SHEET.find_call(),
     NEW_SHEET.start_call(),
-    next(NEW_SHEET.find_sheet(None)),
+    cast("Call[Any]", next(NEW_SHEET.find_sheet(None))),
     tables.recalculate_cells(TABLE, SHEET),
     tables.SheetOperation(TABLE, SHEET, "op").fetch_call(),
     tables.SheetOperation(TABLE, SHEET, "op").cancel_call(),

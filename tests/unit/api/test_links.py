@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_promptlayer.api.http import Response
+from airflow_provider_promptlayer.api.http import Call, Response
 from airflow_provider_promptlayer.api.links import (
     Dashboard,
     Page,
@@ -32,6 +32,7 @@ def url_of(dashboard: Dashboard, page: Page, answer: Any = None) -> tuple[str | 
     try:
         call = next(flow)
         while True:
+            assert isinstance(call, Call)
             paths.append(call.request.path)
             body = json.dumps(answer).encode()
             call = flow.send(call.read(Response(200, {}, body), 0.0))

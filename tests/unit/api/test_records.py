@@ -19,7 +19,8 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerSheetChangedError,
     PromptLayerUnexpectedAnswerError,
 )
-from airflow_provider_promptlayer.polling.loop import drive
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.loop import drive, each_with_backoff
 
 ROWS = f"/api/public/v2/tables/{TABLE}/sheets/{SHEET}/rows?limit=100"
 FIRST = f"{ROWS}&include_columns=true"
@@ -62,8 +63,8 @@ def read(answers: dict[str, Any], **how: Any) -> tuple[list[dict[str, Any]], Rec
     found: list[dict[str, Any]] = []
 
     def send_page(call: Call[Any]) -> Any:
-        page = drive(reader.read(call), send)
-        page = reader.with_reasons(page, map(send, page.reason_calls.values()))
+        reading = each_with_backoff(reader.read(call), about="a page", policy=retries.POLLING)
+        page = drive(reading, send)
         found.extend(map(reader.named, reader.take(page, lambda _: True)))
         return page
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerNotFoundError,
@@ -25,6 +26,7 @@ from airflow_provider_promptlayer.polling.loop import (
     adrive,
     ask_with_backoff,
     drive,
+    each_with_backoff,
     poll_until_ended,
     retried,
 )
@@ -157,6 +159,26 @@ def test_tries_again_by_a_policy(run: Drive) -> None:
     assert [decision.note for decision in script.decisions] == [
         "HTTP 503: again in 0 seconds, for 1 minute."
     ] * 2
+
+
+def asked_together(asked: list[Any]) -> CallFlow[None]:
+    yield CALL
+    asked.extend((yield [CALL, CALL, CALL]))
+
+
+def test_calls_that_may_be_sent_together_are_answered_in_their_order(run: Drive) -> None:
+    asked: list[Any] = []
+    script = Script("first", "a", PromptLayerNotFoundError("HTTP 404"), "c")
+    run(each_with_backoff(asked_together(asked), about="it", policy=AT_ONCE), script)
+    assert [str(each) for each in asked] == ["a", "HTTP 404", "c"]
+
+
+def test_trouble_with_one_of_them_is_ridden_out(run: Drive) -> None:
+    asked: list[Any] = []
+    script = Script("first", BLIP, BLIP, BLIP, "a", "b", "c")
+    run(each_with_backoff(asked_together(asked), about="it", policy=AT_ONCE), script)
+    assert sorted(asked) == ["a", "b", "c"]
+    assert sum(decision.is_trouble for decision in script.decisions) == 3
 
 
 def test_the_last_error_is_raised(run: Drive) -> None:
