@@ -229,7 +229,9 @@ class BatchResults:
 
         def read(index: int) -> Callable[[], WorkflowResults]:
             run = self.batch.run(index)
-            loop = ask_with_backoff(Poller.of_call(run.name, policy()), run.fetch_call())
+            poller = Poller.of_call(run.name, policy())
+            poller.throttle = self.hook.throttle
+            loop = ask_with_backoff(poller, run.fetch_call())
             return partial(drive, loop, self.hook.call, pause)
 
         return zip(indexes, threads.in_order(map(read, indexes)), strict=True)

@@ -7,7 +7,6 @@ keeps the state of the batch, and writes to Airflow.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -43,7 +42,7 @@ _LAST_ANSWERS_SECONDS: Final = 5.0
 
 
 class StartWindow:
-    """How many starts may be under way at a time, and when the next one may be sent.
+    """How many starts may be under way at a time.
 
     One at first, so that one start alone meets what all would, such as a wrong key; after that as
     many as are allowed. After a refusal that may pass, such as a 429, half as many after a pause,
@@ -60,7 +59,6 @@ class StartWindow:
         self._failures = 0  # in a row
         self._answers = 0  # since the last change of the size
         self._is_slowed = False
-        self._resume_at = -math.inf  # by the monotonic clock
 
     def sent(self) -> int:
         """Note that a start is sent; return its number."""
@@ -76,7 +74,7 @@ class StartWindow:
         elif self._answers >= self.size < self._most:
             self.size, self._answers = self.size + 1, 0
 
-    def put_off(self, number: int, error: PromptLayerError, *, now: float) -> float | None:
+    def put_off(self, number: int, error: PromptLayerError) -> float | None:
         """Note that a start was not carried out; return the seconds to wait, or None to give up.
 
         :param number: from :meth:`sent`.
@@ -85,14 +83,7 @@ class StartWindow:
             self._sent_before_pause, self._is_slowed = self._sent, True
             self._failures, self._answers = self._failures + 1, 0
             self.size = max(1, self.size // 2)
-        pause = retries.SUBMITTING.next_pause(max(1, self._failures), error, elapsed=0.0)
-        if pause is not None:
-            self._resume_at = max(self._resume_at, now + pause)
-        return pause
-
-    def pause(self, *, now: float) -> float:
-        """Return the seconds until the next start may be sent."""
-        return max(0.0, self._resume_at - now)
+        return retries.SUBMITTING.next_pause(max(1, self._failures), error, elapsed=0.0)
 
 
 class _UnderWay:
@@ -152,7 +143,7 @@ class BatchStarts:
         is_noted = True
         while True:
             step = self.batch.plan(max_active, window.size) if failure is None else None
-            pause = self._pause(window) if isinstance(step, Start) else 0.0
+            pause = self._pause() if isinstance(step, Start) else 0.0
             if isinstance(step, Start) and not pause:
                 try:
                     for index, send in self._note(step):
@@ -195,9 +186,10 @@ class BatchStarts:
                 with suppress(Exception):  # what has ended the task is raised
                     self._answer(future, index, number, under_way.window)
 
-    def _pause(self, window: StartWindow) -> float:
+    def _pause(self) -> float:
         """Return the seconds until the next start may be sent, or its time is up."""
-        return min(window.pause(now=time.monotonic()), max(0.0, self.deadline - time.time()))
+        now = time.time()
+        return min(self.hook.throttle.delay(now=now), max(0.0, self.deadline - now))
 
     def _note(self, step: Start) -> list[tuple[int, Callable[[], int]]]:
         """Note starts as being sent; return what sends each of them.
@@ -234,9 +226,10 @@ class BatchStarts:
         except PromptLayerError as error:
             if not (isinstance(error, PromptLayerRefusedError) and error.status in _ABOUT_ONE):
                 batch.not_started(index)  # the error says so
-                pause = window.put_off(number, error, now=time.monotonic())
+                pause = window.put_off(number, error)
                 if pause is None or hook.is_stopping:
                     return error
+                hook.throttle.hold_for(pause, now=time.time())
                 hook.log.warning(
                     "%s. Nothing was started; trying again in %s.",
                     one_line(str(error)).rstrip("."),

@@ -332,11 +332,9 @@ class TestAfterA429:
         assert window.size == 8
         burst = [window.sent() for _ in range(8)]
         for number in burst:
-            assert window.put_off(number, refusal, now=100.0)
+            assert window.put_off(number, refusal)
         assert window.size == 4
-        assert window.pause(now=100.0) > 0
-        assert window.pause(now=200.0) == 0
-        assert window.put_off(window.sent(), refusal, now=200.0)
+        assert window.put_off(window.sent(), refusal)
         assert window.size == 2
         sizes = []
         for _ in range(2 + 3 + 4 + 5 + 6 + 7 + 10):
@@ -355,11 +353,36 @@ class TestAfterA429:
         ids=["may pass", "may have arrived"],
     )
     def test_the_window_gives_up(self, error: Any, tries: int) -> None:
-        window, now = StartWindow(8), 0.0
+        window = StartWindow(8)
         for number in range(1, tries + 1):
-            pause = window.put_off(window.sent(), error, now=now)
+            pause = window.put_off(window.sent(), error)
             assert (pause is None) == (number == tries)
-            now += 1000.0
+
+
+class TestWhenOtherRequestsWereRefused:
+    """A 429 holds up all requests of the process on the same connection."""
+
+    def test_starts_wait(self, server: LocalPromptLayer) -> None:
+        hook, now, arrived = PromptLayerHook(), time.time(), list[float]()
+        server.script(lambda _: arrived.append(time.time()), method="POST", times=None)
+        hook.throttle.hold_for(0.3, now=now)
+        assert run(numbered(3), **together).kind == "success"
+        assert min(arrived) > now + 0.29
+
+    def test_results_wait(self, server: LocalPromptLayer) -> None:
+        hook, held, read = PromptLayerHook(), list[float](), list[float]()
+
+        def refuse_another(request: Any) -> None:
+            now = time.time()
+            if request.query["return_all_outputs"] == "true":
+                read.append(now)
+            else:
+                held.append(now)
+                hook.throttle.hold_for(0.3, now=now)
+
+        server.script(refuse_another, method="GET", times=None)
+        assert run(numbered(3), **together).kind == "success"
+        assert min(read) > max(held) + 0.29
 
 
 class TestReading:

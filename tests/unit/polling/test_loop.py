@@ -124,6 +124,16 @@ def test_a_poll_is_put_off_where_others_were_told_to_wait(run: Drive) -> None:
     assert script.decisions[0].sleep <= 0.01
 
 
+def test_so_is_a_call_about_what_has_ended(run: Drive) -> None:
+    held = poller(max_outage=0.01)
+    held.throttle.hold_for(3600.0, now=time.time())
+    script = Script("the answer")
+    assert run(ask_with_backoff(held, CALL), script) == "the answer"
+    assert [(decision.is_hold, decision.sleep) for decision in script.decisions[:1]] == [
+        (True, 0.01)
+    ]
+
+
 def test_an_unusable_connection_may_be_corrected(run: Drive) -> None:
     """Where the wait could use it before: asks again a few times, and anew after each answer."""
     tries = int(retries.READING_CONNECTION.attempts)
