@@ -65,10 +65,11 @@ def tables_with(part: str) -> CallFlow[Titles]:
     return _all_titles(TABLES_PATH, purpose, {"name": part})
 
 
-def find_sheet(table_id: str, sheet: Any) -> CallFlow[Sheet]:
+def find_sheet(table_id: str, sheet: Any, table: str) -> CallFlow[Sheet]:
     """Return a sheet of a table.
 
     :param sheet: its title, or its UUID, for which nothing is sent.
+    :param table: title or UUID of the table, as the user gave it, for messages.
     :raises PromptLayerNotFoundError: if no sheet of the table has the title.
     :raises PromptLayerInvalidInputError: if several have it.
     """
@@ -76,7 +77,8 @@ def find_sheet(table_id: str, sheet: Any) -> CallFlow[Sheet]:
         return Sheet(table_id, sheet)
     wanted = title_text("sheet", sheet)
     found = yield from sheets_of(table_id)
-    return Sheet(table_id, _only("sheet", wanted, found, f" of table {table_id}"))
+    where = f" of table {table_id if is_uuid(table) else _shown(table)}"
+    return Sheet(table_id, _only("sheet", wanted, found, where))
 
 
 def sheets_of(table_id: str) -> CallFlow[Titles]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EISDIR, ENOENT
+from errno import ENOENT
 from typing import Any, BinaryIO, Final, Protocol
 
 from airflow_provider_promptlayer.api.errors import (
@@ -64,18 +64,22 @@ class Place:
         local disk; a storage of objects shows it old or new, as it shows no half-written object.
 
         :param mark: part of the name of the file beside, so that two writers do not meet.
+        :raises PromptLayerInvalidInputError: if there is no such folder, or a folder of that name.
         :raises PromptLayerFileError: if the storage refuses, or has no room.
         """
         beside = self._beside(mark)
         with self._errors():
             if self.files.isdir(self.path):  # the move would end in the folder
-                raise IsADirectoryError(EISDIR, "There is a folder of that name")
+                raise self._wrong("There is a folder of that name.")
             try:
                 file = self.files.open(beside, "wb")
+            except NotADirectoryError as error:
+                raise self._wrong("Its folder is a file.") from error
             except FileNotFoundError as error:
-                if error.strerror != os.strerror(ENOENT):  # that of a bucket, which says so
-                    raise
-                raise FileNotFoundError(ENOENT, "Its folder does not exist") from error
+                is_bucket = error.strerror != os.strerror(ENOENT)  # it says so
+                raise self._wrong(
+                    storage_reason(error) if is_bucket else "Its folder does not exist."
+                ) from error
         is_whole = False
         try:
             with self._errors():
@@ -100,6 +104,9 @@ class Place:
     def _beside(self, mark: str) -> str:
         folder, slash, name = self.path.rpartition("/")
         return f"{folder}{slash}.{name}.{mark}.part"
+
+    def _wrong(self, reason: str) -> PromptLayerInvalidInputError:
+        return PromptLayerInvalidInputError(f"Cannot write {self.shown}: {reason}")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

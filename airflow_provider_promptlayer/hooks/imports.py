@@ -273,7 +273,7 @@ def source_of_rows(
 def _opened(file: Any) -> Iterator[Any]:
     """Open a file for reading.
 
-    :raises PromptLayerInvalidInputError: if there is none.
+    :raises PromptLayerInvalidInputError: if there is none, or a folder.
     :raises PromptLayerFileError: if its storage refuses or fails, or the disk here is full.
     """
     # fsspec takes a while to import, and DAG files import this module.
@@ -291,6 +291,8 @@ def _opened(file: Any) -> Iterator[Any]:
     except Exception as error:
         if isinstance(error, FileNotFoundError) and not is_open:
             raise PromptLayerInvalidInputError(f"{shown}: there is no such file.") from None
+        if isinstance(error, IsADirectoryError):
+            raise PromptLayerInvalidInputError(f"{shown}: that is a folder, not a file.") from None
         # A storage raises errors of its own libraries, too, such as those of botocore.
         does = "copy to this disk" if getattr(error, "errno", None) == ENOSPC else "read"
         raise PromptLayerFileError(f"Could not {does} {shown}: {storage_reason(error)}") from error

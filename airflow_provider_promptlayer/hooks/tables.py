@@ -50,7 +50,7 @@ class TableMethods(PromptLayerConnectionHook):
 
         def flow() -> CallFlow[Sheet]:
             table_id = yield from names.find_table(table)
-            return (yield from names.find_sheet(table_id, sheet))
+            return (yield from names.find_sheet(table_id, sheet, table))
 
         return _found(flow(), "the sheets", max_outage)
 
@@ -88,7 +88,7 @@ class TableMethods(PromptLayerConnectionHook):
         table_id = yield from self._ensure_table(table, max_outage=max_outage)
         return (
             yield from self._ensured(
-                lambda: names.find_sheet(table_id, sheet),
+                lambda: names.find_sheet(table_id, sheet, table),
                 lambda: names.create_sheet(table_id, sheet),
                 "sheet",
                 max_outage,

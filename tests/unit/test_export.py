@@ -101,7 +101,7 @@ def test_rows_alone_are_returned_as_airflow_can_store_them(
     [
         ({"to": "{folder}/cases.xlsx"}, AirflowFailException, PromptLayerInvalidInputError),
         ({"to": ""}, AirflowFailException, PromptLayerInvalidInputError),
-        ({"to": "{folder}/no/cases.csv"}, AirflowException, PromptLayerFileError),
+        ({"to": "{folder}/no/cases.csv"}, AirflowFailException, PromptLayerInvalidInputError),
         ({"columns": ["Nothing"]}, AirflowFailException, PromptLayerNotFoundError),
         ({"scorecard": True}, AirflowFailException, PromptLayerInvalidInputError),
     ],

@@ -279,7 +279,9 @@ def test_a_folder_in_the_place_of_the_file(
 ) -> None:
     path = tmp_path / "cases.csv"
     path.mkdir()
-    with pytest.raises(PromptLayerFileError, match=f"{path}: There is a folder of that name"):
+    with pytest.raises(
+        PromptLayerInvalidInputError, match=f"{path}: There is a folder of that name"
+    ):
         hook.export_rows(*IDS, path)
     assert list(tmp_path.rglob("*")) == [path]
 
@@ -288,7 +290,7 @@ def test_a_folder_that_does_not_exist(
     hook: PromptLayerHook, server: LocalPromptLayer, tmp_path: Path
 ) -> None:
     path = tmp_path / "nowhere" / "cases.csv"
-    with pytest.raises(PromptLayerFileError, match=f"{path}: Its folder does not exist"):
+    with pytest.raises(PromptLayerInvalidInputError, match=f"{path}: Its folder does not exist"):
         hook.export_rows(*IDS, path)
     assert server.count() == 0
 
@@ -333,7 +335,7 @@ def test_a_storage_of_objects(
             hook.export_rows(*IDS, "file:///bucket/cases.jsonl")
         assert store.ls("/bucket", detail=False) == ["/bucket/cases.jsonl"]
         store.mv("/bucket/cases.jsonl", "/bucket/cases.jsonl/part-1.jsonl")
-        with pytest.raises(PromptLayerFileError, match="There is a folder of that name"):
+        with pytest.raises(PromptLayerInvalidInputError, match="There is a folder of that name"):
             hook.export_rows(*IDS, "file:///bucket/cases.jsonl")
         assert store.find("/bucket") == ["/bucket/cases.jsonl/part-1.jsonl"]
     finally:

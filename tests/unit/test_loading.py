@@ -151,13 +151,13 @@ class TestFailures:
         assert "\n" not in ending.message
         assert server.count("POST") == 0
 
-    def test_a_file_that_cannot_be_read(self, server: LocalPromptLayer, tmp_path: Path) -> None:
+    def test_a_folder_in_place_of_a_file(self, server: LocalPromptLayer, tmp_path: Path) -> None:
         folder = tmp_path / "a.csv"
         folder.mkdir()
         ending = load(rows=None, file=str(folder))
-        assert ending.kind == "failed"
-        assert isinstance(ending.error, PromptLayerFileError)
-        assert ending.message == f"Could not read {folder}: Is a directory."
+        assert ending.kind == "failed for good"
+        assert isinstance(ending.error, PromptLayerInvalidInputError)
+        assert ending.message == f"{folder}: that is a folder, not a file."
 
     @pytest.mark.parametrize(
         ("error", "message"),

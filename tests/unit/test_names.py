@@ -199,7 +199,7 @@ class TestTask:
             ({"table": "Tables"}, "No table is titled 'Tables', and .* these exist: 'table'"),
             (
                 {"sheet": "Good"},
-                f"No sheet of table {TABLE.id} is titled 'Good', .* these exist: 'good', 'bad'",
+                "No sheet of table 'Table' is titled 'Good', .* these exist: 'good', 'bad'",
             ),
             ({"table": "Twins"}, f"2 tables are titled 'Twins': give the UUID of one.*{TWIN}"),
             ({"sheet": "  "}, "sheet must be a text of 1 to 255 characters, not '  '"),
