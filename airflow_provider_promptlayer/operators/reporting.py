@@ -12,7 +12,6 @@ from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.fields import Fields
 from airflow_provider_promptlayer.api.persisted import UnreadableError
 from airflow_provider_promptlayer.api.tables import Sheet
-from airflow_provider_promptlayer.api.times import timestamp
 from airflow_provider_promptlayer.api.usage import Usage
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.evaluation import given_field, optional_field
@@ -23,6 +22,7 @@ from airflow_provider_promptlayer.outcomes.summary import (
     EvaluationSummary,
     PastScore,
     kept_scores,
+    merged_scores,
     read_scores,
 )
 from airflow_provider_promptlayer.xcom import outputs as xcom
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 _ENDINGS: Final = (".html", ".htm")
 
+_HISTORY_KEYS: Final = (
+    xcom.SCORE_HISTORY_KEY,
+    xcom.UNSCHEDULED_SCORE_HISTORY_KEY,
+    xcom.UNDATED_SCORE_HISTORY_KEY,
+)
+
 
 class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
     """Write an HTML page about an evaluation of a sheet: scores over time, criteria, worst rows.
@@ -43,8 +49,9 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
     it is, and sent as an e-mail. Text of models and users is escaped, and its beginning shown.
 
     Earlier scores are those of the saved versions of the sheet, or those that this task has
-    reported in earlier DAG runs (the XCom ``promptlayer_score_history``, with ``_undated`` after it
-    where a DAG run has no logical date), whichever are more.
+    reported in earlier DAG runs (the XCom ``promptlayer_score_history``, with ``_unscheduled``
+    after it where a DAG run is not of the schedule, and ``_undated`` where it has no logical date),
+    whichever are more.
 
     Airflow judges a DAG run by its last tasks. With ``trigger_rule="all_done"`` this task succeeds
     also after a gate that has failed, so beside it there has to be a last task that does not run
@@ -144,9 +151,7 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
         for sentence in summary.missing:
             self.log.warning("The report is not complete. %s", sentence)
         kept = kept_scores(summary.history, sheet)
-        is_dated = context.get("logical_date") is not None
-        key = xcom.SCORE_HISTORY_KEY if is_dated else xcom.UNDATED_SCORE_HISTORY_KEY
-        self._push(context, key, storable(kept).value)
+        self._push(context, _history_key(context), storable(kept).value)
         found = summary.calculation
         said = "no evaluation" if found is None else found.progress
         self.outcome = f"Reported sheet {sheet.sheet_id} ({said}) in {path}."
@@ -179,15 +184,22 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
 
     def _known_scores(self, context: Context, sheet: Sheet) -> Sequence[PastScore]:
         """Return the scores of the sheet that this task has reported in earlier DAG runs."""
-        found: list[Sequence[PastScore]] = [()]
-        for key in (xcom.SCORE_HISTORY_KEY, xcom.UNDATED_SCORE_HISTORY_KEY):
+        found = list[Sequence[PastScore]]()
+        for key in _HISTORY_KEYS:
             try:
                 found.append(read_scores(xcom.pull_earlier(context, key), sheet))
             except UnreadableError as error:
                 name = f"The XCom {key} of an earlier DAG run"
                 self.log.warning("%s The report is without its scores.", error.about(name))
-        # Each has those before it, whichever key they had.
-        return max(found, key=lambda scores: (timestamp(scores[-1].at) or 0.0) if scores else -1.0)
+        return merged_scores(found)
+
+
+def _history_key(context: Context) -> str:
+    """Return the key of the scores in this DAG run: Airflow finds the last run for each key."""
+    if context.get("logical_date") is None:
+        return xcom.UNDATED_SCORE_HISTORY_KEY
+    is_scheduled = getattr(context.get("dag_run"), "run_type", None) == "scheduled"
+    return xcom.SCORE_HISTORY_KEY if is_scheduled else xcom.UNSCHEDULED_SCORE_HISTORY_KEY
 
 
 def _check_ending(name: str, path: Any) -> None:

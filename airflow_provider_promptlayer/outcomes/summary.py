@@ -8,8 +8,9 @@ criterion does. What cannot be read is left out, and said to be missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Final
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
@@ -186,6 +187,16 @@ def read_scores(kept: Any, sheet: Sheet) -> tuple[PastScore, ...]:
         )
 
     return read_persisted(kept, build) or ()
+
+
+def merged_scores(histories: Iterable[Sequence[PastScore]]) -> tuple[PastScore, ...]:
+    """Return the scores of histories that may overlap, the oldest first, each evaluation once."""
+    found: dict[Any, PastScore] = {}
+    for each in chain.from_iterable(histories):
+        key = each.calculation_id or ((each.at, each.score) if each.at else id(each))
+        if key not in found or each.pass_rates:  # which the last one of a history has alone
+            found[key] = each
+    return tuple(sorted(found.values(), key=lambda each: timestamp(each.at) or 0.0))
 
 
 def summarize(

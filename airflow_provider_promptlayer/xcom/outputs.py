@@ -41,6 +41,12 @@ USAGE_KEY: Final = "promptlayer_usage"
 WATCH_KEY: Final = "promptlayer_previous_version"
 URL_KEY: Final = "promptlayer_url"
 SCORE_HISTORY_KEY: Final = "promptlayer_score_history"
+UNSCHEDULED_SCORE_HISTORY_KEY: Final = "promptlayer_score_history_unscheduled"
+"""The same, of a DAG run that has a logical date, though not one of the schedule.
+
+A scheduled run may have an earlier logical date than one that was triggered before it: among both
+kinds, Airflow's last one is without the scores of those between.
+"""
 UNDATED_SCORE_HISTORY_KEY: Final = "promptlayer_score_history_undated"
 """The same, of a DAG run without a logical date.
 

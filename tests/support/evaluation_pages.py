@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
@@ -91,10 +92,13 @@ def report(
     ti: FakeTaskInstance | None = None,
     sheet: Sheet = SHEET,
     is_dated: bool = True,
+    run_type: str = "scheduled",
     **arguments: Any,
 ) -> tuple[Ending, Page]:
     path = folder / "report.html"
-    context = {"logical_date": "2026-11-26"} if is_dated else {}
+    context: dict[str, Any] = {"dag_run": SimpleNamespace(run_type=run_type)}
+    if is_dated:
+        context["logical_date"] = "2026-11-26"
     how = {"table": TABLE.title, "sheet": sheet.title, "to": str(path), **arguments}
     ending = run_task(
         lambda: PromptLayerEvaluationReportOperator(task_id="task", **how), ti, **context

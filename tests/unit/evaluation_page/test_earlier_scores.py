@@ -165,19 +165,39 @@ def test_those_of_a_history_of_unknown_content(server: LocalPromptLayer, tmp_pat
     assert "– 0.6 warn yesterday 0.5 –" in page.text
 
 
-@pytest.mark.parametrize("is_dated", [True, False], ids=["dated", "undated"])
-@pytest.mark.parametrize("newest", ["", "_undated"], ids=["after dated", "after undated"])
-def test_those_of_runs_with_and_without_a_logical_date(
-    newest: str, is_dated: bool, server: LocalPromptLayer, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "run"),
+    [
+        ("", {}),
+        ("_unscheduled", {"run_type": "manual"}),
+        ("_undated", {"run_type": "manual", "is_dated": False}),
+    ],
+    ids=["scheduled", "triggered for a date", "triggered"],
+)
+def test_those_of_scheduled_and_of_triggered_runs(
+    kind: str, run: dict[str, Any], server: LocalPromptLayer, tmp_path: Path
 ) -> None:
-    """Airflow finds the last run of each kind, and not which of the two is the later one."""
+    """Airflow finds the last run of each kind, each of which misses some of the others."""
+
+    def known(*days: int) -> dict[str, Any]:
+        scores = [
+            {
+                "score": day / 10,
+                "at": f"2025-01-0{day}T00:00:00Z",
+                "calculation_id": None if day == 3 else f"calculation {day}",
+                "pass_rates": {"Polite": day / 10} if day == days[-1] else {},
+            }
+            for day in days
+        ]
+        return {**KEPT, "scores": scores}
+
     judge(server)
-    older, newer = (
-        {**KEPT, "scores": [{"score": score, "at": at}]}
-        for score, at in ((0.5, "2025-01-01T00:00:00Z"), (0.6, "2025-01-02T00:00:00Z"))
-    )
-    earlier = {HISTORY: older, f"{HISTORY}_undated": older, f"{HISTORY}{newest}": newer}
-    ti = FakeTaskInstance(earlier_xcoms=earlier)
-    ending, _ = report(tmp_path, ti=ti, is_dated=is_dated)
-    kept_now = ending.xcoms[HISTORY if is_dated else f"{HISTORY}_undated"]
-    assert [each["score"] for each in kept_now["scores"]] == [0.6, 0.41]
+    earlier = {
+        HISTORY: known(1, 3, 5),
+        f"{HISTORY}_unscheduled": known(1, 2, 3),
+        f"{HISTORY}_undated": known(3, 4, 5, 6),
+    }
+    ending, _ = report(tmp_path, ti=FakeTaskInstance(earlier_xcoms=earlier), **run)
+    kept_now = ending.xcoms[f"{HISTORY}{kind}"]
+    assert [each["score"] for each in kept_now["scores"]] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.41]
+    assert ending.value["criteria"][0]["change"] == pytest.approx(1.0 - 0.6)
