@@ -20,14 +20,14 @@ TYPED    = airflow_provider_promptlayer tests dev benchmarks example_dags
 SOURCES  = $(TYPED) docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-live soak bench lint fix types docs coverage unit unit-oldest unit-next unit-all live \
-        live-next wheel clean venv tools etl-parts
+.PHONY: help demo ui test test-live test-distributed soak bench lint fix types docs coverage unit unit-oldest unit-next \
+        unit-all live live-next wheel clean venv tools etl-parts cluster-parts
 # Airflows side by side would only fight over the processor and mix up their output.
 .NOTPARALLEL:
 
 help: ## | list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
-	  awk -F ':.*## | *[|] ' '{printf "  make %-12s %-7s %s\n", $$1, $$2, $$3}'
+	  awk -F ':.*## | *[|] ' '{printf "  make %-16s %-7s %s\n", $$1, $$2, $$3}'
 	@echo "The times are those of two cores. The first time, making the environment takes a minute more."
 
 demo: venv $(DEMO:etl=etl-parts) ## 1 min | run an example DAG in a real Airflow against a local PromptLayer; DEMO=etl: with PostgreSQL and S3
@@ -48,13 +48,14 @@ test-live: venv etl-parts ## 7 min | crashes, restarts and secrets on PostgreSQL
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m pytest -q tests/live \
 	  --postgres -k "TestExamples or hostile or etl"
 
+test-distributed: venv cluster-parts ## 8 min | Celery, Redis and PostgreSQL on two machines, whose cables are cut; needs root for that
+	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" timeout 15m $(BIN)/python -m pytest -q tests/distributed $(ARGS)
+
 bench: venv ## 30 min | what waiting costs, against other ways to wait: a table, and build/bench.json
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --bench
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m benchmarks $(BENCH)
 
-soak: venv ## 1 h | a thousand billed runs while parts of a distributed Airflow are killed; SOAK_RUNS=100, SEED=7
-	@$(PYTHON) dev/make_venv.py $(NEWEST) --celery
-	@$(BIN)/python -m dev.postgres && $(BIN)/python -m dev.redis_server
+soak: venv cluster-parts ## 1 h | a thousand billed runs while parts of a distributed Airflow are killed; SOAK_RUNS=100, SEED=7
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m dev.soak \
 	  --runs $(SOAK_RUNS) $(SEED:%=--seed %)
 
@@ -105,6 +106,11 @@ venv: venv-$(NEWEST)
 etl-parts: venv
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --etl
 	@$(BIN)/python -m dev.postgres
+
+cluster-parts: venv
+	@$(PYTHON) dev/make_venv.py $(NEWEST) --celery
+	@$(BIN)/python -m dev.postgres
+	@$(BIN)/python -m dev.redis_server
 
 tools:
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --tools

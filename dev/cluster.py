@@ -17,7 +17,8 @@ and counted in `cluster.restarts`; so a wait may go on while PostgreSQL is away.
 
 The servers share a network with this process; each machine is a network namespace of its own, see
 `dev.network`. Where none can be made, all is on the loopback, and `cluster.network.why_not` says
-why. dev/requirements/celery.txt is needed, and `python -m dev.redis_server` and `dev.postgres`.
+why. Linux only: the loopback of others is one address. dev/requirements/celery.txt is needed, and
+`python -m dev.redis_server` and `dev.postgres`.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ _SETTINGS = {
 class Cluster:
     """The servers, and machines called `machine-1`, `machine-2` and so on.
 
-    `machine-N` runs `worker-N` and `triggerer-N`. The worker takes tasks of the queues `default`
-    and `machine-N`, so `queue="machine-1"` in a DAG sends a task there.
+    `machine-N` runs `worker-N` and `triggerer-N`, and is the host name that their rows in the
+    database have. The worker takes tasks of the queues `default` and `machine-N`, so
+    `queue="machine-1"` in a DAG sends a task there.
 
     :param dags_folder: of the DAGs, which start paused; `stack.trigger_dag` unpauses them.
     :param promptlayer: not started yet, and with ``host=PROMPTLAYER_HOST``. The connection

@@ -7,9 +7,9 @@
             ...
 
 The calling thread, the threads that it starts and their programs move to a network namespace of
-their own, where the servers are to listen. Each machine is another one, with a cable (a veth pair)
-to each server. So nothing here can be reached from outside, two of these do not get in each other's
-way, and the kernel removes each network with the last process in it.
+their own, where the servers are to listen. Each machine is another one, with a name of its own and
+a cable (a veth pair) to each server. So nothing here can be reached from outside, two of these do
+not get in each other's way, and the kernel removes each network with the last process in it.
 
 The servers' addresses are of the loopback, which a machine reaches over its cables
 (`route_localnet`): programs that listen on the loopback alone, such as the local PromptLayer, need
@@ -74,13 +74,14 @@ class Network:
         """Return the words to put before a command that is to run on the machine."""
         if self.why_not:
             return []
-        return ["nsenter", f"--target={self._components[machine].pid}", "--net", "--"]
+        return ["nsenter", f"--target={self._components[machine].pid}", "--net", "--uts", "--"]
 
     @contextmanager
     def cut(self, machine: str, *servers: str) -> Iterator[None]:
         """Let no packet pass between the machine and the servers, for a `with` block.
 
-        Open connections stay open on both sides, and neither is told. Without servers, all of them.
+        Open connections stay open, and neither side is told; new ones get no answer, or "no route".
+        Without servers, all of them.
         """
         if self.why_not:
             raise RuntimeError(f"no cable can be cut: {self.why_not}")
@@ -96,9 +97,12 @@ class Network:
 
     def _add_machine(self, number: int, machine: str) -> None:
         # What holds the namespace, whatever else ends on the machine.
-        holder = self._components.start(machine, ["unshare", "--net", "sleep", _HOLD_SECONDS])
+        holder = self._components.start(
+            machine, ["unshare", "--net", "--uts", "sleep", _HOLD_SECONDS]
+        )
         _wait_for_namespace(holder.pid)
         inside = [
+            f"echo {machine} > /proc/sys/kernel/hostname",
             "ip link set lo up",
             "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet",
             # Its own loopback is 127.0.0.1 alone, so that the servers' addresses lead elsewhere.
