@@ -3,8 +3,13 @@
 
     python -m benchmarks.batch [--quick]
 
-Both start the same runs of the same workflow on a local PromptLayer, whose own CPU time is not
-counted, wait without a worker, and return the outputs. :mod:`.live` says what is counted.
+Both start runs of the same workflow on a local PromptLayer, whose own CPU time is not counted and
+whose answers are 150 ms late, wait without a worker, and return the outputs. :mod:`.live` says what
+is counted. Mapped tasks are fewer, as a thousand would take a quarter of an hour: their figures are
+multiplied. So they are those of tasks of which the executor runs some at a time, one after the
+other.
+
+:mod:`.many_runs` measures the requests alone, which ``make bench BENCH="--only batch"`` does first.
 """
 
 from __future__ import annotations
@@ -14,9 +19,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Slow, Workflow
+from benchmarks import many_runs
 from benchmarks.alone import Bench, Say, run, say_nothing
 from benchmarks.figures import Figure
+from benchmarks.run_server import LATENCY_SECONDS
 from dev.airflow_stack import AirflowStack, StackError
 
 DAGS = Path(__file__).parent / "batch_dags"
@@ -30,12 +37,13 @@ class Size:
     """How much is measured."""
 
     runs: int
+    mapped_runs: int
     run_seconds: float
     idle_seconds: float
 
 
-FULL = Size(runs=100, run_seconds=30.0, idle_seconds=30.0)
-QUICK = Size(runs=10, run_seconds=20.0, idle_seconds=10.0)
+FULL = Size(runs=1_000, mapped_runs=100, run_seconds=30.0, idle_seconds=30.0)
+QUICK = Size(runs=20, mapped_runs=10, run_seconds=20.0, idle_seconds=10.0)
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,18 @@ class Work:
     seconds: float
     """How long the DAG run took."""
 
+    def times(self, factor: float, run_seconds: float) -> Work:
+        """Return what so many times as many runs take, of which the last takes no longer."""
+        seconds = run_seconds + (self.seconds - run_seconds) * factor
+        return Work(round(self.starts * factor), self.cpu * factor, seconds)
 
-def measure(*, quick: bool = False, say: Say = say_nothing) -> list[Figure]:
+
+def measure() -> list[Figure]:
+    """Return the figures of the requests, and those of a real Airflow."""
+    return [*many_runs.measure(), *in_airflow()]
+
+
+def in_airflow(*, quick: bool = False, say: Say = say_nothing) -> list[Figure]:
     """Start an Airflow, let it run a workflow many times in both ways, and compare.
 
     :param quick: few runs, to see whether the benchmark itself works.
@@ -60,15 +78,22 @@ def measure(*, quick: bool = False, say: Say = say_nothing) -> list[Figure]:
     size = QUICK if quick else FULL
     some = Workflow("some", [Node("Only", "done", duration=size.run_seconds, is_output_node=True)])
     with LocalPromptLayer([some], tls="trusted") as promptlayer:
+        promptlayer.script(Slow(LATENCY_SECONDS), times=None)
         env = {
             "AIRFLOW_CONN_PROMPTLAYER_DEFAULT": promptlayer.airflow_connection_json,
             "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
         }
         with AirflowStack(DAGS, env=env) as stack:
-            bench = _Bench(stack, promptlayer, size, say)
+            bench = _Bench(stack, promptlayer, say)
             idle = bench.idle_rate(size.idle_seconds)
-            batch, mapped = bench.work("bench_batch", idle), bench.work("bench_mapped", idle)
-    note = f"runs of {size.run_seconds:.0f} s; at most {PARALLELISM} workers at a time"
+            batch = bench.work("bench_batch", size.runs, idle)
+            mapped = bench.work("bench_mapped", size.mapped_runs, idle)
+    factor = size.runs / size.mapped_runs
+    note = (
+        f"runs of {size.run_seconds:.0f} s, each answer {LATENCY_SECONDS * 1000:.0f} ms late; at"
+        f" most {PARALLELISM} workers at a time; {size.mapped_runs} mapped tasks, times {factor:g}"
+    )
+    mapped = mapped.times(factor, size.run_seconds)
     return [
         Figure.once(f"{name}, {size.runs} runs", unit, ours, AGAINST, against, note=note)
         for name, unit, ours, against in (
@@ -80,28 +105,26 @@ def measure(*, quick: bool = False, say: Say = say_nothing) -> list[Figure]:
 
 
 class _Bench(Bench):
-    def __init__(
-        self, stack: AirflowStack, promptlayer: LocalPromptLayer, size: Size, say: Say
-    ) -> None:
+    def __init__(self, stack: AirflowStack, promptlayer: LocalPromptLayer, say: Say) -> None:
         super().__init__(stack, promptlayer, say)
-        self._size = size
         stack.wait_for_dag("bench_mapped")
 
-    def work(self, dag_id: str, idle: float) -> Work:
+    def work(self, dag_id: str, runs: int, idle: float) -> Work:
         """Return what a run of the DAG takes.
 
+        :param runs: how many runs of the workflow it starts.
         :param idle: what :meth:`Bench.idle_rate` returned.
         """
         self.become_idle()
         posts = self._promptlayer.count("POST")
         before, start = self.cpu(), time.monotonic()
-        run_id = self._stack.trigger_dag(dag_id, conf={"runs": self._size.runs})
+        run_id = self._stack.trigger_dag(dag_id, conf={"runs": runs})
         self.wait_for_success(dag_id, run_id, RUN_TIMEOUT)
         seconds = time.monotonic() - start
         self.become_idle()
         cpu = self.cpu() - before - idle * (time.monotonic() - start)
-        if (started := self._promptlayer.count("POST") - posts) != self._size.runs:
-            raise StackError(f"{dag_id} started {started} runs and not {self._size.runs}")
+        if (started := self._promptlayer.count("POST") - posts) != runs:
+            raise StackError(f"{dag_id} started {started} runs and not {runs}")
         events = self._stack.db.task_events(dag_id, run_id, "run")
         starts = sum(event["event"] == "running" for event in events)
         work = Work(starts, cpu, seconds)
@@ -110,4 +133,4 @@ class _Bench(Bench):
 
 
 if __name__ == "__main__":
-    sys.exit(run("python -m benchmarks.batch", __doc__, measure))
+    sys.exit(run("python -m benchmarks.batch", __doc__, in_airflow))

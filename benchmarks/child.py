@@ -55,16 +55,22 @@ def server_process(module: str) -> Iterator[str]:
         process.communicate()  # closes its standard input and waits
 
 
-def in_child(function: str, environment: Mapping[str, str] | None = None, **arguments: Any) -> Any:
+def in_child(
+    function: str,
+    environment: Mapping[str, str] | None = None,
+    python: str | Path = sys.executable,
+    **arguments: Any,
+) -> Any:
     """Return what ``benchmarks.MODULE.FUNCTION(**arguments)`` returns in a new process.
 
     :param function: ``"MODULE.FUNCTION"``.
     :param environment: added to a clean one with an Airflow home that is thrown away.
+    :param python: the interpreter, which may be that of another environment.
     :raises ChildError: if it fails, or takes longer than five minutes.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         result = Path(folder) / "result.json"
-        command = [sys.executable, "-m", __name__, function, json.dumps(arguments), str(result)]
+        command = [python, "-m", __name__, function, json.dumps(arguments), str(result)]
         try:
             subprocess.run(
                 command,

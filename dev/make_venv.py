@@ -51,7 +51,7 @@ def main() -> int:
         _wait_for(lock.fileno(), home)
         pip = Pip(home, lock.fileno())
         try:
-            _airflow(pip, pins)
+            _environment(pip, pins)
             _package(pip)
             if options.tools:
                 _extra(pip, "tools", "ruff, mypy, pyright, import-linter and coverage")
@@ -59,6 +59,8 @@ def main() -> int:
                 _extra(pip, "docs", "Sphinx and its theme")
             if options.bench:
                 _extra(pip, "bench", "what is compared with")
+                library = Pip(home.with_name("promptlayer"), lock.fileno())
+                _environment(library, REQUIREMENTS / "promptlayer.txt")
             if options.etl:
                 _extra(pip, "etl", "the providers of S3 and PostgreSQL, and an S3 server")
             if options.celery:
@@ -116,7 +118,8 @@ class Pip:
         )
 
 
-def _airflow(pip: Pip, pins: Path) -> None:
+def _environment(pip: Pip, pins: Path) -> None:
+    """Make an environment from the pins of all that is in it."""
     home = pip.home
     # An environment holds the paths of itself and of its Python: it cannot be moved.
     stamp, digest = (
