@@ -58,6 +58,7 @@ BENCHMARKS = (
     Benchmark("load", "100 MB into a sheet"),
     Benchmark("export", "100,000 rows out of a sheet"),
     Benchmark("live", "waits in a real Airflow"),
+    Benchmark("short_runs", "short runs in a real Airflow"),
     Benchmark("batch", "a batch in a real Airflow"),
     Benchmark("moves", "from the move of a label to the DAG run"),
 )

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Protocol
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
@@ -63,6 +64,22 @@ class Bench:
         rate = (self.cpu() - before) / (time.monotonic() - start)
         self._say(f"idle: {rate:.3f} CPU seconds per second")
         return rate
+
+    def at_work(self, dag_id: str, run_id: str, task_id: str) -> list[tuple[float, float]]:
+        """Return when each worker began to work on a task, and left it, in seconds since the epoch.
+
+        Those of all instances of a mapped task, in the order in which they began.
+        """
+        found: list[tuple[float, float]] = []
+        began: dict[int, float] = {}
+        for event in self._stack.db.task_events(dag_id, run_id, task_id):
+            index, when = event["map_index"], datetime.fromisoformat(str(event["dttm"]))
+            at = when.replace(tzinfo=when.tzinfo or UTC).timestamp()
+            if event["event"] == "running":
+                began[index] = at
+            elif index in began:
+                found.append((began.pop(index), at))
+        return sorted(found)
 
 
 class Measure(Protocol):

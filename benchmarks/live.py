@@ -18,7 +18,6 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
@@ -214,17 +213,10 @@ class _Bench(Bench):
     # --- watching ---------------------------------------------------------------------------
 
     def _work(self, dag_id: str, run_id: str, cpu: float = 0.0, seconds: float = 0.0) -> Work:
-        starts, held = 0, 0.0
         waits = sum(task == "wait" for task, _ in self._stack.task_states(dag_id, run_id))
-        at_work_since: dict[int, datetime] = {}
-        for event in self._stack.db.task_events(dag_id, run_id, "wait"):
-            index, when = event["map_index"], datetime.fromisoformat(event["dttm"])
-            if event["event"] == "running":
-                starts += 1
-                at_work_since[index] = when
-            elif index in at_work_since:
-                held += (when - at_work_since.pop(index)).total_seconds()
-        return Work(starts / waits, held / waits, cpu, seconds)
+        at_work = self.at_work(dag_id, run_id, "wait")
+        held = sum(end - began for began, end in at_work)
+        return Work(len(at_work) / waits, held / waits, cpu, seconds)
 
 
 if __name__ == "__main__":
