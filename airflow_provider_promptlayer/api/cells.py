@@ -117,6 +117,11 @@ class SheetCells(Sheet, RemoteJob[SheetOperations]):
     noun = "the calculation of sheet"
     counted_as = "recalculation"
 
+    @property
+    def remote_ids(self) -> tuple[()]:
+        """Nothing, as these may be any operations."""
+        return ()
+
     def fetch_call(self) -> Call[SheetOperations]:
         """``GET …/operations``: ask for the counts; a finished operation is not listed."""
         return object_call(

@@ -9,7 +9,7 @@ process can make it anew from its fields.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -169,6 +169,11 @@ class RemoteJob(Identified, ABC, Generic[L]):
         """The id that tells the job from others of its kind: the last of its fields."""
         found: int | str = getattr(self, next(reversed(self.id_parsers)))
         return found
+
+    @property
+    def remote_ids(self) -> Sequence[int | str]:
+        """The ids by which PromptLayer knows the job; empty for what it does not know as one."""
+        return (self.id,)
 
     @property
     def name(self) -> str:

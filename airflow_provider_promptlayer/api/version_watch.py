@@ -65,6 +65,11 @@ class VersionWatch(RemoteJob[SeenVersion]):
     previous_version: int | None
     id_or_name: str
 
+    @property
+    def remote_ids(self) -> tuple[()]:
+        """Nothing, as PromptLayer does not know who watches a version."""
+        return ()
+
     @classmethod
     def on(
         cls, target: Released, release_label: Any = None, newer_than: Any = None

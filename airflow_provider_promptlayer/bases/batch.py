@@ -29,6 +29,7 @@ from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs, first_o
 from airflow_provider_promptlayer.bases.batch_results import BatchResults
 from airflow_provider_promptlayer.bases.batch_starts import BatchStarts
 from airflow_provider_promptlayer.bases.kind import JobKind, ResultOnly
+from airflow_provider_promptlayer.bases.lineage import Lineage
 from airflow_provider_promptlayer.bases.reattacher import PromptLayerReattacher
 from airflow_provider_promptlayer.outcomes.batches import (
     PromptLayerBatchFailedError,
@@ -145,6 +146,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
                 self._now.results.warnings(),
             ),
             summary=lambda _: tally(self._now.results.errors),
+            lineage=lambda _ending, _passed: Lineage(job_ids=self._now.batch.run_ids),
         )
 
     # --- the steps of a task ------------------------------------------------------------------
@@ -342,8 +344,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         :raises PromptLayerWaitTimeoutError: if too few inputs succeeded.
         """
         visit = self._now
-        time_given = in_words(visit.deadline - visit.began_at)
-        visit.results.fetch_late(time_given)
+        visit.results.fetch_late(time_given := in_words(visit.deadline - visit.began_at))
         try:
             return self._finish(context, visit.batch.status())
         except PromptLayerBatchFailedError as error:

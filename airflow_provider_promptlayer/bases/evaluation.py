@@ -30,6 +30,7 @@ from airflow_provider_promptlayer.api.tables import (
 )
 from airflow_provider_promptlayer.api.usage import Usage
 from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, ResultOnly
+from airflow_provider_promptlayer.bases.lineage import Lineage, scorecard_assertions
 from airflow_provider_promptlayer.bases.sheet import SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.outcomes.baseline import PREVIOUS, Baseline, DropGate
@@ -162,6 +163,7 @@ class TableTask(SheetArguments, PromptLayerWaiter[Any]):
             outputs=outputs,
             advice=_CALCULATE_FAILED,
             summary=summary,
+            lineage=lambda _ending, _passed: Lineage(outputs=[self.dataset()]),
             may_resubmit=may_resubmit,
             unsubmitted_job=partial(self.on_sheet, SheetCells),
             unsubmitted_result=dict(_NO_CELLS),
@@ -251,6 +253,15 @@ class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
                 },
             )
 
+        def lineage(ending: ScorecardCalculation, passed: bool) -> Lineage:
+            asked = [f"no verdict {' or '.join(fail_on_verdict)}"] if fail_on_verdict else []
+            asked += [] if min_score is None else [f"a score of {show_score(min_score)}"]
+            asked += [] if drop_gate is None else [f"at most {show_score(drop_gate.max_drop)} less"]
+            found = scorecard_assertions(
+                ending, passed=passed, expected=", ".join(asked), fail_on_verdict=fail_on_verdict
+            )
+            return Lineage(inputs=[self.dataset(assertions=found)])
+
         return JobKind(
             job_types=(SheetCalculation,),
             id_key=xcom.CALCULATION_ID_KEY,
@@ -258,6 +269,7 @@ class ScorecardTask(SheetArguments, PromptLayerWaiter[ScorecardCalculation]):
             job_from_id=job,
             raise_for_outcome=check,
             outputs=outputs,
+            lineage=lineage,
             # A verdict is a result, and a calculation with an unknown status may still go on.
             may_resubmit=lambda ending: (
                 isinstance(ending, ScorecardCalculation)

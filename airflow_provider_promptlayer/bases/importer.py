@@ -9,6 +9,7 @@ clears, the sheet and the content, so every try looks the same import up before 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
@@ -31,6 +32,7 @@ from airflow_provider_promptlayer.api.imports import (
 from airflow_provider_promptlayer.api.request_logs import MAX_LOGS
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.bases.kind import JobKind, ResultOnly
+from airflow_provider_promptlayer.bases.lineage import Dataset, Lineage
 from airflow_provider_promptlayer.bases.sheet import SheetArguments
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
 from airflow_provider_promptlayer.files.reading import NothingToImportError
@@ -84,6 +86,11 @@ class ImportTask(SheetArguments, PromptLayerWaiter[ImportStatus]):
         self.on_empty: OnEmpty = on_empty
         self._rows_sent: int | None = None
 
+    @property
+    def sources(self) -> Sequence[Dataset]:
+        """Where the rows come from, as far as that is a dataset."""
+        return ()
+
     def new_kind(self) -> JobKind[ImportStatus]:
         """Return imports into the sheet."""
 
@@ -115,6 +122,9 @@ class ImportTask(SheetArguments, PromptLayerWaiter[ImportStatus]):
             job_from_id=partial(self.on_sheet, SheetImport),
             raise_for_outcome=check,
             outputs=lambda ending: ResultOnly(_result(self.found_sheet, ending)),
+            lineage=lambda ending, _: Lineage(
+                self.sources, [self.dataset(row_count=ending.rows_added)]
+            ),
             unsubmitted_result=dict(_NO_ROWS),
         )
 

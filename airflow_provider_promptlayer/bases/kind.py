@@ -8,14 +8,17 @@ arguments of a task. The sensor and the operator share it, so both parse, judge 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol
 
+from airflow_provider_promptlayer.api.errors import PromptLayerOutcomeError
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import L, RemoteJob
 from airflow_provider_promptlayer.api.times import in_words
+from airflow_provider_promptlayer.bases.lineage import Lineage
 from airflow_provider_promptlayer.submission.batch import fingerprint
 from airflow_provider_promptlayer.xcom.outputs import Push
 
@@ -74,6 +77,8 @@ class JobKind(Generic[L]):
     :param advice: what to do after a job of the task's own has failed; empty for what most kinds
         do, which start another job when the task is cleared.
     :param summary: returns what came of the job, as a phrase for the log's last line.
+    :param lineage: returns what the job has read, written and checked; the second argument tells
+        whether the outcome has passed.
     :param may_resubmit: returns whether to start another job after one that has failed with this
         outcome, which may be of any class where a subclass in a DAG has raised the error.
     :param trigger_arguments: the trigger's arguments besides those of :class:`.PromptLayerTrigger`.
@@ -90,6 +95,7 @@ class JobKind(Generic[L]):
     outputs: Callable[[L], Outputs]
     advice: str = ""
     summary: Callable[[L], str] = lambda ending: ending.progress
+    lineage: Callable[[L, bool], Lineage] = lambda _ending, _passed: Lineage()
     may_resubmit: Callable[[Any], bool] = lambda _: False
     trigger_arguments: Mapping[str, Any] = field(default_factory=dict)
     unsubmitted_job: Callable[[], RemoteJob[L]] | None = None
@@ -132,6 +138,17 @@ class Submission:
         if self.also_input is not None:
             parts["also"] = self.also_input
         return fingerprint(json.dumps(parts, sort_keys=True).encode())
+
+
+@contextmanager
+def noting_lineage(task: Any, ending: Any) -> Iterator[None]:
+    """Note in a task the lineage of a job that has ended, as soon as its outcome is judged."""
+    try:
+        yield
+    except PromptLayerOutcomeError:
+        task.lineage = task.kind.lineage(ending, False)
+        raise
+    task.lineage = task.kind.lineage(ending, True)
 
 
 def outcome_line(

@@ -10,6 +10,7 @@ from airflow_provider_promptlayer.api.arguments import is_uuid, title_or_uuid, u
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.tables import Sheet
+from airflow_provider_promptlayer.bases.lineage import Dataset, sheet_dataset
 from airflow_provider_promptlayer.bases.task import PromptLayerTask
 from airflow_provider_promptlayer.submission.task_state import SheetState
 
@@ -130,6 +131,10 @@ class SheetArguments(PromptLayerTask):
             sheet = Sheet(*noted)
             self._found_table = self.table, sheet.table_id
             self._found_sheet = (self.table or sheet.table_id, self.sheet), sheet
+
+    def dataset(self, **facts: Any) -> Dataset:
+        """Return the sheet as a dataset, see :func:`.sheet_dataset`."""
+        return sheet_dataset(self.hook.settings.base_url, self.found_sheet, **facts)
 
     def on_sheet(self, make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Return what ``make`` returns for the sheet's two UUIDs and further arguments."""

@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
@@ -25,6 +26,11 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.links import Page, is_web_url
 from airflow_provider_promptlayer.bases import configuration
+from airflow_provider_promptlayer.bases.lineage import (
+    Lineage,
+    operator_lineage,
+    promptlayer_namespace,
+)
 from airflow_provider_promptlayer.bases.task_errors import airflow_errors
 from airflow_provider_promptlayer.hooks import metrics
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
@@ -33,6 +39,7 @@ from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 T = TypeVar("T")
 
@@ -114,6 +121,7 @@ class PromptLayerTask(BaseOperator):
         if self.max_outage == math.inf:  # Airflow 3 cannot pass infinity to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
         self.outcome: str | None = None  # a line for the end of the log
+        self.lineage = Lineage()  # as far as the task has come
         self._known_url: tuple[Page, str] | None = None
         self._url_in_xcom: str | None = None
 
@@ -201,6 +209,17 @@ class PromptLayerTask(BaseOperator):
                 self._known_url = page, url
         return url
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """Return what the task has read, written and checked.
+
+        Airflow's provider of OpenLineage calls this, where it is installed, also after a failure.
+        """
+        lineage, job, base_url = self.lineage, self.known_job, self.hook.known_base_url
+        if job is not None and not lineage.job_ids:
+            lineage = replace(lineage, job_ids=job.remote_ids)
+        namespace = None if base_url is None else promptlayer_namespace(base_url)
+        return operator_lineage(lineage, self.known_url or namespace)
+
     def describe_outlets(self, context: Context, result: Any) -> None:
         """Put the numbers and texts of the result into the events of the assets in ``outlets``.
 
@@ -238,7 +257,7 @@ class PromptLayerTask(BaseOperator):
 
         At the end of the task, say what came of it: in the log, or in the error.
         """
-        self.outcome = None
+        self.outcome, self.lineage = None, Lineage()
         try:
             with airflow_errors(self.may_retry, self._skips()):
                 try:

@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.bases import configuration, deferral
-from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, outcome_line
+from airflow_provider_promptlayer.bases.kind import JobKind, Outputs, noting_lineage, outcome_line
 from airflow_provider_promptlayer.bases.task import PromptLayerTask
 from airflow_provider_promptlayer.hooks import metrics
 from airflow_provider_promptlayer.polling.event import read_event
@@ -414,7 +414,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         try:
             for key, value in outputs.metadata.items():
                 self._push(context, key, value)
-            self.raise_for_outcome(ending)
+            with noting_lineage(self, ending):
+                self.raise_for_outcome(ending)
             result = self.push_result(context, ending)
             self.describe_outlets(context, result)
             seen = self._started_at, self._ended_at

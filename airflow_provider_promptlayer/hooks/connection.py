@@ -108,6 +108,11 @@ class PromptLayerConnection(BaseHook):
         """The connection as read on first use; blocking."""
         return self._settings or self._read_first()
 
+    @property
+    def known_base_url(self) -> str | None:
+        """The base URL of :attr:`settings`; None if the connection was not read yet."""
+        return None if self._settings is None else self._settings.base_url
+
     async def aget_settings(self) -> Settings:
         """Return :attr:`settings`, without blocking the event loop."""
         return self._settings or self._adopt(await self._aread_connection())

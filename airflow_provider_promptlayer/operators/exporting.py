@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from airflow_provider_promptlayer.api.arguments import list_of, one_of, title_or_uuid
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
+from airflow_provider_promptlayer.bases.lineage import Lineage, file_dataset
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
 from airflow_provider_promptlayer.files.writing import check_ending
 from airflow_provider_promptlayer.hooks.rows import ON_CHANGE, OnChange
@@ -105,6 +106,8 @@ class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
             key=self.file_key(context),
             attempt=context["ti"].try_number,
         )
+        written = [file_dataset(export.path, row_count=export.row_count)] if export.path else []
+        self.lineage = Lineage([self.dataset()], written)
         result = storable({"table_id": sheet.table_id, "sheet_id": sheet.sheet_id} | asdict(export))
         if result.changes:
             self.log.warning(

@@ -19,6 +19,12 @@ from airflow_provider_promptlayer.api.arguments import (
 from airflow_provider_promptlayer.api.imports import ImportSource
 from airflow_provider_promptlayer.api.request_logs import PARSERS, LogSelection
 from airflow_provider_promptlayer.bases.importer import OnEmpty, PromptLayerImporter
+from airflow_provider_promptlayer.bases.lineage import (
+    REQUEST_LOGS,
+    Dataset,
+    file_dataset,
+    promptlayer_namespace,
+)
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS
 from airflow_provider_promptlayer.files.reading import check_delimiter
 from airflow_provider_promptlayer.hooks.imports import SOURCES, source_of_rows
@@ -100,6 +106,11 @@ class PromptLayerLoadSheetOperator(PromptLayerImporter):
         self.refuse_constants(columns=text_list)
         if not isinstance(rows, list):  # a long one would take time at each parse
             self.refuse_constants(rows=items)
+
+    @property
+    def sources(self) -> Sequence[Dataset]:
+        """The file, if the rows come from one."""
+        return () if self.file is None else [file_dataset(self.file)]
 
     def open_source(self) -> AbstractContextManager[ImportSource]:
         """Return the rows of the list or the file."""
@@ -185,6 +196,11 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
         self.refuse_constants(**PARSERS)
         if self.are_constant(*_CONDITIONS):
             self._selection()
+
+    @property
+    def sources(self) -> Sequence[Dataset]:
+        """The request logs, which are one dataset."""
+        return [Dataset(promptlayer_namespace(self.hook.settings.base_url), REQUEST_LOGS)]
 
     def open_source(self) -> AbstractContextManager[ImportSource]:
         """Return the request logs that meet the conditions."""

@@ -15,6 +15,7 @@ from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.usage import Usage
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
 from airflow_provider_promptlayer.bases.evaluation import given_field, optional_field
+from airflow_provider_promptlayer.bases.lineage import Lineage, file_dataset
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
 from airflow_provider_promptlayer.files.evaluation_page import render_page
 from airflow_provider_promptlayer.outcomes.evaluations import check_min_score
@@ -148,6 +149,7 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
             key=self.file_key(context),
             attempt=context["ti"].try_number,
         )
+        self.lineage = Lineage([self.dataset()], [file_dataset(path)])
         for sentence in summary.missing:
             self.log.warning("The report is not complete. %s", sentence)
         kept = kept_scores(summary.history, sheet)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_provider_promptlayer.api.arguments import title_text
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
+from airflow_provider_promptlayer.bases.lineage import Lineage
 from airflow_provider_promptlayer.bases.sheet import SHEET_FIELDS, SheetArguments
 from airflow_provider_promptlayer.xcom.storable import storable
 
@@ -54,6 +55,7 @@ class PromptLayerSnapshotSheetOperator(SheetArguments, PromptLayerCaller):
         version = self.hook.save_version(
             sheet.table_id, sheet.sheet_id, self.name, max_outage=self.max_outage
         )
+        self.lineage = Lineage([self.dataset()])
         self.outcome = f"Sheet {sheet.sheet_id} is saved as {version}."
         values = asdict(version)
         names = ("version_id", "version_number", "name", "score")

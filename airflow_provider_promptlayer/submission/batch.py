@@ -348,6 +348,11 @@ class WorkflowRuns(RemoteJob[BatchStatus]):
         return f"batch-{fingerprint(f'{ids}/{self.until}'.encode())}"
 
     @property
+    def remote_ids(self) -> Sequence[int]:
+        """The ids of the runs."""
+        return self.workflow_version_execution_ids
+
+    @property
     def name(self) -> str:
         """How messages name them."""
         count = len(self.workflow_version_execution_ids)

@@ -81,6 +81,9 @@ PUBLIC = {
 OF_AIRFLOW_2 = {"flask_appbuilder", "wtforms"}
 """What only Airflow 2 imports, which has it."""
 
+OF_OPENLINEAGE = {"attr", "openlineage"}
+"""What is imported only when Airflow's provider of OpenLineage asks, which needs both."""
+
 OF_PYTEST = {"pytest"}
 """What the pytest plugin imports, which pytest loads."""
 
@@ -131,7 +134,8 @@ def distributions_imported(folder: Path, *, without: Path | None = None) -> set[
 def test_what_is_imported_is_declared_and_nothing_else() -> None:
     declared = {Requirement(line).name for line in PROJECT["dependencies"]}
     testing = ROOT / NAME / "testing"
-    assert distributions_imported(ROOT / NAME, without=testing) == declared | OF_AIRFLOW_2
+    imported = distributions_imported(ROOT / NAME, without=testing)
+    assert imported == declared | OF_AIRFLOW_2 | OF_OPENLINEAGE
     extra = {Requirement(line).name for line in PROJECT["optional-dependencies"]["testing"]}
     assert distributions_imported(testing) - declared == extra | OF_PYTEST
 
