@@ -31,6 +31,8 @@ def examples(stack: AirflowStack, promptlayer: LocalPromptLayer) -> dict[str, Ru
             "promptlayer_branch_on_output": {},
             "promptlayer_taskflow": {},
             "promptlayer_hook_in_task": {},
+            "promptlayer_async_task": {},
+            "promptlayer_deadline_alert": {},
         },
     )
 
@@ -95,6 +97,15 @@ class TestExamples:
         assert run.state == "success"
         longer = run.xcoms("longer_summary")["return_value"]
         assert longer == "In short: coffee is old and in fashion."
+
+    def test_async_task(self, examples: dict[str, Run]) -> None:
+        run = examples["promptlayer_async_task"]
+        assert run.state == "success"
+        assert run.xcoms("longest")["return_value"] == "In short: coffee is old and in fashion."
+
+    def test_deadline_alert(self, examples: dict[str, Run]) -> None:
+        """It is in time, so nobody is told."""
+        assert examples["promptlayer_deadline_alert"].state == "success"
 
     def test_branch_on_output(self, examples: dict[str, Run]) -> None:
         run = examples["promptlayer_branch_on_output"]
