@@ -282,8 +282,8 @@ def test_stopped_while_the_start_is_sent(
     store, ti, task = Store(), FakeTaskInstance(max_tries=2), start.make("never")
     send = blocking.BlockingTransport.send
 
-    def killed(self: Any, request: Any) -> Any:
-        send(self, request)
+    def killed(self: Any, request: Any, *how: Any) -> Any:
+        send(self, request, *how)
         task.on_kill()
         raise SystemExit
 

@@ -166,11 +166,11 @@ def test_a_task_that_is_ended_at_a_request_leaves_nothing(
     task, store, send = make(deferrable=False, **PUT_BACK), Store(), BlockingTransport.send
     sent: list[Any] = []
 
-    def ending(transport: Any, request: Any) -> Any:
+    def ending(transport: Any, request: Any, *how: Any) -> Any:
         sent.append(request)
         if len(sent) == at:
             task.on_kill()
-        return send(transport, request)
+        return send(transport, request, *how)
 
     monkeypatch.setattr(BlockingTransport, "send", ending)
     run_task(lambda: task, FakeTaskInstance(max_tries=2), task_state_store=store)
@@ -185,13 +185,13 @@ def test_a_task_that_is_ended_while_it_points_the_column_and_dies(
     """What it has noted stays until the column was pointed back by the task itself."""
     task, store, send = make(deferrable=False, **PUT_BACK), Store(), BlockingTransport.send
 
-    def ending(transport: Any, request: Any) -> Any:
+    def ending(transport: Any, request: Any, *how: Any) -> Any:
         if server.count("PATCH"):
             raise Killed
         if request.method != "PATCH":
-            return send(transport, request)
+            return send(transport, request, *how)
         task.on_kill()
-        send(transport, request)
+        send(transport, request, *how)
         raise Killed
 
     with monkeypatch.context() as patch, suppress(Killed):
