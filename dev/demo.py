@@ -125,6 +125,7 @@ def _warehouse_and_lake(service: Service) -> Iterator[tuple[Service, Warehouse]]
 
 def _demo(service: Service, dag_id: str, task_id: str, *, ui: bool) -> None:
     env = {**service.env, **({"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"} if ui else {})}
+    env["AIRFLOW__PROMPTLAYER__DEFER_AFTER"] = "0"  # else a short run would show no deferral
     if not ui:
         env[f"AIRFLOW_CONN_{CONNECTION_ID.upper()}"] = json.dumps(service.connection)
     version = ".".join(map(str, AIRFLOW_VERSION))

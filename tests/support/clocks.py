@@ -29,6 +29,17 @@ def leaping(monkeypatch: pytest.MonkeyPatch) -> Leap:
     return leap
 
 
+def passing_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the wall clock stand still but for :func:`time.sleep`, which returns at once."""
+    now = [time.time()]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+
+
 def timed_by_polls(*args: Any, **kwargs: Any) -> LocalPromptLayer:
     """Return a PromptLayer at which a second passes with each poll, and none without.
 

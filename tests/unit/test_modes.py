@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from support.arguments import AT_RUN_TIME
 from support.cancelling import is_cancelled
-from support.clocks import Leap, timed_by_polls
+from support.clocks import passing_asleep, timed_by_polls
 from support.connections import connect
 from support.kinds import BRIEF, OUTPUTS, SECRET, Serve, at, new_server
 from support.modes import (
@@ -309,11 +309,11 @@ class TestInterval:
 
 
 class TestWorkerFirst:
-    """A deferrable task polls in its worker before it defers; time passes as it sleeps there."""
+    """A deferrable task polls in its worker before it defers."""
 
     @pytest.fixture(autouse=True)
-    def _sleeps(self, leap: Leap, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(time, "sleep", leap)
+    def _sleeps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        passing_asleep(monkeypatch)
         monkeypatch.delenv("AIRFLOW__PROMPTLAYER__DEFER_AFTER")
 
     @pytest.mark.parametrize(
@@ -335,14 +335,14 @@ class TestWorkerFirst:
         self, arguments: dict[str, Any], map_index: int, polls: int, server: LocalPromptLayer
     ) -> None:
         run_id = server.start_execution("Endless")
-        before = time.time()
+        began_at = time.time()
         with pytest.raises(TaskDeferred) as left:
             sensor(run_id, **{"poke_interval": 3, **arguments}).execute(
                 {"ti": FakeTaskInstance(map_index=map_index)}  # type: ignore[typeddict-item]
             )
         assert server.count("GET") == polls
-        # The wait has begun here: its intervals and its deadline are those of one wait.
-        assert before <= left.value.trigger.state.began_at < before + 3.0
+        # The intervals and the deadline of the triggerer are those of the wait that has begun here.
+        assert left.value.trigger.state.began_at == began_at
 
     def test_a_short_job_ends_there(self, server: LocalPromptLayer) -> None:
         run_id = server.start_execution("Good")
@@ -382,10 +382,10 @@ class TestWorkerFirst:
     def test_an_outage_goes_on_in_the_triggerer(self, server: LocalPromptLayer) -> None:
         run_id = server.start_execution("Endless")
         server.go_away()
-        before = time.time()
+        began_at = time.time()
         with pytest.raises(TaskDeferred) as left:
             sensor(run_id, poke_interval=3).execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
-        assert before <= left.value.trigger.state.outage_since < before + 3.0
+        assert left.value.trigger.state.outage_since == began_at
 
     def test_once_only(self, server: LocalPromptLayer) -> None:
         """A worker that the triggerer has called too early defers again at once."""
