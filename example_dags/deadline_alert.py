@@ -42,7 +42,7 @@ PARAMS: Any = {"table": "Support answers", "sheet": "Regression set"}
 
 with DAG(
     dag_id="promptlayer_deadline_alert",
-    schedule="0 2 * * *",
+    schedule=None,  # "0 2 * * *" for every night; the alert counts from when the run is queued
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
