@@ -46,17 +46,6 @@ STARTS_IN_TRIGGERER: Final = not airflow_version.startswith(("2.", "3.0.", "3.1.
 In earlier releases that is switched off (3.1, 3.2), half-done (3.0), or renders nothing (2.11).
 """
 
-LOSES_TASKS_THAT_RETURN_EARLY: Final = not airflow_version.startswith("2.")
-"""Whether Airflow may fail a task that comes back from a deferral within seconds.
-
-The scheduler takes a task for a killed one if the executor's report on its first worker comes when
-the task is already scheduled, queued or running again. Airflow 3.2.2 to 3.3.2 let a scheduled one
-pass (apache/airflow PR 66431), 3.4.0b2 a queued one too (PR 68741); one that runs, none does (issue
-72716). Airflow 2 fails a queued one alone, and its executors hold a queued one back for ten seconds
-until they have seen the first worker end. When the scheduler reads the report on a task that is
-still deferred it changes nothing in the database, so no task or trigger can tell.
-"""
-
 
 def runs_without_scheduler() -> bool:
     """Return whether ``dag.test()`` or ``airflow tasks test`` of Airflow 3 runs this task.

@@ -15,20 +15,26 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.times import in_words
 
 SETTLE_SECONDS = 10.0
-"""How long the trigger does not poll after a deferral, so that it cannot fire, in Airflow 3.
+"""How long the trigger does not poll after a deferral, so that it cannot fire.
 
 If a task comes back before the scheduler has read the executor's report on its first worker, the
-scheduler assumes that the task was killed, and fails or retries it: see
-:data:`.LOSES_TASKS_THAT_RETURN_EARLY`. A retry would start, and bill, a second run. Schedulers have
-been seen to take five seconds on a busy machine; there, triggers that fired at once lost 48 of 120
-tasks.
+scheduler assumes that the task was killed, and fails or retries it. A retry would start, and bill,
+a second run. Schedulers have been seen to take five seconds on a busy machine; there, in Airflow
+3.3.2, triggers that fired at once lost 48 of 120 tasks.
+
+What saves a task differs. Airflow 3.2.2 to 3.3.2 let a scheduled one pass (apache/airflow PR
+66431), 3.4.0b2 a queued one too (PR 68741); one that runs, none does (issue 72716). Airflow 2 fails
+a queued one alone: an executor that has not seen the first worker end holds the task back for ten
+seconds, and then drops it, still queued (``BaseExecutor.trigger_tasks``). When the scheduler reads
+the report on a task that is still deferred it changes nothing in the database, so no task or
+trigger can tell.
 """
 
 DEFER_AFTER = SETTLE_SECONDS
 """How long a task polls in its worker before it defers, where neither it nor the site says so.
 
-As long as a deferral makes every wait in Airflow 3. So a wait that has just been deferred when its
-job ends takes at most twice as long as the job, and none holds a worker for longer than that.
+As long as a deferral makes every wait. So a wait that has just been deferred when its job ends
+takes at most twice as long as the job, and none holds a worker for longer than that.
 """
 
 CANCELLATION_SECONDS = 60.0
@@ -53,8 +59,7 @@ LONGEST_DEFERRAL = datetime.timedelta(days=3650)
 
 def settle_seconds() -> float:
     """Return how long the trigger must not poll after a deferral of the running task."""
-    may_be_lost = version_compat.LOSES_TASKS_THAT_RETURN_EARLY
-    return SETTLE_SECONDS if may_be_lost and not version_compat.runs_without_scheduler() else 0.0
+    return 0.0 if version_compat.runs_without_scheduler() else SETTLE_SECONDS
 
 
 def defer_at(

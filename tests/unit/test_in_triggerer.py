@@ -188,7 +188,6 @@ class TestEnd:
         self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("airflow_provider_promptlayer.bases.deferral.SETTLE_SECONDS", 1000.0)
-        monkeypatch.setattr(version_compat, "LOSES_TASKS_THAT_RETURN_EARLY", True)
         state = deferred(server, "Good", end_from_trigger=True).serialize()[1]["state"]
         assert state["next_poll_at"] - state["began_at"] >= 1000.0
 

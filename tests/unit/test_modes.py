@@ -39,13 +39,11 @@ from support.modes import (
 from support.starts import RUN_SCORECARD, RUN_TABLE, RUN_WORKFLOW, Start, deferred, every_start
 from support.waits import state_for
 
-from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
 from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 from airflow_provider_promptlayer.version_compat import RescheduleException
-from dev.airflow_config import AIRFLOW_VERSION
 
 every_mode = pytest.mark.parametrize("mode", MODES)
 
@@ -291,21 +289,15 @@ class TestInterval:
         names = ("poke_interval", "exponential_backoff", "max_wait")
         assert tuple(kwargs[name] for name in names) == kept
 
-    @pytest.mark.parametrize("is_needed", [True, False])
     def test_a_deferral_leaves_the_scheduler_time_to_notice_it(
-        self, is_needed: bool, run_id: int, monkeypatch: pytest.MonkeyPatch
+        self, run_id: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Otherwise Airflow takes the task for a killed one (apache/airflow issue 66374)."""
         monkeypatch.setattr("airflow_provider_promptlayer.bases.deferral.SETTLE_SECONDS", 1000.0)
-        monkeypatch.setattr(version_compat, "LOSES_TASKS_THAT_RETURN_EARLY", is_needed)
         before = time.time()
         left = self.leave(run_id, poke_interval=0.1, timeout=500)
-        assert (left.trigger.state.next_poll_at >= before + 1000.0) is is_needed
-        assert (left.timeout.total_seconds() > 900.0) is is_needed
-
-    def test_which_scheduler_needs_time(self) -> None:
-        """A later Airflow may not: the docstring says what to look for in it."""
-        assert version_compat.LOSES_TASKS_THAT_RETURN_EARLY is (AIRFLOW_VERSION >= (3,))
+        assert left.trigger.state.next_poll_at >= before + 1000.0
+        assert left.timeout.total_seconds() > 900.0
 
 
 class TestWorkerFirst:
