@@ -143,8 +143,6 @@ class PromptLayerConnectionHook(PromptLayerConnection):
 
         :param poller: has the deadline of the wait, and gets the throttle of the connection.
         """
-        if poller is not None:
-            poller.throttle = self.throttle
         return Sender(self, poller)
 
     # --- sending ------------------------------------------------------------------------------
@@ -414,6 +412,8 @@ class Sender:
         shared = _aio.SharedTransport.of(await self.hook.aget_settings())
         self._transport: AsyncTransport = await shared.__aenter__()
         self._shared = shared
+        if self._poller is not None:
+            self._poller.throttle = self.hook._throttle()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -12,7 +12,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, ClassVar, TypedDict
+from functools import lru_cache
+from typing import Any, ClassVar, Final, TypedDict
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -39,6 +40,9 @@ from airflow_provider_promptlayer.triggers.on_kill import (
     state_of,
     warm_up,
 )
+
+_schedule: Final = lru_cache(PollSchedule)
+"""Thousands of waits share their schedules, as each object of each prolongs garbage collection."""
 
 
 class TriggerKwargs(TypedDict, total=False):
@@ -327,7 +331,7 @@ class PromptLayerTrigger(BaseTrigger):
         return to_worker(WaitEvent(job.id, Outcome.ENDED, "", ended_at=self._polled_at))
 
     def _new_poller(self, job: RemoteJob[Any]) -> Poller:
-        schedule = PollSchedule(self.poke_interval, self.exponential_backoff, self.max_wait)
+        schedule = _schedule(self.poke_interval, self.exponential_backoff, self.max_wait)
         return self.state.poller(job, schedule, max_outage=self.max_outage, doubts_connection=True)
 
     def _on_decision(self, decision: PollDecision) -> None:

@@ -28,6 +28,8 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.poller import Poller
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 from airflow_provider_promptlayer.transport.settings import Settings
 
@@ -292,6 +294,24 @@ def test_another_key_brings_its_throttle_along(
     old.call(workflow_count())  # reads the key again
     assert throttle.delay(now=1000.0) >= 60
     old.close()
+
+
+def test_a_wait_gets_the_throttle_of_another_key(
+    monkeypatch: pytest.MonkeyPatch, promptlayer_server: LocalPromptLayer
+) -> None:
+    old = connect(monkeypatch, host=promptlayer_server.url, password=promptlayer_server.api_key)
+    poller = Poller.of_call("a run", retries.POLLING)
+
+    async def main() -> None:
+        async with old.sender(poller) as send:
+            promptlayer_server.rotate_key("pl_new_key")
+            new = connect(monkeypatch, host=promptlayer_server.url, password="pl_new_key")
+            new.throttle.hold_for(60, now=1000.0)
+            assert poller.throttle.delay(now=1000.0) == 0
+            await send(workflow_count())  # reads the key again
+            assert poller.throttle.delay(now=1000.0) >= 60
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["blocking", "async"])
