@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +18,7 @@ from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
 from airflow_provider_promptlayer.submission.batch_input import Note
 from airflow_provider_promptlayer.submission.batch_persisted import Head, Page
-from airflow_provider_promptlayer.testing import LocalPromptLayer
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Script
 from support.modes import Ending, FakeTaskInstance, Store, run_task
 
 SLOW = 5
@@ -181,3 +182,32 @@ def noted(notes: Sequence[tuple[str, Note]], epoch: str = "a") -> Store:
     store.set("promptlayer_batch", head.payload())
     store.set("promptlayer_batch_0", Page(epoch, HERE, texts, runs).payload())
     return store
+
+
+def index_in(request: Any) -> int:
+    """Return which input a start is of that has arrived."""
+    return int(json.loads(request.body)["metadata"]["airflow_batch_index"])
+
+
+@contextmanager
+def watched(
+    server: LocalPromptLayer, script: Script, watch: Callable[[], object]
+) -> Iterator[None]:
+    """Run a block while another thread watches it, and then lets the held requests go.
+
+    The task is what runs in this thread, as Airflow 2 refuses to run one in another.
+
+    :param script: holds the requests until ``watch`` has returned.
+    """
+
+    def watch_and_let_go() -> None:
+        try:
+            watch()
+        finally:
+            script.remove()
+            server.drop_connections()
+
+    with ThreadPoolExecutor(1) as thread:
+        watching = thread.submit(watch_and_let_go)
+        yield
+        watching.result(60)

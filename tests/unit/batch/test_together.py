@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a batch sends together: starts, each once, whatever dies, and fewer after a 429; results."""
+"""What a batch sends together: starts, each once, whatever dies; polls and results."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,56 +21,24 @@ from support.batches import (
     context_of,
     dying_around_the_start,
     each_once,
+    index_in,
     index_of,
     numbered,
     retry,
     run,
     starts,
     task,
+    watched,
 )
 from support.modes import FakeTaskInstance, Store
 
-from airflow_provider_promptlayer.bases.batch_starts import StartWindow
-from airflow_provider_promptlayer.exceptions import (
-    PromptLayerRateLimitError,
-    PromptLayerUnreachableError,
-)
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.hooks.threads import DaemonThreads
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Script, Silence, Slow
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Silence, Slow
 
 AT_ONCE = 4
 SIZE = 11
 together: dict[str, Any] = {"start_concurrency": AT_ONCE}
-
-
-def index_in(request: Any) -> int:
-    """Return which input a start is of that has arrived."""
-    return int(json.loads(request.body)["metadata"]["airflow_batch_index"])
-
-
-@contextmanager
-def watched(
-    server: LocalPromptLayer, script: Script, watch: Callable[[], object]
-) -> Iterator[None]:
-    """Run a block while another thread watches it, and then lets the held requests go.
-
-    The task is what runs in this thread, as Airflow 2 refuses to run one in another.
-
-    :param script: holds the requests until ``watch`` has returned.
-    """
-
-    def watch_and_let_go() -> None:
-        try:
-            watch()
-        finally:
-            script.remove()
-            server.drop_connections()
-
-    with ThreadPoolExecutor(1) as thread:
-        watching = thread.submit(watch_and_let_go)
-        yield
-        watching.result(60)
 
 
 def until_no_start_is_sent() -> None:
@@ -286,108 +252,6 @@ class TestAnErrorThatAllWouldMeet:
         ending = run(numbered(SIZE), retry(), store, "Slow", **together)
         assert ending.value == answers(*range(SIZE))
         assert starts(server) == each_once(SIZE)
-
-
-class TestAfterA429:
-    def test_half_as_many_are_under_way(self, server: LocalPromptLayer) -> None:
-        seen: Counter[int] = Counter()
-
-        def limit(request: Any) -> Reply | Silence | None:
-            index = index_in(request)
-            seen[index] += 1
-            if index == 0:
-                return None
-            return Reply(429) if seen[index] == 1 and index <= 8 else Silence()
-
-        script = server.script(limit, method="POST", times=None)
-
-        def watch() -> None:
-            server.wait_for(lambda: seen.total() >= 1 + 8 + 4, timeout=60)
-            time.sleep(0.1)
-            assert seen.total() == 1 + 8 + 4
-
-        with watched(server, script, watch):
-            ending = run(numbered(20), start_concurrency=8, min_success_rate=0.0)
-        assert ending.kind == "success"
-        assert sum(value is None for value in ending.value) == 4  # whose answers were lost
-        assert set(starts(server).values()) == {1}
-
-    def test_every_input_is_started_once_in_the_end(self, server: LocalPromptLayer) -> None:
-        arrived: list[int] = []
-
-        def limit(request: Any) -> Reply | None:
-            arrived.append(index_in(request))
-            return Reply(429, headers={"Retry-After": "0"}) if len(arrived) % 3 == 0 else None
-
-        server.script(limit, method="POST", times=None)
-        assert run(numbered(30), start_concurrency=8).value == answers(*range(30))
-        assert starts(server) == each_once(30)
-
-    def test_the_window_is_halved_once_for_a_burst_and_grows_again(self) -> None:
-        window = StartWindow(8)
-        refusal = PromptLayerRateLimitError("429", status=429)
-        window.sent()
-        assert window.size == 1
-        window.answered()
-        assert window.size == 8
-        burst = [window.sent() for _ in range(8)]
-        for number in burst:
-            assert window.put_off(number, refusal)
-        assert window.size == 4
-        assert window.put_off(window.sent(), refusal)
-        assert window.size == 2
-        sizes = []
-        for _ in range(2 + 3 + 4 + 5 + 6 + 7 + 10):
-            window.answered()
-            sizes.append(window.size)
-        assert sizes == sorted(sizes)
-        assert Counter(sizes)[3] == 3
-        assert sizes[-1] == 8
-
-    @pytest.mark.parametrize(
-        ("error", "tries"),
-        [
-            (PromptLayerRateLimitError("429", status=429), 5),
-            (PromptLayerUnreachableError("lost", arrived=True), 1),
-        ],
-        ids=["may pass", "may have arrived"],
-    )
-    def test_the_window_gives_up(self, error: Any, tries: int) -> None:
-        window = StartWindow(8)
-        for number in range(1, tries + 1):
-            pause = window.put_off(window.sent(), error)
-            assert (pause is None) == (number == tries)
-
-
-class TestWhenOtherRequestsWereRefused:
-    """A 429 holds up all requests of the process on the same connection."""
-
-    def test_starts_wait(self, server: LocalPromptLayer) -> None:
-        hook, arrived = PromptLayerHook(), list[float]()
-
-        def refuse_another(_: Any) -> None:
-            arrived.append(now := time.time())
-            if len(arrived) == 1:
-                hook.throttle.hold_for(0.3, now=now)
-
-        server.script(refuse_another, method="POST", times=None)
-        assert run(numbered(3), **together).kind == "success"
-        assert arrived[1] > arrived[0] + 0.29
-
-    def test_results_wait(self, server: LocalPromptLayer) -> None:
-        hook, held, read = PromptLayerHook(), list[float](), list[float]()
-
-        def refuse_another(request: Any) -> None:
-            now = time.time()
-            if request.query["return_all_outputs"] == "true":
-                read.append(now)
-            else:
-                held.append(now)
-                hook.throttle.hold_for(0.3, now=now)
-
-        server.script(refuse_another, method="GET", times=None)
-        assert run(numbered(3), **together).kind == "success"
-        assert min(read) > max(held) + 0.29
 
 
 class TestReading:

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a batch slows down after a 429, its own or that of another request of its process."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from support.batches import answers, each_once, index_in, numbered, run, starts, watched
+
+from airflow_provider_promptlayer.bases.batch_starts import StartWindow
+from airflow_provider_promptlayer.exceptions import (
+    PromptLayerRateLimitError,
+    PromptLayerUnreachableError,
+)
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Silence
+
+
+class TestAfterA429:
+    def test_half_as_many_are_under_way(self, server: LocalPromptLayer) -> None:
+        seen: Counter[int] = Counter()
+
+        def limit(request: Any) -> Reply | Silence | None:
+            index = index_in(request)
+            seen[index] += 1
+            if index == 0:
+                return None
+            return Reply(429) if seen[index] == 1 and index <= 8 else Silence()
+
+        script = server.script(limit, method="POST", times=None)
+
+        def watch() -> None:
+            server.wait_for(lambda: seen.total() >= 1 + 8 + 4, timeout=60)
+            time.sleep(0.1)
+            assert seen.total() == 1 + 8 + 4
+
+        with watched(server, script, watch):
+            ending = run(numbered(20), start_concurrency=8, min_success_rate=0.0)
+        assert ending.kind == "success"
+        assert sum(value is None for value in ending.value) == 4  # whose answers were lost
+        assert set(starts(server).values()) == {1}
+
+    def test_every_input_is_started_once_in_the_end(self, server: LocalPromptLayer) -> None:
+        arrived: list[int] = []
+
+        def limit(request: Any) -> Reply | None:
+            arrived.append(index_in(request))
+            return Reply(429, headers={"Retry-After": "0"}) if len(arrived) % 3 == 0 else None
+
+        server.script(limit, method="POST", times=None)
+        assert run(numbered(30), start_concurrency=8).value == answers(*range(30))
+        assert starts(server) == each_once(30)
+
+    def test_the_window_is_halved_once_for_a_burst_and_grows_again(self) -> None:
+        window = StartWindow(8)
+        refusal = PromptLayerRateLimitError("429", status=429)
+        window.sent()
+        assert window.size == 1
+        window.answered()
+        assert window.size == 8
+        burst = [window.sent() for _ in range(8)]
+        for number in burst:
+            assert window.put_off(number, refusal)
+        assert window.size == 4
+        assert window.put_off(window.sent(), refusal)
+        assert window.size == 2
+        sizes = []
+        for _ in range(2 + 3 + 4 + 5 + 6 + 7 + 10):
+            window.answered()
+            sizes.append(window.size)
+        assert sizes == sorted(sizes)
+        assert Counter(sizes)[3] == 3
+        assert sizes[-1] == 8
+
+    @pytest.mark.parametrize(
+        ("error", "tries"),
+        [
+            (PromptLayerRateLimitError("429", status=429), 5),
+            (PromptLayerUnreachableError("lost", arrived=True), 1),
+        ],
+        ids=["may pass", "may have arrived"],
+    )
+    def test_the_window_gives_up(self, error: Any, tries: int) -> None:
+        window = StartWindow(8)
+        for number in range(1, tries + 1):
+            pause = window.put_off(window.sent(), error)
+            assert (pause is None) == (number == tries)
+
+
+class TestWhenOtherRequestsWereRefused:
+    """A 429 holds up all requests of the process on the same connection."""
+
+    def test_starts_wait(self, server: LocalPromptLayer) -> None:
+        hook, arrived = PromptLayerHook(), list[float]()
+
+        def refuse_another(_: Any) -> None:
+            arrived.append(now := time.time())
+            if len(arrived) == 1:
+                hook.throttle.hold_for(0.3, now=now)
+
+        server.script(refuse_another, method="POST", times=None)
+        assert run(numbered(3), start_concurrency=4).kind == "success"
+        assert arrived[1] > arrived[0] + 0.29
+
+    def test_results_wait(self, server: LocalPromptLayer) -> None:
+        hook, held, read = PromptLayerHook(), list[float](), list[float]()
+
+        def refuse_another(request: Any) -> None:
+            now = time.time()
+            if request.query["return_all_outputs"] == "true":
+                read.append(now)
+            else:
+                held.append(now)
+                hook.throttle.hold_for(0.3, now=now)
+
+        server.script(refuse_another, method="GET", times=None)
+        assert run(numbered(3), start_concurrency=4).kind == "success"
+        assert min(read) > max(held) + 0.29
