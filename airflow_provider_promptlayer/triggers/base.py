@@ -26,8 +26,8 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.job import RemoteJob, cancellation, summarized
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.hooks import metrics
-from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.hooks.sender import Sender
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent, event_for
 from airflow_provider_promptlayer.polling.loop import adrive, ask_with_backoff, poll_until_ended

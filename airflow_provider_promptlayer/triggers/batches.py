@@ -20,7 +20,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerWaitTimeoutError,
 )
 from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.hooks.base import Sender
+from airflow_provider_promptlayer.hooks.sender import Sender
 from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
 from airflow_provider_promptlayer.submission.batch import WorkflowRuns
 from airflow_provider_promptlayer.triggers.base import PromptLayerTrigger, TriggerKwargs

@@ -23,8 +23,8 @@ from airflow_provider_promptlayer.api.tables import Sheet, SheetOperation
 from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
 from airflow_provider_promptlayer.hooks import metrics
-from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.hooks.sender import Sender
 from airflow_provider_promptlayer.outcomes.workflows import FailOn, raise_for_outcome
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import adrive, poll_until_ended

@@ -27,8 +27,8 @@ from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.labels import NAMES, released, version_numbers
 from airflow_provider_promptlayer.api.promotions import is_own_copy
 from airflow_provider_promptlayer.hooks import metrics
-from airflow_provider_promptlayer.hooks.base import Sender
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.hooks.sender import Sender
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.submission.batch import fingerprint
 from airflow_provider_promptlayer.triggers.seen import SeenVersions

@@ -28,9 +28,9 @@ from support.modes import first_event
 from support.waits import state_for, trigger_for
 
 from airflow_provider_promptlayer.api.workflows import WorkflowRun
-from airflow_provider_promptlayer.hooks import base as hook_module
-from airflow_provider_promptlayer.hooks.base import Sender
+from airflow_provider_promptlayer.hooks import sender as sender_module
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.hooks.sender import Sender
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Workflow
 from airflow_provider_promptlayer.transport import aio
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport
@@ -275,8 +275,8 @@ def everything_is_watched(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> 
 
         monkeypatch.setattr(owner, name, watched)
 
-    monkeypatch.setattr(hook_module, "_aio", None)  # as in a process that has just started
-    watch(hook_module, "import_module")
+    monkeypatch.setattr(sender_module, "_aio", None)  # as in a process that has just started
+    watch(sender_module, "import_module")
     watch(aio, "ssl_context")
     watch(aio, "proxy_for")
     watch(BlockingTransport, "send")
