@@ -42,7 +42,8 @@ CONFIG: Final[dict[str, Any]] = {
             },
             "defer_after": {
                 "description": "Seconds for which a task polls in its worker before it defers. "
-                "Empty for 10, and 0 for mapped tasks.",
+                "Empty for 10. A mapped task, and one whose retry would not go back to what it has "
+                "started, defers at once all the same, unless it has the argument itself.",
                 "version_added": "0.1.0",
                 "type": "float",
                 "example": "0",

@@ -62,19 +62,12 @@ def settle_seconds() -> float:
     return 0.0 if version_compat.runs_without_scheduler() else SETTLE_SECONDS
 
 
-def defer_at(
-    defer_after: float | None, execution_timeout: datetime.timedelta | None, may_stay: bool
-) -> float:
+def defer_at(defer_after: float, execution_timeout: datetime.timedelta | None) -> float:
     """Return until when a task polls in its worker before it defers, in seconds since the epoch.
 
-    :param defer_after: as the task or the site says; None where neither does.
+    :param defer_after: for how long it polls there.
     :param execution_timeout: of the task: it fails one that has not deferred by then.
-    :param may_stay: whether to stay where neither the task nor the site says so. Not a mapped task,
-        as other instances may be waiting for the slot; nor a task that starts its job without a
-        record, as a retry would start another one if the worker died meanwhile.
     """
-    if defer_after is None:
-        defer_after = DEFER_AFTER if may_stay else 0.0
     if execution_timeout is not None:
         defer_after = min(defer_after, execution_timeout.total_seconds() / 4)
     return time.time() + defer_after

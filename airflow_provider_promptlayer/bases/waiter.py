@@ -75,7 +75,11 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     """Whether to cancel a job that this task has started, when the task is ended."""
 
     is_found_again: bool = True
-    """Whether the next try finds the job if this worker dies."""
+    """Whether the next try finds the job if this worker dies.
+
+    If not, the task defers at once unless it says otherwise itself, as a mapped one does: other
+    instances of that may be waiting for the slot.
+    """
 
     starts_what_it_waits_for: ClassVar[bool] = False
     """Whether the task submits the job, so that a poll must not run the task again."""
@@ -104,7 +108,10 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             **kwargs,
         )
         self.deferrable = deferrable
-        self.defer_after = configuration.given_seconds("defer_after", defer_after, None, zero=True)
+        self.defer_after = configuration.given_seconds(
+            "defer_after", defer_after, deferral.DEFER_AFTER, zero=True
+        )
+        self._stays_as_told = defer_after is not None  # by the task itself, and not by the site
         self.is_rescheduled = self.reschedule and not deferrable
         if self.is_rescheduled and self.starts_what_it_waits_for:
             raise PromptLayerInvalidInputError(
@@ -210,7 +217,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             if not self.is_rescheduled:  # else each poll would take one more request
                 self.show_link(context)
             may_stay = self.is_found_again and context["ti"].map_index in (None, -1)
-            self._defers_at = deferral.defer_at(self.defer_after, self.execution_timeout, may_stay)
+            defer_after = self.defer_after if may_stay or self._stays_as_told else 0.0
+            self._defers_at = deferral.defer_at(defer_after, self.execution_timeout)
             return self._go_on(context, job)
 
     def execute_complete(

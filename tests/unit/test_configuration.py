@@ -46,7 +46,7 @@ CASES: list[tuple[str, str, Any, Any, Any]] = [
     ("default_deferrable", "False", False, True, True),
     ("default_deferrable", "", True, False, False),
     ("defer_after", "0", 0.0, 5, 5.0),
-    ("defer_after", "", None, datetime.timedelta(minutes=1), 60.0),
+    ("defer_after", "", 10.0, datetime.timedelta(minutes=1), 60.0),
     ("poke_interval", "30", 30.0, 5, 5.0),
     ("poke_interval", "", None, datetime.timedelta(minutes=2), 120.0),
     ("max_outage", "7200", 7200.0, 60, 60.0),

@@ -336,17 +336,41 @@ class TestWorkerFirst:
         # The intervals and the deadline of the triggerer are those of the wait that has begun here.
         assert left.value.trigger.state.began_at == began_at
 
+    @pytest.mark.parametrize(("map_index", "polls"), [(-1, 11), (3, 1)])
+    def test_a_site_says_for_how_long_and_not_which_tasks(
+        self,
+        map_index: int,
+        polls: int,
+        server: LocalPromptLayer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__PROMPTLAYER__DEFER_AFTER", "31")
+        task = sensor(server.start_execution("Endless"), poke_interval=3)
+        with pytest.raises(TaskDeferred):
+            task.execute({"ti": FakeTaskInstance(map_index=map_index)})  # type: ignore[typeddict-item]
+        assert server.count("GET") == polls
+
     def test_a_short_job_ends_there(self, server: LocalPromptLayer) -> None:
         run_id = server.start_execution("Good")
         ending = run_task(lambda: sensor(run_id, poke_interval=3))
         assert (ending.kind, ending.value, ending.worker_visits) == ("success", run_id, 1)
 
-    @pytest.mark.parametrize("defer_after", [None, 10])
+    @pytest.mark.parametrize(
+        ("site", "defer_after"), [(None, None), ("10", None), (None, 10)], ids=str
+    )
     @every_start
     def test_a_job_that_the_task_has_started_ends_there_if_a_retry_would_find_it(
-        self, start: Start, defer_after: int | None, serve: Serve, store: Store | None
+        self,
+        start: Start,
+        site: str | None,
+        defer_after: int | None,
+        serve: Serve,
+        store: Store | None,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Else a worker that died meanwhile would have the retry pay for another one."""
+        if site is not None:
+            monkeypatch.setenv("AIRFLOW__PROMPTLAYER__DEFER_AFTER", site)
         server = serve(new_server(by_polls=True))
         ending = start.run(store, poke_interval=3, defer_after=defer_after)
         visits = 2 if store is None and defer_after is None else 1
