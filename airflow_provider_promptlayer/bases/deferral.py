@@ -62,15 +62,19 @@ def settle_seconds() -> float:
     return 0.0 if version_compat.runs_without_scheduler() else SETTLE_SECONDS
 
 
-def defer_at(defer_after: float, execution_timeout: datetime.timedelta | None) -> float:
+def defer_at(
+    defer_after: float, execution_timeout: datetime.timedelta | None, began_at: float
+) -> float:
     """Return until when a task polls in its worker before it defers, in seconds since the epoch.
 
     :param defer_after: for how long it polls there.
     :param execution_timeout: of the task: it fails one that has not deferred by then.
+    :param began_at: when the task began, which may have taken long to start its job.
     """
-    if execution_timeout is not None:
-        defer_after = min(defer_after, execution_timeout.total_seconds() / 4)
-    return time.time() + defer_after
+    until = time.time() + defer_after
+    if execution_timeout is None:
+        return until
+    return min(until, began_at + execution_timeout.total_seconds() / 4)
 
 
 def airflow_timeout(seconds: float) -> datetime.timedelta:

@@ -208,9 +208,10 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         :raises AirflowSensorTimeout: if the job did not end in time.
         :raises AirflowSkipException: instead of these, with ``soft_fail`` or ``never_fail``.
         """
+        began_at = time.time()
         with self._airflow_errors(context):
             self._job = None  # a subclass may execute one operator more than once
-            with self.hook.giving_up_at(time.time() + self.timeout):
+            with self.hook.giving_up_at(began_at + self.timeout):
                 self._job = job = self.get_job(context)
             if job is None:
                 return self.kind.unsubmitted_result
@@ -218,7 +219,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
                 self.show_link(context)
             may_stay = self.is_found_again and context["ti"].map_index in (None, -1)
             defer_after = self.defer_after if may_stay or self._stays_as_told else 0.0
-            self._defers_at = deferral.defer_at(defer_after, self.execution_timeout)
+            self._defers_at = deferral.defer_at(defer_after, self.execution_timeout, began_at)
             return self._go_on(context, job)
 
     def execute_complete(

@@ -350,6 +350,14 @@ class TestWorkerFirst:
             task.execute({"ti": FakeTaskInstance(map_index=map_index)})  # type: ignore[typeddict-item]
         assert server.count("GET") == polls
 
+    def test_the_start_is_a_part_of_execution_timeout(self, serve: Serve) -> None:
+        """Else a task whose start was put off would be failed before it defers."""
+        server = serve(new_server())
+        server.script(Reply(429, "{}", {"Retry-After": "8"}), method="POST", times=2)
+        timeout = datetime.timedelta(seconds=40)
+        deferred(RUN_WORKFLOW.make("never", poke_interval=2, execution_timeout=timeout), Store())
+        assert server.count("GET") == 1
+
     def test_a_short_job_ends_there(self, server: LocalPromptLayer) -> None:
         run_id = server.start_execution("Good")
         ending = run_task(lambda: sensor(run_id, poke_interval=3))
