@@ -217,7 +217,9 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
                 return self.kind.unsubmitted_result
             if not self.is_rescheduled:  # else each poll would take one more request
                 self.show_link(context)
-            may_stay = self.is_found_again and context["ti"].map_index in (None, -1)
+            # A context without a task instance is that of a user's own unit test.
+            is_mapped = getattr(context.get("ti"), "map_index", None) not in (None, -1)
+            may_stay = self.is_found_again and not is_mapped
             defer_after = self.defer_after if may_stay or self._stays_as_told else 0.0
             self._defers_at = deferral.defer_at(defer_after, self.execution_timeout, began_at)
             return self._go_on(context, job)

@@ -385,6 +385,15 @@ class TestWorkerFirst:
         assert (ending.kind, ending.worker_visits) == ("success", visits)
         assert len(start.started(server)) == 1
 
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_a_sensor_needs_no_task_instance(
+        self, deferrable: bool, server: LocalPromptLayer
+    ) -> None:
+        """People call execute so in unit tests of their own."""
+        run_id = server.start_execution("Good")
+        task = sensor(run_id, deferrable=deferrable, poke_interval=3)
+        assert task.execute({}) == run_id
+
     def test_a_job_is_cancelled_there(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         server = serve(new_server())
         task = RUN_TABLE.make("never", defer_after=10)
