@@ -42,8 +42,9 @@ CONFIG: Final[dict[str, Any]] = {
             },
             "defer_after": {
                 "description": "Seconds for which a task polls in its worker before it defers. "
-                "Empty for 10. A mapped task, and one whose retry would not go back to what it has "
-                "started, defers at once all the same, unless it has the argument itself.",
+                "Empty for 10. A mapped task, one that waits for a version, and one whose retry "
+                "would not go back to what it has started defer at once all the same, unless they "
+                "have the argument themselves.",
                 "version_added": "0.1.0",
                 "type": "float",
                 "example": "0",

@@ -67,11 +67,11 @@ class PromptLayerReattacher(PromptLayerWaiter[L]):
     @property
     def reattaches_after_clear(self) -> bool:
         """Whether a later try finds the jobs of this one."""
-        return self.is_found_again
+        return self._task_state is not None
 
     def _open_task_state(self, context: Context) -> None:
         self._task_state = self.state_type.of(context) if self.reattach else None
-        self.is_found_again = self._task_state is not None
+        self.may_stay = self._task_state is not None
         if self._task_state is None and self.reattach and self.retries:
             self.log.info(
                 "This Airflow cannot remember %s across tries (3.3 and later can): a retry after a "

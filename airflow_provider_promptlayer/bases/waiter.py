@@ -61,7 +61,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
 
     :param deferrable: wait in the triggerer, without holding a worker.
     :param defer_after: seconds (or a ``timedelta``) for which a deferrable task polls in its worker
-        first, so that a short job needs no second one. None for 10, or 0 for a mapped task.
+        first, so that a short job needs no second one. None for 10, or 0 where the task is mapped
+        or :attr:`may_stay` is false.
     :param poke_interval: seconds (or a ``timedelta``) between two polls, kept to exactly. None for
         intervals that grow with the wait, see :class:`.PollSchedule`; in ``mode="reschedule"``
         those are Airflow's own 60 s.
@@ -74,11 +75,11 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
     cancel_on_kill: bool = True
     """Whether to cancel a job that this task has started, when the task is ended."""
 
-    is_found_again: bool = True
-    """Whether the next try finds the job if this worker dies.
+    may_stay: bool = True
+    """Whether to poll in the worker first where the task does not say so itself.
 
-    If not, the task defers at once unless it says otherwise itself, as a mapped one does: other
-    instances of that may be waiting for the slot.
+    Not where the next try would not find the job if this worker died. Nor does a mapped task, as
+    other instances may be waiting for the slot.
     """
 
     starts_what_it_waits_for: ClassVar[bool] = False
@@ -219,8 +220,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
                 self.show_link(context)
             # A context without a task instance is that of a user's own unit test.
             is_mapped = getattr(context.get("ti"), "map_index", None) not in (None, -1)
-            may_stay = self.is_found_again and not is_mapped
-            defer_after = self.defer_after if may_stay or self._stays_as_told else 0.0
+            stays = self._stays_as_told or (self.may_stay and not is_mapped)
+            defer_after = self.defer_after if stays else 0.0
             self._defers_at = deferral.defer_at(defer_after, self.execution_timeout, began_at)
             return self._go_on(context, job)
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 class VersionTask(PromptLayerWaiter[SeenVersion]):
     """Base of a task that waits for another version than there is when it begins."""
 
+    # Before Airflow 3.3 only a deferral keeps the version that the task has begun with; and such a
+    # wait hardly ever ends within seconds.
+    may_stay = False
+
     def __init__(
         self,
         *,

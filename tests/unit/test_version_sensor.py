@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    TaskDeferred,
+)
+from support.clocks import passing_asleep
 from support.kinds import Serve, workflow
 from support.modes import Ending, FakeTaskInstance, Store, first_event, rebuilt, run_task
 
@@ -63,6 +69,19 @@ def at_poll(server: LocalPromptLayer, number: int, change: Callable[[], Any]) ->
             change()
 
     server.script(answer, times=None)
+
+
+def test_defers_at_once(server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Airflow 3.3, a retry would begin with the version that it finds itself."""
+    monkeypatch.delenv("AIRFLOW__PROMPTLAYER__DEFER_AFTER")
+    passing_asleep(monkeypatch)
+    began_at = time.time()
+    task = PromptLayerVersionSensor(
+        task_id="task", prompt="Reply", release_label="prod", poke_interval=2
+    )
+    with pytest.raises(TaskDeferred):
+        task.execute({"ti": FakeTaskInstance()})  # type: ignore[typeddict-item]
+    assert time.time() == began_at
 
 
 @every_mode
