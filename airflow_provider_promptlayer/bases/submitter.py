@@ -33,6 +33,7 @@ from airflow_provider_promptlayer.bases import deferral
 from airflow_provider_promptlayer.bases.kind import Submission
 from airflow_provider_promptlayer.bases.reattacher import PromptLayerReattacher
 from airflow_provider_promptlayer.bases.recording import store_trouble, write_or_log
+from airflow_provider_promptlayer.hooks import metrics
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import drive
 from airflow_provider_promptlayer.submission.reattach import (
@@ -332,6 +333,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         have what the task is to return, a clear asks for another job too, as the workflow may have
         changed.
         """
+        asked_at = time.time()
         try:
             status = self.hook.call_with_backoff(
                 job.fetch_call(),
@@ -339,7 +341,9 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
                 policy=retries.FETCHING_EARLIER.within(self.max_outage),
             )
         except PromptLayerOutageError:
-            return None  # the wait finds out
+            self._outage_since = asked_at
+            metrics.count_outage(self.counted_as)
+            return None  # the wait finds out, and goes on with this outage
         if not status.is_complete:
             return None
         try:

@@ -122,6 +122,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         self._keeps_interval = poke_interval is not None or self.is_rescheduled
         self._job: RemoteJob[L] | None = None  # once known
         self._outputs: tuple[L, Outputs] | None = None  # of the job, once it has ended
+        self._outage_since: float | None = None  # of one that the wait is to go on with
         self._outage_state: OutageState | None = None
         self._defers_at = 0.0  # when this process defers, if there is still a need to
         self._resumed = False  # whether this process came back to a wait
@@ -211,7 +212,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         """
         began_at = time.time()
         with self._airflow_errors(context):
-            self._job = None  # a subclass may execute one operator more than once
+            # A subclass may execute one operator more than once.
+            self._job, self._outage_since = None, None
             with self.hook.giving_up_at(began_at + self.timeout):
                 self._job = job = self.get_job(context)
             if job is None:
@@ -298,7 +300,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
 
     def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
         """Wait for a job, and finish."""
-        began_at, outage_since = time.time(), None
+        began_at, outage_since = time.time(), self._outage_since
         if self.is_rescheduled:
             first = version_compat.first_reschedule_date(context, self.retries or 0)
             if first is not None:

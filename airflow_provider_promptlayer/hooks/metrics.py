@@ -53,7 +53,12 @@ def count_poll(kind: str, *, begins_outage: bool) -> None:
     """
     _count((POLLS, kind, None))
     if begins_outage:
-        _count((OUTAGES, kind, None))
+        count_outage(kind)
+
+
+def count_outage(kind: str) -> None:
+    """Count an outage that a wait has begun to ride out."""
+    _count((OUTAGES, kind, None))
 
 
 def count_wait(kind: str, error: PromptLayerError | None = None) -> None:

@@ -16,7 +16,7 @@ from support.modes import MODES, FakeTaskInstance, Store, run_task
 from support.needs import needs_start_in_triggerer, needs_watchers
 from support.promotions import PROMPT
 from support.promotions import new_server as new_promotions
-from support.starts import RUN_WORKFLOW
+from support.starts import RUN_WORKFLOW, deferred
 from support.triggerer import until
 from support.watchers import Running, watcher
 
@@ -115,6 +115,16 @@ def test_an_outage_that_ends_counts_too(
     assert statsd.sums("promptlayer.polls") == {
         "promptlayer.polls,kind=workflow": server.count("GET")
     }
+
+
+def test_an_outage_that_began_before_the_wait_counts_once(
+    server: LocalPromptLayer, statsd: StatsD
+) -> None:
+    store = Store()
+    deferred(RUN_WORKFLOW.make("never"), store)
+    server.script(Reply(503), times=None)
+    RUN_WORKFLOW.run(store, "never", number=2, deferrable=False, max_outage=0.05)
+    assert statsd.sums("promptlayer.outages") == {"promptlayer.outages,kind=workflow": 1}
 
 
 @needs_start_in_triggerer

@@ -9,6 +9,7 @@ ended at the second.
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowNotFoundException,
 )
+from support.clocks import passing_asleep
 from support.kinds import OUTPUTS, Serve, new_server
 from support.modes import Ending, FakeTaskInstance, Store, epoch
 from support.starts import (
@@ -99,6 +101,19 @@ class TestReattach:
         assert RUN_REPORT.run(store, **how).kind == "failed for good"
         cleared = RUN_REPORT.run(store, number=2, max_tries=3, **how)
         assert (cleared.kind, cleared.xcoms["promptlayer_score"]) == ("success", 90.0), cleared
+
+    def test_an_outage_lasts_from_the_first_request_on(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And not from the beginning of the wait, before which the retry asks for the outcome."""
+        passing_asleep(monkeypatch)
+        store = Store()
+        deferred(RUN_WORKFLOW.make("never"), store)
+        server.go_away()
+        began_at = time.time()
+        ending = RUN_WORKFLOW.run(store, "never", number=2, deferrable=False, max_outage=0.05)
+        assert "longer than max_outage" in ending.message
+        assert time.time() - began_at == pytest.approx(0.05)
 
     @pytest.mark.parametrize("trouble", [None, Reply(429), Reply(502, "<html>"), Reset()], ids=str)
     def test_a_failed_run_is_replaced(
