@@ -223,9 +223,11 @@ class PromptLayerConnection(BaseHook):
             )
         # Hooks share one object, as each of thousands of waits has a hook.
         found = _known_settings.setdefault(settings, ref(settings))()
-        self._settings = settings if found is None else found
-        self._current_throttle = _throttles.setdefault(self._settings, Throttle())
-        return self._settings
+        used = settings if found is None else found
+        # First, as another thread asks for it as soon as there are settings.
+        self._current_throttle = _throttles.setdefault(used, Throttle())
+        self._settings = used
+        return used
 
     def _read_first(self) -> Settings:
         with _reading:  # another thread may have read it meanwhile

@@ -27,9 +27,11 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerRunFailedError,
     PromptLayerUnreachableError,
 )
+from airflow_provider_promptlayer.hooks import connection
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.poller import Poller
+from airflow_provider_promptlayer.polling.schedule import Throttle
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Reply, Workflow
 from airflow_provider_promptlayer.transport.settings import Settings
 
@@ -294,6 +296,25 @@ def test_another_key_brings_its_throttle_along(
     old.call(workflow_count())  # reads the key again
     assert throttle.delay(now=1000.0) >= 60
     old.close()
+
+
+def test_threads_may_read_the_connection_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = connect(monkeypatch, password="pl_key")
+    throttle = hook.throttle
+    delays: list[float] = []
+    other = threading.Thread(target=lambda: delays.append(throttle.delay(now=1000.0)))
+
+    class ReadByAnotherThread(Throttle):
+        def __init__(self) -> None:
+            super().__init__()
+            if other.ident is None:
+                other.start()
+                other.join(0.2)  # it ends, or waits until this thread has read the connection
+
+    monkeypatch.setattr(connection, "Throttle", ReadByAnotherThread)
+    assert hook.settings.base_url
+    other.join()
+    assert delays == [0.0]
 
 
 def test_a_wait_gets_the_throttle_of_another_key(
