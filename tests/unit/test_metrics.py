@@ -77,6 +77,7 @@ def _called(kind: Kind) -> str:
     ("outcome", "arguments"),
     [
         ("failed", {}),
+        ("failed", {"soft_fail": True}),
         ("timed_out", {"timeout": 0.1}),
         ("outage", {"max_outage": 0.1}),
         ("error", {}),
@@ -100,6 +101,8 @@ def test_outcome_of_a_wait(
     assert statsd.sums("promptlayer.waits") == {
         f"promptlayer.waits,kind=workflow,outcome={outcome}": 1
     }
+    if outcome == "error" and not deferrable:  # whose poll is left out
+        assert statsd.sums("promptlayer.polls") == {"promptlayer.polls,kind=workflow": 1}
     assert statsd.sums("promptlayer.outages") == (
         {"promptlayer.outages,kind=workflow": 1} if outcome == "outage" else {}
     )
