@@ -146,9 +146,9 @@ def noting_lineage(task: Any, ending: Any) -> Iterator[None]:
     try:
         yield
     except PromptLayerOutcomeError:
-        task.lineage = task.kind.lineage(ending, False)
+        task.note_lineage(lambda: task.kind.lineage(ending, False))
         raise
-    task.lineage = task.kind.lineage(ending, True)
+    task.note_lineage(lambda: task.kind.lineage(ending, True))
 
 
 def outcome_line(

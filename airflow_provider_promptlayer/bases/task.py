@@ -209,6 +209,17 @@ class PromptLayerTask(BaseOperator):
                 self._known_url = page, url
         return url
 
+    def note_lineage(self, make: Callable[[], Lineage]) -> None:
+        """Note what the task has read, written and checked.
+
+        :param make: returns it. What it raises is logged alone: the work is done, or has failed
+            with an error of its own.
+        """
+        try:
+            self.lineage = make()
+        except Exception:
+            self.log.exception("Could not note for OpenLineage what the task has read and written.")
+
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
         """Return what the task has read, written and checked.
 

@@ -106,8 +106,10 @@ class PromptLayerExportSheetOperator(SheetArguments, PromptLayerCaller):
             key=self.file_key(context),
             attempt=context["ti"].try_number,
         )
-        written = [file_dataset(export.path, row_count=export.row_count)] if export.path else []
-        self.lineage = Lineage([self.dataset()], written)
+        path, rows = export.path, export.row_count
+        self.note_lineage(
+            lambda: Lineage([self.dataset()], [file_dataset(path, row_count=rows)] if path else [])
+        )
         result = storable({"table_id": sheet.table_id, "sheet_id": sheet.sheet_id} | asdict(export))
         if result.changes:
             self.log.warning(

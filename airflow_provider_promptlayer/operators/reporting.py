@@ -149,7 +149,7 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
             key=self.file_key(context),
             attempt=context["ti"].try_number,
         )
-        self.lineage = Lineage([self.dataset()], [file_dataset(path)])
+        self.note_lineage(lambda: Lineage([self.dataset()], [file_dataset(path)]))
         for sentence in summary.missing:
             self.log.warning("The report is not complete. %s", sentence)
         kept = kept_scores(summary.history, sheet)

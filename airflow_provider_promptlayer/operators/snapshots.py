@@ -55,7 +55,7 @@ class PromptLayerSnapshotSheetOperator(SheetArguments, PromptLayerCaller):
         version = self.hook.save_version(
             sheet.table_id, sheet.sheet_id, self.name, max_outage=self.max_outage
         )
-        self.lineage = Lineage([self.dataset()])
+        self.note_lineage(lambda: Lineage([self.dataset()]))
         self.outcome = f"Sheet {sheet.sheet_id} is saved as {version}."
         values = asdict(version)
         names = ("version_id", "version_number", "name", "score")

@@ -256,6 +256,36 @@ class TestRows:
         assert found.outputs == {}
 
 
+@pytest.mark.parametrize(
+    ("operator", "fate", "arguments"),
+    [
+        (PromptLayerRunScorecardOperator, "success", at("good")),
+        (PromptLayerRunScorecardOperator, "failed for good", at("bad")),
+        (PromptLayerSnapshotSheetOperator, "success", at("good") | {"name": "v"}),
+        (PromptLayerExportSheetOperator, "success", at("good") | {"return_rows": True}),
+        (PromptLayerEvaluationReportOperator, "success", at("good") | {"to": "page.html"}),
+    ],
+)
+def test_that_cannot_be_noted_changes_no_outcome(
+    operator: Any,
+    fate: str,
+    arguments: dict[str, Any],
+    server: LocalPromptLayer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: Callable[[], str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class WithoutName(operator):  # type: ignore[misc]
+        def dataset(self, **facts: Any) -> Any:
+            raise ValueError(facts)
+
+    found = ended(WithoutName, fate=fate, **arguments)
+    assert (found.inputs, found.outputs) == ({}, {})
+    assert "Could not note for OpenLineage" in log()
+
+
 def test_a_watch_is_no_query(serve: Serve) -> None:
     serve(LocalPromptLayer(prompts=[Prompt("Reply", latest_version=3)]))
     found = ended(PromptLayerVersionSensor, prompt="Reply", newer_than=2, deferrable=False)
