@@ -8,11 +8,11 @@ docs/monitoring.md says what is in it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from airflow_provider_promptlayer.api.scorecards import ScorecardCalculation, show_score
 from airflow_provider_promptlayer.api.tables import Sheet
@@ -87,11 +87,15 @@ def file_dataset(path: Any, **facts: Any) -> Dataset:
 
     :param path: of Airflow's object storage; the id of a connection in it is left out.
     """
-    parts = urlsplit(str(path))
-    if parts.scheme in ("", "file"):
-        return Dataset("file", str(Path(parts.path).absolute()), **facts)
-    place = parts.netloc.rpartition("@")[2]
-    return Dataset(f"{parts.scheme}://{place}", parts.path.strip("/"), **facts)
+    text = str(path)
+    scheme, rest = text.split("://", 1) if "://" in text else ("file", text)
+    if scheme == "file":
+        return Dataset(scheme, str(Path(rest).absolute()), **facts)
+    scheme = scheme.lower()
+    if scheme in ("http", "https"):  # elsewhere, ? and # are parts of a name
+        rest = re.split("[?#]", rest)[0]  # what follows may hold a signature
+    place, _, name = rest.partition("/")
+    return Dataset(f"{scheme}://{place.rpartition('@')[2]}", name.strip("/"), **facts)
 
 
 def scorecard_assertions(

@@ -310,6 +310,13 @@ def test_a_task_that_has_sent_nothing(server: LocalPromptLayer) -> None:
         ("file:///a/b.csv", ("file", "/a/b.csv")),
         ("/a/b.csv", ("file", "/a/b.csv")),
         ("b.csv", ("file", str(Path("b.csv").absolute()))),
+        ("b:v2.csv", ("file", str(Path("b:v2.csv").absolute()))),
+        ("/a#1/b.csv", ("file", "/a#1/b.csv")),
+        ("//server/a/b?.csv", ("file", "//server/a/b?.csv")),
+        ("//[a/b.csv", ("file", "//[a/b.csv")),
+        ("s3://bucket/a#1/b?.csv", ("s3://bucket", "a#1/b?.csv")),
+        ("https://me:secret@host/a/b.csv?signature=secret", ("https://host", "a/b.csv")),
+        ("HTTPS://host?signature=secret://", ("https://host", "")),
     ],
 )
 def test_name_of_a_file(path: str, name: tuple[str, str]) -> None:
