@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Call PromptLayer from an async function of one's own: many runs at once, in one worker.
 
-Every method of the hook has a twin whose name begins with `a`. The function holds a worker while it
-waits, and a retry would start other runs. Airflow 3.2 and later take an async function as a task.
+Most methods of the hook have a twin whose name begins with `a`. The function holds a worker while
+it waits, and a retry would start other runs. Airflow takes an async function as a task from 3.2 on.
 """
 
 from __future__ import annotations

@@ -70,7 +70,9 @@ def ended(operator: type, *, fate: str = "success", **arguments: Any) -> Any:
     found = manager.extract_metadata(
         dagrun=SimpleNamespace(run_id="manual__1"),
         task=made[-1],
-        task_instance_state=states.SUCCESS if fate == "success" else states.FAILED,
+        task_instance_state={"success": states.SUCCESS, "skipped": states.SKIPPED}.get(
+            fate, states.FAILED
+        ),
         task_instance=FakeTaskInstance(),
     )
     query = found.run_facets.get("externalQuery")
@@ -153,14 +155,26 @@ class TestRun:
 
 class TestSheet:
     @pytest.mark.parametrize(
-        ("fate", "assertions"), [("good", GOOD_SCORECARD), ("bad", BAD_SCORECARD)]
+        ("fate", "soft_fail", "end", "assertions"),
+        [
+            ("good", False, "success", GOOD_SCORECARD),
+            ("bad", False, "failed for good", BAD_SCORECARD),
+            ("bad", True, "skipped", BAD_SCORECARD),
+        ],
     )
     def test_that_is_judged(
-        self, fate: Fate, assertions: Any, server: LocalPromptLayer, deferrable: bool
+        self,
+        fate: Fate,
+        soft_fail: bool,
+        end: str,
+        assertions: Any,
+        server: LocalPromptLayer,
+        deferrable: bool,
     ) -> None:
         found = ended(
             PromptLayerRunScorecardOperator,
-            fate="success" if fate == "good" else "failed for good",
+            fate=end,
+            soft_fail=soft_fail,
             min_score=0.5,
             deferrable=deferrable,
             poke_interval=0.02,
