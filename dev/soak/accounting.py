@@ -150,7 +150,7 @@ def _problem_of_success(starts: list[Start], task: Task) -> str:
 def _judge_failed(verdict: Verdict, where: str, starts: list[Start], task: Task) -> None:
     if task.asks_a_person:
         found = ", ".join(each.id for each in starts) or "nothing"
-        verdict.uncertain.append(f"{where}: {task.reason} [started: {found}]")
+        verdict.uncertain.append(f"{where} (started: {found}): {task.reason}")
         return
     # Of jobs before the last one, a later try has known that they had failed.
     verdict.lost += [
