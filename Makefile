@@ -55,7 +55,7 @@ bench: venv ## 40 min | what waiting costs, against other ways to wait: a table,
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --bench
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m benchmarks $(BENCH)
 
-soak: venv cluster-parts ## 1 h | a thousand billed runs while parts of a distributed Airflow are killed; SOAK_RUNS=100, SEED=7
+soak: venv cluster-parts ## 3 h | up to a thousand billed runs while parts of a distributed Airflow are killed; SOAK_RUNS=100, SEED=7
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m dev.soak \
 	  --runs $(SOAK_RUNS) $(SEED:%=--seed %)
 

@@ -43,9 +43,9 @@ _FOLDERS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/pos
 _SETTINGS = {
     "unix_socket_directories": "",
     "max_connections": "200",
-    # A crash of the machine may lose everything: it is thrown away anyway.
+    # A crash of the machine may lose everything: it is thrown away anyway. A kill of the server
+    # must lose nothing, so synchronous_commit stays on.
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     # In the folder, where it goes away with the rest: /dev/shm would keep it after a SIGKILL.
     "dynamic_shared_memory_type": "mmap",
