@@ -39,6 +39,7 @@ _ENDINGS: Final = (".html", ".htm")
 _HISTORY_KEYS: Final = (
     xcom.SCORE_HISTORY_KEY,
     xcom.UNSCHEDULED_SCORE_HISTORY_KEY,
+    xcom.BACKFILL_SCORE_HISTORY_KEY,
     xcom.UNDATED_SCORE_HISTORY_KEY,
 )
 
@@ -51,8 +52,8 @@ class PromptLayerEvaluationReportOperator(SheetArguments, PromptLayerCaller):
 
     Earlier scores are those of the saved versions of the sheet, or those that this task has
     reported in earlier DAG runs (the XCom ``promptlayer_score_history``, with ``_unscheduled``
-    after it where a DAG run is not of the schedule, and ``_undated`` where it has no logical date),
-    whichever are more.
+    after it where a DAG run is not of the schedule, ``_backfill`` where it is of a backfill, and
+    ``_undated`` where it has no logical date), whichever are more.
 
     Airflow judges a DAG run by its last tasks. With ``trigger_rule="all_done"`` this task succeeds
     also after a gate that has failed, so beside it there has to be a last task that does not run
@@ -200,8 +201,12 @@ def _history_key(context: Context) -> str:
     """Return the key of the scores in this DAG run: Airflow finds the last run for each key."""
     if context.get("logical_date") is None:
         return xcom.UNDATED_SCORE_HISTORY_KEY
-    is_scheduled = getattr(context.get("dag_run"), "run_type", None) == "scheduled"
-    return xcom.SCORE_HISTORY_KEY if is_scheduled else xcom.UNSCHEDULED_SCORE_HISTORY_KEY
+    of_type: dict[Any, str] = {
+        "scheduled": xcom.SCORE_HISTORY_KEY,
+        "backfill": xcom.BACKFILL_SCORE_HISTORY_KEY,
+    }
+    run_type = getattr(context.get("dag_run"), "run_type", None)
+    return of_type.get(run_type, xcom.UNSCHEDULED_SCORE_HISTORY_KEY)
 
 
 def _check_ending(name: str, path: Any) -> None:

@@ -8,9 +8,9 @@ criterion does. What cannot be read is left out, and said to be missing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, Final
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, NotSet
@@ -190,13 +190,26 @@ def read_scores(kept: Any, sheet: Sheet) -> tuple[PastScore, ...]:
 
 
 def merged_scores(histories: Iterable[Sequence[PastScore]]) -> tuple[PastScore, ...]:
-    """Return the scores of histories that may overlap, the oldest first, each evaluation once."""
+    """Return the scores of histories that may overlap, the oldest first, each evaluation once.
+
+    A score without a date stays behind the dated one that it follows in a history.
+    """
     found: dict[Any, PastScore] = {}
-    for each in chain.from_iterable(histories):
-        key = each.calculation_id or ((each.at, each.score) if each.at else id(each))
-        if key not in found or each.pass_rates:  # which the last one of a history has alone
-            found[key] = each
-    return tuple(sorted(found.values(), key=lambda each: timestamp(each.at) or 0.0))
+    order: dict[Any, tuple[float, bool]] = {}
+    for history in histories:
+        last, alike = 0.0, Counter[Any]()
+        for each in history:
+            at = timestamp(each.at)
+            last = last if at is None else at
+            key: Any = each.calculation_id
+            if not key:
+                facts = each.at, each.score, each.verdict
+                alike[facts] += 1
+                key = facts, alike[facts]
+            order[key] = max(order.get(key, (0.0, False)), (last, at is None))
+            if key not in found or each.pass_rates:  # which the last one of a history has alone
+                found[key] = each
+    return tuple(found[key] for key in sorted(found, key=lambda key: order[key]))
 
 
 def summarize(

@@ -47,6 +47,8 @@ UNSCHEDULED_SCORE_HISTORY_KEY: Final = "promptlayer_score_history_unscheduled"
 A scheduled run may have an earlier logical date than one that was triggered before it: among both
 kinds, Airflow's last one is without the scores of those between.
 """
+BACKFILL_SCORE_HISTORY_KEY: Final = "promptlayer_score_history_backfill"
+"""The same, of a DAG run of a backfill, which has an earlier logical date than those before it."""
 UNDATED_SCORE_HISTORY_KEY: Final = "promptlayer_score_history_undated"
 """The same, of a DAG run without a logical date.
 

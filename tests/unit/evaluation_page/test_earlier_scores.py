@@ -170,9 +170,10 @@ def test_those_of_a_history_of_unknown_content(server: LocalPromptLayer, tmp_pat
     [
         ("", {}),
         ("_unscheduled", {"run_type": "manual"}),
+        ("_backfill", {"run_type": "backfill"}),
         ("_undated", {"run_type": "manual", "is_dated": False}),
     ],
-    ids=["scheduled", "triggered for a date", "triggered"],
+    ids=["scheduled", "triggered for a date", "backfill", "triggered"],
 )
 def test_those_of_scheduled_and_of_triggered_runs(
     kind: str, run: dict[str, Any], server: LocalPromptLayer, tmp_path: Path
@@ -194,10 +195,38 @@ def test_those_of_scheduled_and_of_triggered_runs(
     judge(server)
     earlier = {
         HISTORY: known(1, 3, 5),
-        f"{HISTORY}_unscheduled": known(1, 2, 3),
+        f"{HISTORY}_unscheduled": known(1, 3),
+        f"{HISTORY}_backfill": known(1, 2, 3),
         f"{HISTORY}_undated": known(3, 4, 5, 6),
     }
     ending, _ = report(tmp_path, ti=FakeTaskInstance(earlier_xcoms=earlier), **run)
     kept_now = ending.xcoms[f"{HISTORY}{kind}"]
     assert [each["score"] for each in kept_now["scores"]] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.41]
     assert ending.value["criteria"][0]["change"] == pytest.approx(1.0 - 0.6)
+
+
+@pytest.mark.parametrize(
+    ("histories", "merged"),
+    [
+        ([[0.51, 0.7]], [0.51, 0.7]),
+        ([[0.51, 0.7], [0.7]], [0.51, 0.7]),
+        ([[0.7], [0.51, 0.7]], [0.51, 0.7]),
+        ([[0.51, 0.7, 0.52], [0.51, 0.7]], [0.51, 0.7, 0.52]),
+        ([[0.7], [0.7], [0.7]], [0.7]),
+        ([[0.7, 0.7], [0.7]], [0.7, 0.7]),
+    ],
+)
+def test_those_without_a_date(
+    histories: list[list[float]], merged: list[float], server: LocalPromptLayer, tmp_path: Path
+) -> None:
+    """0.51 and 0.52 are of the first and the second of January, 0.7 is of an unknown date."""
+    kinds = [HISTORY, f"{HISTORY}_unscheduled", f"{HISTORY}_undated"]
+    dates = {0.51: "2025-01-01T00:00:00Z", 0.52: "2025-01-02T00:00:00Z"}
+    earlier = {
+        kind: {**KEPT, "scores": [{"score": each, "at": dates.get(each)} for each in scores]}
+        for kind, scores in zip(kinds, histories, strict=False)
+    }
+    judge(server)
+    ending, _ = report(tmp_path, ti=FakeTaskInstance(earlier_xcoms=earlier))
+    assert [each["score"] for each in ending.xcoms[HISTORY]["scores"]] == [*merged, 0.41]
+    assert ending.value["change"] == pytest.approx(0.41 - merged[-1])
