@@ -108,10 +108,12 @@ class SheetArguments(PromptLayerTask):
         if self._names_sheet_by == "sheet_id":
             sheet_id = uuid("sheet_id", self.sheet_id)  # before the table is looked up
             return Sheet(self.found_table, sheet_id)
-        by_title = self._names_table_by == "table" and not self.ensure  # which errors then name
-        wanted = self.table if by_title else self.found_table, self.sheet
+        wanted = self.found_table, self.sheet
         if self._found_sheet is None or self._found_sheet[0] != wanted:
-            self._found_sheet = wanted, self.hook.find_sheet(*wanted, max_outage=self.max_outage)
+            found = self.hook.find_sheet(
+                *wanted, table_title=self.table, max_outage=self.max_outage
+            )
+            self._found_sheet = wanted, found
         return self._found_sheet[1]
 
     def note_sheet(self, context: Context) -> None:
@@ -130,7 +132,7 @@ class SheetArguments(PromptLayerTask):
         else:
             sheet = Sheet(*noted)
             self._found_table = self.table, sheet.table_id
-            self._found_sheet = (self.table or sheet.table_id, self.sheet), sheet
+            self._found_sheet = (sheet.table_id, self.sheet), sheet
 
     def dataset(self, **facts: Any) -> Dataset:
         """Return the sheet as a dataset, see :func:`.sheet_dataset`."""

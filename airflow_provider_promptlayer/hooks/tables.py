@@ -37,12 +37,18 @@ class TableMethods(PromptLayerConnectionHook):
     find_table, afind_table = twins(_find_table)
 
     def _find_sheet(
-        self, table: str, sheet: str, *, max_outage: float = DEFAULT_MAX_OUTAGE
+        self,
+        table: str,
+        sheet: str,
+        *,
+        table_title: str | None = None,
+        max_outage: float = DEFAULT_MAX_OUTAGE,
     ) -> Loop[Sheet]:
         """Return a sheet, with the UUIDs of its table and its own.
 
         :param table: title or UUID of the table.
         :param sheet: title or UUID of the sheet.
+        :param table_title: what errors call a table that ``table`` names by its UUID.
         :param max_outage: seconds for which PromptLayer may be out of reach.
         :raises PromptLayerNotFoundError: if no table or no sheet has the title.
         :raises PromptLayerInvalidInputError: if several have it; names their UUIDs.
@@ -50,7 +56,7 @@ class TableMethods(PromptLayerConnectionHook):
 
         def flow() -> CallFlow[Sheet]:
             table_id = yield from names.find_table(table)
-            return (yield from names.find_sheet(table_id, sheet, table))
+            return (yield from names.find_sheet(table_id, sheet, table_title or table))
 
         return _found(flow(), "the sheets", max_outage)
 

@@ -75,6 +75,13 @@ class TestALoad:
         task.render_template_fields(context, dag.get_template_env())
         assert task.title == title
 
+    @pytest.mark.parametrize("ensure", [False, True])
+    def test_looks_each_title_up_once(self, ensure: bool, server: LocalPromptLayer) -> None:
+        assert load(ensure=ensure).kind == "success"
+        asked = [request.raw_path.partition("?")[0] for request in server.requests]
+        lists = [path for path in asked if path.endswith(("/tables", "/sheets"))]
+        assert lists == ["/api/public/v2/tables", f"/api/public/v2/tables/{TABLE.id}/sheets"]
+
     def test_into_a_sheet_by_its_uuid(self, server: LocalPromptLayer) -> None:
         assert load(sheet=UUID(CASES.id), ensure=True).value["sheet_id"] == CASES.id
 
