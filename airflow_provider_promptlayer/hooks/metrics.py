@@ -8,6 +8,7 @@ which may send hundreds of polls a second, adds them up and hands on the sums ev
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -18,6 +19,8 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerOutcomeError,
     PromptLayerWaitTimeoutError,
 )
+
+log = logging.getLogger(__name__)
 
 POLLS: Final = "promptlayer.polls"
 OUTAGES: Final = "promptlayer.outages"
@@ -101,6 +104,9 @@ def _hand_on(counts: Mapping[_Metric, int]) -> None:
     # Not at the top, as DAG files import this module on every parse.
     from airflow.providers.common.compat.sdk import Stats
 
-    for (name, kind, outcome), number in counts.items():
-        tags = {"kind": kind} if outcome is None else {"kind": kind, "outcome": outcome}
-        Stats.incr(name, number, tags=tags)
+    try:
+        for (name, kind, outcome), number in counts.items():
+            tags = {"kind": kind} if outcome is None else {"kind": kind, "outcome": outcome}
+            Stats.incr(name, number, tags=tags)
+    except Exception as error:  # noqa: BLE001  # such as that of a StatsD client of the user's own
+        log.warning("Could not hand counts to Airflow's metrics: %r", error)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import Stats
 from support.batches import run as run_batch
 from support.kinds import KINDS, WORKFLOW_RUN, Kind, Serve, at, new_server
 from support.modes import MODES, FakeTaskInstance, Store, run_task
@@ -106,6 +107,25 @@ def test_outcome_of_a_wait(
     assert statsd.sums("promptlayer.outages") == (
         {"promptlayer.outages,kind=workflow": 1} if outcome == "outage" else {}
     )
+
+
+@pytest.mark.parametrize(("workflow", "kind"), [("good", "success"), ("bad", "failed for good")])
+def test_counts_that_are_refused_change_no_outcome(
+    workflow: str,
+    kind: str,
+    deferrable: bool,
+    server: LocalPromptLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    log: Callable[[], str],
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("no such client")
+
+    monkeypatch.setattr(Stats, "incr", refuse)
+    mode = "deferred" if deferrable else "poke"
+    ending = MODES[mode](server.start_execution(workflow), poke_interval=0.02)
+    assert ending.kind == kind
+    assert "Could not hand counts to Airflow's metrics: ValueError('no such client')" in log()
 
 
 def test_an_outage_that_ends_counts_too(
