@@ -19,8 +19,8 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerSheetChangedError,
     PromptLayerUnexpectedAnswerError,
 )
-from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import drive, each_with_backoff
+from airflow_provider_promptlayer.polling.retries import RetryPolicy
 
 ROWS = f"/api/public/v2/tables/{TABLE}/sheets/{SHEET}/rows?limit=100"
 FIRST = f"{ROWS}&include_columns=true"
@@ -34,6 +34,9 @@ METRICS = {
     "output_tokens": None,
     "trace_ids": ["x"],
 }
+
+
+NO_RETRY = RetryPolicy(retries=lambda _: False)
 
 
 def column_id(number: int) -> str:
@@ -63,7 +66,7 @@ def read(answers: dict[str, Any], **how: Any) -> tuple[list[dict[str, Any]], Rec
     found: list[dict[str, Any]] = []
 
     def send_page(call: Call[Any]) -> Any:
-        reading = each_with_backoff(reader.read(call), about="a page", policy=retries.POLLING)
+        reading = each_with_backoff(reader.read(call), about="a page", policy=NO_RETRY)
         page = drive(reading, send)
         found.extend(map(reader.named, reader.take(page, lambda _: True)))
         return page
