@@ -34,13 +34,22 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 
-CallFlow: TypeAlias = Generator[Call[Any] | list[Call[Any]], Any, R]
+
+@dataclass(frozen=True, slots=True)
+class EachOf:
+    """Calls that do not depend on each other, and of which each answer is of use by itself."""
+
+    calls: Sequence[Call[Any]]
+
+
+CallFlow: TypeAlias = Generator[Call[Any] | list[Call[Any]] | EachOf, Any, R]
 """A sequence of requests, each of which depends on the answer to the one before, as one value.
 
 The generator yields calls; its driver sends the result of each into it, or throws the error in. So
 the blocking and the asynchronous driver send the same requests in the same order. A flow that goes
-through :func:`.each_with_backoff` may also yield a list of calls that do not depend on each other:
-it gets their results in that order, each a :class:`.PromptLayerError` where the call has failed.
+through :func:`.each_with_backoff` may also yield a list of calls that do not depend on each other,
+and gets their results in that order; the first error is thrown in, and the rest are not sent. Of
+:class:`EachOf` it gets a :class:`.PromptLayerError` in place of the result of a call that failed.
 """
 
 

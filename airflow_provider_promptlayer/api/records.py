@@ -19,7 +19,6 @@ from typing import Any, Final, Self, TypeAlias
 from airflow_provider_promptlayer.api.arguments import MAX_ID, list_of, title_or_uuid
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
-    PromptLayerError,
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
     PromptLayerRefusedError,
@@ -206,10 +205,7 @@ class RecordReader:
         explained = yield [
             scorecard_row(self.sheet, index, calculation_id=calculation_id) for index in unexplained
         ]
-        for index, score in zip(unexplained, explained, strict=True):
-            if isinstance(score, PromptLayerError):
-                raise score
-            scores[index] = score
+        scores |= zip(unexplained, explained, strict=True)
         records = tuple(record + self._score_values(scores.get(record[0])) for record in page.items)
         return replace(page, items=records)
 

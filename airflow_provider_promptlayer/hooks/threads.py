@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, wait
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -16,9 +16,16 @@ T = TypeVar("T")
 
 
 def run_together(functions: Sequence[Callable[[], T]]) -> list[T]:
-    """Run functions, :data:`.AT_ONCE` at a time; return their results in their order."""
+    """Run functions, :data:`.AT_ONCE` at a time; return their results in their order.
+
+    :raises Exception: the first error, as soon as it is known; no further function is run then.
+    """
     with DaemonThreads(AT_ONCE) as threads:
-        return [running.result() for running in [threads.submit(each) for each in functions]]
+        running = [threads.submit(each) for each in functions]
+        done, _ = wait(running, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        return [future.result() for future in running]
 
 
 class DaemonThreads:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from airflow_provider_promptlayer.api.errors import PromptLayerError
-from airflow_provider_promptlayer.api.job import CallFlow
+from airflow_provider_promptlayer.api.job import CallFlow, EachOf
 from airflow_provider_promptlayer.api.reports import Report, ReportScore, ReportStatus, report_score
 from airflow_provider_promptlayer.api.scorecards import (
     CalculationStatus,
@@ -91,7 +91,7 @@ def find_worst_rows(
 ) -> CallFlow[None]:
     """Fill ``worst`` with the worst rows of these verdicts, or of all, and with their reasons.
 
-    After an error ``worst`` holds the rows that were found before it.
+    After an error ``worst`` holds the rows that were found before it, and the reasons that were.
 
     :param count: how many rows.
     """
@@ -103,14 +103,19 @@ def find_worst_rows(
         yield from _search_rows(worst, calculation, None, count)
         # Rows that pass explain a low score only where there are no others.
         worst[:] = [row for row in worst if row.verdict not in PASSING] or worst
-    explained = yield [
-        scorecard_row(calculation, row.row_index, calculation_id=calculation.calculation_id)
-        for row in worst
+    explained = yield EachOf(
+        [
+            scorecard_row(calculation, row.row_index, calculation_id=calculation.calculation_id)
+            for row in worst
+        ]
+    )
+    errors = [row for row in explained if isinstance(row, PromptLayerError)]
+    worst[:] = [
+        row if isinstance(found, PromptLayerError) else found
+        for row, found in zip(worst, explained, strict=True)
     ]
-    for number, row in enumerate(explained):
-        if isinstance(row, PromptLayerError):
-            raise row
-        worst[number] = row
+    if errors:
+        raise errors[0]
 
 
 def _search_rows(

@@ -14,13 +14,14 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
 from airflow_provider_promptlayer.api.http import Call
-from airflow_provider_promptlayer.api.job import CallFlow, L, RemoteJob
+from airflow_provider_promptlayer.api.job import CallFlow, EachOf, L, RemoteJob
 from airflow_provider_promptlayer.api.text import one_line
 from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
@@ -39,11 +40,14 @@ AT_ONCE: Final = 8
 class Together:
     """Loops that may run at the same time.
 
-    The driver sends back a list, in their order, of what each loop has returned, or of the
-    :class:`.PromptLayerError` that it has raised.
+    The driver sends back a list, in their order, of what each loop has returned. It throws the
+    first error in as soon as a loop raises it; the other loops send no further call.
+
+    :param keeps_errors: whether a :class:`.PromptLayerError` is in the list instead.
     """
 
     loops: Sequence[Loop[Any]]
+    keeps_errors: bool
 
 
 def poll_until_ended(poller: Poller, call: Call[L] | RemoteJob[L]) -> Loop[L]:
@@ -102,18 +106,29 @@ def each_with_backoff(
 ) -> Loop[R]:
     """Send each call of a flow as :func:`ask_with_backoff` does; return what the flow returns.
 
+    An outage that was too long for one call is not waited for again by those sent with it.
+
     :param about: the job or its part, for messages.
     """
+    outage_since: float | None = None
 
     def ask(call: Call[Any]) -> Loop[Any]:
-        return ask_with_backoff(Poller.of_call(about, policy), call, deadline=deadline)
+        nonlocal outage_since
+        poller = Poller.of_call(about, policy)
+        poller.outage_since = outage_since
+        try:
+            return (yield from ask_with_backoff(poller, call, deadline=deadline))
+        finally:
+            outage_since = poller.outage_since
 
     try:
         call = next(flow)
         while True:
             try:
-                if isinstance(call, list):
-                    answer = yield Together([ask(each) for each in call])
+                if isinstance(call, EachOf):
+                    answer = yield Together([ask(each) for each in call.calls], keeps_errors=True)
+                elif isinstance(call, list):
+                    answer = yield Together([ask(each) for each in call], keeps_errors=False)
                 else:
                     answer = yield from ask(call)
             except PromptLayerError as error:
@@ -149,7 +164,9 @@ def retried(policy: RetryPolicy, call: Any, *, says: str | None = None) -> Loop[
 
 
 RunAll: TypeAlias = Callable[[Sequence[Callable[[], Any]]], list[Any]]
-"""Calls functions, perhaps at the same time; returns their results in their order."""
+"""Calls functions, perhaps at the same time; returns their results in their order.
+
+Raises the first error as soon as a function raises it, and calls no further function then."""
 
 
 def _run_one_by_one(functions: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -169,25 +186,18 @@ def drive(
     :param run_all: calls the functions that run the loops of a :class:`Together`; ``send`` and
         ``pause`` are called where it calls them.
     """
-
-    def run(part: Loop[Any]) -> Any:
-        try:
-            return drive(part, send, pause, run_all)
-        except PromptLayerError as error:
-            return error
-
     try:
         step = next(loop)
         while True:
-            if isinstance(step, Together):
-                step = loop.send(run_all([partial(run, part) for part in step.loops]))
-                continue
             if isinstance(step, PollDecision):
                 pause(step)
                 step = next(loop)
                 continue
             try:
-                answer = send(step)
+                if isinstance(step, Together):
+                    answer = _drive_together(step, send, pause, run_all)
+                else:
+                    answer = send(step)
             except Exception as error:  # noqa: BLE001  # the loop decides which ones to ride out
                 step = loop.throw(error)
             else:
@@ -195,6 +205,33 @@ def drive(
     except StopIteration as end:
         result: R = end.value
         return result
+
+
+def _drive_together(
+    together: Together,
+    send: Callable[[Any], Any],
+    pause: Callable[[PollDecision], None],
+    run_all: RunAll,
+) -> list[Any]:
+    is_over = False
+
+    def send_if_wanted(call: Any) -> Any:
+        if is_over:
+            raise CancelledError
+        return send(call)
+
+    def run(part: Loop[Any]) -> Any:
+        try:
+            return drive(part, send_if_wanted, pause, run_all)
+        except PromptLayerError as error:
+            if together.keeps_errors:
+                return error
+            raise
+
+    try:
+        return run_all([partial(run, part) for part in together.loops])
+    finally:
+        is_over = True  # for the loops that still pause, after an error or an interruption
 
 
 async def adrive(
@@ -213,10 +250,6 @@ async def adrive(
     try:
         step = next(loop)
         while True:
-            if isinstance(step, Together):
-                answers = await _run_together(step, send_together or send, before_sleep)
-                step = loop.send(answers)
-                continue
             if isinstance(step, PollDecision):
                 before_sleep(step)
                 if not step.is_done:
@@ -224,7 +257,10 @@ async def adrive(
                 step = next(loop)
                 continue
             try:
-                answer = await send(step)
+                if isinstance(step, Together):
+                    answer = await _run_together(step, send_together or send, before_sleep)
+                else:
+                    answer = await send(step)
             except Exception as error:  # noqa: BLE001  # the loop decides which ones to ride out
                 step = loop.throw(error)
             else:
@@ -246,6 +282,14 @@ async def _run_together(
             try:
                 return await adrive(part, send, before_sleep)
             except PromptLayerError as error:
-                return error
+                if together.keeps_errors:
+                    return error
+                raise
 
-    return await asyncio.gather(*map(run, together.loops))
+    running = [asyncio.create_task(run(part)) for part in together.loops]
+    try:
+        return await asyncio.gather(*running)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -86,30 +86,44 @@ def test_a_reader_that_stops_leaves_no_thread(
             assert not thread.is_alive()
 
 
-def test_reasons_are_read_eight_at_once(
-    rows_of: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(frozen=True)
+class Rude:
+    """A sheet of 120 rows, each of which has a reason for its verdict."""
+
+    server: LocalPromptLayer
+    ids: tuple[str, str]
+
+    @property
+    def reasons_path(self) -> str:
+        return "/api/public/v2/tables/{}/sheets/{}/scorecard/rows/".format(*self.ids)
+
+    @property
+    def asked(self) -> int:
+        """How many reasons were asked for."""
+        return len([r for r in self.server.requests if r.raw_path.startswith(self.reasons_path)])
+
+
+@pytest.fixture
+def rude(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rude]:
     scores = [ScoredRow("fail", reasons={"Polite": f"Rude {number}."}) for number in range(120)]
     rows: list[dict[str, Any]] = [{} for _ in scores]
     card = Scorecard("Quality", [Criterion("Polite")], scores)
     table = Table("Rude", [Sheet("Rude", COLUMNS, rows=rows, scorecard=card)])
-    sheet_id = table.sheets[0].id
-    path = f"/api/public/v2/tables/{table.id}/sheets/{sheet_id}/scorecard/rows/"
-    with LocalPromptLayer(tables=[table]) as server:
-        monkeypatch.setenv("AIRFLOW_CONN_PROMPTLAYER_DEFAULT", server.airflow_connection_json)
-        server.start_calculation(table.id, sheet_id)
-        server.script(*[Silence()] * 8, path_prefix=path)
-        with ThreadPoolExecutor(1) as thread:
-            reading = thread.submit(rows_of, table.id, sheet_id, scorecard=True)
+    ids = table.id, table.sheets[0].id
+    for server in serving(monkeypatch, table):
+        server.start_calculation(*ids)
+        yield Rude(server, ids)
 
-            def asked() -> int:
-                return len([each for each in server.requests if each.raw_path.startswith(path)])
 
-            server.wait_for(lambda: asked() >= 8, timeout=60)
-            time.sleep(0.1)
-            assert asked() == 8  # the first eight are held, so there is no ninth
-            server.drop_connections()
-            found = reading.result(60)
+def test_reasons_are_read_eight_at_once(rows_of: Callable[..., list[Any]], rude: Rude) -> None:
+    rude.server.script(*[Silence()] * 8, path_prefix=rude.reasons_path)
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(rows_of, *rude.ids, scorecard=True)
+        rude.server.wait_for(lambda: rude.asked >= 8, timeout=60)
+        time.sleep(0.1)
+        assert rude.asked == 8  # the first eight are held, so there is no ninth
+        rude.server.drop_connections()
+        found = reading.result(60)
     assert [row["scorecard_reasons"] for row in found] == [
         {"Polite": f"Rude {number}."} for number in range(120)
     ]
@@ -123,6 +137,14 @@ def test_a_reason_that_cannot_be_read_ends_the_reading(
     server.script(REFUSAL, path_prefix=path)
     with pytest.raises(PromptLayerRefusedError, match="read scorecard row 120"):
         rows_of(*IDS, scorecard=True)
+
+
+def test_it_ends_the_reading_at_once(rows_of: Callable[..., list[Any]], rude: Rude) -> None:
+    rude.server.script(REFUSAL, path_prefix=rude.reasons_path)
+    rude.server.script(Silence(), path_prefix=rude.reasons_path, times=None)
+    with pytest.raises(PromptLayerRefusedError):
+        rows_of(*rude.ids, scorecard=True)
+    assert rude.asked <= 9  # one was refused, and seven or eight have no answer yet
 
 
 @pytest.fixture(params=[100, 101, 199, 200, 250, 300, 301])

@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from airflow_provider_promptlayer.api.job import CallFlow
+from airflow_provider_promptlayer.api.job import CallFlow, EachOf
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerConfigurationError,
     PromptLayerNotFoundError,
@@ -22,6 +23,7 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import (
+    AT_ONCE,
     Loop,
     adrive,
     ask_with_backoff,
@@ -36,7 +38,7 @@ from airflow_provider_promptlayer.polling.schedule import PollSchedule
 
 BLIP = PromptLayerServerError("HTTP 503")
 CALL: Any = "the call"
-AT_ONCE = RetryPolicy(first_pause=0.0, give_up_after=60.0)
+NO_PAUSE = RetryPolicy(first_pause=0.0, give_up_after=60.0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def run(request: pytest.FixtureRequest) -> Drive:
 
 def poller(**how: Any) -> Poller:
     return Poller(
-        "workflow run 42", PollSchedule(0.0), began_at=time.time(), backoff=AT_ONCE, **how
+        "workflow run 42", PollSchedule(0.0), began_at=time.time(), backoff=NO_PAUSE, **how
     )
 
 
@@ -165,30 +167,68 @@ def test_asks_no_more_after_the_deadline(run: Drive) -> None:
 def test_tries_again_by_a_policy(run: Drive) -> None:
     script = Script(BLIP, BLIP, "started")
     says = "{error}: again in {sleep}, for {give_up_after}."
-    assert run(retried(AT_ONCE, CALL, says=says), script) == "started"
+    assert run(retried(NO_PAUSE, CALL, says=says), script) == "started"
     assert [decision.note for decision in script.decisions] == [
         "HTTP 503: again in 0 seconds, for 1 minute."
     ] * 2
 
 
-def asked_together(asked: list[Any]) -> CallFlow[None]:
+GONE = PromptLayerNotFoundError("HTTP 404")
+
+
+def asked_together(asked: list[Any], calls: Any) -> CallFlow[None]:
     yield CALL
-    asked.extend((yield [CALL, CALL, CALL]))
+    asked.extend((yield calls))
 
 
-def test_calls_that_may_be_sent_together_are_answered_in_their_order(run: Drive) -> None:
+@pytest.mark.parametrize("calls", [[CALL] * 3, EachOf([CALL] * 3)], ids=["all", "each"])
+class TestCallsThatMayBeSentTogether:
+    def test_trouble_with_one_of_them_is_ridden_out(self, calls: Any, run: Drive) -> None:
+        asked: list[Any] = []
+        script = Script("first", BLIP, BLIP, BLIP, "a", "b", "c")
+        run(each_with_backoff(asked_together(asked, calls), about="it", policy=NO_PAUSE), script)
+        assert sorted(asked) == ["a", "b", "c"]
+        assert sum(decision.is_trouble for decision in script.decisions) == 3
+
+    def test_they_are_answered_in_their_order(self, calls: Any, run: Drive) -> None:
+        asked: list[Any] = []
+        script = Script("first", "a", "b", "c")
+        run(each_with_backoff(asked_together(asked, calls), about="it", policy=NO_PAUSE), script)
+        assert asked == ["a", "b", "c"]
+
+
+def test_an_error_of_one_of_them_leaves_each_other_answer(run: Drive) -> None:
     asked: list[Any] = []
-    script = Script("first", "a", PromptLayerNotFoundError("HTTP 404"), "c")
-    run(each_with_backoff(asked_together(asked), about="it", policy=AT_ONCE), script)
-    assert [str(each) for each in asked] == ["a", "HTTP 404", "c"]
+    flow = asked_together(asked, EachOf([CALL] * 3))
+    script = Script("first", "a", GONE, "c")
+    run(each_with_backoff(flow, about="it", policy=NO_PAUSE), script)
+    assert asked == ["a", GONE, "c"]
 
 
-def test_trouble_with_one_of_them_is_ridden_out(run: Drive) -> None:
-    asked: list[Any] = []
-    script = Script("first", BLIP, BLIP, BLIP, "a", "b", "c")
-    run(each_with_backoff(asked_together(asked), about="it", policy=AT_ONCE), script)
-    assert sorted(asked) == ["a", "b", "c"]
-    assert sum(decision.is_trouble for decision in script.decisions) == 3
+def test_an_error_of_one_of_them_ends_all(run: Drive) -> None:
+    script = Script("first", "a", GONE, *["answer"] * 97)
+    flow = asked_together([], [CALL] * 100)
+    with pytest.raises(PromptLayerNotFoundError):
+        run(each_with_backoff(flow, about="it", policy=NO_PAUSE), script)
+    assert script.answers  # which calls that were not sent would have got
+
+
+def test_they_meet_one_outage(run: Drive) -> None:
+    """Those that are sent after it was too long for others are sent once."""
+    sent: Counter[int] = Counter()
+
+    class Away(Script):
+        def send(self, call: Any) -> Any:
+            if call is CALL:
+                return None
+            sent[call] += 1
+            raise BLIP
+
+    calls: Any = range(20)
+    flow = asked_together([], EachOf(calls))
+    policy = RetryPolicy(first_pause=0.0, give_up_after=0.05)
+    run(each_with_backoff(flow, about="it", policy=policy), Away())
+    assert [sent[call] for call in range(AT_ONCE, 20)] == [1] * (20 - AT_ONCE)
 
 
 def test_the_last_error_is_raised(run: Drive) -> None:
