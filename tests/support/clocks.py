@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -34,7 +35,8 @@ def passing_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [time.time()]
 
     def sleep(seconds: float) -> None:
-        now[0] += seconds
+        # A pause too short for the clock's resolution must pass, too.
+        now[0] = max(now[0] + seconds, math.nextafter(now[0], math.inf))
 
     monkeypatch.setattr(time, "time", lambda: now[0])
     monkeypatch.setattr(time, "sleep", sleep)
