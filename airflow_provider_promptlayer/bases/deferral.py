@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.errors import (
@@ -83,13 +85,20 @@ def airflow_timeout(seconds: float) -> datetime.timedelta:
     return datetime.timedelta(seconds=min(seconds, longest)) + TIMEOUT_GRACE
 
 
-def ended_by_airflow(reason: str, timeout: float, left: str) -> PromptLayerError:
+def ended_by_airflow(
+    next_kwargs: Mapping[str, Any] | None, timeout: float, left: str, log: Any
+) -> PromptLayerError:
     """Return the error for a deferral that Airflow has ended, and no triggerer.
 
-    :param reason: what Airflow says, which tells a time-out from a crash by its text alone.
+    :param next_kwargs: what Airflow says, which tells a time-out from a crash by its text alone.
     :param timeout: of the wait, in seconds.
     :param left: a sentence on the job.
+    :param log: gets the traceback of a crash.
     """
+    said = next_kwargs or {}
+    reason = str(said.get("error", "unknown"))
+    for line in said.get("traceback") or []:
+        log.error("%s", line.rstrip())
     if "timeout" in reason.lower():
         return PromptLayerWaitTimeoutError(
             f"The wait did not end within {in_words(timeout)}, and no triggerer ended it. {left}"

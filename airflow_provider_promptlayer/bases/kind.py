@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from airflow_provider_promptlayer.api.errors import PromptLayerOutcomeError
 from airflow_provider_promptlayer.api.http import Call
@@ -21,6 +22,9 @@ from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.bases.lineage import Lineage
 from airflow_provider_promptlayer.submission.batch import fingerprint
 from airflow_provider_promptlayer.xcom.outputs import Push
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import BaseTrigger
 
 
 class Outputs(Protocol):
@@ -100,6 +104,15 @@ class JobKind(Generic[L]):
     trigger_arguments: Mapping[str, Any] = field(default_factory=dict)
     unsubmitted_job: Callable[[], RemoteJob[L]] | None = None
     unsubmitted_result: Any = None
+
+    def new_trigger(self, **how: Any) -> BaseTrigger:
+        """Return the trigger that waits for a job.
+
+        :param how: the arguments of :class:`.PromptLayerTrigger`.
+        """
+        triggers = import_module("airflow_provider_promptlayer.triggers.promptlayer")
+        trigger: BaseTrigger = getattr(triggers, self.trigger)(**self.trigger_arguments, **how)
+        return trigger
 
 
 @dataclass(frozen=True)

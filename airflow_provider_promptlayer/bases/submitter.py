@@ -335,11 +335,8 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         """
         asked_at = time.time()
         try:
-            status = self.hook.call_with_backoff(
-                job.fetch_call(),
-                about=job.name,
-                policy=retries.FETCHING_EARLIER.within(self.max_outage),
-            )
+            policy = retries.FETCHING_EARLIER.within(self.max_outage)
+            status = self.hook.call_with_backoff(job.fetch_call(), about=job.name, policy=policy)
         except PromptLayerOutageError:
             self._outage_since = asked_at
             metrics.count_outage(self.counted_as)

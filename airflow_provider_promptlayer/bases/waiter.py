@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator
@@ -94,8 +93,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         timeout: datetime.timedelta | float | None = None,
         **kwargs: Any,
     ) -> None:
-        if deferrable is None:
-            deferrable = configuration.default_deferrable()
+        deferrable = configuration.default_deferrable() if deferrable is None else deferrable
         if poke_interval is NOTSET:
             poke_interval = configuration.default_seconds("poke_interval", None)
         timeout = configuration.default_seconds("timeout", None) if timeout is None else timeout
@@ -194,10 +192,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
 
         :param how: the arguments of :class:`.PromptLayerTrigger`.
         """
-        triggers = import_module("airflow_provider_promptlayer.triggers.promptlayer")
-        make = getattr(triggers, self.kind.trigger)
-        trigger: BaseTrigger = make(**self.kind.trigger_arguments, **how)
-        return trigger
+        return self.kind.new_trigger(**how)
 
     def execute(self, context: Context) -> Any:
         """Wait for the job and push its outputs.
@@ -270,12 +265,9 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
                 self._job = self.restore_job(context)
             except PromptLayerError as error:
                 self.log.warning("The job that the task waited for is not known: %s", error)
-            job = self._job
-            left = f"{job or 'The job'} {(job or self.kind.job_types[0]).abandoned_phrase}."
-            reason = str((next_kwargs or {}).get("error", "unknown"))
-            for line in (next_kwargs or {}).get("traceback") or []:
-                self.log.error("%s", line.rstrip())
-            raise deferral.ended_by_airflow(reason, self.timeout, left)
+            phrase = (self._job or self.kind.job_types[0]).abandoned_phrase
+            left = f"{self._job or 'The job'} {phrase}."
+            raise deferral.ended_by_airflow(next_kwargs, self.timeout, left, self.log)
 
     def on_kill(self) -> None:
         """Cancel the job, if this task has submitted it and PromptLayer can cancel it.
@@ -283,8 +275,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         Nothing is submitted after that, though Airflow 3 lets the task go on until it is killed.
         """
         self.hook.stop_starting()
-        job = self._job
-        if job is None:
+        if (job := self._job) is None:
             return
         if self._is_over:
             what_became = "has ended"
@@ -372,14 +363,10 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         next_poll_at = poller.first_poll_after_defer(
             decision, settle=settle, now=time.time(), is_contradicted=self._is_contradicted
         )
-        state = PollState(
+        state = PollState.of_deferral(
             job,
-            poller.began_at,
-            poller.deadline,
-            poller.grace,
-            # The triggerer takes over the outage of the first worker; later workers only fetch.
-            outage_since=None if self._resumed else poller.outage_since,
-            fetch_outage_since=poller.outage_since if self._resumed else None,
+            poller,
+            was_deferred=self._resumed,
             next_poll_at=next_poll_at,
             submitted_by_this_task=self.submitted_by_this_task,
             cancel_on_kill=self.cancel_on_kill,

@@ -272,9 +272,8 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         if next_method != deferral.ENDED_BY_AIRFLOW:
             return super().resume_execution(next_method, next_kwargs, context)
         with self._airflow_errors(context):
-            reason = str((next_kwargs or {}).get("error", "unknown"))
             left = "The move still waits until a person approves it."
-            raise deferral.ended_by_airflow(reason, self.approval_timeout, left)
+            raise deferral.ended_by_airflow(next_kwargs, self.approval_timeout, left, self.log)
 
     def execute_complete(
         self,

@@ -50,6 +50,27 @@ class PollState(Generic[J]):
     cancel_on_kill: bool = True
     base_url: str | None = None
 
+    @classmethod
+    def of_deferral(
+        cls, job: J, poller: Poller, *, was_deferred: bool, next_poll_at: float, **more: Any
+    ) -> PollState[J]:
+        """Return the state of a wait that leaves its worker.
+
+        :param was_deferred: whether the triggerer has already seen the job end: this worker has
+            only fetched. The triggerer takes over the outage of the first worker alone.
+        :param more: the other fields.
+        """
+        return cls(
+            job,
+            poller.began_at,
+            poller.deadline,
+            poller.grace,
+            outage_since=None if was_deferred else poller.outage_since,
+            fetch_outage_since=poller.outage_since if was_deferred else None,
+            next_poll_at=next_poll_at,
+            **more,
+        )
+
     @property
     def last_deadline(self) -> float:
         """When to stop, whatever the last answer was."""
