@@ -29,6 +29,7 @@ from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import ask_with_backoff, drive
 from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
 from airflow_provider_promptlayer.polling.retries import RetryPolicy
+from airflow_provider_promptlayer.polling.schedule import Throttle
 from airflow_provider_promptlayer.submission.batch import Batch, BatchStatus
 from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
 from airflow_provider_promptlayer.xcom import outputs as xcom
@@ -193,6 +194,7 @@ class BatchResults:
                 threads,
                 self._unfetched(),
                 lambda: policy.within(max(0.0, give_up_at - time.time())),
+                throttle=Throttle(),  # to wait as long as others were told to, there is no time
             ):
                 try:
                     self._judge(index, results)
@@ -216,11 +218,16 @@ class BatchResults:
         return [index for index in self.batch.at(*OVER) if index not in known]
 
     def _reading(
-        self, threads: DaemonThreads, indexes: list[int], policy: Callable[[], RetryPolicy]
+        self,
+        threads: DaemonThreads,
+        indexes: list[int],
+        policy: Callable[[], RetryPolicy],
+        throttle: Throttle | None = None,
     ) -> Iterator[tuple[int, Future[WorkflowResults]]]:
         """Yield each index with the results of its run, in this order, while others are read.
 
         :param policy: called before each run is read; returns how to retry that.
+        :param throttle: the pause that the requests obey; by default that of the connection.
         """
 
         def pause(decision: PollDecision) -> None:
@@ -230,7 +237,7 @@ class BatchResults:
         def read(index: int) -> Callable[[], WorkflowResults]:
             run = self.batch.run(index)
             poller = Poller.of_call(run.name, policy())
-            poller.throttle = self.hook.throttle
+            poller.throttle = self.hook.throttle if throttle is None else throttle
             loop = ask_with_backoff(poller, run.fetch_call())
             return partial(drive, loop, self.hook.call, pause)
 

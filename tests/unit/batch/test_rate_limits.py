@@ -16,6 +16,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerUnreachableError,
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.hooks.threads import DaemonThreads
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Silence
 
 
@@ -119,3 +120,17 @@ class TestWhenOtherRequestsWereRefused:
         server.script(refuse_another, method="GET", times=None)
         assert run(numbered(3), start_concurrency=4).kind == "success"
         assert min(read) > max(held) + 0.29
+
+    def test_late_results_do_not(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The time of the batch is up, and Airflow may end the task before a pause is over."""
+        hook, slept = PromptLayerHook(), list[float]()
+        monkeypatch.setattr(DaemonThreads, "sleep", lambda _, seconds: slept.append(seconds))
+
+        def refuse_another(_: Any) -> None:
+            hook.throttle.hold_for(3600.0, now=time.time())
+
+        server.script(refuse_another, method="POST", times=None)
+        ending = run(numbered(2), deferrable=False, timeout=3.0, min_success_rate=0.5)
+        assert (ending.value, sum(slept)) == ([*answers(0), None], 0.0)
