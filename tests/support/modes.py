@@ -26,6 +26,8 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_promptlayer.exceptions import PromptLayerError, PromptLayerWaitTimeoutError
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling.event import Outcome, WaitEvent
+from airflow_provider_promptlayer.sensors.promptlayer import PromptLayerWorkflowSensor
 from airflow_provider_promptlayer.version_compat import (
     STARTS_IN_TRIGGERER,
     RescheduleException,
@@ -230,3 +232,16 @@ if STARTS_IN_TRIGGERER:
     }
 TASK_MODES = [mode for mode in MODES if "hook" not in mode]
 """The modes of tasks, which can be skipped and rescheduled."""
+
+
+def sensor(run_id: int, **arguments: Any) -> PromptLayerWorkflowSensor:
+    return PromptLayerWorkflowSensor(task_id="t", workflow_version_execution_id=run_id, **arguments)
+
+
+def resume_as_ended(run_id: int, *, state: dict[str, Any], **arguments: Any) -> Any:
+    """Resume a sensor whose trigger says that the run has ended."""
+    event = WaitEvent(run_id, Outcome.ENDED, "").payload()
+    context: Any = {"ti": FakeTaskInstance()}
+    return sensor(run_id, **arguments).resume_execution(
+        "execute_complete", {"event": event, "waiting": state}, context
+    )
