@@ -54,6 +54,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!\.?airflow_provider_promptlayer|PromptLayer|\.PromptLayer).*"),
     # What signatures and docstrings name and no user makes or reads.
     (r"py:.*", r".*\.(PollState|RemoteJob|Call|http.Request|Fields|NotSet|Comparison|Page)(\..*)?"),
+    (r"py:.*", r".*\.job\.EachOf"),
     (r"py:.*", r".*\.testing\..*\.(Rules|Cases|PlannedCell|PlannedNode)"),
 ]
 
