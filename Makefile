@@ -37,7 +37,7 @@ ui: venv ## | the same, and keep Airflow's web UI up, for a browser, until Ctrl-
 	@exec $(BIN)/python -m dev.demo --ui
 
 # Live tests wait more than they compute: the unit tests take the time that is left over.
-test: lint types venv ## 9 min | lint + types, then unit and live tests side by side
+test: lint types venv ## 10 min | lint + types, then unit and live tests side by side
 	@mkdir -p build
 	@nice -n 5 $(MAKE) --no-print-directory unit >build/unit.log 2>&1 & unit=$$!; \
 	  $(MAKE) --no-print-directory live; live=$$?; \
@@ -90,9 +90,9 @@ unit-next: unit-$(NEXT) ## 5 min | unit tests on Airflow 3.4.0b2, the newest pre
 
 unit-all: $(ALL:%=unit-%) ## 25 min | unit tests on every supported Airflow
 
-live: live-$(LIVE) ## 8 min | tests in a real Airflow; LIVE=2.11.2 for another version; ARGS as above
+live: live-$(LIVE) ## 10 min | tests in a real Airflow; LIVE=2.11.2 for another version; ARGS as above
 
-live-next: live-$(NEXT) ## 8 min | tests in a real Airflow 3.4.0b2
+live-next: live-$(NEXT) ## 10 min | tests in a real Airflow 3.4.0b2
 
 wheel: venv tools ## 1 min | build wheel and sdist, install the wheel into an empty environment and check it there
 	@$(BIN)/python dev/check_wheel.py $(NEWEST)
