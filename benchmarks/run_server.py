@@ -115,7 +115,7 @@ async def _late(
 
 
 async def _serve() -> None:
-    logging.disable(logging.WARNING)  # the library's websockets names no subprotocol, in vain
+    logging.disable(logging.WARNING)  # websockets warns: no subprotocol
     certificates = Certificates("trusted")
     app = web.Application(middlewares=[_late])
     app.add_routes(_Runs().routes())

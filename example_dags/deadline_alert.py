@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tell somebody when the nightly evaluation is late, with a deadline alert of Airflow.
 
-The alert comes while the DAG run goes on: nobody has to wait until a task fails. It needs Airflow
+The alert comes while the DAG run goes on: it does not wait until a task fails. It needs Airflow
 3.3, which finds the callback in the DAG file; before that there is no alert here. In the params,
 `table` and `sheet` are titles.
 """

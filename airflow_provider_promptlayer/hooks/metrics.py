@@ -74,7 +74,7 @@ def count_wait(kind: str, error: PromptLayerError | None = None) -> None:
 
 
 def count_uncertain_starts(kind: str, number: int = 1) -> None:
-    """Count starts of which nobody knows whether they have arrived."""
+    """Count starts of which it is unknown whether they have arrived."""
     _count((STARTS_UNCERTAIN, kind, None), number)
 
 

@@ -60,7 +60,7 @@ class Task:
 
     @property
     def asks_a_person(self) -> bool:
-        """Whether it failed because nobody but a person can tell whether its job was started."""
+        """Whether it failed because only a person can find out whether its job was started."""
         return any(words in self.reason for words in _ASKS)
 
     def names(self, job_id: str) -> bool:

@@ -104,7 +104,7 @@ class TestExamples:
         assert run.xcoms("longest")["return_value"] == "In short: coffee is old and in fashion."
 
     def test_deadline_alert(self, examples: dict[str, Run]) -> None:
-        """It is in time, so nobody is told."""
+        """It is in time, so the alert is not sent."""
         assert examples["promptlayer_deadline_alert"].state == "success"
 
     def test_branch_on_output(self, examples: dict[str, Run]) -> None:

@@ -73,6 +73,7 @@ def test_a_policy_and_a_callback_tell_that_a_run_has_failed(runs: dict[str, Run]
     assert log.count("PromptLayer started workflow run") == 1
 
 
+# There the policy ends the run with a failure, and the gate is not reached.
 @pytest.mark.skipif(HAS_RETRY_POLICIES, reason="the test before covers it")
 def test_a_callback_tells_that_an_evaluation_has_failed(runs: dict[str, Run]) -> None:
     run = runs["promptlayer_tell_failures_apart"]
