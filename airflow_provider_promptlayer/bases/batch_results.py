@@ -15,6 +15,7 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerInvalidInputError,
     PromptLayerNotFoundError,
     PromptLayerOutageError,
+    PromptLayerRateLimitError,
     PromptLayerTransientError,
 )
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
@@ -120,6 +121,9 @@ class BatchResults:
                 except PromptLayerTransientError as error:
                     troubles.append(error)
                     running += 1
+                    if isinstance(error, PromptLayerRateLimitError):
+                        pause = retries.POLLING.pause(1, error)
+                        hook.throttle.hold_for(pause, now=time.time())
                 except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError):
                     batch.ended(index)  # fetching its results tells why
                 else:

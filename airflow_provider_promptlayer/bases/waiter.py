@@ -330,11 +330,9 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         """Poll until the job has ended; or leave the worker, and come back later."""
         job = state.job
         poller = state.poller(job, self._schedule(), max_outage=self.max_outage)
-        ending: L = drive(
-            poll_until_ended(poller, job),
-            self.poll,
-            lambda decision: self._pause(job, poller, decision),
-        )
+        poller.throttle = self.hook.throttle
+        pause = partial(self._pause, job, poller)
+        ending: L = drive(poll_until_ended(poller, job), self.poll, pause)
         return ending
 
     def _pause(self, job: RemoteJob[L], poller: Poller, decision: PollDecision) -> None:

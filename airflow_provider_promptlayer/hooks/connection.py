@@ -53,8 +53,11 @@ class _CurrentThrottle(Throttle):
         self._hook._throttle().hold_for(seconds, now=now)
 
     def delay(self, *, now: float) -> float:
-        """Do what :meth:`.Throttle.delay` does."""
-        return self._hook._throttle().delay(now=now)
+        """Do what :meth:`.Throttle.delay` does; 0 if the connection was not read yet.
+
+        So this raises no error about the connection: the request that is sent next does.
+        """
+        return 0.0 if self._hook._settings is None else self._hook._throttle().delay(now=now)
 
 
 class PromptLayerConnection(BaseHook):

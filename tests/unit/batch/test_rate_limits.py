@@ -106,6 +106,41 @@ class TestWhenOtherRequestsWereRefused:
         assert run(numbered(3), start_concurrency=4).kind == "success"
         assert arrived[1] > arrived[0] + 0.29
 
+    def test_polls_wait(self, server: LocalPromptLayer) -> None:
+        hook, started, polled = PromptLayerHook(), list[float](), list[float]()
+
+        def refuse_another(request: Any) -> None:
+            now = time.time()
+            if request.method == "GET":
+                polled.append(now)
+            else:
+                started.append(now)
+                hook.throttle.hold_for(0.3, now=now)
+
+        server.script(refuse_another, times=None)
+        assert run(numbered(1), deferrable=False).kind == "success"
+        assert polled[0] > started[0] + 0.29
+
+    @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "deferred"])
+    def test_a_refused_poll_of_one_run_holds_up_the_starts(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        refused, started = list[float](), list[float]()
+
+        def refuse_one(request: Any) -> Reply | None:
+            now = time.time()
+            if request.method == "POST":
+                started.append(now)
+            elif request.query["workflow_version_execution_id"] == "2" and not refused:
+                refused.append(now)
+                return Reply(429, headers={"Retry-After": "1"})
+            return None
+
+        server.script(refuse_one, times=None)
+        arguments = {"max_active_runs": 2, "deferrable": deferrable, "defer_after": 5}
+        assert run(numbered(3), **arguments).value == answers(0, 1, 2)
+        assert started[2] > refused[0] + 0.99
+
     def test_results_wait(self, server: LocalPromptLayer) -> None:
         hook, held, read = PromptLayerHook(), list[float](), list[float]()
 
