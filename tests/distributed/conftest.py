@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from distributed.everything import TABLE, Clock, held
+from distributed.everything import TABLE, held
+from support.clocks import Clock
 
 from airflow_provider_promptlayer.testing import (
     LocalPromptLayer,

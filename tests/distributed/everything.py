@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from live.runs import SECONDS, Run
+from support.clocks import Clock
 
 from airflow_provider_promptlayer.testing import (
     Column,
@@ -31,19 +31,6 @@ HELD_SECONDS: Final = 1e6
 SHEETS: Final = ("whole", "airflow", "promptlayer", "redis", "all")
 UNCERTAIN: Final = ("PromptLayerStartUncertainError", "may be going on")
 """One of these is in the log of a task that asks a person to look for a run."""
-
-
-class Clock:
-    """The server's time, which can be set forward."""
-
-    def __init__(self) -> None:
-        self._skipped = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self._skipped
-
-    def skip(self, seconds: float) -> None:
-        self._skipped += seconds
 
 
 def held() -> Workflow:

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from distributed.everything import Clock, Everything
+from distributed.everything import Everything
 from live.runs import SECONDS, Run, begin, watch
+from support.clocks import Clock
 
 from dev.cluster import SERVERS, Cluster
 

@@ -8,12 +8,12 @@ Task states are read from Airflow's metadata database, requests from the server.
 from __future__ import annotations
 
 import signal
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.clocks import Clock
 
 from airflow_provider_promptlayer.testing import (
     Column,
@@ -35,19 +35,6 @@ SECONDS = 900.0
 """The deadline of each wait: many times what it takes."""
 
 Task = tuple[str, int]
-
-
-class Clock:
-    """The server's time, which can be set forward."""
-
-    def __init__(self) -> None:
-        self._skipped = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self._skipped
-
-    def skip(self, seconds: float) -> None:
-        self._skipped += seconds
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,21 @@ import pytest
 
 from airflow_provider_promptlayer.testing import LocalPromptLayer
 
+
+class Clock:
+    """The time of a local PromptLayer in a live test, which can be set forward."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._skipped
+
+    def skip(self, seconds: float) -> None:
+        """Set it forward by so many seconds."""
+        self._skipped += seconds
+
+
 Leap: TypeAlias = Callable[[float], None]
 """Let the wall clock leap by so many seconds."""
 
