@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerConfigurationError,
@@ -42,8 +42,7 @@ DEFAULT_MAX_OUTAGE: Final = 30 * 60.0
 """Seconds for which PromptLayer may be out of reach before a wait gives up."""
 
 
-@dataclass(frozen=True, slots=True)
-class PollDecision:
+class PollDecision(NamedTuple):
     """What to do before the next poll.
 
     :param is_done: the wait is over: the job has ended.
@@ -271,7 +270,9 @@ class Poller:
         return self._capped(self._interval(now), now)
 
     def _interval(self, now: float) -> float:
-        return self.schedule.interval(now - self.began_at, seed=self._seed)
+        schedule = self.schedule
+        seed = "" if schedule.is_fixed else self._seed  # which takes as long as the rest of a poll
+        return schedule.interval(now - self.began_at, seed=seed)
 
     def _capped(self, seconds: float, now: float) -> float:
         return max(0.0, min(seconds, self.last_deadline - now))

@@ -77,6 +77,11 @@ class PollSchedule:
         """Whether the interval is chosen here, and not by the user."""
         return self.poke_interval is None and not self.exponential_backoff
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every interval is the same."""
+        return self.poke_interval is not None and not self.exponential_backoff
+
     def interval(self, elapsed: float, *, seed: str) -> float:
         """Return the seconds until the next poll.
 
@@ -84,7 +89,7 @@ class PollSchedule:
         over by another process keeps its intervals.
 
         :param elapsed: seconds since the wait began.
-        :param seed: tells waits apart.
+        :param seed: tells waits apart; without a meaning where :attr:`is_fixed`.
         """
         if self.exponential_backoff:
             interval = self._backoff_after(elapsed, seed)

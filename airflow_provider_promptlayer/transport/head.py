@@ -9,7 +9,8 @@ A run whose answer one transport can read and the other cannot is known to one o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from http.client import HTTPMessage, HTTPResponse
 from io import BytesIO
@@ -24,6 +25,7 @@ MAX_VALUE: Final = 65_536
 MAX_HEAD: Final = 1024 * 1024
 """The most bytes that all header lines together may have."""
 
+_TOO_LARGE: Final = f"a header of more than {MAX_VALUE} bytes"
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FRAMING: Final = ("connection", "content-length", "keep-alive", "transfer-encoding")
 """The headers that tell where the body ends, and whether the connection stays open."""
@@ -36,31 +38,38 @@ class UnreadableHeadError(OSError):
         super().__init__(f"the answer is no HTTP that can be read ({problem})")
 
 
-def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def check_headers(headers: Sequence[tuple[bytes, bytes]]) -> None:
     """Refuse headers that are too large, or that parsers read in different ways.
 
     :raises UnreadableHeadError: naming the problem.
     """
-    size = lengths = 0
-    is_transfer_encoded = False
-    for line, (name, value) in enumerate(headers, start=1):
-        size += len(name) + len(value)
-        if line > MAX_LINES or size > MAX_HEAD:
-            raise UnreadableHeadError(f"more than {MAX_LINES} header lines or {MAX_HEAD} bytes")
-        if len(name) > MAX_VALUE or len(value) > MAX_VALUE:
-            raise UnreadableHeadError(f"a header of more than {MAX_VALUE} bytes")
-        if not _NAME.match(name):
-            raise UnreadableHeadError("a header line without a name")
-        if b"\0" in value or b"\r" in value:
-            raise UnreadableHeadError("a NUL or a line break in a header")
-        lowered = name.lower()
-        if lowered == b"content-length":
-            lengths += 1
-            if not value.isdigit():
-                raise UnreadableHeadError("a Content-Length that is no number")
-        is_transfer_encoded |= lowered == b"transfer-encoding"
-    if lengths + is_transfer_encoded > 1:
+    names = [_lowered(name) for name, _ in headers]
+    values = [value for _, value in headers]
+    joined = b"".join(values)
+    if len(names) > MAX_LINES or sum(map(len, names)) + len(joined) > MAX_HEAD:
+        raise UnreadableHeadError(f"more than {MAX_LINES} header lines or {MAX_HEAD} bytes")
+    if len(joined) > MAX_VALUE and max(map(len, values)) > MAX_VALUE:
+        raise UnreadableHeadError(_TOO_LARGE)
+    if b"\0" in joined or b"\r" in joined:
+        raise UnreadableHeadError("a NUL or a line break in a header")
+    lengths = names.count(b"content-length")
+    if lengths and not values[names.index(b"content-length")].isdigit():
+        raise UnreadableHeadError("a Content-Length that is no number")
+    if lengths + (b"transfer-encoding" in names) > 1:
         raise UnreadableHeadError("its length is given twice")
+
+
+@lru_cache(64)
+def _lowered(name: bytes) -> bytes:
+    """Return a header's name in lower case.
+
+    :raises UnreadableHeadError: if no header can be called so.
+    """
+    if len(name) > MAX_VALUE:
+        raise UnreadableHeadError(_TOO_LARGE)
+    if not _NAME.match(name):
+        raise UnreadableHeadError("a header line without a name")
+    return name.lower()
 
 
 class StrictHTTPResponse(HTTPResponse):
