@@ -55,7 +55,6 @@ class AirflowStack:
     - `database_url` empty means SQLite in `home`. Airflow 2 then has the SequentialExecutor, which
       runs one task at a time and holds up the scheduler meanwhile; all else has LocalExecutor.
     - `executor` other than those is started by the caller, as `dev.cluster` does.
-    - `webserver` starts Airflow 2's web UI; Airflow 3 always has its API server.
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class AirflowStack:
         host: str = "127.0.0.1",
         port: int = 0,
         executor: str = "",
-        webserver: bool = False,
     ) -> None:
         self._temporary_home = home is None
         self.home = home or Path(tempfile.mkdtemp(prefix="airflow-stack-"))
@@ -87,7 +85,6 @@ class AirflowStack:
         )
         self.env.update(env or {})
         self.db = MetadataDb(self.database_url)
-        self._has_server = AIRFLOW_3 or webserver
         self._initial_triggerers = triggerers
         self._triggerers_started = 0
         self.commands: dict[str, list[str]] = {}
@@ -132,19 +129,12 @@ class AirflowStack:
 
     def _start(self) -> None:
         self._migrate()
-        if not AIRFLOW_3 and self._has_server:
-            # What simple_auth_manager_all_admins is to Airflow 3.
-            (self.home / "webserver_config.py").write_text("AUTH_ROLE_PUBLIC = 'Admin'\n")
         # All at once: they spend their first seconds on imports, and need nothing of each other.
         if AIRFLOW_3:
             self.start_component(
                 "api-server", "api-server", "--host", self._host, "--port", str(self._port)
             )
             self.start_component("dag-processor", "dag-processor")
-        elif self._has_server:
-            self.start_component(
-                "webserver", "webserver", "--hostname", self._host, "--port", str(self._port)
-            )
         self._launch_scheduler()
         for _ in range(self._initial_triggerers):
             self._launch_triggerer()
@@ -158,7 +148,7 @@ class AirflowStack:
                 START_SECONDS,
                 f"a {job_type} to start",
             )
-        if self._has_server:
+        if AIRFLOW_3:
             self.wait_for(self._server_answers, START_SECONDS, f"{self.url} to answer")
 
     def _migrate(self) -> None:
@@ -326,10 +316,12 @@ class AirflowStack:
                 + component.tail()
             )
 
-    def wait_for_dag(self, dag_id: str, timeout: float = START_SECONDS) -> None:
+    def wait_for_dag(self, dag_id: str) -> None:
         """Wait until the DAG can be triggered; a broken DAG file is reported when time is up."""
         try:
-            self.wait_for(lambda: self.db.knows_dag(dag_id), timeout, f"DAG {dag_id} to be parsed")
+            self.wait_for(
+                lambda: self.db.knows_dag(dag_id), START_SECONDS, f"DAG {dag_id} to be parsed"
+            )
         except StackError as error:
             broken = [f"{file}:\n{trace}" for file, trace in self.db.import_errors().items()]
             raise StackError("\n".join([str(error), *broken])) from None
@@ -378,7 +370,7 @@ class AirflowStack:
 
     def _server_answers(self) -> bool:
         try:
-            self._request("GET", "/api/v2/version" if AIRFLOW_3 else "/health", None)
+            self._request("GET", "/api/v2/version", None)
         except (OSError, StackError):
             return False
         return True
@@ -403,5 +395,5 @@ _AIRFLOW = [sys.executable, "-m", "airflow"]
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _last_lines(text: str, count: int = 25) -> str:
-    return "\n".join(text.splitlines()[-count:])
+def _last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-25:])

@@ -11,76 +11,33 @@ installs it, anywhere else it says what to do.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import socket
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-from dev.debian import InstallError, add_package, can_install
-from dev.debian import install as install_with_apt
-from dev.processes import Components, free_port
-
-START_SECONDS = 60.0
-START_ATTEMPTS = 3
+from dev.debian import add_package
+from dev.private_server import PrivateServer, ServerError, ensure_installed
 
 
-class RedisError(RuntimeError):
-    """Redis is not installed or did not start; the first line says what to do."""
+class RedisServer(PrivateServer):
+    """One server, with a password; after `kill` it starts empty."""
 
+    name = "Redis"
 
-class RedisServer:
-    """One server, on a loopback address, with a password."""
-
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        self._host = host
-
-    def __enter__(self) -> RedisServer:
+    def prepare(self) -> None:
+        """Find the program, and make up a password."""
         self._program = find_program()
         self._password = secrets.token_hex(16)
-        self._folder = Path(tempfile.mkdtemp(prefix="private-redis-"))
-        self._components = Components({"PATH": os.defpath}, self._folder, self._folder)
-        try:
-            for attempt in range(1, START_ATTEMPTS + 1):
-                # Another process may take the port in the moment before it is used.
-                self._port = free_port(self._host)
-                try:
-                    self.start()
-                    break
-                except RedisError:
-                    if attempt == START_ATTEMPTS:
-                        raise
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._components.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def url(self) -> str:
         """The URL of its database 0, the password in it."""
         return f"redis://:{self._password}@{self._host}:{self._port}/0"
 
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._components["redis"].pid
-
-    def kill(self) -> None:
-        """SIGKILL it: what it holds is lost."""
-        self._components.kill("redis")
-
-    def start(self) -> None:
-        """Start it after `kill`, empty, on the same port; return once it answers.
-
-        :raises RedisError: it did not start.
-        """
+    def command(self) -> list[str]:
+        """Return the command, with all settings."""
         settings = {
             "bind": self._host,
             "port": str(self._port),
@@ -89,16 +46,10 @@ class RedisServer:
             "appendonly": "no",
         }
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
-        redis = self._components.start("redis", [self._program, *words])
-        deadline = time.monotonic() + START_SECONDS
-        while redis.popen.poll() is None and time.monotonic() < deadline:
-            if self._answers():
-                return
-            time.sleep(0.05)
-        self._components.kill("redis")
-        raise RedisError(f"Redis did not start\n{redis.tail()}")
+        return [self._program, *words]
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Return whether it takes the password."""
         try:
             with socket.create_connection((self._host, self._port), timeout=5) as connection:
                 connection.sendall(f"AUTH {self._password}\r\n".encode())
@@ -111,7 +62,7 @@ def find_program() -> str:
     """Return the path of redis-server."""
     if found := shutil.which("redis-server"):
         return found
-    raise RedisError(
+    raise ServerError(
         "Redis is not installed, which these tests need: "
         "install your system's package (Debian: apt-get install redis-server) and try again"
     )
@@ -131,17 +82,5 @@ def _add_package() -> None:
         policy.unlink()
 
 
-def main() -> int:
-    """Install Debian's package where that is possible and necessary; return the exit code."""
-    try:
-        if not shutil.which("redis-server") and can_install():
-            install_with_apt("Redis", _add_package)
-        find_program()
-    except (InstallError, RedisError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ensure_installed("Redis", find_program, _add_package))

@@ -1,15 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which database the live tests give their Airflow: SQLite, or a private PostgreSQL."""
+"""Which tests are live tests, and which database they give their Airflow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from dev.postgres import PostgresServer
+
+
+HERE = Path(__file__).parent
+LIVE_FOLDERS = {HERE / "live", HERE / "live_postgres", HERE / "distributed"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of the folders that start a real Airflow as a live test."""
+    for item in items:
+        if not LIVE_FOLDERS.isdisjoint(item.path.parents):
+            item.add_marker(pytest.mark.live)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -37,7 +37,7 @@ from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.names import columns_among, read_id
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
 from airflow_provider_promptlayer.api.tables import Sheet
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class PointedColumn:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return f"column {one_line(repr(self.title), 80)}"
+        return f"column {quoted(self.title)}"
 
     @property
     def stays(self) -> bool:
@@ -74,7 +74,7 @@ def _counts(version: Mapping[str, Any]) -> Mapping[str, Any]:
 def shown_version(version: Mapping[str, Any]) -> str:
     """Return how a log names a version as in :attr:`PointedColumn.before`."""
     for name, value in _counts(version).items():
-        return f"{name} {one_line(repr(value), 80)}"
+        return f"{name} {quoted(value)}"
     return "the latest version"
 
 
@@ -133,7 +133,7 @@ def wanted_version(name: str, value: Any) -> dict[str, Any]:
     given = mapping(name, value)
     if unknown := given.keys() - {"version", "label"}:
         raise PromptLayerInvalidInputError(
-            f"{name} has {one_line(repr(sorted(unknown)[0]), 80)}: give a version or a label."
+            f"{name} has {quoted(sorted(unknown)[0])}: give a version or a label."
         )
     version, label = given.get("version"), given.get("label")
     exactly_one(f"of {name}", version=version, label=label)
@@ -169,13 +169,13 @@ def pointed_columns(sheet: Sheet, versions: Mapping[str, Any]) -> CallFlow[list[
             raise PromptLayerNotFoundError(f"Sheet {sheet.sheet_id} has no column {column_id}.")
         if column_id in {each.column_id for each in pointed}:
             raise PromptLayerInvalidInputError(
-                f"column_versions has column {one_line(repr(configs[column_id].title), 80)} twice, "
+                f"column_versions has column {quoted(configs[column_id].title)} twice, "
                 "by its title and by its UUID."
             )
         column = configs[column_id].pointed(version)
         if column is None:
             raise PromptLayerInvalidInputError(
-                f"Column {one_line(repr(configs[column_id].title), 80)} uses no prompt template "
+                f"Column {quoted(configs[column_id].title)} uses no prompt template "
                 "and no workflow, so it cannot be pointed at a version of one."
             )
         pointed.append(column)

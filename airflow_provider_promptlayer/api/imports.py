@@ -48,7 +48,7 @@ from airflow_provider_promptlayer.api.job import CallFlow, IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.names import read_id
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
 from airflow_provider_promptlayer.api.tables import Sheet
-from airflow_provider_promptlayer.api.text import listed, one_line, says_no_requests
+from airflow_provider_promptlayer.api.text import listed, one_line, quoted, says_no_requests
 from airflow_provider_promptlayer.api.times import seconds_between, timestamp
 
 _COMPLETED: Final = frozenset({"completed", "succeeded"})
@@ -194,7 +194,7 @@ class ImportOrder:
         """What messages call the sheet."""
         if self.sheet_id is not None:
             return f"sheet {self.sheet_id}"
-        return f"a new sheet {one_line(repr(self.title), 80)} of table {self.table_id}"
+        return f"a new sheet {quoted(self.title)} of table {self.table_id}"
 
     def find_call(self) -> Call[ImportStatus | None]:
         """Return the call that tells how far the import is; None if it was never started."""
@@ -271,7 +271,7 @@ class ImportOrder:
         ]
         if len(ids) == 1:
             return ids[0]
-        title = one_line(repr(self.title), 80)
+        title = quoted(self.title)
         if ids:
             raise PromptLayerInvalidInputError(
                 f"{len(ids)} sheets of table {self.table_id} are titled {title} and may be the one "

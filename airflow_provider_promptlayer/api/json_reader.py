@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import quoted
 
 MAX_DEPTH: Final = 10_000
 """Levels of nesting beyond which a document is refused, in every version of Python alike."""
@@ -48,7 +48,7 @@ def loads(body: bytes, *, note: Callable[[str], None] | None = None) -> Any:
             seen: set[str] = set()
             for key, _ in pairs:
                 if key in seen:
-                    shown = one_line(repr(key), 80)
+                    shown = quoted(key)
                     add(f"the key {shown} occurs twice in one object, the last counts")
                 seen.add(key)
         return found

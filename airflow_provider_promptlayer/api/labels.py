@@ -20,7 +20,7 @@ from airflow_provider_promptlayer.api.fields import FieldError, Fields, object_c
 from airflow_provider_promptlayer.api.http import Call, Request
 from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.submit import submit_call
-from airflow_provider_promptlayer.api.text import listed, one_line
+from airflow_provider_promptlayer.api.text import listed, quoted
 
 MAX_MESSAGE: Final = 72
 """The most characters of a commit message."""
@@ -42,6 +42,11 @@ class ReleaseLabel:
 
 Labels: TypeAlias = dict[str, ReleaseLabel]
 """The release labels of a prompt template or a workflow, by name."""
+
+
+def names_of(labels: Labels) -> str:
+    """Return the first names of labels for a message, or "none"."""
+    return listed(map(quoted, labels), len(labels), _LABELS_NAMED, ", ") or "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Released(ABC):
     @property
     def name(self) -> str:
         """What messages call it: ``prompt 'Reply'``."""
-        return f"{self.noun} {_shown(self.id_or_name)}"
+        return f"{self.noun} {quoted(self.id_or_name)}"
 
     @property
     def page(self) -> Page:
@@ -126,9 +131,9 @@ class Released(ABC):
         """
         if label in labels:
             return labels[label]
-        named = listed(map(_shown, labels), len(labels), _LABELS_NAMED, ", ") or "none"
         raise PromptLayerNotFoundError(
-            f"{self.name[:1].upper()}{self.name[1:]} has no label {_shown(label)}; it has: {named}."
+            f"{self.name[:1].upper()}{self.name[1:]} has no label {quoted(label)}; "
+            f"it has: {names_of(labels)}."
         )
 
     @abstractmethod
@@ -237,8 +242,4 @@ def version_numbers(labels: Mapping[str, ReleaseLabel]) -> dict[str, int]:
 
 
 def _moving(of: Released, label: str, to: ReleasedVersion) -> str:
-    return f"move label {_shown(label)} of {of.name} to version {to.number}"
-
-
-def _shown(text: str) -> str:
-    return one_line(repr(text), 80)
+    return f"move label {quoted(label)} of {of.name} to version {to.number}"

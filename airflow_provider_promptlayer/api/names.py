@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import Sheet
-from airflow_provider_promptlayer.api.text import listed, one_line
+from airflow_provider_promptlayer.api.text import listed, quoted
 
 TABLES_PATH: Final = "/api/public/v2/tables"
 
@@ -61,7 +61,7 @@ def find_table(table: Any) -> CallFlow[str]:
 
 def tables_with(part: str) -> CallFlow[Titles]:
     """Return the tables whose titles contain a text, in any case."""
-    purpose = f"list the tables titled {_shown(part)}"
+    purpose = f"list the tables titled {quoted(part)}"
     return _all_titles(TABLES_PATH, purpose, {"name": part})
 
 
@@ -77,7 +77,7 @@ def find_sheet(table_id: str, sheet: Any, table: str) -> CallFlow[Sheet]:
         return Sheet(table_id, sheet)
     wanted = title_text("sheet", sheet)
     found = yield from sheets_of(table_id)
-    where = f" of table {table_id if is_uuid(table) else _shown(table)}"
+    where = f" of table {table_id if is_uuid(table) else quoted(table)}"
     return Sheet(table_id, _only("sheet", wanted, found, where))
 
 
@@ -108,7 +108,7 @@ def create_sheet(table_id: str, wanted: str) -> Call[Sheet]:
 
 def _create(path: str, noun: str, wanted: str, body: dict[str, Any]) -> Call[str]:
     return submit_call(
-        Request("POST", path, f"create the {noun} {_shown(wanted)}", encode(noun, body)),
+        Request("POST", path, f"create the {noun} {quoted(wanted)}", encode(noun, body)),
         lambda answer: read_id(answer.object(noun)),
         id_field=noun,
         advice=f"The {noun} may have been created all the same: look in PromptLayer.",
@@ -184,17 +184,13 @@ def _only(noun: str, wanted: str, found: Titles, where: str = "") -> str:
     if ids:
         which = listed(ids, len(ids), _TITLES_NAMED, ", ")
         raise PromptLayerInvalidInputError(
-            f"{len(ids)} {noun}s{where} are titled {_shown(wanted)}: give the UUID of one of them "
+            f"{len(ids)} {noun}s{where} are titled {quoted(wanted)}: give the UUID of one of them "
             f"instead: {which}."
         )
     titles = {its_title for its_title in found.values() if its_title}
     closest = get_close_matches(wanted, titles, _TITLES_NAMED, cutoff=0.0)
-    named = listed(map(_shown, closest), len(titles), _TITLES_NAMED, ", ")
+    named = listed(map(quoted, closest), len(titles), _TITLES_NAMED, ", ")
     there = f"these exist: {named}" if titles else f"there are no {noun}s"
     raise PromptLayerNotFoundError(
-        f"No {noun}{where} is titled {_shown(wanted)}, and titles are matched exactly; {there}."
+        f"No {noun}{where} is titled {quoted(wanted)}, and titles are matched exactly; {there}."
     )
-
-
-def _shown(text: str) -> str:
-    return one_line(repr(text), 80)

@@ -29,7 +29,7 @@ from airflow_provider_promptlayer.api.labels import (
     ReleasedVersion,
     ReleaseLabel,
 )
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import one_line, quoted
 
 VERSIONS: Final = "a version's number, and a label that leads to it"
 """What the arguments ``version`` and ``from_label`` are."""
@@ -297,7 +297,7 @@ class PromotionOrder:
         """
         if any(map(str.isspace, self.label)):
             raise PromptLayerInvalidInputError(
-                f"There is no label {one_line(repr(self.label), 80)} of {self.target.name}, and no "
+                f"There is no label {quoted(self.label)} of {self.target.name}, and no "
                 "label with a space in its name is created."
             )
 
@@ -319,6 +319,6 @@ class PromotionOrder:
     def _moved(self, current: ReleaseLabel | None, clause: str) -> PromptLayerLabelMovedError:
         leads = "does not exist" if current is None else f"leads to version {current.version}"
         return PromptLayerLabelMovedError(
-            f"Label {one_line(repr(self.label), 80)} of {self.target.name} {leads}, {clause}. "
+            f"Label {quoted(self.label)} of {self.target.name} {leads}, {clause}. "
             "Look in PromptLayer at who has moved it."
         )

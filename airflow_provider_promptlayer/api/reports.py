@@ -27,7 +27,7 @@ from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import progress_of_cells
-from airflow_provider_promptlayer.api.text import one_line, says_no_requests
+from airflow_provider_promptlayer.api.text import one_line, quoted, says_no_requests
 
 MAX_SCORE: Final = 100.0
 """The highest ``overall_score``."""
@@ -140,7 +140,7 @@ def run_report(
     if refresh_dataset is not None:
         if not isinstance(refresh_dataset, bool):
             raise PromptLayerInvalidInputError(
-                f"refresh_dataset must be True or False, not {one_line(repr(refresh_dataset), 80)}."
+                f"refresh_dataset must be True or False, not {quoted(refresh_dataset)}."
             )
         body["refresh_dataset"] = refresh_dataset
     request = Request(

@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.errors import (
 from airflow_provider_promptlayer.api.imports import ImportSource
 from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.labels import Labels, ReleasedPrompt, ReleasedVersion
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import quoted
 
 MAX_LOGS: Final = 50_000
 """The most request logs that PromptLayer imports at once."""
@@ -54,7 +54,7 @@ def _time(name: str, value: Any) -> str:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip())
     except (AttributeError, ValueError):
         raise PromptLayerInvalidInputError(
-            f"{name} must be a datetime, or one in ISO 8601, not {_shown(value)}."
+            f"{name} must be a datetime, or one in ISO 8601, not {quoted(value)}."
         ) from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
@@ -210,7 +210,3 @@ def _version_of(prompt: str, label: str) -> CallFlow[int]:
     target = ReleasedPrompt(prompt)
     labels: Labels = yield target.labels()
     return target.label_among(labels, label).version
-
-
-def _shown(value: Any) -> str:
-    return one_line(repr(value), 80)

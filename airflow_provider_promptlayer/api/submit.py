@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.http import (
     unexpected,
 )
 from airflow_provider_promptlayer.api.json_reader import loads
-from airflow_provider_promptlayer.api.text import one_line, shown
+from airflow_provider_promptlayer.api.text import quoted, shown
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ def submit_call(
                 raise error
             raise _uncertain(
                 f"{str(error).rstrip('.')}. The refusal has the {id_field} "
-                f"{one_line(repr(named), 80)} all the same. {advice}",
+                f"{quoted(named)} all the same. {advice}",
                 error,
             )
         try:

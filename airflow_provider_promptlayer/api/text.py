@@ -27,6 +27,11 @@ _SPACES = {"\n", "\r", "\t", "\v", "\f", "\x85", "\u2028", "\u2029"}
 _NOT_PRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 
+def quoted(value: Any) -> str:
+    """Return a value as Python shows it, as :func:`one_line` of at most 80 characters."""
+    return one_line(repr(value), 80)
+
+
 def one_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
     """Return ``text`` as a single printable line of at most ``limit`` characters.
 

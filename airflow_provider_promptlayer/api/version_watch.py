@@ -13,12 +13,11 @@ from typing import Any, ClassVar, Final
 from airflow_provider_promptlayer.api.arguments import one_of, title_text, version_number
 from airflow_provider_promptlayer.api.http import Call
 from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
-from airflow_provider_promptlayer.api.labels import Labels, Released, released
+from airflow_provider_promptlayer.api.labels import Labels, Released, names_of, released
 from airflow_provider_promptlayer.api.links import Page
-from airflow_provider_promptlayer.api.text import listed, one_line
+from airflow_provider_promptlayer.api.text import quoted
 
 _NOUNS: Final = ("prompt", "workflow")
-_LABELS_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class VersionWatch(RemoteJob[SeenVersion]):
         what = (
             "the latest version"
             if self.release_label is None
-            else f"label {_shown(self.release_label)}"
+            else f"label {quoted(self.release_label)}"
         )
         return f"{what} of {self.target.name}"
 
@@ -116,8 +115,8 @@ class VersionWatch(RemoteJob[SeenVersion]):
         def read(labels: Labels) -> SeenVersion:
             if label in labels:
                 return self._seen(labels[label].version)
-            names = listed(map(_shown, labels), len(labels), _LABELS_NAMED, ", ") or "none"
-            return SeenVersion(None, is_complete=False, progress=f"there is none; labels: {names}")
+            progress = f"there is none; labels: {names_of(labels)}"
+            return SeenVersion(None, is_complete=False, progress=progress)
 
         return self.target.labels().then(read)
 
@@ -127,7 +126,3 @@ class VersionWatch(RemoteJob[SeenVersion]):
         else:
             is_complete = version > self.newer_than
         return SeenVersion(version, is_complete, f"version {version}")
-
-
-def _shown(text: str) -> str:
-    return one_line(repr(text), 80)

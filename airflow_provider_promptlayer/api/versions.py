@@ -23,7 +23,7 @@ from airflow_provider_promptlayer.api.job import CallFlow
 from airflow_provider_promptlayer.api.pages import PAGE_SIZE, Page, read_page, visit_items
 from airflow_provider_promptlayer.api.submit import submit_call
 from airflow_provider_promptlayer.api.tables import Sheet, show_count
-from airflow_provider_promptlayer.api.text import listed, one_line
+from airflow_provider_promptlayer.api.text import listed, one_line, quoted
 
 _SCORES: Final = ("aggregate_score", "overall_score", "score")
 """What PromptLayer calls the one score of a scorecard, of a sheet and of a column."""
@@ -138,10 +138,10 @@ def find_version(sheet: Sheet, name: str) -> CallFlow[SheetVersion]:
     yield from visit_items(lambda cursor: list_versions(sheet, cursor=cursor), visit)
     if found:
         return found[0]
-    shown = (one_line(repr(other), 80) for other in others)
+    shown = (quoted(other) for other in others)
     there = listed(shown, len(others), _NAMES_LISTED, ", ") or "none with a name"
     raise PromptLayerNotFoundError(
-        f"Sheet {sheet.sheet_id} has no saved version named {one_line(repr(name), 80)}, and names "
+        f"Sheet {sheet.sheet_id} has no saved version named {quoted(name)}, and names "
         f"are matched exactly. It has: {there}."
     )
 

@@ -36,7 +36,7 @@ from airflow_provider_promptlayer.api.http import (
 from airflow_provider_promptlayer.api.job import IdParsers, RemoteJob
 from airflow_provider_promptlayer.api.links import Page
 from airflow_provider_promptlayer.api.submit import submit_call
-from airflow_provider_promptlayer.api.text import listed, one_line, shown
+from airflow_provider_promptlayer.api.text import listed, one_line, quoted, shown
 
 
 class NodeStatus(StrEnum):
@@ -153,7 +153,7 @@ class WorkflowResults:
 
     def __repr__(self) -> str:
         """Return what has come: the status of each node, or what kind of output, and how large."""
-        nodes = [f"{one_line(repr(name), 80)}: {node.gist}" for name, node in self.nodes.items()]
+        nodes = [f"{quoted(name)}: {node.gist}" for name, node in self.nodes.items()]
         what = listed([self.progress, *nodes], len(nodes) + 1, _NODES_NAMED)
         return f"<WorkflowResults of run {self.workflow_version_execution_id}: {what}>"
 
@@ -265,7 +265,7 @@ def check_inputs(
         required = next((names for names in said if isinstance(names, dict)), {})
         missing = [name for name in required if name not in given]
         if missing:
-            names = listed((one_line(repr(name), 80) for name in missing), len(missing), 10, ", ")
+            names = listed((quoted(name) for name in missing), len(missing), 10, ", ")
             raise PromptLayerInvalidInputError(
                 f"Workflow {shown!r} requires input variables that are not given: {names}. Nothing "
                 "was started."

@@ -94,13 +94,14 @@ def default_seconds(name: str, otherwise: T, *, zero: bool = False) -> float | T
     return seconds(f"[{_SECTION}] {name}", _conf().getfloat(_SECTION, name), zero=zero)
 
 
-def given_seconds(
-    name: str, given: datetime.timedelta | float | None, otherwise: T, *, zero: bool = False
-) -> float | T:
-    """Return the seconds of an argument; where it is None, what :func:`default_seconds` does."""
+def given_seconds(name: str, given: datetime.timedelta | float | None, otherwise: T) -> float | T:
+    """Return the seconds of an argument, of which 0 is taken; see :func:`default_seconds`.
+
+    :param given: None for the option of the same name.
+    """
     if given is None:
-        return default_seconds(name, otherwise, zero=zero)
-    return seconds(name, given, zero=zero)
+        return default_seconds(name, otherwise, zero=True)
+    return seconds(name, given, zero=True)
 
 
 def _is_set(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import XComArg
 
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import quoted
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def refuse_own_event(task: Any) -> None:
         label = str(watched.get("prompt")), *map(watched.get, names)
         if watched.get("ignore_own") and label == moved:
             raise PromptLayerInvalidInputError(
-                f"Task {task.task_id!r} moves label {one_line(repr(task.release_label), 80)} of a "
+                f"Task {task.task_id!r} moves label {quoted(task.release_label)} of a "
                 "prompt, whose moves start this DAG. PromptLayer does not tell who has moved a "
                 "prompt's label, so the task would start the DAG again: watch another label, or "
                 "give the watcher ignore_own=False, if that is wanted."
@@ -106,7 +106,7 @@ def _watchers(condition: Any) -> Iterator[Any]:
 
 def _moved(task: Any) -> str:
     noun = "workflow" if task.prompt is None else "prompt"
-    return f"label {one_line(repr(task.release_label), 80)} of the same {noun}"
+    return f"label {quoted(task.release_label)} of the same {noun}"
 
 
 def _expands(mapped: Any, name: str) -> bool:

@@ -115,9 +115,7 @@ class PromptLayerTask(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.promptlayer_conn_id = promptlayer_conn_id
-        self.max_outage = configuration.given_seconds(
-            "max_outage", max_outage, DEFAULT_MAX_OUTAGE, zero=True
-        )
+        self.max_outage = configuration.given_seconds("max_outage", max_outage, DEFAULT_MAX_OUTAGE)
         if self.max_outage == math.inf:  # Airflow 3 cannot pass infinity to a trigger
             raise PromptLayerInvalidInputError("max_outage must be finite.")
         self.outcome: str | None = None  # a line for the end of the log

@@ -108,7 +108,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         )
         self.deferrable = deferrable
         self.defer_after = configuration.given_seconds(
-            "defer_after", defer_after, deferral.DEFER_AFTER, zero=True
+            "defer_after", defer_after, deferral.DEFER_AFTER
         )
         self._stays_as_told = defer_after is not None  # by the task itself, and not by the site
         self.is_rescheduled = self.reschedule and not deferrable

@@ -24,7 +24,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Final
 
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import one_line, quoted
 
 MAX_BYTES: Final = 100_000_000
 MAX_COLUMNS: Final = 999
@@ -349,7 +349,7 @@ def _check_titles(titles: Sequence[Any], about: _File) -> None:
         except ValueError as error:
             raise about.error(f"the title of column {number} is no text: {error}") from None
         if title in seen:
-            raise about.error(f"two columns are titled {one_line(repr(title), 80)}")
+            raise about.error(f"two columns are titled {quoted(title)}")
         if len(title) > MAX_TITLE:
             raise about.error(
                 f"the title of column {number} has {len(title)} characters, but PromptLayer takes "

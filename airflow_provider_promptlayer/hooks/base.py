@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.http import Call, Origin, Response
 from airflow_provider_promptlayer.api.job import RemoteJob
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import quoted
 from airflow_provider_promptlayer.api.workflows import workflow_count
 from airflow_provider_promptlayer.hooks.connection import PromptLayerConnection
 from airflow_provider_promptlayer.hooks.sender import Sender
@@ -381,4 +381,4 @@ class PromptLayerConnectionHook(PromptLayerConnection):
 
 @lru_cache
 def _origin(base_url: str, conn_id: str) -> Origin:
-    return Origin(base_url, f"Airflow connection {one_line(repr(conn_id), 80)}")
+    return Origin(base_url, f"Airflow connection {quoted(conn_id)}")

@@ -40,7 +40,7 @@ from airflow_provider_promptlayer.api.promotions import (
     Promotion,
     PromotionOrder,
 )
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import quoted
 from airflow_provider_promptlayer.api.version_watch import VersionWatch
 from airflow_provider_promptlayer.bases import configuration, deferral
 from airflow_provider_promptlayer.bases.caller import PromptLayerCaller
@@ -322,7 +322,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     def _stay_at(self, base_url: str) -> None:
         self.hook.stay_at(
             base_url,
-            about=f"the move of label {one_line(repr(self.release_label), 80)}",
+            about=f"the move of label {quoted(self.release_label)}",
             way_back="Correct the connection and clear this task.",
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import texts
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
-from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.text import quoted
 from airflow_provider_promptlayer.api.workflows import WorkflowResults, main_node
 from airflow_provider_promptlayer.xcom.storable import Stored, safe_keys, storable, storable_text
 
@@ -88,8 +88,8 @@ def select(results: WorkflowResults, nodes: Iterable[str] | str | None) -> dict[
     if missing := [name for name in names if name not in results.nodes]:
         raise PromptLayerInvalidInputError(
             f"Workflow run {results.workflow_version_execution_id} has no node "
-            f"{', '.join(one_line(repr(name), 80) for name in missing)}. It has: "
-            f"{', '.join(one_line(repr(name), 80) for name in results.nodes)}."
+            f"{', '.join(quoted(name) for name in missing)}. It has: "
+            f"{', '.join(quoted(name) for name in results.nodes)}."
         )
     return {name: value for name, value in results.outputs.items() if name in names}
 
@@ -139,7 +139,7 @@ class RunOutputs:
         self._hint: str | None = None
         self.size = 0  # about the bytes of the outputs, as JSON
         for name, key in self._keys.items():
-            self._remark(name, f"is called {one_line(repr(key), 80)} in XCom")
+            self._remark(name, f"is called {quoted(key)} in XCom")
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class RunOutputs:
         if notes := self._results.notes:
             lines.append(f"Read from PromptLayer's answer: {'; '.join(notes)}.")
         for name, remarks in list(self._remarks.items())[:_NODES_NAMED]:
-            lines.append(f"Node {one_line(repr(name), 80)} {'; '.join(remarks)}.")
+            lines.append(f"Node {quoted(name)} {'; '.join(remarks)}.")
         if (more := len(self._remarks) - _NODES_NAMED) > 0:
             lines.append(f"The same kind of thing was found in {more} more nodes.")
         return [*lines, self._hint] if self._hint else lines
@@ -258,9 +258,9 @@ class _NodeNotFoundError(version_compat.XComNotFound):
         self.nodes = nodes
 
     def __str__(self) -> str:
-        nodes = ", ".join(f"{one_line(repr(name), 80)} ({of})" for name, of in self.nodes.items())
+        nodes = ", ".join(f"{quoted(name)} ({of})" for name, of in self.nodes.items())
         return (
-            f"Task {self.task_id!r} has pushed no output of a node {one_line(repr(self.key), 80)}. "
+            f"Task {self.task_id!r} has pushed no output of a node {quoted(self.key)}. "
             f"Its workflow run has {nodes}. The outputs of nodes that succeeded are pushed, unless "
             "nodes= or push_node_xcoms= leaves them out."
         )

@@ -19,15 +19,18 @@ FAULTS: Final[dict[str, Fault]] = {
 }
 
 
+SHARE: Final = 0.03
+"""How many of the GETs meet a fault."""
+
+
 class Faults:
     """A rule for `LocalPromptLayer.script`, which also notes when what was written.
 
     The faults follow from the seed; which request meets which depends on their order.
     """
 
-    def __init__(self, seed: int, share: float = 0.03) -> None:
+    def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - to be repeated
-        self._share = share
         self.gets = 0
         self.met = Counter[str]()
         """Name of a fault → how often it was met."""
@@ -40,7 +43,7 @@ class Faults:
             self.writes[f"{request.method} {request.raw_path}"].append(time.time())
             return None
         self.gets += 1
-        if self._random.random() >= self._share:
+        if self._random.random() >= SHARE:
             return None
         name = self._random.choice(list(FAULTS))
         self.met[name] += 1

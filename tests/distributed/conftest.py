@@ -20,13 +20,6 @@ from dev.cluster import PROMPTLAYER_HOST, Cluster
 HERE = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of this folder as a live test."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.live)
-
-
 @pytest.fixture(scope="session")
 def clock() -> Clock:
     return Clock()

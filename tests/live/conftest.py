@@ -55,10 +55,8 @@ A run of each begins as soon as Airflow is up, and is checked after all other te
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test of this folder as a live one, and move those to the end that wait longest."""
+    """Skip tests whose servers are not there, and move those to the end that wait longest."""
     for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.live)
         # `make live` needs no PostgreSQL; `make test-live`, also in `.ci/run`, runs these tests.
         if "lake" in getattr(item, "fixturenames", ()) and not etl.has_lake(config):
             reason = "needs --postgres, and dev/requirements/etl.txt: `make test-live` has both"

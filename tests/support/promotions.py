@@ -6,9 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerPromoteOperator
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Node, Prompt, Workflow
 from airflow_provider_promptlayer.testing.http.dialect import Dialect
@@ -76,23 +73,3 @@ def after_request(server: LocalPromptLayer, act: Callable[[], None]) -> None:
 
     acted: list[bool] = []
     server.script(fault, method="GET", times=None)
-
-
-class Killed(BaseException):
-    """The worker is gone."""
-
-
-def kill_at(patch: pytest.MonkeyPatch, number: int, *, after: bool) -> None:
-    """Kill the worker at its nth request: before it is sent, or once it is answered."""
-    send, sent = PromptLayerConnectionHook._call_once, [0]
-
-    def dying(hook: Any, call: Any, over: Any) -> Any:
-        sent[0] += 1
-        if sent[0] == number and not after:
-            raise Killed
-        answer = send(hook, call, over)
-        if sent[0] == number:
-            raise Killed
-        return answer
-
-    patch.setattr(PromptLayerConnectionHook, "_call_once", dying)

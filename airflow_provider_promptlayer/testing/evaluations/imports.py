@@ -15,7 +15,7 @@ from ..http.app import answer, get, refusal
 from ..http.validation import Body, TableBody, read_table_body
 from ..json_text import JsonValue
 from .cases import ReadCases, read_csv, read_json
-from .paging import SHEET_PATH, SHEETS_PATH, TABLES_PATH, find_sheet, find_table
+from .paging import SHEET_PATH, SHEETS_PATH, TABLES_PATH, Endpoints, find_sheet, find_table
 from .request_logs import LogQuery, RequestLog, SheetLogQuery
 from .runs import Import
 from .sheet import SheetState, TableState
@@ -89,11 +89,8 @@ class _ImportLogs(_Logs, TableBody):
         return self
 
 
-class ImportEndpoints:
+class ImportEndpoints(Endpoints):
     """Imports into a sheet that exists, and the state of every import."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
 
     @property
     def routes(self) -> list[web.RouteDef]:

@@ -14,10 +14,9 @@ from aiohttp import web
 from ..http.app import answer, get, refusal
 from ..http.validation import Row, TableBody, Uuid, read_table_body
 from ..json_text import JsonValue
-from .paging import SHEET_PATH, find_sheet
+from .paging import SHEET_PATH, Endpoints, find_sheet
 from .runs import COMPLETED, FAILED, QUEUED, RUNNING, Operation, UnknownEvaluationError, cell_id
 from .sheet import TEXT, SheetState
-from .workspace import Workspace
 
 
 class _CreateOperation(TableBody):
@@ -30,11 +29,8 @@ class _CreateOperation(TableBody):
     confirmation_token: str | None = None
 
 
-class OperationEndpoints:
+class OperationEndpoints(Endpoints):
     """Recalculations of cells."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
 
     @property
     def routes(self) -> list[web.RouteDef]:

@@ -28,6 +28,13 @@ ItemT = TypeVar("ItemT")
 Limit = Annotated[Integer, Field(ge=1, le=100)]
 
 
+class Endpoints:
+    """Requests that are answered from a workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+
 class Paging(BaseModel):
     """The part of a query that asks for a page."""
 

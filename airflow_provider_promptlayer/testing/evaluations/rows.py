@@ -16,10 +16,9 @@ from ..http.validation import Body, read_body, read_table_query, read_uuid
 from ..json_text import JsonValue, dumps
 from ..workflows.model import derived_id
 from .model import Column, RequestMetrics
-from .paging import SHEET_PATH, Limit, Paging, find_sheet, page_of, paging_fields
+from .paging import SHEET_PATH, Endpoints, Limit, Paging, find_sheet, page_of, paging_fields
 from .runs import COMPLETED, FAILED, QUEUED, RUNNING, STALE, UnknownEvaluationError, cell_id
 from .sheet import TEXT, CellState, SheetState
-from .workspace import Workspace
 
 _DESCRIBED_STATUS = {
     STALE: "stale",
@@ -55,11 +54,8 @@ class _UpdateColumn(Body):
     config: dict[Any, Any] | None = None
 
 
-class RowEndpoints:
+class RowEndpoints(Endpoints):
     """Rows with their cells, and the columns. There are no system columns here."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
 
     @property
     def routes(self) -> list[web.RouteDef]:

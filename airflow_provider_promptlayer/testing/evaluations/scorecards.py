@@ -28,7 +28,7 @@ from ..http.validation import (
 from ..json_text import JsonValue
 from ..workflows.model import derived_id
 from .model import CALCULATION_STATUSES, Criterion, Scorecard, ScoredRow
-from .paging import SHEET_PATH, find_sheet
+from .paging import SHEET_PATH, Endpoints, find_sheet
 from .runs import UNFINISHED, Calculation
 from .sheet import SheetState
 from .workspace import Workspace
@@ -55,11 +55,8 @@ class _GetRow(BaseModel):
     calculation_id: Uuid | None = None
 
 
-class ScorecardEndpoints:
+class ScorecardEndpoints(Endpoints):
     """Scorecards, their calculations and the rows of these."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
 
     @property
     def routes(self) -> list[web.RouteDef]:

@@ -20,6 +20,7 @@ from .paging import (
     SHEETS_PATH,
     TABLE_PATH,
     TABLES_PATH,
+    Endpoints,
     Paging,
     find_sheet,
     find_table,
@@ -27,7 +28,6 @@ from .paging import (
     paging_fields,
 )
 from .sheet import SheetState, TableState
-from .workspace import Workspace
 
 _Title = Annotated[str, StringConstraints(max_length=255)]
 
@@ -58,11 +58,8 @@ class _CreateSheet(Body):
     source: SheetSource | None = None
 
 
-class TableEndpoints:
+class TableEndpoints(Endpoints):
     """Tables and sheets: listed, described and created."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
 
     @property
     def routes(self) -> list[web.RouteDef]:

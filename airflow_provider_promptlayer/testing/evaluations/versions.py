@@ -16,11 +16,10 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from ..http.app import answer, get, refusal
 from ..http.validation import Integer, TableBody, Uuid, read_table_body, read_table_query, read_uuid
 from ..json_text import JsonValue
-from .paging import SHEET_PATH, Paging, find_sheet, page_of, paging_fields
+from .paging import SHEET_PATH, Endpoints, Paging, find_sheet, page_of, paging_fields
 from .rows import columns_of, rows_of
 from .runs import Calculation
 from .sheet import SavedVersion, SheetState
-from .workspace import Workspace
 
 
 class _ListVersions(Paging):
@@ -45,11 +44,8 @@ class _ScoreHistory(BaseModel):
     resolution: Literal["auto", "raw", "min_max_bucket"] = "auto"
 
 
-class VersionEndpoints:
+class VersionEndpoints(Endpoints):
     """Versions: listed, saved, restored, and the scores that they had."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
 
     @property
     def routes(self) -> list[web.RouteDef]:

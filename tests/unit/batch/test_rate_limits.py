@@ -137,8 +137,8 @@ class TestWhenOtherRequestsWereRefused:
             return None
 
         server.script(refuse_one, times=None)
-        arguments = {"max_active_runs": 2, "deferrable": deferrable, "defer_after": 5}
-        assert run(numbered(3), **arguments).value == answers(0, 1, 2)
+        ending = run(numbered(3), max_active_runs=2, deferrable=deferrable, defer_after=5)
+        assert ending.value == answers(0, 1, 2)
         assert started[2] > refused[0] + 0.99
 
     def test_results_wait(self, server: LocalPromptLayer) -> None:

@@ -23,6 +23,7 @@ from support.columns import (
     make,
     run,
 )
+from support.killing import Killed, kill_at
 from support.kinds import Serve
 from support.modes import FakeTaskInstance, Store, rebuilt, run_task
 from support.needs import needs_on_kill
@@ -38,10 +39,6 @@ from airflow_provider_promptlayer.testing import (
 from airflow_provider_promptlayer.transport.blocking import BlockingTransport
 
 Log = Callable[[], str]
-
-
-class Killed(BaseException):
-    """The worker is gone."""
 
 
 def test_a_person_points_the_column_before_the_retry(
@@ -113,20 +110,9 @@ def test_a_crash_is_made_good_by_the_retry(
     server: LocalPromptLayer, at: int, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker dies before or after its nth request."""
-    send, sent = PromptLayerConnectionHook._call_once, [0]
-
-    def dying(hook: Any, call: Any, over: Any) -> Any:
-        sent[0] += 1
-        if sent[0] >= at + after:
-            raise Killed
-        answer = send(hook, call, over)
-        if sent[0] >= at:
-            raise Killed
-        return answer
-
     store = Store()
     with monkeypatch.context() as patch, suppress(Killed):
-        patch.setattr(PromptLayerConnectionHook, "_call_once", dying)
+        kill_at(patch, at, after=after)
         run(store, **PUT_BACK)
     store_before = dict(store)
     ending = run(store, number=2, **PUT_BACK)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.columns import config
 from support.kinds import Serve
 from support.modes import Store, rebuilt
 from support.needs import needs_on_kill
@@ -76,10 +77,6 @@ def waiting_for_others(server: LocalPromptLayer) -> Any:
     assert len(server.operations) == 1
     assert config(server) == STAGING
     return trigger
-
-
-def config(server: LocalPromptLayer) -> Any:
-    return server.tables[0].sheets[0].columns[1].config
 
 
 def is_cancelled(server: LocalPromptLayer) -> bool:

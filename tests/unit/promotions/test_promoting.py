@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.arguments import AT_RUN_TIME
+from support.killing import Killed, kill_at
 from support.kinds import Serve
 from support.modes import FakeTaskInstance, Store, run_task
 from support.promotions import (
@@ -17,10 +18,8 @@ from support.promotions import (
     LABELS,
     PROMPT,
     WORKFLOW,
-    Killed,
     after_request,
     changes,
-    kill_at,
     make,
     moved_to,
     new_server,

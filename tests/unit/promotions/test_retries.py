@@ -8,15 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from support.killing import Killed, kill_at
 from support.modes import FakeTaskInstance, Store, run_task
 from support.promotions import (
     COPY,
     PROMPT,
     WORKFLOW,
-    Killed,
     after_request,
     changes,
-    kill_at,
     make,
     moved_to,
     promote,
