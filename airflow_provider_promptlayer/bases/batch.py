@@ -25,7 +25,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.job import RemoteJob
 from airflow_provider_promptlayer.api.times import in_words
-from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs, first_of
+from airflow_provider_promptlayer.bases.batch_inputs import BatchInputs, check_limits, first_of
 from airflow_provider_promptlayer.bases.batch_results import BatchResults
 from airflow_provider_promptlayer.bases.batch_starts import BatchStarts
 from airflow_provider_promptlayer.bases.kind import JobKind, ResultOnly
@@ -109,7 +109,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             raise PromptLayerInvalidInputError("multiple_outputs is refused: a list is returned.")
         super().__init__(**kwargs)
         check_fail_on(fail_on)
-        _check_limits(max_active_runs, start_concurrency, min_success_rate)
+        check_limits(max_active_runs, start_concurrency, min_success_rate)
         self.max_active_runs = max_active_runs
         self.start_concurrency = start_concurrency
         self.min_success_rate = min_success_rate
@@ -169,7 +169,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         )
         self._stay_at(base_url, _ABOUT)
         now = time.time()
-        self._begin(batch, inputs, now, min(now + self.timeout, self._must_end_by(context)))
+        self._begin(context, batch, inputs, now, now + self.timeout)
         inputs.match(batch)
         if batch.going:
             self._keep(context)
@@ -208,7 +208,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
                 self._stay_at(state.base_url, _ABOUT)
             if self._task_state is not None:
                 self._task_state.base_url = state.base_url or self.hook.settings.base_url
-            visit = self._begin(batch, inputs, state.began_at, state.deadline)
+            visit = self._begin(context, batch, inputs, state.began_at, state.deadline)
             inputs.arrange(batch)
             try:
                 read_event(event, external_id=str(event.get("id")) if is_any else job.id)
@@ -306,9 +306,24 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             raise PromptLayerEventError("The task was resumed without the state of its wait.")
         return self._visit
 
-    def _begin(self, batch: Batch, inputs: BatchInputs, began_at: float, deadline: float) -> _Visit:
+    def _begin(
+        self,
+        context: Context,
+        batch: Batch,
+        inputs: BatchInputs,
+        began_at: float,
+        deadline: float,
+    ) -> _Visit:
+        must_end_by = self._must_end_by(context)
+        deadline = min(deadline, must_end_by)
         results = BatchResults(
-            self.hook, batch, self.fail_on, self.nodes, self.return_all_outputs, self.max_outage
+            self.hook,
+            batch,
+            self.fail_on,
+            self.nodes,
+            self.return_all_outputs,
+            self.max_outage,
+            must_end_by,
         )
         starts = BatchStarts(
             self.hook, batch, inputs, self._task_state, self.start_concurrency, deadline
@@ -428,23 +443,3 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
 
 def _until(job: RemoteJob[BatchStatus]) -> int:
     return job.until if isinstance(job, WorkflowRuns) else 0
-
-
-def _check_limits(max_active_runs: Any, start_concurrency: Any, min_success_rate: Any) -> None:
-    if not (max_active_runs is None or _is_positive(max_active_runs)):
-        raise PromptLayerInvalidInputError(
-            f"max_active_runs must be a positive integer or None, not {max_active_runs!r}."
-        )
-    if not _is_positive(start_concurrency):
-        raise PromptLayerInvalidInputError(
-            f"start_concurrency must be a positive integer, not {start_concurrency!r}."
-        )
-    is_number = isinstance(min_success_rate, int | float) and not isinstance(min_success_rate, bool)
-    if not (is_number and 0 <= min_success_rate <= 1):
-        raise PromptLayerInvalidInputError(
-            f"min_success_rate must be a number from 0 to 1, not {min_success_rate!r}."
-        )
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -150,3 +150,27 @@ class BatchInputs:
 def first_of(run_ids: Sequence[int]) -> str:
     """Return the first ids, and how many more there are, for a message."""
     return listed(map(str, run_ids), len(run_ids), _RUNS_NAMED, ", ")
+
+
+def check_limits(max_active_runs: Any, start_concurrency: Any, min_success_rate: Any) -> None:
+    """Check the arguments of the batch that are numbers.
+
+    :raises PromptLayerInvalidInputError: for one that is not in its range.
+    """
+    if not (max_active_runs is None or _is_positive(max_active_runs)):
+        raise PromptLayerInvalidInputError(
+            f"max_active_runs must be a positive integer or None, not {max_active_runs!r}."
+        )
+    if not _is_positive(start_concurrency):
+        raise PromptLayerInvalidInputError(
+            f"start_concurrency must be a positive integer, not {start_concurrency!r}."
+        )
+    is_number = isinstance(min_success_rate, int | float) and not isinstance(min_success_rate, bool)
+    if not (is_number and 0 <= min_success_rate <= 1):
+        raise PromptLayerInvalidInputError(
+            f"min_success_rate must be a number from 0 to 1, not {min_success_rate!r}."
+        )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -30,13 +31,15 @@ from airflow_provider_promptlayer.polling import retries
 from airflow_provider_promptlayer.polling.loop import ask_with_backoff, drive
 from airflow_provider_promptlayer.polling.poller import PollDecision, Poller
 from airflow_provider_promptlayer.polling.retries import RetryPolicy
-from airflow_provider_promptlayer.polling.schedule import Throttle
 from airflow_provider_promptlayer.submission.batch import Batch, BatchStatus
 from airflow_provider_promptlayer.submission.batch_input import OVER, Stage
 from airflow_provider_promptlayer.xcom import outputs as xcom
 
 _MANY_TROUBLES: Final = 3
 """After requests about this many runs have failed, none is sent about the others."""
+
+_LONGEST_HOLD: Final = 60.0
+"""For how many seconds the 429 of one run holds up the requests about the others."""
 
 _AT_ONCE: Final = 16
 """How many requests about runs are under way at a time."""
@@ -57,6 +60,7 @@ class BatchResults:
     :param nodes: whose outputs are kept.
     :param return_all_outputs: False keeps the bare main outputs.
     :param max_outage: seconds for which PromptLayer may be out of reach.
+    :param must_end_by: until when to retry, in seconds since the epoch.
     :param is_doubtful: whether there was an outage that may concern one run alone.
     """
 
@@ -66,6 +70,7 @@ class BatchResults:
     nodes: Any
     return_all_outputs: bool
     max_outage: float
+    must_end_by: float
     is_doubtful: bool = False
 
     def __post_init__(self) -> None:
@@ -122,7 +127,7 @@ class BatchResults:
                     troubles.append(error)
                     running += 1
                     if isinstance(error, PromptLayerRateLimitError):
-                        pause = retries.POLLING.pause(1, error)
+                        pause = min(retries.POLLING.pause(1, error), _LONGEST_HOLD)
                         hook.throttle.hold_for(pause, now=time.time())
                 except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError):
                     batch.ended(index)  # fetching its results tells why
@@ -142,6 +147,7 @@ class BatchResults:
         """Fetch the results of each run that has ended, once.
 
         :raises PromptLayerOutageError: if no request was answered.
+        :raises PromptLayerWaitTimeoutError: after ``must_end_by``.
         """
         unread, answers = dict[int, PromptLayerOutageError](), 0
         one_alone = retries.FETCHING_ONE_OF_MANY.within(self.max_outage)
@@ -198,7 +204,7 @@ class BatchResults:
                 threads,
                 self._unfetched(),
                 lambda: policy.within(max(0.0, give_up_at - time.time())),
-                throttle=Throttle(),  # to wait as long as others were told to, there is no time
+                is_late=True,
             ):
                 try:
                     self._judge(index, results)
@@ -226,12 +232,14 @@ class BatchResults:
         threads: DaemonThreads,
         indexes: list[int],
         policy: Callable[[], RetryPolicy],
-        throttle: Throttle | None = None,
+        *,
+        is_late: bool = False,
     ) -> Iterator[tuple[int, Future[WorkflowResults]]]:
         """Yield each index with the results of its run, in this order, while others are read.
 
         :param policy: called before each run is read; returns how to retry that.
-        :param throttle: the pause that the requests obey; by default that of the connection.
+        :param is_late: whether there is no time to pause for as long as others were told to. Then
+            the policy says how long to retry, and not ``must_end_by``.
         """
 
         def pause(decision: PollDecision) -> None:
@@ -241,8 +249,10 @@ class BatchResults:
         def read(index: int) -> Callable[[], WorkflowResults]:
             run = self.batch.run(index)
             poller = Poller.of_call(run.name, policy())
-            poller.throttle = self.hook.throttle if throttle is None else throttle
-            loop = ask_with_backoff(poller, run.fetch_call())
+            deadline = math.inf
+            if not is_late:
+                poller.throttle, deadline = self.hook.throttle, self.must_end_by
+            loop = ask_with_backoff(poller, run.fetch_call(), deadline=deadline)
             return partial(drive, loop, self.hook.call, pause)
 
         return zip(indexes, threads.in_order(map(read, indexes)), strict=True)

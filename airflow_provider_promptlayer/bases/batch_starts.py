@@ -148,7 +148,12 @@ class BatchStarts:
                 try:
                     for index, send in self._note(step):
                         under_way.sent.add(index)  # before it is: after an error in between, too
-                        starts[threads.submit(send)] = index, window.sent()
+                        try:
+                            future = threads.submit(send)
+                        except RuntimeError:  # there is no thread, so it was not sent
+                            under_way.sent.discard(index)
+                            raise
+                        starts[future] = index, window.sent()
                     is_noted = True
                 except PromptLayerError as error:
                     failure = error

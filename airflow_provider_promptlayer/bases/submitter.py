@@ -12,6 +12,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_promptlayer import version_compat
@@ -102,11 +103,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         if self._task_state is not None:
             known = self._earlier_fingerprint or self._input_fingerprint(context)
             self._record(SubmissionPhase.SUBMITTED, job, known)
-        try:
-            self._push(context, kind.id_key, job.id if self.submitted_by_this_task else None)
-        except Exception:
-            # The job runs and its id is in the log: failing now would only lose the job.
-            self.log.exception("Could not push the id of %s to XCom.", job.name)
+        self._push_id(context, job)
         if self.hook.is_stopping:  # on_kill came when there was no job to cancel yet
             self.on_kill()
         return job
@@ -150,10 +147,18 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         """Return whether a retry can help without starting a second job."""
         if self._may_resubmit(error):
             return True
-        nothing_started = not self.submitted_by_this_task or (
-            self._job is None and not self._resumed
-        )
-        return (nothing_started or self._task_state is not None) and super().may_retry(error)
+        no_job = not self.submitted_by_this_task or (self._job is None and not self._resumed)
+        return (no_job or self._task_state is not None) and super().may_retry(error)
+
+    def _push_id(self, context: Context, job: RemoteJob[L]) -> None:
+        """Push the id of the job. If that fails, it is tried again when the job has ended."""
+        try:
+            self._push(context, self.kind.id_key, job.id if self.submitted_by_this_task else None)
+            self.notes.pop("lacks_id", None)
+        except Exception:
+            # The job runs and its id is in the log: failing now would only lose the job.
+            self.log.exception("Could not push the id of %s to XCom.", job.name)
+            self.notes["lacks_id"] = True
 
     # Not in execute: Airflow 2 takes a call of super().execute for one from outside the task.
     def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
@@ -164,6 +169,8 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
 
     def _finish(self, context: Context, ending: L) -> Any:
         self._started_at = self.notes.get("started_at")
+        if self._job is not None and "lacks_id" in self.notes:
+            self._push_id(context, self._job)
         result = super()._finish(context, ending)
         if self._job is not None:
             # After the pushes: a task that is cleared because one of them failed goes back to the
@@ -329,9 +336,8 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     def _failure(self, job: RemoteJob[L], *, is_retry: bool) -> PromptLayerError | None:
         """Return the failure that calls for another job; None to go back to this one.
 
-        A verdict is a result: only a clear asks for another one, not a retry. If the job does not
-        have what the task is to return, a clear asks for another job too, as the workflow may have
-        changed.
+        A verdict is a result: only a clear asks for another one, not a retry. So it does where the
+        job lacks what the task is to return, as the workflow may have changed.
         """
         asked_at = time.time()
         try:
@@ -367,12 +373,9 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             return
         try:
             job = self._job_of(record)
-            what_became = drive(
-                cancellation(job),
-                lambda call: self.hook.call_with_backoff(
-                    call, about=job.name, policy=retries.CANCELLING_SUPERSEDED
-                ),
-            )
+            policy = retries.CANCELLING_SUPERSEDED
+            send = partial(self.hook.call_with_backoff, about=job.name, policy=policy)
+            what_became = drive(cancellation(job), send)
         except (PromptLayerError, TypeError) as error:
             self.log.warning(
                 "The job that an earlier try started for other arguments may go on: %s (%s)",
@@ -410,8 +413,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     ) -> None:
         """Record how far the task has come.
 
-        :param input_fingerprint: not needed once the result is delivered, as no later try
-            asks for it.
+        :param input_fingerprint: not needed once the result is delivered.
         """
         if (state := self._task_state) is None:
             return

@@ -349,7 +349,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         if decision.is_done:
             return
         next_poll_at = time.time() + decision.sleep
-        if self.deferrable and not decision.is_hold and next_poll_at > self._defers_at:
+        if self.deferrable and next_poll_at > self._defers_at:
             self._defer(job, poller, decision)
         if self.is_rescheduled and not decision.is_hold and self._may_leave(poller):
             sleep = datetime.timedelta(seconds=decision.sleep)
@@ -358,6 +358,8 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
 
     def _defer(self, job: RemoteJob[L], poller: Poller, decision: PollDecision) -> NoReturn:
         settle = deferral.settle_seconds()
+        if (held := poller.delay_before_poll(now=time.time())) > decision.sleep:
+            decision = decision._replace(sleep=held, is_hold=True)
         next_poll_at = poller.first_poll_after_defer(
             decision, settle=settle, now=time.time(), is_contradicted=self._is_contradicted
         )

@@ -53,12 +53,21 @@ class DaemonThreads:
             self._todo.put(None)
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function as soon as a thread is free; return the future of its result."""
+        """Run a function as soon as a thread is free; return the future of its result.
+
+        :raises RuntimeError: if no thread at all can be started; the function is not run then.
+        """
+        if self._started < self._count:
+            thread = threading.Thread(target=self._run, name="promptlayer-work", daemon=True)
+            try:
+                thread.start()
+                self._started += 1
+            except RuntimeError:
+                if not self._started:
+                    raise
+                self._count = self._started  # those that there are do all the work
         future: Future[T] = Future()
         self._todo.put((future, function))
-        if self._started < self._count:
-            self._started += 1
-            threading.Thread(target=self._run, name="promptlayer-work", daemon=True).start()
         return future
 
     def in_order(self, functions: Iterable[Callable[[], T]]) -> Iterator[Future[T]]:

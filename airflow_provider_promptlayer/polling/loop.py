@@ -86,8 +86,7 @@ def ask_with_backoff(
             raise PromptLayerWaitTimeoutError(
                 f"The time is up, and PromptLayer has not answered about {poller.job}."
             )
-        hold = min(poller.delay_before_poll(now=time.time()), poller.max_outage)
-        if hold > 0:
+        if (hold := poller.delay_before_poll(now=time.time())) > 0:
             yield PollDecision(sleep=min(hold, max(0.0, deadline - time.time())), is_hold=True)
         try:
             answer = yield call

@@ -143,7 +143,7 @@ class Poller:
         :param is_contradicted: whether the triggerer was told wrongly that the job had ended. That
             may happen again, so a whole interval passes first.
         """
-        if decision.is_trouble:
+        if decision.is_trouble or decision.is_hold:
             seconds = max(decision.sleep, settle) + self._place * min(decision.sleep, settle)
         elif is_contradicted:
             seconds = max(decision.sleep, settle)
@@ -183,10 +183,10 @@ class Poller:
     def delay_before_poll(self, *, now: float) -> float:
         """Return for how long to put the poll off, because PromptLayer told other waits to pause.
 
-        0 once the time is up, so that the last poll is sent.
+        At most ``max_outage``, and 0 once the time is up, so that the last poll is sent.
         """
         held = self.throttle.delay(now=now)
-        return self._capped(held, now) if held else 0.0
+        return self._capped(min(held, self.max_outage), now) if held else 0.0
 
     def on_status(self, status: JobStatus, *, now: float) -> PollDecision:
         """Return the decision after an answer.

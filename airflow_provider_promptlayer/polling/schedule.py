@@ -22,7 +22,7 @@ class Throttle:
 
     def hold_for(self, seconds: float, *, now: float) -> None:
         """Keep every wait from polling for so many seconds."""
-        held = self._until if now >= self._since else 0.0  # else the clock was set back
+        held = 0.0 if self._was_set_back(now) else self._until
         self._since, self._until = now, max(held, now + seconds)
 
     def delay(self, *, now: float) -> float:
@@ -31,11 +31,18 @@ class Throttle:
         Each caller gets up to twice what remains, by chance. Polls that came back together after a
         pause would be refused together again: ``benchmarks/fleet.py`` measures it.
         """
-        if now < self._since:
-            return 0.0  # the clock was set back: else every wait would be held for as long
+        if self._was_set_back(now):
+            return 0.0  # else every wait would be held for as long
         remaining = self._until - now
         return remaining * (1.0 + self._jitter()) if remaining > 0 else 0.0
 
+    def _was_set_back(self, now: float) -> bool:
+        """Return whether the clock was set back since the last pause began."""
+        return now < self._since - _SAME_MOMENT
+
+
+_SAME_MOMENT: Final = 1.0
+"""Seconds by which the times of two threads may be out of order."""
 
 SHORTEST_INTERVAL: Final = 2.0
 """Seconds between two polls at the beginning, where no ``poke_interval`` is set."""

@@ -287,7 +287,10 @@ class BlockingTransport:
                 outcome.put(error)
 
         thread = threading.Thread(target=run, name="promptlayer-request", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread can be started, so nothing was sent
+            raise unreachable(request, self.settings, str(error), arrived=False) from None
         try:
             result = outcome.get(timeout=seconds_for(request, self.settings))
         except Empty:

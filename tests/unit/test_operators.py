@@ -244,6 +244,21 @@ class TestXComs:
         assert server.count("POST") == 1
         assert "id of workflow run 1" in log()
 
+    def test_the_id_is_pushed_at_the_end_if_that_failed_before(
+        self, server: LocalPromptLayer, deferrable: bool
+    ) -> None:
+        class RefusingOnce(FakeTaskInstance):
+            refused = False
+
+            def xcom_push(self, key: str, value: Any) -> None:
+                if key == "promptlayer_execution_id" and not self.refused:
+                    self.refused = True
+                    raise ConnectionError("the API server is away")
+                super().xcom_push(key, value)
+
+        ending = start(RefusingOnce(), deferrable=deferrable)
+        assert (ending.kind, ending.xcoms["promptlayer_execution_id"]) == ("success", 1)
+
 
 class TestStart:
     def test_sends_one_run_with_its_origin(self, server: LocalPromptLayer) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from support.batches import answers, each_once, index_in, numbered, run, starts, watched
+from support.batches import answers, each_once, index_in, leave, numbered, run, starts, watched
 
 from airflow_provider_promptlayer.bases.batch_starts import StartWindow
 from airflow_provider_promptlayer.exceptions import (
@@ -140,6 +140,14 @@ class TestWhenOtherRequestsWereRefused:
         ending = run(numbered(3), max_active_runs=2, deferrable=deferrable, defer_after=5)
         assert ending.value == answers(0, 1, 2)
         assert started[2] > refused[0] + 0.99
+
+    def test_a_long_pause_is_not_slept_in_the_worker(self, server: LocalPromptLayer) -> None:
+        """Nor is it forgotten: the triggerer polls after it."""
+        server.script(Reply(429, headers={"Retry-After": "30"}), method="GET", times=1)
+        began = time.time()
+        left = leave(numbered(2), defer_after=10)
+        assert left.trigger.serialize()[1]["state"]["next_poll_at"] > began + 29
+        assert server.count("GET") == 2
 
     def test_results_wait(self, server: LocalPromptLayer) -> None:
         hook, held, read = PromptLayerHook(), list[float](), list[float]()

@@ -51,6 +51,13 @@ def new_poller(
     )
 
 
+def test_a_poll_is_put_off_for_max_outage_at_most() -> None:
+    """However long another request was asked to wait."""
+    poller = new_poller(max_outage=60.0)
+    poller.throttle.hold_for(86_400.0, now=START)
+    assert poller.delay_before_poll(now=START) == 60.0
+
+
 # From process to process
 
 
