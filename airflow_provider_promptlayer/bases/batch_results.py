@@ -19,6 +19,8 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerRateLimitError,
     PromptLayerTransientError,
 )
+from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.times import in_words
 from airflow_provider_promptlayer.api.workflows import WorkflowResults
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.hooks.threads import DaemonThreads
@@ -39,7 +41,10 @@ _MANY_TROUBLES: Final = 3
 """After requests about this many runs have failed, none is sent about the others."""
 
 _LONGEST_HOLD: Final = 60.0
-"""For how many seconds the 429 of one run holds up the requests about the others."""
+"""The longest pause, in seconds, that the 429 of one run asks of the requests about the others.
+
+Each waits for up to twice that, by chance, see :meth:`.Throttle.delay`.
+"""
 
 _AT_ONCE: Final = 16
 """How many requests about runs are under way at a time."""
@@ -127,8 +132,7 @@ class BatchResults:
                     troubles.append(error)
                     running += 1
                     if isinstance(error, PromptLayerRateLimitError):
-                        pause = min(retries.POLLING.pause(1, error), _LONGEST_HOLD)
-                        hook.throttle.hold_for(pause, now=time.time())
+                        self._hold(error)
                 except (PromptLayerNotFoundError, PromptLayerAnswerTooLargeError):
                     batch.ended(index)  # fetching its results tells why
                 else:
@@ -142,6 +146,14 @@ class BatchResults:
         if troubles and not answers:
             raise troubles[-1]
         return batch.status(max_running)
+
+    def _hold(self, error: PromptLayerRateLimitError) -> None:
+        """Have the requests about other runs wait, too."""
+        pause, now = min(retries.POLLING.pause(1, error), _LONGEST_HOLD), time.time()
+        if pause > self.hook.throttle.remaining(now=now):
+            said = one_line(str(error)).rstrip(".")
+            self.hook.log.warning("%s. All requests wait for %s or longer.", said, in_words(pause))
+        self.hook.throttle.hold_for(pause, now=now)
 
     def fetch(self) -> None:
         """Fetch the results of each run that has ended, once.
@@ -165,8 +177,9 @@ class BatchResults:
                     unread[index] = error
                     if self._outputs:  # one that was fetched can be polled, or PromptLayer is away
                         good = self.batch.run(next(iter(self._outputs)))
+                        left = max(0.0, self.must_end_by - time.time())
                         self.hook.call_with_backoff(
-                            good.status_call(), about=good.name, policy=one_alone
+                            good.status_call(), about=good.name, policy=one_alone.within(left)
                         )
                         answers += 1
                     elif len(unread) == _MANY_TROUBLES and not answers:

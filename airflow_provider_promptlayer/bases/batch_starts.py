@@ -150,7 +150,7 @@ class BatchStarts:
                         under_way.sent.add(index)  # before it is: after an error in between, too
                         try:
                             future = threads.submit(send)
-                        except RuntimeError:  # there is no thread, so it was not sent
+                        except PromptLayerTransientError:  # there is no thread for it
                             under_way.sent.discard(index)
                             raise
                         starts[future] = index, window.sent()

@@ -95,9 +95,10 @@ def default_seconds(name: str, otherwise: T, *, zero: bool = False) -> float | T
 
 
 def given_seconds(name: str, given: datetime.timedelta | float | None, otherwise: T) -> float | T:
-    """Return the seconds of an argument, of which 0 is taken; see :func:`default_seconds`.
+    """Return the seconds of an argument, which may be 0; without one, those of the option.
 
-    :param given: None for the option of the same name.
+    :param given: the argument, or None.
+    :param otherwise: see :func:`default_seconds`, as for what is raised.
     """
     if given is None:
         return default_seconds(name, otherwise, zero=True)

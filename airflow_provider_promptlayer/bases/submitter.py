@@ -151,13 +151,13 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         return (no_job or self._task_state is not None) and super().may_retry(error)
 
     def _push_id(self, context: Context, job: RemoteJob[L]) -> None:
-        """Push the id of the job. If that fails, it is tried again when the job has ended."""
+        """Push the id of the job; if that fails, it is pushed once more when the job has ended."""
         try:
             self._push(context, self.kind.id_key, job.id if self.submitted_by_this_task else None)
             self.notes.pop("lacks_id", None)
         except Exception:
-            # The job runs and its id is in the log: failing now would only lose the job.
-            self.log.exception("Could not push the id of %s to XCom.", job.name)
+            # Its id is in the log: failing now would only lose the job.
+            self.log.exception("Could not push the id of %s to XCom. The task goes on.", job.name)
             self.notes["lacks_id"] = True
 
     # Not in execute: Airflow 2 takes a call of super().execute for one from outside the task.
@@ -336,8 +336,8 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     def _failure(self, job: RemoteJob[L], *, is_retry: bool) -> PromptLayerError | None:
         """Return the failure that calls for another job; None to go back to this one.
 
-        A verdict is a result: only a clear asks for another one, not a retry. So it does where the
-        job lacks what the task is to return, as the workflow may have changed.
+        A verdict is a result: only a clear asks for another one, not a retry. Only a clear asks for
+        another job, too, if this one lacks what the task is to return.
         """
         asked_at = time.time()
         try:

@@ -358,8 +358,6 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
 
     def _defer(self, job: RemoteJob[L], poller: Poller, decision: PollDecision) -> NoReturn:
         settle = deferral.settle_seconds()
-        if (held := poller.delay_before_poll(now=time.time())) > decision.sleep:
-            decision = decision._replace(sleep=held, is_hold=True)
         next_poll_at = poller.first_poll_after_defer(
             decision, settle=settle, now=time.time(), is_contradicted=self._is_contradicted
         )

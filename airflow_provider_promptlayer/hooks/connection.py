@@ -59,6 +59,10 @@ class _CurrentThrottle(Throttle):
         """
         return 0.0 if self._hook._settings is None else self._hook._throttle().delay(now=now)
 
+    def remaining(self, *, now: float) -> float:
+        """Do what :meth:`.Throttle.remaining` does; 0 if the connection was not read yet."""
+        return 0.0 if self._hook._settings is None else self._hook._throttle().remaining(now=now)
+
 
 class PromptLayerConnection(BaseHook):
     """Read an Airflow connection, again when it may have changed, and check where it leads.

@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, wait
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from airflow_provider_promptlayer.api.errors import PromptLayerTransientError
 from airflow_provider_promptlayer.polling.loop import AT_ONCE
 
 T = TypeVar("T")
@@ -55,16 +56,17 @@ class DaemonThreads:
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Run a function as soon as a thread is free; return the future of its result.
 
-        :raises RuntimeError: if no thread at all can be started; the function is not run then.
+        :raises PromptLayerTransientError: if no thread at all can be started; the function is not
+            run then.
         """
         if self._started < self._count:
             thread = threading.Thread(target=self._run, name="promptlayer-work", daemon=True)
             try:
                 thread.start()
                 self._started += 1
-            except RuntimeError:
+            except RuntimeError as error:
                 if not self._started:
-                    raise
+                    raise PromptLayerTransientError(f"No thread can be started: {error}.") from None
                 self._count = self._started  # those that there are do all the work
         future: Future[T] = Future()
         self._todo.put((future, function))

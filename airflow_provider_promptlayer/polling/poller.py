@@ -143,8 +143,10 @@ class Poller:
         :param is_contradicted: whether the triggerer was told wrongly that the job had ended. That
             may happen again, so a whole interval passes first.
         """
-        if decision.is_trouble or decision.is_hold:
-            seconds = max(decision.sleep, settle) + self._place * min(decision.sleep, settle)
+        held = min(self.throttle.remaining(now=now), self.max_outage)
+        if decision.is_trouble or decision.is_hold or held > decision.sleep:
+            sleep = max(decision.sleep, held)
+            seconds = max(sleep, settle) + self._place * min(sleep, settle)
         elif is_contradicted:
             seconds = max(decision.sleep, settle)
         else:

@@ -31,13 +31,15 @@ class Throttle:
         Each caller gets up to twice what remains, by chance. Polls that came back together after a
         pause would be refused together again: ``benchmarks/fleet.py`` measures it.
         """
-        if self._was_set_back(now):
-            return 0.0  # else every wait would be held for as long
-        remaining = self._until - now
-        return remaining * (1.0 + self._jitter()) if remaining > 0 else 0.0
+        remaining = self.remaining(now=now)
+        return remaining * (1.0 + self._jitter()) if remaining else 0.0
+
+    def remaining(self, *, now: float) -> float:
+        """Return the seconds until requests are not held back any more."""
+        return 0.0 if self._was_set_back(now) else max(0.0, self._until - now)
 
     def _was_set_back(self, now: float) -> bool:
-        """Return whether the clock was set back since the last pause began."""
+        """Return whether the clock was set back: else it would hold every wait for as long."""
         return now < self._since - _SAME_MOMENT
 
 

@@ -52,11 +52,8 @@ them soon enough, and each costs a handshake and memory: asyncio gives a TLS con
 read into.
 """
 
-_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
-"""A time-out is an OSError, a host that IDNA refuses a ValueError.
-
-A RuntimeError says that no thread can be started, which the look-up of a host's name needs.
-"""
+_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
+"""A time-out is an OSError, a host that IDNA refuses a ValueError."""
 
 _NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ValueError)
 """The errors after which PromptLayer has certainly not seen the request."""

@@ -290,7 +290,8 @@ class BlockingTransport:
         try:
             thread.start()
         except RuntimeError as error:  # no thread can be started, so nothing was sent
-            raise unreachable(request, self.settings, str(error), arrived=False) from None
+            reason = f"this machine has no thread for the request: {error}"
+            raise unreachable(request, self.settings, reason, arrived=False) from None
         try:
             result = outcome.get(timeout=seconds_for(request, self.settings))
         except Empty:
