@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,6 @@ from support.clocks import Leap
 from support.modes import FakeTaskInstance, Store
 
 from airflow_provider_promptlayer.polling import retries
-from airflow_provider_promptlayer.polling.retries import RetryPolicy
 from airflow_provider_promptlayer.testing import Close, Huge, LocalPromptLayer, Reply
 
 NO_MORE = Reply(429, headers={"Retry-After": "0"})
@@ -435,19 +433,3 @@ class TestElsewhere:
         assert ending.kind.startswith("failed"), ending
         assert there.count() == 0
         assert f"leads to {there.url} now" in log()
-
-
-def test_results_are_not_retried_beyond_an_execution_timeout(
-    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Airflow would retry the task, and so start all inputs again where it keeps no task state."""
-    monkeypatch.setattr(retries, "FETCHING_LATE", RetryPolicy(give_up_after=0.0))
-    server.script(fails_to_tell_results, method="GET", times=None)
-    limit = timedelta(seconds=4)  # of which the last quarter is left for the end
-    ending = run(numbered(2), deferrable=False, execution_timeout=limit)
-    assert ending.kind == "timeout"
-    assert starts(server) == each_once(2)
-
-
-def fails_to_tell_results(request: Any) -> Reply | None:
-    return Reply(503) if request.query["return_all_outputs"] == "true" else None

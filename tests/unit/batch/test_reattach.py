@@ -32,6 +32,8 @@ from support.processes import in_new_process
 
 from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.operators.promptlayer import PromptLayerRunWorkflowBatchOperator
+from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.retries import RetryPolicy
 from airflow_provider_promptlayer.submission.task_state import BatchState
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
 from airflow_provider_promptlayer.transport import blocking
@@ -327,6 +329,21 @@ class TestWithoutNotes:
         left = leave(numbered(1), timeout=10_000.0, execution_timeout=limit)
         deadline = left.trigger.serialize()[1]["state"]["deadline"]
         assert deadline - began == pytest.approx(waits, abs=5.0)
+
+    def test_results_are_not_retried_beyond_an_execution_timeout(
+        self, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow would retry the task, and so start all inputs again."""
+
+        def fail_to_tell_results(request: Any) -> Reply | None:
+            return Reply(503) if request.query["return_all_outputs"] == "true" else None
+
+        monkeypatch.setattr(retries, "FETCHING_LATE", RetryPolicy(give_up_after=0.0))
+        server.script(fail_to_tell_results, method="GET", times=None)
+        limit = datetime.timedelta(seconds=4)  # of which the last quarter is left for the end
+        ending = run(numbered(2), deferrable=False, execution_timeout=limit)
+        assert ending.kind == "timeout"
+        assert starts(server) == each_once(2)
 
 
 def test_all_is_ready_before_a_start_is_noted(
