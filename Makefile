@@ -51,7 +51,7 @@ test-live: venv etl-parts ## 7 min | crashes, restarts and secrets on PostgreSQL
 test-distributed: venv cluster-parts ## 8 min | Celery, Redis and PostgreSQL on two machines, whose cables are cut; needs root for that
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" timeout 15m $(BIN)/python -m pytest -q tests/distributed $(ARGS)
 
-bench: venv ## 40 min | what waiting costs, against other ways to wait: a table, and build/bench.json
+bench: venv ## 50 min | what waiting costs, against other ways to wait: a table, and build/bench.json
 	@$(PYTHON) dev/make_venv.py $(NEWEST) --bench
 	@AIRFLOW_HOME="$(CURDIR)/.venv/airflow-$(NEWEST)/home" $(BIN)/python -m benchmarks $(BENCH)
 

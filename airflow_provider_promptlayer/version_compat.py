@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow import __version__ as airflow_version
@@ -94,6 +94,15 @@ def plain_xcom(arg: XComArg) -> tuple[Any, str] | None:
 def is_made_from_mapped(task: Any) -> bool:
     """Return whether Airflow makes a task of a mapped one, in the worker that runs it."""
     return bool(getattr(task, "_BaseOperator__from_mapped", False))
+
+
+def expanded_over(mapped: Any) -> Collection[str] | None:
+    """Return the arguments over which a mapped task expands; None where each instance has its own.
+
+    That is ``expand_kwargs``.
+    """
+    found = mapped._get_specified_expand_input().value
+    return list(found) if isinstance(found, dict) else None
 
 
 TRIGGERS_HAVE_ON_KILL: Final = STARTS_IN_TRIGGERER
@@ -194,8 +203,9 @@ def clear_epoch(ti: Any) -> str:
     A clear sets ``max_tries`` to the tries so far plus ``retries``, which may be the old value if
     ``retries`` has been lowered. So the text has the task instance's trace context too: every clear
     that resets the DAG run gives it a new one, and neither a retry nor a clear of other tasks does
-    (read in 3.3.0 to 3.3.2 and 3.4.0b2). ``dag_run.clear_number`` tells less: it counts the clears
-    of all tasks, but not those that leave the DAG run as it is.
+    (read in 3.3.0 to 3.3.2 and 3.4.0b2). Before 3.3 a retry may have another one, as the executor
+    makes it. ``dag_run.clear_number`` tells less: it counts the clears of all tasks, but not those
+    that leave the DAG run as it is.
     """
-    carrier = getattr(ti, "context_carrier", None)
+    carrier = getattr(ti, "context_carrier", None) if HAS_TASK_STATE else None
     return json.dumps([int(ti.max_tries or 0), carrier], sort_keys=True)

@@ -41,14 +41,22 @@ class PromptLayerCanceller(PromptLayerSubmitter[L]):
             try:
                 yield
             except PromptLayerWaitTimeoutError as error:
-                if self.cancel_on_timeout and self._job is not None:
-                    what_became = self._cancel(self._job)
-                    said = str(error).replace(self._job.abandoned_phrase, what_became)
-                    error.args = (said,)
+                if self.cancel_on_timeout:
+                    self._cancel_after(error)
                 raise
 
+    def _cancel_after(self, error: BaseException) -> None:
+        """Cancel the job after an error that ends the wait, which then says what became of it."""
+        if (job := self._job) is None or self._is_over:
+            return
+        what_became = self._cancel(job)
+        if job.abandoned_phrase in (said := str(error)):
+            error.args = (said.replace(job.abandoned_phrase, what_became),)
+        else:
+            self.log.warning("%s %s.", job, what_became)
+
     def _cancel(self, job: RemoteJob[Any]) -> str:
-        """Cancel a job whose time is up; return what became of it, for a message."""
+        """Cancel a job for which nobody waits any more; return what became of it."""
         try:
             became = drive(
                 cancellation(job),

@@ -78,8 +78,8 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         self._is_first_try = int(context["ti"].try_number) == 1
         try:
             return super().get_job(context)
-        except BaseException:
-            self._point_back()
+        except BaseException as error:
+            self._point_back_after(error)
             raise
 
     def trigger(self, **how: Any) -> BaseTrigger:
@@ -206,9 +206,28 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
             yield
         except TaskDeferred:
             raise
-        except BaseException:
-            self._point_back()
+        except BaseException as error:
+            self._point_back_after(error)
             raise
+
+    def _point_back_after(self, error: BaseException) -> None:
+        """Cancel the job if it goes on, and point the columns back.
+
+        Else the rest of its cells would be calculated with the columns that were pointed back, and
+        a retry that goes back to the job would take them for those of the given versions.
+        """
+        is_own = self.submitted_by_this_task and not self.hook.is_stopping
+        if self.restore and self._pointed and is_own:
+            self._cancel_after(error)
+            if self._job is not None and not self._is_over and self._columns_state is not None:
+                self.log.warning(
+                    "Not pointing these columns back, as %s goes on: %s. A retry goes back to it, "
+                    "and points them back then. If there is none, point them back in PromptLayer.",
+                    self._job.name,
+                    ", ".join(each.name for each in self._pointed),
+                )
+                return
+        self._point_back()
 
     def _must_point_back(self) -> None:
         """Point the columns back at the end of a task that succeeds otherwise.
@@ -216,7 +235,7 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         :raises PromptLayerTransientError: if PromptLayer did not let it; a retry goes back to the
             job, and then tries again.
         """
-        self._point_back()
+        self._point_back(policy=retries.POLLING.within(self.max_outage))
         if self.restore and self._pointed:
             names = ", ".join(each.name for each in self._pointed)
             raise PromptLayerTransientError(
@@ -238,27 +257,32 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
     def _say_left_alone(self, column: PointedColumn) -> None:
         self.log.warning("Not pointing %s back, as somebody has changed it.", column.name)
 
-    def _sender(self) -> Callable[[Any], Any]:
+    def _sender(self, policy: retries.RetryPolicy | None = None) -> Callable[[Any], Any]:
+        policy = policy or retries.POLLING.within(self.max_outage)
+
         def send(call: Any) -> Any:
             if self.hook.is_stopping:  # no time to retry
                 return self.hook.call(call)
-            return self.hook.call_with_backoff(
-                call, about="the columns", policy=retries.POLLING.within(self.max_outage)
-            )
+            return self.hook.call_with_backoff(call, about="the columns", policy=policy)
 
         return send
 
-    def _point_back(self, send: Callable[[Any], Any] | None = None) -> None:
+    def _point_back(
+        self,
+        send: Callable[[Any], Any] | None = None,
+        policy: retries.RetryPolicy = retries.CANCELLING_LATE,
+    ) -> None:
         """Restore the configurations, but for those that somebody else has changed meanwhile.
 
         :param send: how :meth:`on_kill` sends requests; the task may be about to point a column.
+        :param policy: how long to try, without ``send``: not for long once the task has failed.
         """
         if not (self.restore and self._pointed):
             return
         try:
             sheet = self.found_sheet
             changed = drive(
-                replace_configs(sheet, self._pointed, back=True), send or self._sender()
+                replace_configs(sheet, self._pointed, back=True), send or self._sender(policy)
             )
             if self._columns_state is not None and send is None:
                 self._columns_state.forget()

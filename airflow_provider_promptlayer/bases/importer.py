@@ -157,6 +157,7 @@ class PromptLayerImporter(ImportTask):
                 "title is that of a new sheet: leave it out, or leave out the sheet."
             )
         self.title: Any = DEFAULT_TITLE if title is None and self._is_new_sheet else title
+        self.note_given("sheet", "sheet_id")
         self.refuse_constants(title=title_text)
 
     @abstractmethod
@@ -169,6 +170,7 @@ class PromptLayerImporter(ImportTask):
 
     def get_job(self, context: Context) -> SheetImport | None:
         """Return the import, started by an earlier try or by this one; None for no rows."""
+        self.refuse_missing()
         try:
             with self.open_source() as source:
                 order = self._order(context, source)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XComArg
 
+from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.errors import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.api.text import quoted
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
@@ -110,8 +111,8 @@ def _moved(task: Any) -> str:
 
 
 def _expands(mapped: Any, name: str) -> bool:
-    found = mapped._get_specified_expand_input().value
-    return not isinstance(found, dict) or name in found
+    names = version_compat.expanded_over(mapped)
+    return names is None or name in names
 
 
 def _others(task: Any, kind: type[Any]) -> Iterator[Any]:

@@ -109,11 +109,14 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         return job
 
     def restore_job(self, context: Context) -> RemoteJob[L] | None:
-        """Return the job whose id was pushed, or the one to wait for if none was submitted."""
+        """Return the job that was submitted, or the one to wait for if none was."""
         external_id = xcom.pull_own(context, self.kind.id_key)
-        if external_id is None:
-            return self.kind.unsubmitted_job and self.kind.unsubmitted_job()
-        return self.kind.job_from_id(external_id)
+        if external_id is not None:
+            return self.kind.job_from_id(external_id)
+        record = self._task_state and self._task_state.read_if_readable()
+        if record and record.external_id is not None and record.submitted_by_this_task:
+            return self._job_of(record)
+        return self.kind.unsubmitted_job and self.kind.unsubmitted_job()
 
     def resume_state(self) -> dict[str, Any]:
         """Return the notes about the start, to keep them through a deferral."""
@@ -265,10 +268,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
 
         Empty where Airflow keeps no task state, or the record is of another job.
         """
-        try:
-            record = self._task_state and self._task_state.read()
-        except UnreadableError:
-            return {}
+        record = self._task_state and self._task_state.read_if_readable()
         job_id = xcom.pull_own(context, self.kind.id_key)
         return dict(record.notes or {}) if record and record.external_id == job_id else {}
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
 
 from airflow_provider_promptlayer import version_compat
-from airflow_provider_promptlayer.api.arguments import is_constant
+from airflow_provider_promptlayer.api.arguments import is_constant, refuse_none
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerAuthError,
     PromptLayerError,
@@ -130,6 +130,29 @@ class PromptLayerTask(BaseOperator):
         """
         values = [getattr(self, name) for name in names]
         return not version_compat.is_made_from_mapped(self) and all(map(is_constant, values))
+
+    def note_given(self, *names: str) -> None:
+        """Note which optional arguments are given, before they are rendered.
+
+        :param names: of attributes that are None where the argument is left out.
+        """
+        self._optional = names
+        self._given = [name for name in names if getattr(self, name) is not None]
+
+    def refuse_missing(self) -> None:
+        """Raise if an argument that was given, see :meth:`note_given`, is None once rendered.
+
+        Else the output of a task that has returned None would drop a condition.
+
+        :raises PromptLayerInvalidInputError: says which.
+        """
+        given: Collection[str] = self._given
+        if version_compat.is_made_from_mapped(self) and self.has_dag():
+            mapped = self.dag.get_task(self.task_id)
+            given = {*given, *(version_compat.expanded_over(mapped) or ())}
+        for name in self._optional:
+            if name in given:
+                refuse_none(name, getattr(self, name))
 
     def refuse_constants(self, **parsers: Callable[[str, Any], Any]) -> None:
         """Refuse arguments that are wrong as they are written, when the DAG file is parsed.

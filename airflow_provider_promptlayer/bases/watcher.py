@@ -9,7 +9,6 @@ from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import (
     exactly_one,
     name_or_id,
-    refuse_none,
     title_text,
     version_number,
 )
@@ -54,8 +53,7 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
             release_label=title_text,
             newer_than=version_number,
         )
-        # One that is left out is None; so may one that is given be, once it is rendered.
-        self._given = [name for name in _ARGUMENTS if getattr(self, name) is not None]
+        self.note_given("prompt", "workflow", "release_label", "newer_than")
         if self.is_rescheduled and newer_than is None and not version_compat.HAS_TASK_STATE:
             raise PromptLayerInvalidInputError(
                 "With mode='reschedule' each poll is another process, and before Airflow 3.3 none "
@@ -80,8 +78,11 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
         if watch.newer_than is not None:
             return watch
         state = WatchState.of(context)
-        found = None if state is None else state.read(watch)
-        if found is None:
+        noted = None if state is None else state.read(watch)
+        if noted is not None:
+            found, base_url = noted
+            self._stay_at(base_url, found.name)
+        else:
             now: SeenVersion = self.hook.call_with_backoff(
                 watch.fetch_call(),
                 about=watch.name,
@@ -90,7 +91,7 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
             found = watch.since(now.version)
             self.log.info("Waiting for a change of %s: %s.", watch.name, now.progress)
             if state is not None:
-                state.write(found)
+                state.write(found, self.hook.settings.base_url)
         self._push(context, xcom.WATCH_KEY, found.previous_version)
         return found
 
@@ -103,8 +104,7 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
 
     def _new_watch(self) -> VersionWatch:
         """Return the watch that the rendered arguments describe."""
-        for name in self._given:
-            refuse_none(name, getattr(self, name))
+        self.refuse_missing()
         return VersionWatch.on(
             released(self.prompt, self.workflow), self.release_label, self.newer_than
         )
@@ -116,6 +116,3 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
             "label": watch.release_label,
             "previous_version": watch.previous_version,
         }
-
-
-_ARGUMENTS = ("prompt", "workflow", "release_label", "newer_than")

@@ -8,6 +8,7 @@ again after an answer that was lost, so it happens once under one ``operation_id
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -116,6 +117,9 @@ class ImportMethods(PromptLayerConnectionHook):
                     else error.status in (409, 429)  # any other may be the answer of a gateway
                 )
                 what_next = "Trying again" if started_nothing else "Looking the import up"
+                if not started_nothing:
+                    # Also when the time is up: else nobody would know of an import that goes on.
+                    self._give_up_at = math.inf
                 note = f"{str(error).rstrip('.')}. {what_next} in {in_words(pause)}."
                 yield PollDecision(sleep=pause, note=note, is_trouble=True)
                 found = yield from (find() if started_nothing else find_patiently())

@@ -225,6 +225,7 @@ class LabelMethods(PromptLayerConnectionHook):
         if standing.current is None:
             order.refuse_new_label_with_spaces()
         now = EarlierTry(standing.base.number, standing.previous, "sending")
+        order.keeps_to(now)  # also when from_label is moved before the label is seen to have moved
         if arrived is None:
             note(now)
             arrived = yield from self._move(order, mark, standing, ask)

@@ -115,7 +115,8 @@ class PromptLayerRunTableOperator(TableTask, ColumnVersions):
     :param wait_for_completion: False returns the ``operation_id`` as soon as there is one.
     :param cancel_on_kill: False lets the operation go on when the task is ended; not together with
         ``restore``.
-    :param cancel_on_timeout: True cancels the operation when it has not ended within ``timeout``.
+    :param cancel_on_timeout: True cancels the operation when it has not ended within ``timeout``,
+        as ``restore`` does in any case.
     :param promptlayer_conn_id: id of the Airflow connection. Templated.
     :param kwargs: how to wait, see :class:`.PromptLayerWorkflowSensor`, and ``reattach``.
     :returns: the counts of the cells.

@@ -13,7 +13,6 @@ from airflow_provider_promptlayer import version_compat
 from airflow_provider_promptlayer.api.arguments import (
     exactly_one,
     items,
-    refuse_none,
     text_list,
 )
 from airflow_provider_promptlayer.api.imports import ImportSource
@@ -192,7 +191,7 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
         self.limit: Any = limit
         self.variables: Any = variables
         self.fields: Any = fields
-        self._given = [name for name in _CONDITIONS if getattr(self, name) is not None]
+        self.note_given("sheet", "sheet_id", *_CONDITIONS)
         self.refuse_constants(**PARSERS)
         if self.are_constant(*_CONDITIONS):
             self._selection()
@@ -204,8 +203,6 @@ class PromptLayerImportRequestLogsOperator(PromptLayerImporter):
 
     def open_source(self) -> AbstractContextManager[ImportSource]:
         """Return the request logs that meet the conditions."""
-        for name in self._given:
-            refuse_none(name, getattr(self, name))
         source = self.hook.request_log_source(self._selection(), max_outage=self.max_outage)
         return nullcontext(source)
 

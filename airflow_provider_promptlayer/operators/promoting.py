@@ -20,7 +20,6 @@ from airflow_provider_promptlayer.api.arguments import (
     name_or_id,
     one_of,
     positive,
-    refuse_none,
     seconds,
     title_text,
 )
@@ -154,7 +153,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         # As a template field: label is a property of all operators of Airflow.
         self.release_label: Any = _either(release_label, label)
         self.expected_version: Any = expected_version
-        self._expects_version = expected_version is not None
+        self.note_given("expected_version")
         self.refuse_constants(
             prompt=name_or_id,
             workflow=name_or_id,
@@ -195,8 +194,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         return released(self.prompt, self.workflow).page
 
     def _order(self) -> PromotionOrder:
-        if self._expects_version:
-            refuse_none("expected_version", self.expected_version)
+        self.refuse_missing()
         return PromotionOrder(
             released(self.prompt, self.workflow),
             self.release_label,
@@ -209,12 +207,12 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         ti: Any = context["ti"]
         is_retry = int(ti.try_number) > 1
         state = PromotionState.of(context)
-        path, label = order.target.path, order.label
+        url, label = self._url_of(order), order.label
 
         def note(now: EarlierTry) -> None:
             if state is not None:
                 write_or_log(
-                    lambda: state.write(path, label, now),
+                    lambda: state.write(url, label, now),
                     self.log,
                     lambda: self.hook.is_stopping,
                     f"Could not record that label {label!r} led to version {now.previous}.",
@@ -224,7 +222,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
             order,
             self._mark(order, context),
             is_retry=is_retry,
-            earlier=state.earlier(path, label) if state is not None and is_retry else None,
+            earlier=state.earlier(url, label) if state is not None and is_retry else None,
             note=note,
             max_outage=self.max_outage,
         )
@@ -250,13 +248,17 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         is_known = not is_retry or order.target.is_copied
         if is_known or promotion.previous_version != promotion.version:
             return promotion
-        previous = None if state is None else state.previous(path, label, promotion.version)
+        previous = None if state is None else state.previous(url, label, promotion.version)
         if previous is None:
             self.log.warning(
                 "An earlier try of this task may have moved the label, and Airflow has not kept "
                 "where it led before: previous_version is None."
             )
         return replace(promotion, previous_version=previous)
+
+    def _url_of(self, order: PromotionOrder) -> str:
+        """Return what tells the prompt or workflow from those of any other PromptLayer."""
+        return f"{self.hook.settings.base_url}{order.target.path}"
 
     def _mark(self, order: PromotionOrder, context: Context) -> CopyMark:
         """Return the mark of the copies that any try of this task makes, until it is cleared."""
@@ -308,15 +310,15 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
     def _promotion_without_notes(self, context: Context) -> Promotion:
         """Return the promotion whose request was sent before Airflow resumed the task."""
         order, state = self._order(), PromotionState.of(context)
-        path, label = order.target.path, order.label
-        if state is not None and (earlier := state.earlier(path, label)) is not None:
+        url, label = self._url_of(order), order.label
+        if state is not None and (earlier := state.earlier(url, label)) is not None:
             order.keeps_to(earlier)
         mark = self._mark(order, context)
         standing = self.hook.look(order, mark, max_outage=self.max_outage)
         version = standing.base.number if standing.arrived is None else standing.arrived
         previous = standing.previous
         if previous == version:
-            previous = None if state is None else state.previous(path, label, version)
+            previous = None if state is None else state.previous(url, label, version)
         return Promotion(label, version, previous)
 
     def _stay_at(self, base_url: str) -> None:
@@ -358,11 +360,13 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
         # DAG files must not import triggers.
         triggers = import_module("airflow_provider_promptlayer.triggers.promptlayer")
         now = time.time()
+        # No later than the deadline, as Airflow ends the deferral soon after it.
+        first_pause = max(min(self.poke_interval, self.approval_timeout), deferral.settle_seconds())
         state = PollState(
             watch,
             began_at=now,
             deadline=now + self.approval_timeout,
-            next_poll_at=now + max(self.poke_interval, deferral.settle_seconds()),
+            next_poll_at=now + first_pause,
             base_url=self.hook.stays_at,
         )
         self.defer(
@@ -382,7 +386,7 @@ class PromptLayerPromoteOperator(PromptLayerCaller):
                     }
                 )
             },
-            timeout=deferral.airflow_timeout(self.approval_timeout),
+            timeout=deferral.airflow_timeout(max(self.approval_timeout, first_pause)),
         )
 
     def _approval_of(self, promotion: Promotion) -> VersionWatch:

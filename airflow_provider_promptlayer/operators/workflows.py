@@ -11,7 +11,6 @@ from airflow_provider_promptlayer.api.arguments import (
     mapping,
     path_segment,
     positive,
-    refuse_none,
     text_list,
     text_mapping,
     texts,
@@ -216,7 +215,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
             )
         self.check_inputs = check_inputs
         self.callback_url: Any = callback_url
-        self._has_callback = callback_url is not None
+        self.note_given("callback_url")
         self.workflow_id_or_name: Any = workflow_id_or_name
         self.input_variables: Any = input_variables
         self.metadata: Any = metadata
@@ -229,8 +228,7 @@ class PromptLayerRunWorkflowOperator(_PushesOutputs, PromptLayerSubmitter[Workfl
 
     def new_submission(self, context: Context) -> Submission:
         """Return the start of a run."""
-        if self._has_callback:
-            refuse_none("callback_url", self.callback_url)
+        self.refuse_missing()
         where_from = origin(context)
         metadata = {**where_from, **mapping("metadata", self.metadata)}
         call = run_workflow(

@@ -14,15 +14,15 @@ from airflow_provider_promptlayer.submission.task_state import TaskState
 class PromotionState(TaskState):
     """How far the tries of a task have come with the promotion of one label.
 
-    :param path: that of the prompt template or the workflow, in each method.
+    :param url: that of the prompt template or the workflow in the API, in each method.
     """
 
     KEY: ClassVar[str] = "promptlayer_promotion"
 
-    def write(self, path: str, label: str, now: EarlierTry) -> None:
+    def write(self, url: str, label: str, now: EarlierTry) -> None:
         """Note how far this try has come."""
         fields = {
-            "path": path,
+            "url": url,
             "label": label,
             "target": now.target,
             "previous": now.previous,
@@ -31,12 +31,12 @@ class PromotionState(TaskState):
         }
         self._store.set(self.KEY, versioned(fields))
 
-    def earlier(self, path: str, label: str) -> EarlierTry | None:
+    def earlier(self, url: str, label: str) -> EarlierTry | None:
         """Return what an earlier try since the last clear has noted about the label, or None."""
 
         def read(fields: Fields) -> EarlierTry | None:
-            noted = fields.text("path"), fields.text("label"), fields.text_or_none("clear_epoch")
-            if noted != (path, label, self.clear_epoch):
+            noted = fields.text("url"), fields.text("label"), fields.text_or_none("clear_epoch")
+            if noted != (url, label, self.clear_epoch):
                 return None
             previous, stage = fields.count_if_any("previous"), fields.text_or_none("stage")
             return EarlierTry(fields.count("target"), previous, stage or "sending")
@@ -46,7 +46,7 @@ class PromotionState(TaskState):
         except UnreadableError:
             return None
 
-    def previous(self, path: str, label: str, version: int) -> int | None:
+    def previous(self, url: str, label: str, version: int) -> int | None:
         """Return where the label led before this task moved it to the version.
 
         The version itself, if this task has not moved it there. None if that is not known: what a
@@ -54,8 +54,8 @@ class PromotionState(TaskState):
         """
 
         def read(fields: Fields) -> int | None:
-            noted = fields.text("path"), fields.text("label"), fields.count("target")
-            is_it = noted == (path, label, version)
+            noted = fields.text("url"), fields.text("label"), fields.count("target")
+            is_it = noted == (url, label, version)
             return fields.count_if_any("previous") if is_it else version
 
         try:

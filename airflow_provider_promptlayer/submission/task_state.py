@@ -107,6 +107,13 @@ class RunState(TaskState):
         """
         return read_persisted(self._kept(KEY), SubmissionRecord.read)
 
+    def read_if_readable(self) -> SubmissionRecord | None:
+        """Return the record of this try; None also if it cannot be read."""
+        try:
+            return self.read()
+        except UnreadableError:
+            return None
+
     def write(
         self,
         phase: SubmissionPhase,
@@ -354,10 +361,11 @@ class SheetState(TaskState):
 class WatchState(TaskState):
     """Which version a watch began with: all tries of a task wait for another one than that."""
 
-    def read(self, watch: VersionWatch) -> VersionWatch | None:
-        """Return the watch with which the task began, unless it was cleared since; else None.
+    def read(self, watch: VersionWatch) -> tuple[VersionWatch, str] | None:
+        """Return the watch with which the task began, and the base URL of its PromptLayer.
 
         :param watch: that of the arguments, with any version before.
+        :returns: None if the task has noted none, or was cleared since.
         """
         try:
             noted = read_persisted(
@@ -365,6 +373,7 @@ class WatchState(TaskState):
                 lambda fields: (
                     fields.text("clear_epoch"),
                     fields.mapping_or_none("watch") or {},
+                    fields.text("base_url"),
                 ),
             )
         except UnreadableError:
@@ -372,11 +381,15 @@ class WatchState(TaskState):
         if noted is None or noted[0] != self.clear_epoch:
             return None
         found = watch.since(noted[1].get("previous_version"))
-        return found if asdict(found) == noted[1] else None
+        return (found, noted[2]) if asdict(found) == noted[1] else None
 
-    def write(self, watch: VersionWatch) -> None:
+    def write(self, watch: VersionWatch, base_url: str) -> None:
         """Note the watch with which the task begins."""
-        kept = {"clear_epoch": self.clear_epoch, "watch": asdict(watch)}
+        kept = {
+            "clear_epoch": self.clear_epoch,
+            "watch": asdict(watch),
+            "base_url": base_url,
+        }
         self._store.set(_WATCH_KEY, versioned(kept))
 
 

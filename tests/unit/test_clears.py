@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.modes import FakeTaskInstance
 from support.needs import needs_task_state
 
 from airflow_provider_promptlayer import version_compat
@@ -155,3 +156,15 @@ def test_a_clear_that_leaves_the_dag_run_as_it_is_changes_it(database: Database)
     first = database.run("success")
     database.clear(dag_run_state=False)
     assert database.run("running") != first
+
+
+def test_a_retry_with_another_trace_before_airflow_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the executor makes a new one for each try, where traces are on."""
+    monkeypatch.setattr(version_compat, "HAS_TASK_STATE", False)
+    tries = [
+        version_compat.clear_epoch(
+            FakeTaskInstance(max_tries=2, context_carrier={"traceparent": str(number)})
+        )
+        for number in (1, 2)
+    ]
+    assert tries[0] == tries[1]

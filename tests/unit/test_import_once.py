@@ -119,6 +119,16 @@ class TestOnce:
         assert len(server.imports) == 3
 
 
+def test_after_a_lost_answer_when_the_time_is_up(server: LocalPromptLayer) -> None:
+    """The import is looked for all the same, so that the task's end names it."""
+    server.script(Close(), **LOST)
+    ending = load(timeout=0.0)
+    (made,) = server.imports
+    assert ending.kind == "timeout"
+    assert made.operation_id in ending.message
+    assert ending.xcoms["promptlayer_operation_id"] == made.operation_id
+
+
 class WorkerDiedError(BaseException):
     """Ends a worker as SIGKILL does: no code of the task sees it."""
 

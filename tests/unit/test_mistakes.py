@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, AirflowException
 from support.arguments import NEEDED
+from support.modes import FakeTaskInstance
 
 from airflow_provider_promptlayer.exceptions import PromptLayerInvalidInputError
 from airflow_provider_promptlayer.operators import promptlayer as operators
@@ -217,3 +218,25 @@ def test_what_is_rendered_later_is_not_judged_now(mistake: Mistake) -> None:
             ("{{ params.x }}", "{% if x %}1{% endif %}", output, output["a"], ["{{ x }}"], [output])
         ):
             make(mistake.cls, f"task_{number}", **{mistake.name: value})
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "fixed"),
+    [
+        (RUN, "callback_url", {"workflow_id_or_name": "good"}),
+        (PROMOTE, "expected_version", {"version": 5}),
+        (OF_VERSION, "newer_than", {"prompt": "Reply"}),
+        (LOAD, "sheet", {"table": "Answers", "rows": [{"Question": "Why?"}]}),
+        (IMPORT, "prompt", {"table": "Answers", "sheet": "Cases", "limit": 5}),
+    ],
+    ids=lambda each: getattr(each, "__name__", str(each)),
+)
+def test_a_mapped_argument_without_a_value(cls: Any, name: str, fixed: dict[str, Any]) -> None:
+    """Made from the output of a task that has returned None, it must not count as left out."""
+    other = {"prompt": "Reply"} if cls is PROMOTE else {}  # or all instances would move one label
+    with DAG("d", schedule=None):
+        expanded = {key: [value] for key, value in other.items()}
+        mapped = cls.partial(task_id="task", **fixed).expand(**{name: ["a", None]}, **expanded)
+    context: Any = {"ti": FakeTaskInstance(map_index=1), "run_id": "manual__1"}
+    with pytest.raises(AirflowException, match=f"{name} is None"):
+        mapped.unmap({name: None, **other}).execute(context)

@@ -209,6 +209,16 @@ class TestTries:
         ending = self.begin(store, FakeTaskInstance(try_number=2))
         assert ending.value == {"version": 3, "label": "prod", "previous_version": 2}, ending
 
+    def test_a_retry_at_another_promptlayer(self, server: LocalPromptLayer, serve: Serve) -> None:
+        """There the label of the same name leads to another version, and was not moved."""
+        store = Store()
+        self.begin(store)
+        prompt = Prompt("Reply", latest_version=9, labels={"prod": 9})
+        serve(LocalPromptLayer([], prompts=[prompt]))
+        ending = self.begin(store, FakeTaskInstance(try_number=2))
+        assert isinstance(ending.error, PromptLayerConfigurationError)
+        assert f"was started at {server.url}" in ending.message
+
     def test_a_clear_begins_anew(self, server: LocalPromptLayer) -> None:
         store = Store()
         self.begin(store)

@@ -33,6 +33,7 @@ from airflow_provider_promptlayer.hooks.base import PromptLayerConnectionHook
 from airflow_provider_promptlayer.testing import (
     Column,
     LocalPromptLayer,
+    Reply,
     Sheet,
     Table,
 )
@@ -226,3 +227,28 @@ def test_is_put_back_after_a_deferral_that_airflow_ended(server: LocalPromptLaye
     with pytest.raises(AirflowException):
         make(**PUT_BACK).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
     assert config(server) == CONFIG
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_wait_that_fails_leaves_no_operation_to_the_columns_of_before(
+    server: LocalPromptLayer, is_cancelled: bool, log: Log
+) -> None:
+    """Else the retry would take cells of the production version for those of the given one."""
+    store = Store()
+    deferred(make(defer_after=0, **PUT_BACK), store)
+    if not is_cancelled:
+        server.script(Reply(403), method="DELETE")
+    context: Any = {"ti": FakeTaskInstance(max_tries=2), "task_state_store": store}
+    with pytest.raises(AirflowException, match="failure"):
+        make(**PUT_BACK).resume_execution("__fail__", {"error": "Trigger failure"}, context)
+    assert config(server) == (CONFIG if is_cancelled else STAGING)
+    at_polls: dict[str, list[Any]] = {}
+    server.script(
+        lambda request: at_polls.setdefault(request.raw_path, []).append(config(server)), times=None
+    )
+    assert run(store, number=2, deferrable=False, **PUT_BACK).kind == "success"
+    assert config(server) == CONFIG
+    assert len(server.operations) == (2 if is_cancelled else 1)
+    (polls,) = (at for path, at in at_polls.items() if path.endswith(list(server.operations)[-1]))
+    assert all(at == STAGING for at in polls)
+    assert ("Not pointing these columns back" in log()) != is_cancelled

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -114,3 +115,12 @@ def test_the_connection_leads_elsewhere_by_then(
     assert isinstance(error.value, PromptLayerConfigurationError)
     assert says in str(error.value)
     assert elsewhere.count() == 0
+
+
+def test_an_interval_that_is_longer_than_the_time(server: LocalPromptLayer) -> None:
+    """The label is read at least once before Airflow ends the deferral."""
+    context: Any = {"ti": FakeTaskInstance(), "run_id": "manual__1"}
+    now = time.time()
+    deferral = deferred(context, **PROMPT, poke_interval=900, approval_timeout=600)
+    assert deferral.timeout is not None
+    assert deferral.trigger.state.next_poll_at < now + deferral.timeout.total_seconds()

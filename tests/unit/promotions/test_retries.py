@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.killing import Killed, kill_at
+from support.kinds import Serve
 from support.modes import FakeTaskInstance, Store, run_task
 from support.promotions import (
     COPY,
@@ -18,6 +19,7 @@ from support.promotions import (
     changes,
     make,
     moved_to,
+    new_server,
     promote,
 )
 
@@ -25,7 +27,7 @@ from airflow_provider_promptlayer.exceptions import (
     PromptLayerApprovalNeededError,
     PromptLayerLabelMovedError,
 )
-from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
+from airflow_provider_promptlayer.testing import Close, LocalPromptLayer, Reply
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -253,3 +255,30 @@ def test_a_label_that_was_there_before_a_retry(
     previous = None if which is PROMPT else 3
     assert retried.value == {"label": "prod", "version": 3, "previous_version": previous}
     assert changes(server) == 0
+
+
+def test_the_connection_is_corrected_between_two_tries(
+    server: LocalPromptLayer,
+    serve: Serve,
+    which: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the first try has read at another PromptLayer counts for nothing here."""
+    store = Store()
+    killed(server, store, "sending", monkeypatch, **which)
+    here = serve(new_server())
+    here.move_label("staging", 6, **which)
+    retried = promote(store, number=2, from_label="staging", **which)
+    version = 6 if which is PROMPT else COPY
+    assert retried.value == {"label": "prod", "version": version, "previous_version": 3}
+
+
+def test_a_lost_answer_while_from_label_is_moved(
+    server: LocalPromptLayer, which: dict[str, Any]
+) -> None:
+    """The task has moved its label itself, to what from_label led to when it began."""
+    server.script(Close(), method="PATCH", acted_on=True)
+    after_request(server, lambda: server.move_label("staging", 6, **which))
+    ending = promote(from_label="staging", **which)
+    assert ending.value == {"label": "prod", "version": moved_to(which), "previous_version": 3}
+    assert server.count("PATCH") == 1
