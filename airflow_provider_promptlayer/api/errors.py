@@ -67,7 +67,13 @@ class PromptLayerInvalidInputError(PromptLayerError, ValueError):
 
 
 class PromptLayerRefusedError(PromptLayerError):
-    """PromptLayer refused the request for good (400, 422, …). Trying again does not help."""
+    """PromptLayer refused the request for good (400, 422, …). Trying again does not help.
+
+    :ivar is_foreign: whether the answer (4xx) is not PromptLayer's own, but of something between,
+        such as a gateway, or of another web server.
+    """
+
+    is_foreign = False
 
 
 class PromptLayerAuthError(PromptLayerRefusedError):

@@ -243,7 +243,7 @@ def _error_for(
     reason = error_text(response)
     says = f"; {origin.is_not_promptlayers}" if reason is None else _said(reason)
     wait = retry_after(response.headers, now=now)
-    kind: type[PromptLayerError] = PromptLayerRefusedError
+    kind = PromptLayerRefusedError
     if status == 429:
         return PromptLayerRateLimitError(
             f"Could not {request.purpose}: too many requests ({http}){says}{_asked(wait)}",
@@ -281,7 +281,9 @@ def _error_for(
         kind = PromptLayerNotFoundError
         what = f"PromptLayer has no such thing ({http}){says}"
         advice = ". Check the name or id, and that the key belongs to the same workspace."
-    return kind(f"Could not {request.purpose}: {what}{advice}", status=status)
+    refused = kind(f"Could not {request.purpose}: {what}{advice}", status=status)
+    refused.is_foreign = reason is None and status >= 400
+    return refused
 
 
 def is_promptlayers(response: Response) -> bool:

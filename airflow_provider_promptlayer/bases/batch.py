@@ -295,6 +295,7 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         except PromptLayerBatchFailedError:
             self._push(context, xcom.RETURN_VALUE_KEY, results.in_order)
             raise
+        self.push_early(context, value)
         self._now.starts.note_delivered()
         return value
 

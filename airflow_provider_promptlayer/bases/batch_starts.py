@@ -79,11 +79,24 @@ class StartWindow:
 
         :param number: from :meth:`sent`.
         """
+        self._slow_down(number, self.size // 2)
+        return retries.SUBMITTING.next_pause(max(1, self._failures), error, elapsed=0.0)
+
+    def lost(self, number: int) -> float:
+        """Note that a start was sent, and the answer lost; return the seconds to wait.
+
+        Until a start is answered, one is sent at a time: each that is lost costs an input.
+
+        :param number: from :meth:`sent`.
+        """
+        self._slow_down(number, 1)
+        return retries.POLLING.pause(max(1, self._failures))
+
+    def _slow_down(self, number: int, size: int) -> None:
         if number > self._sent_before_pause:
             self._sent_before_pause, self._is_slowed = self._sent, True
             self._failures, self._answers = self._failures + 1, 0
-            self.size = max(1, self.size // 2)
-        return retries.SUBMITTING.next_pause(max(1, self._failures), error, elapsed=0.0)
+            self.size = max(1, size)
 
 
 class _UnderWay:
@@ -228,6 +241,7 @@ class BatchStarts:
             batch.started(index, future.result())
         except PromptLayerStartUncertainError as error:
             batch.uncertain(index, str(error))
+            hook.throttle.hold_for(window.lost(number), now=time.time())
         except PromptLayerError as error:
             if not (isinstance(error, PromptLayerRefusedError) and error.status in _ABOUT_ONE):
                 batch.not_started(index)  # the error says so

@@ -16,6 +16,7 @@ from airflow_provider_promptlayer.api.errors import (
 )
 from airflow_provider_promptlayer.api.job import L
 from airflow_provider_promptlayer.bases.waiter import PromptLayerWaiter
+from airflow_provider_promptlayer.xcom import outputs as xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -68,6 +69,14 @@ class PromptLayerReattacher(PromptLayerWaiter[L]):
     def reattaches_after_clear(self) -> bool:
         """Whether a later try finds the jobs of this one."""
         return self._task_state is not None
+
+    def push_early(self, context: Context, result: Any) -> None:
+        """Push the result before Airflow does, which is before the task notes that it was pushed.
+
+        If Airflow cannot store it, a clear then goes back to the jobs, and starts no others.
+        """
+        if self._task_state is not None and result is not None:
+            self._push(context, xcom.RETURN_VALUE_KEY, result)
 
     def _open_task_state(self, context: Context) -> None:
         self._task_state = self.state_type.of(context) if self.reattach else None

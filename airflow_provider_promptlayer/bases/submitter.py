@@ -100,9 +100,8 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             self._push(context, kind.id_key, None)  # a downstream task may pull it
             return None
         self._stay_at(self.hook.settings.base_url, job.name)
-        if self._task_state is not None:
-            known = self._earlier_fingerprint or self._input_fingerprint(context)
-            self._record(SubmissionPhase.SUBMITTED, job, known)
+        known = self._earlier_fingerprint or self._input_fingerprint(context)
+        self._record(SubmissionPhase.SUBMITTED, job, known)
         self._push_id(context, job)
         if self.hook.is_stopping:  # on_kill came when there was no job to cancel yet
             self.on_kill()
@@ -167,6 +166,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     def _go_on(self, context: Context, job: RemoteJob[L]) -> Any:
         if self.wait_for_completion:
             return super()._go_on(context, job)
+        self.push_early(context, job.id)
         self._record(SubmissionPhase.DELIVERED, job)
         return job.id
 
@@ -176,8 +176,8 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
             self._push_id(context, self._job)
         result = super()._finish(context, ending)
         if self._job is not None:
-            # After the pushes: a task that is cleared because one of them failed goes back to the
-            # job, and so does a try after a crash in between.
+            # After the pushes: a try, or a clear, after one that has failed goes back to the job.
+            self.push_early(context, result)
             self._record(SubmissionPhase.DELIVERED, self._job)
         return result
 
@@ -442,9 +442,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
     def _note_question(self) -> None:
         """Record that a person is asked, so that a clear after this means that they have looked."""
         if (state := self._task_state) is not None:
-            self._write(
-                state.ask, "Could not record that a person is asked; the next try asks again."
-            )
+            self._write(state.ask, "Could not note that a person is asked: the next try asks, too.")
 
     def _write(self, write: Callable[[], None], failure: str) -> None:
         write_or_log(write, self.log, lambda: self.hook.is_stopping, failure)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
 
@@ -146,10 +146,9 @@ class PromptLayerTask(BaseOperator):
 
         :raises PromptLayerInvalidInputError: says which.
         """
-        given: Collection[str] = self._given
-        if version_compat.is_made_from_mapped(self) and self.has_dag():
-            mapped = self.dag.get_task(self.task_id)
-            given = {*given, *(version_compat.expanded_over(mapped) or ())}
+        given, task = set(self._given), cast("Any", self)  # of Airflow's classes, in part untyped
+        if version_compat.is_made_from_mapped(task) and task.has_dag():
+            given.update(version_compat.expanded_over(task.dag.get_task(self.task_id)) or ())
         for name in self._optional:
             if name in given:
                 refuse_none(name, getattr(self, name))

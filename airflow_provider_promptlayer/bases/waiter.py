@@ -255,7 +255,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
         """Resume the task; if Airflow ended the deferral, raise the error that says so."""
-        self._resumed = self.hook.connection_was_there = True
+        self._resumed = self.hook.was_connected = True
         if next_method != deferral.ENDED_BY_AIRFLOW:
             # Not through BaseSensorOperator, which would replace the reason for a skip.
             resume = super(BaseSensorOperator, self).resume_execution
@@ -296,7 +296,7 @@ class PromptLayerWaiter(PromptLayerTask, BaseSensorOperator, Generic[L]):
             first = version_compat.first_reschedule_date(context, self.retries or 0)
             if first is not None:
                 began_at = first.timestamp()
-                self.hook.connection_was_there = True
+                self.hook.was_connected = True
             self._outage_state = OutageState.of(context)
             outage_since = self._outage_state.read(self.log) if self._outage_state else None
         deadline = min(began_at + self.timeout, self._must_end_by(context))

@@ -24,6 +24,8 @@ from airflow_provider_promptlayer.api.errors import (
     PromptLayerConfigurationError,
     PromptLayerError,
     PromptLayerNotFoundError,
+    PromptLayerRefusedError,
+    PromptLayerServerError,
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
     PromptLayerUnexpectedAnswerError,
@@ -376,7 +378,18 @@ class PromptLayerConnectionHook(PromptLayerConnection):
                 response.redactions,
                 call.request.purpose,
             )
-        return call.read(response, time.time())
+        try:
+            result = call.read(response, time.time())
+        except PromptLayerRefusedError as error:
+            is_key_refused = isinstance(error, PromptLayerAuthError)
+            if not (self.was_connected and error.is_foreign) or is_key_refused or call.starts:
+                raise
+            # Something on the way, such as a gateway that restarts, and not a wrong host.
+            blip = PromptLayerServerError(str(error), status=error.status)
+            blip.request_id = error.request_id
+            raise blip from None
+        self.was_connected = True
+        return result
 
 
 @lru_cache

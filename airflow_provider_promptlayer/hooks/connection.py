@@ -80,7 +80,8 @@ class PromptLayerConnection(BaseHook):
         self.promptlayer_conn_id = promptlayer_conn_id
         self._settings: Settings | None = None
         self._read_at = 0.0  # by the monotonic clock
-        self.connection_was_there = False  # when an earlier process of the same wait read it
+        self.was_connected = False
+        """Whether PromptLayer has answered, here or in an earlier process of the same wait."""
         self.stays_at: str | None = None
         """The base URL of the only PromptLayer to send requests to; None for any."""
         self._job, self._way_back = "", ""
@@ -263,7 +264,7 @@ class PromptLayerConnection(BaseHook):
                 "'promptlayer' with the API key as its password, or correct promptlayer_conn_id. "
                 "Airflow also says this of an AIRFLOW_CONN_… variable that it cannot parse."
             )
-            if self._settings is None and not self.connection_was_there:
+            if self._settings is None and not self.was_connected:
                 raise unknown from None
             # Airflow says the same if its server or a secrets backend was away.
             raise PromptLayerTransientError(str(unknown)) from None

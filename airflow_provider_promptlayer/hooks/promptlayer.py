@@ -27,7 +27,7 @@ _FOR_TASKS: Final = frozenset(
         "call_with_backoff",
         "carry_out",
         "compare_scores",
-        "connection_was_there",
+        "was_connected",
         "find_baseline",
         "find_url",
         "find_usage",

@@ -8,8 +8,8 @@ metadata database, so another release may read them (a rolling upgrade).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Generic, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Generic, Self, TypeVar
 
 from airflow_provider_promptlayer.api.fields import FieldError, Fields
 from airflow_provider_promptlayer.api.job import RemoteJob
@@ -108,8 +108,18 @@ class PollState(Generic[J]):
         in between: two blips an hour apart are no outage of an hour. The pause until the
         triggerer's first poll does not end an outage, however long the ``poke_interval`` is.
         """
-        polled_for = 0.0 if self.next_poll_at is None else now - self.next_poll_at
-        return self.fetch_outage_since if polled_for <= _LONG_WAIT else None
+        return None if self._was_polled_for_long(now) else self.fetch_outage_since
+
+    def without_old_outage(self, *, now: float) -> Self:
+        """Return the state for a triggerer, which may take the wait over from another one.
+
+        That one has polled since ``next_poll_at``, and cannot tell how: so an outage that a worker
+        has met counts for ten minutes.
+        """
+        return replace(self, outage_since=None) if self._was_polled_for_long(now) else self
+
+    def _was_polled_for_long(self, now: float) -> bool:
+        return self.next_poll_at is not None and now - self.next_poll_at > _LONG_WAIT
 
     def payload(self) -> dict[str, Any]:
         """Return the state as plain JSON."""

@@ -325,7 +325,8 @@ def _send(
                 **headers_for(request, settings),
                 "Accept-Encoding": "gzip, deflate",  # what Body decompresses
             },
-            timeout=seconds_for(request, settings),
+            # For the next address of a host in time: urllib3 tries one after the other.
+            timeout=(settings.timeout / 3, seconds_for(request, settings)),
             allow_redirects=False,
             stream=True,
         ) as answer:

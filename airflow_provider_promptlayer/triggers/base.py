@@ -304,7 +304,7 @@ class PromptLayerTrigger(BaseTrigger):
 
     def _new_hook(self) -> PromptLayerHook:
         hook, state = PromptLayerHook(self.promptlayer_conn_id), self.state
-        hook.connection_was_there = state.next_poll_at is not None  # when a worker planned the poll
+        hook.was_connected = state.next_poll_at is not None  # when a worker planned the poll
         if state.base_url is not None:
             way_back = version_compat.way_back(is_noted=self.reattaches_after_clear)
             hook.stay_at(state.base_url, about=state.job.name, way_back=way_back)
@@ -332,7 +332,8 @@ class PromptLayerTrigger(BaseTrigger):
 
     def _new_poller(self, job: RemoteJob[Any]) -> Poller:
         schedule = _schedule(self.poke_interval, self.exponential_backoff, self.max_wait)
-        return self.state.poller(job, schedule, max_outage=self.max_outage, doubts_connection=True)
+        state = self.state.without_old_outage(now=time.time())
+        return state.poller(job, schedule, max_outage=self.max_outage, doubts_connection=True)
 
     def _on_decision(self, decision: PollDecision) -> None:
         if not decision.is_hold:

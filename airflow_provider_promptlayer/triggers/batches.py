@@ -51,10 +51,10 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
         super().__init__(**kwargs)
         self.ended_before = ended
         self.total = total
-        self._outage_since = None if self._state is None else self._state.outage_since
+        self._outage_since: float | None = None
         self._troubled_at = self._answered_at = 0.0
         # Whether the task's log has the beginning of an outage but not its end.
-        self._owes_recovery = self._outage_since is not None
+        self._owes_recovery = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments that recreate the trigger."""
@@ -69,6 +69,7 @@ class PromptLayerWorkflowBatchTrigger(PromptLayerTrigger):
     async def _until_ended(self, send: Sender, poller: Poller, job: Any) -> None:
         """Poll as many runs at a time as necessary; each watcher goes on to the next run."""
         self._outage_since = poller.outage_since
+        self._owes_recovery = poller.outage_since is not None
         hook, poll = send.hook, super()._until_ended
         runs, until = deque(job.runs), job.until
         total = self.ended_before + len(runs) if self.total is None else self.total

@@ -30,6 +30,7 @@ from airflow_provider_promptlayer.hooks import metrics
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.hooks.sender import Sender
 from airflow_provider_promptlayer.polling import retries
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 from airflow_provider_promptlayer.submission.batch import fingerprint
 from airflow_provider_promptlayer.triggers.seen import SeenVersions
 
@@ -242,7 +243,7 @@ class PromptLayerVersionEventTrigger(_BaseEventTrigger):  # type: ignore[misc]
                 except PromptLayerError as error:
                     failures += 1
                     metrics.count_poll(COUNTED_AS, begins_outage=failures == 1)
-                    backoff = retries.POLLING.pause(failures, error)
+                    backoff = min(retries.POLLING.pause(failures, error), DEFAULT_MAX_OUTAGE)
                     pause = max(pause, backoff)
                     if isinstance(error, PromptLayerRateLimitError):
                         hook.throttle.hold_for(backoff, now=time.time())

@@ -356,6 +356,25 @@ class TestOutputsThatCouldNotGoOut:
         ending = RUN_WORKFLOW.run(store, number=2, max_tries=3)
         assert (ending.value, server.count("POST")) == (OUTPUTS, 1)
 
+    @pytest.mark.parametrize("waits", [True, False])
+    def test_a_clear_after_a_result_that_airflow_cannot_store_comes_back_to_the_run(
+        self, waits: bool, server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such as one that is too large for a proxy before the API server."""
+        store, push = Store(), FakeTaskInstance.xcom_push
+
+        def refuse(ti: FakeTaskInstance, key: str, value: Any) -> None:
+            if key == "return_value":
+                raise ConnectionError("413")
+            push(ti, key, value)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeTaskInstance, "xcom_push", refuse)
+            with pytest.raises(ConnectionError):
+                RUN_WORKFLOW.run(store, wait_for_completion=waits)
+        ending = RUN_WORKFLOW.run(store, number=2, max_tries=3)
+        assert (ending.value, server.count("POST")) == (OUTPUTS, 1)
+
     @pytest.mark.parametrize("error", [ConnectionError, AirflowException, AirflowNotFoundException])
     def test_where_nothing_remembers_the_run_no_retry_starts_another(
         self, error: type[Exception], deferrable: bool, server: LocalPromptLayer

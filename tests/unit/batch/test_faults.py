@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from support.batches import answers, context_of, each_once, numbered, retry, run, starts, task
+from support.batches import (
+    answers,
+    context_of,
+    each_once,
+    numbered,
+    retry,
+    run,
+    starts,
+    task,
+)
 from support.clocks import Leap
 from support.modes import FakeTaskInstance, Store
 

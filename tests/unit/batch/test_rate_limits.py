@@ -17,6 +17,7 @@ from airflow_provider_promptlayer.exceptions import (
 )
 from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
 from airflow_provider_promptlayer.hooks.threads import DaemonThreads
+from airflow_provider_promptlayer.polling.retries import RetryPolicy
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply, Silence
 
 
@@ -89,6 +90,43 @@ class TestAfterA429:
         for number in range(1, tries + 1):
             pause = window.put_off(window.sent(), error)
             assert (pause is None) == (number == tries)
+
+
+class TestAfterALostAnswer:
+    def test_one_is_under_way(self, server: LocalPromptLayer) -> None:
+        """A gateway that restarts costs few inputs, whose runs a person has to look for."""
+        arrived: list[int] = []
+
+        def gateway(request: Any) -> Reply | Silence | None:
+            arrived.append(index_in(request))
+            if len(arrived) == 1:
+                return None
+            return Reply(502, "<html>") if len(arrived) <= 1 + 8 else Silence()
+
+        script = server.script(gateway, method="POST", times=None)
+
+        def watch() -> None:
+            server.wait_for(lambda: len(arrived) >= 1 + 8 + 1, timeout=60)
+            time.sleep(0.1)
+            assert len(arrived) == 1 + 8 + 1
+
+        with watched(server, script, watch):
+            ending = run(numbered(20), start_concurrency=8, min_success_rate=0.0)
+        assert ending.kind == "success"
+        assert sum(value is None for value in ending.value) == 8 + 1
+        assert set(starts(server).values()) == {1}
+
+    def test_the_pauses_grow_until_one_is_answered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        window, asked = StartWindow(8), list[int]()
+        monkeypatch.setattr(
+            RetryPolicy, "pause", lambda _, failures, *args, **kwargs: asked.append(failures)
+        )
+        for _ in range(3):
+            window.lost(window.sent())
+        assert window.size == 1
+        window.answered()
+        window.lost(window.sent())
+        assert asked == [1, 2, 3, 1]
 
 
 class TestWhenOtherRequestsWereRefused:

@@ -242,10 +242,28 @@ class TestCleared:
         """PromptLayer has not said that the run is gone."""
         server.script(Reply(404, "<html>"), method="GET", execution_id=2, times=None)
         for ti in (None, retry(), cleared(3)):
-            assert run(numbered(3), ti, store).kind == "failed for good"
+            assert run(numbered(3), ti, store, max_outage=0.05).kind == "failed"
         server.clear_scripts()
         assert run(numbered(3), cleared(4), store).value == answers(0, 1, 2)
         assert starts(server) == each_once(3)
+
+
+def test_a_clear_after_a_result_that_airflow_cannot_store_starts_no_other_runs(
+    server: LocalPromptLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, push = Store(), FakeTaskInstance.xcom_push
+
+    def refuse(ti: FakeTaskInstance, key: str, value: Any) -> None:
+        if key == "return_value":
+            raise ConnectionError("413")
+        push(ti, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeTaskInstance, "xcom_push", refuse)
+        with pytest.raises(ConnectionError):
+            run(store=store)
+    assert run(ti=cleared(), store=store).value == answers(0, 1, 2, 3, 4)
+    assert starts(server) == each_once(5)
 
 
 class TestElsewhere:

@@ -115,6 +115,21 @@ def test_an_outage_that_is_over_does_not_count_for_the_runs_after_it(
     assert fire(runs, outage_since=time.time() - 100, max_outage=50)["outcome"] == "ended"
 
 
+def test_an_outage_that_a_worker_has_met_is_over_after_hours_of_polls(
+    server: LocalPromptLayer,
+) -> None:
+    """Another triggerer takes the wait over, and cannot know how the polls went."""
+    then = time.time() - 5 * 3600.0
+    server.script(Reply(502))
+    how: dict[str, Any] = {
+        "began_at": then,
+        "outage_since": then,
+        "next_poll_at": then + 20,
+        "max_outage": 600,
+    }
+    assert fire(started(server, "Echo", 1), **how)["outcome"] == "ended"
+
+
 def test_a_key_that_is_refused(server: LocalPromptLayer) -> None:
     runs = started(server, "Slow", 3)
     server.rotate_key("pl_other")

@@ -303,6 +303,17 @@ def test_a_refusal_is_final_at_once(
     assert server.count("GET") == 1
 
 
+@pytest.mark.parametrize(("mode", "status"), in_every_mode([404, 422, 400, 405, 410], 404))
+def test_a_refusal_of_a_gateway_passes_once_promptlayer_has_answered(
+    mode: str, status: int, server: LocalPromptLayer, run_id: int
+) -> None:
+    """So it is no wrong host, but a gateway that restarts, say."""
+    refusal = Reply(status, "<html>", HTML)
+    script = server.script(Reply(204), refusal, refusal)
+    assert_succeeds(mode, run_id)
+    assert script.used == 3
+
+
 @pytest.mark.parametrize(("mode", "status"), in_every_mode([301, 302, 307, 308], 302))
 def test_a_redirect_is_not_followed(
     mode: str, status: int, server: LocalPromptLayer, run_id: int

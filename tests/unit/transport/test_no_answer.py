@@ -7,12 +7,23 @@ import gzip
 import json
 import socket
 import time
+from contextlib import ExitStack
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from unit.transport.conftest import BOTH, KEY, POLL, START, Driver, Exchange, Handler, settings_for
+from unit.transport.conftest import (
+    BOTH,
+    KEY,
+    POLL,
+    START,
+    Driver,
+    Exchange,
+    Handler,
+    Server,
+    settings_for,
+)
 
 from airflow_provider_promptlayer.api.http import Request
 from airflow_provider_promptlayer.exceptions import (
@@ -92,6 +103,29 @@ def test_an_impossible_host(driver: Any, host: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(PromptLayerError) as caught:  # refused when read, or when used
         driver.send(read_connection(connection_to(host, timeout=5)), START)
     assert getattr(caught.value, "arrived", False) is False
+
+
+def test_another_address_of_the_host(
+    driver: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one answers nothing, as IPv6 addresses do where such packets are dropped."""
+    with socket.socket() as full, ExitStack() as waiting:
+        full.bind(("127.0.0.2", server.port))
+        full.listen(0)
+        for _ in range(3):  # the kernel takes no more, and drops what comes then
+            each = waiting.enter_context(socket.socket())
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        look_up = socket.getaddrinfo
+
+        def addresses(host: Any, *args: Any, **kwargs: Any) -> Any:
+            if host not in ("two.test", b"two.test"):
+                return look_up(host, *args, **kwargs)
+            kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*kind, (address, server.port)) for address in ("127.0.0.2", "127.0.0.1")]
+
+        monkeypatch.setattr(socket, "getaddrinfo", addresses)
+        assert driver.get(f"http://two.test:{server.port}", timeout=3.0).status == 200
 
 
 @BOTH

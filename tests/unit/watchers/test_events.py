@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,8 @@ from support.watchers import PROD, AssetState, Running, watcher
 from airflow_provider_promptlayer.exceptions import (
     PromptLayerInvalidInputError,
 )
+from airflow_provider_promptlayer.hooks.promptlayer import PromptLayerHook
+from airflow_provider_promptlayer.polling.poller import DEFAULT_MAX_OUTAGE
 from airflow_provider_promptlayer.testing import LocalPromptLayer, Reply
 from airflow_provider_promptlayer.triggers import seen
 from airflow_provider_promptlayer.triggers.promptlayer import PromptLayerVersionEventTrigger
@@ -250,6 +253,20 @@ def test_trouble_never_ends_a_watcher(server: LocalPromptLayer, log: Callable[[]
             server.move_label("prod", 3, prompt="Reply")
             await running.versions(3)
         assert log().count("The asset's state cannot be used") == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_watcher_holds_up_no_wait_for_longer_than_an_outage(server: LocalPromptLayer) -> None:
+    """All waits of a triggerer on one connection share the pause after a 429."""
+
+    async def scenario() -> None:
+        server.script(Reply(429, headers={"Retry-After": "86400"}), after=3, method="GET")
+        async with Running(server, watcher(AssetState(), **PROD)):
+            hook = PromptLayerHook()
+            await hook.aget_settings()
+            await until(lambda: hook.throttle.remaining(now=time.time()) > 0)
+            assert hook.throttle.remaining(now=time.time()) <= DEFAULT_MAX_OUTAGE
 
     asyncio.run(scenario())
 
