@@ -381,8 +381,9 @@ class PromptLayerConnectionHook(PromptLayerConnection):
         try:
             result = call.read(response, time.time())
         except PromptLayerRefusedError as error:
-            is_key_refused = isinstance(error, PromptLayerAuthError)
-            if not (self.was_connected and error.is_foreign) or is_key_refused or call.starts:
+            is_of_key = isinstance(error, PromptLayerAuthError)
+            is_foreign = error.is_foreign and not is_of_key and call.request.method == "GET"
+            if not (is_foreign and self.was_connected):
                 raise
             # Something on the way, such as a gateway that restarts, and not a wrong host.
             blip = PromptLayerServerError(str(error), status=error.status)

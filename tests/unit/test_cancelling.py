@@ -34,6 +34,9 @@ def test_whether_triggers_have_on_kill() -> None:
     assert version_compat.TRIGGERS_HAVE_ON_KILL is hasattr(BaseTrigger, "on_kill")
 
 
+REFUSED = Reply.of_json({"success": False, "message": "no"}, 400)
+
+
 @pytest.mark.parametrize("start", [RUN_TABLE, RUN_SCORECARD], ids=["table", "scorecard"])
 class TestItsOwn:
     """What the task has started."""
@@ -44,7 +47,7 @@ class TestItsOwn:
         [
             (None, None, "was cancelled"),
             (Reply(503), 2, "was cancelled"),
-            (Reply(400, "{}"), None, "goes on at PromptLayer"),
+            (REFUSED, None, "goes on at PromptLayer"),
         ],
         ids=["", "after a blip", "not where it is refused"],
     )

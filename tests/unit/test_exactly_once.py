@@ -53,7 +53,7 @@ def test_without_waiting(start: Start, server: LocalPromptLayer) -> None:
     ending = start.run(store, "never", wait_for_completion=False)
     (its_id,) = start.started(server)
     assert (ending.kind, ending.value) == ("success", its_id)
-    assert ending.xcoms == {start.id_key: its_id}
+    assert ending.xcoms == {start.id_key: its_id, "return_value": its_id}
     assert start.run(store, "never", wait_for_completion=False, number=2).value == its_id
     assert (server.count("POST"), server.count("GET")) == (1, 0)
 

@@ -95,7 +95,8 @@ def test_outcome_of_a_wait(
     if outcome == "outage":
         server.script(Reply(503), after=1, times=None)
     elif outcome == "error":
-        server.script(Reply(404, "{}"), after=1, times=None)
+        gone = Reply.of_json({"success": False, "message": "gone"}, 404)
+        server.script(gone, after=1, times=None)
     mode = "deferred" if deferrable else "poke"
     ending = MODES[mode](run_id, poke_interval=0.02, **arguments)
     assert ending.kind != "success"
