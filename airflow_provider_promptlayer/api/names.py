@@ -52,17 +52,12 @@ def find_table(table: Any) -> CallFlow[str]:
     if is_uuid(table):
         return uuid("table", table)
     wanted = title_text("table", table)
-    found = yield from tables_with(wanted)
+    purpose = f"list the tables titled {quoted(wanted)}"
+    found = yield from _all_titles(TABLES_PATH, purpose, {"name": wanted})
     if wanted not in found.values():
         first = yield _titles_at(TABLES_PATH, "list the tables", {}, None)
         found |= dict(first.items)  # what the title may have been meant for
     return _only("table", wanted, found)
-
-
-def tables_with(part: str) -> CallFlow[Titles]:
-    """Return the tables whose titles contain a text, in any case."""
-    purpose = f"list the tables titled {quoted(part)}"
-    return _all_titles(TABLES_PATH, purpose, {"name": part})
 
 
 def find_sheet(table_id: str, sheet: Any, table: str) -> CallFlow[Sheet]:
@@ -76,15 +71,10 @@ def find_sheet(table_id: str, sheet: Any, table: str) -> CallFlow[Sheet]:
     if is_uuid(sheet):
         return Sheet(table_id, sheet)
     wanted = title_text("sheet", sheet)
-    found = yield from sheets_of(table_id)
+    path = f"{TABLES_PATH}/{uuid('table_id', table_id)}/sheets"
+    found = yield from _all_titles(path, f"list the sheets of table {table_id}")
     where = f" of table {table_id if is_uuid(table) else quoted(table)}"
     return Sheet(table_id, _only("sheet", wanted, found, where))
-
-
-def sheets_of(table_id: str) -> CallFlow[Titles]:
-    """Return the sheets of a table."""
-    path = f"{TABLES_PATH}/{uuid('table_id', table_id)}/sheets"
-    return _all_titles(path, f"list the sheets of table {table_id}")
 
 
 def create_table(wanted: str) -> Call[str]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the answer to a request that starts a job means, and what a lost answer means.
 
-PromptLayer has no idempotency key, so such a request is sent again only if it certainly started
-nothing. That is so where no connection was made, and where the answer names no id of a started job
-and is
+PromptLayer has an idempotency key for imports alone, so such a request is sent again only if it
+certainly started nothing. That is so where no connection was made, and where the answer names no id
+of a started job and is
 
 - a refusal (4xx), or a redirect, which is not followed. 429 is a refusal too, whoever sent it: a
   rate limit is applied before a request is handled or forwarded, never after.

@@ -57,3 +57,9 @@ def seconds_between(began: Any, ended: Any) -> float | None:
     """Return the seconds from one time of PromptLayer's to a later one; None where one is none."""
     first, last = timestamp(began), timestamp(ended)
     return last - first if first is not None and last is not None and last >= first else None
+
+
+def is_after(date: Any, other: Any) -> bool:
+    """Return whether one time of PromptLayer's is later than another; False if one is none."""
+    at, before = timestamp(date), timestamp(other)
+    return at is not None and before is not None and at > before

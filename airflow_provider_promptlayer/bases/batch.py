@@ -89,11 +89,6 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
     state_type = BatchState
     started = "the runs"
 
-    def _advice(self, context: Context, error: PromptLayerError) -> str:  # noqa: ARG002
-        if not isinstance(error, PromptLayerBatchFailedError):
-            return ""
-        return f"All errors are in the XCom {xcom.ERRORS_KEY}."
-
     def __init__(
         self,
         *,
@@ -298,6 +293,11 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
         self.push_early(context, value)
         self._now.starts.note_delivered()
         return value
+
+    def _advice(self, context: Context, error: PromptLayerError) -> str:  # noqa: ARG002
+        if not isinstance(error, PromptLayerBatchFailedError):
+            return ""
+        return f"All errors are in the XCom {xcom.ERRORS_KEY}."
 
     # --- one visit of a worker ----------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class PromptLayerSubmitter(PromptLayerReattacher[L]):
         """
 
     def prepare_start(self) -> None:
-        """Ask PromptLayer what must be known before a job is started, such as an old score."""
+        """Do what comes before a start, such as reading an old score or pointing columns."""
 
     def get_job(self, context: Context) -> RemoteJob[L] | None:
         """Return the job that an earlier try has started, or start one.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_promptlayer.api.arguments import NOTSET, score, title_text
@@ -24,6 +23,7 @@ from airflow_provider_promptlayer.api.scorecards import (
 )
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
+from airflow_provider_promptlayer.api.times import is_after
 from airflow_provider_promptlayer.api.versions import (
     SheetVersion,
     find_version,
@@ -181,7 +181,10 @@ def _previous(sheet: Sheet, judged: ScorecardCalculation | None) -> CallFlow[Bas
     last = card and card.last_scored
     if last is None or (
         judged
-        and (last.calculation_id == judged.calculation_id or _is_after(last.started_at, judged))
+        and (
+            last.calculation_id == judged.calculation_id
+            or is_after(last.started_at, judged.started_at)
+        )
     ):
         return None
     return Baseline(last.score, f"calculation {last.calculation_id}", last.config_hash)
@@ -192,16 +195,8 @@ def _latest(
 ) -> Baseline | None:
     """Return the score of the first version that has one, and was saved before a calculation."""
     for version in versions:
-        if version.score is not None and not (judged and _is_after(version.created_at, judged)):
+        if version.score is not None and not (
+            judged and is_after(version.created_at, judged.started_at)
+        ):
             return Baseline(version.score, str(version), version.config_hash)
     return None
-
-
-def _is_after(date: str | None, calculation: ScorecardCalculation) -> bool:
-    """Return whether a date is after that at which a calculation began; False if unknown."""
-    try:
-        return datetime.fromisoformat(date or "") > datetime.fromisoformat(
-            calculation.started_at or ""
-        )
-    except (ValueError, TypeError):  # no date, or only one of both has a zone
-        return False

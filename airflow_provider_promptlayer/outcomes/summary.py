@@ -32,7 +32,7 @@ from airflow_provider_promptlayer.api.scorecards import (
 )
 from airflow_provider_promptlayer.api.tables import Sheet
 from airflow_provider_promptlayer.api.text import one_line
-from airflow_provider_promptlayer.api.times import timestamp
+from airflow_provider_promptlayer.api.times import is_after, timestamp
 from airflow_provider_promptlayer.api.versions import list_versions, score_history
 from airflow_provider_promptlayer.outcomes.evaluations import PASSING, Criterion, criteria
 from airflow_provider_promptlayer.outcomes.explained import find_worst_rows
@@ -275,19 +275,16 @@ def _history(
             each
             for each in scores
             if found is None
-            or (each.calculation_id != found.calculation_id and not _is_after(each, found))
+            or (
+                each.calculation_id != found.calculation_id
+                and not is_after(each.at, found.started_at)
+            )
         ][-MAX_SCORES:]
         for scores in (saved, known)
     )
     if len(theirs) > len(ours):
         return theirs, "PromptLayer"
     return ours, "Airflow" if ours else ""
-
-
-def _is_after(score: PastScore, found: ScorecardCalculation) -> bool:
-    """Return whether a score is later than a calculation; False if unknown."""
-    at, began = timestamp(score.at), timestamp(found.started_at)
-    return at is not None and began is not None and at > began
 
 
 def _worst(

@@ -73,7 +73,9 @@ class PollDecision(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Poller:
-    """The state of one wait.
+    """Decides, after each poll of one wait, what comes next: a pause, the end, or an error.
+
+    It sends nothing: the loops of :mod:`.loop` do.
 
     :param job: how messages name the job, such as ``"workflow run 123"``.
     :param began_at: when the wait began, in seconds since the epoch.

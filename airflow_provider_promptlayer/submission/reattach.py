@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting a run exactly once: the record that an earlier try has left, and what to do about it.
 
-PromptLayer has no idempotency key and no list of runs, so a second POST is a second, billed run.
+PromptLayer has an idempotency key for imports alone, see :mod:`..bases.importer`, and no list of
+runs: so a second POST is a second, billed run.
 A start is sent again only when it certainly did not arrive (:mod:`..api.submit` tells), and a task
 that is tried again reattaches to the run that it had started, as far as Airflow remembers it.
 """
