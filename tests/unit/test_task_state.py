@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 from support.modes import FakeTaskInstance, Store, epoch
+from support.needs import needs_task_state
 from support.processes import in_new_process, noting
 from support.starts import RUN_WORKFLOW, STARTS, Start, deferred
 
@@ -116,7 +117,10 @@ class TestUnreadable:
 
 @pytest.mark.parametrize(
     "cleared",
-    [{"max_tries": 3}, {"max_tries": 2, "carrier": "another"}],
+    [
+        {"max_tries": 3},
+        pytest.param({"max_tries": 2, "carrier": "another"}, marks=needs_task_state),
+    ],
     ids=["cleared", "cleared with retries lowered"],
 )
 class TestCleared:

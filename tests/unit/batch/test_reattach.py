@@ -28,6 +28,7 @@ from support.batches import (
     task,
 )
 from support.modes import FakeTaskInstance, Store, first_event, rebuilt
+from support.needs import needs_task_state
 from support.processes import in_new_process
 
 from airflow_provider_promptlayer import version_compat
@@ -142,7 +143,13 @@ class TestCleared:
         run(None, FakeTaskInstance(try_number=3, max_tries=3), store)  # a retry of that
         assert server.count("POST") == 10
 
-    @pytest.mark.parametrize("max_tries", [0, 3], ids=["retries lowered", "cleared"])
+    @pytest.mark.parametrize(
+        "max_tries",
+        [
+            pytest.param(0, marks=needs_task_state, id="retries lowered"),
+            pytest.param(3, id="cleared"),
+        ],
+    )
     def test_whatever_the_retries_are(
         self, server: LocalPromptLayer, max_tries: int, store: Store
     ) -> None:
