@@ -326,8 +326,9 @@ class PromptLayerBatchSubmitter(PromptLayerReattacher[BatchStatus]):
             self.max_outage,
             must_end_by,
         )
+        limits = deadline, self.max_outage
         starts = BatchStarts(
-            self.hook, batch, inputs, self._task_state, self.start_concurrency, deadline
+            self.hook, batch, inputs, self._task_state, self.start_concurrency, *limits
         )
         self._visit = _Visit(batch, starts, results, began_at, deadline)
         return self._visit

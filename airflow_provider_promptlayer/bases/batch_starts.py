@@ -17,6 +17,7 @@ from typing import Final
 
 from airflow_provider_promptlayer.api.errors import (
     PromptLayerError,
+    PromptLayerOutageError,
     PromptLayerRefusedError,
     PromptLayerStartUncertainError,
     PromptLayerTransientError,
@@ -59,6 +60,7 @@ class StartWindow:
         self._failures = 0  # in a row
         self._answers = 0  # since the last change of the size
         self._is_slowed = False
+        self._lost_since: float | None = None
 
     def sent(self) -> int:
         """Note that a start is sent; return its number."""
@@ -67,7 +69,7 @@ class StartWindow:
 
     def answered(self) -> None:
         """Note that a start was answered."""
-        self._failures = 0
+        self._failures, self._lost_since = 0, None
         self._answers += 1
         if not self._is_slowed:
             self.size = self._most
@@ -82,15 +84,22 @@ class StartWindow:
         self._slow_down(number, self.size // 2)
         return retries.SUBMITTING.next_pause(max(1, self._failures), error, elapsed=0.0)
 
-    def lost(self, number: int) -> float:
+    def lost(self, number: int, now: float) -> float:
         """Note that a start was sent, and the answer lost; return the seconds to wait.
 
         Until a start is answered, one is sent at a time: each that is lost costs an input.
 
         :param number: from :meth:`sent`.
+        :param now: the time in seconds since the epoch.
         """
         self._slow_down(number, 1)
+        self.size, self._answers, self._is_slowed = 1, 0, True  # also if this burst was refused
+        self._lost_since = now if self._lost_since is None else self._lost_since
         return retries.POLLING.pause(max(1, self._failures))
+
+    def seconds_lost(self, now: float) -> float:
+        """Return for how long no start was answered, since the first of them was lost."""
+        return 0.0 if self._lost_since is None else now - self._lost_since
 
     def _slow_down(self, number: int, size: int) -> None:
         if number > self._sent_before_pause:
@@ -118,6 +127,7 @@ class BatchStarts:
     :param state: notes each step for later tries; None where Airflow keeps no task state.
     :param at_once: how many starts may be under way at a time.
     :param deadline: when to send no further start, in seconds since the epoch.
+    :param max_outage: for how many seconds answers may be lost before no other start is sent.
     """
 
     hook: PromptLayerHook
@@ -126,6 +136,7 @@ class BatchStarts:
     state: BatchState | None
     at_once: int
     deadline: float
+    max_outage: float
 
     def start(self, max_active: int | None, check: Callable[[], None]) -> None:
         """Start inputs until no other may be started now, and every start is answered.
@@ -241,7 +252,16 @@ class BatchStarts:
             batch.started(index, future.result())
         except PromptLayerStartUncertainError as error:
             batch.uncertain(index, str(error))
-            hook.throttle.hold_for(window.lost(number), now=time.time())
+            until_next = window.lost(number, now := time.time())
+            hook.throttle.hold_for(until_next, now=now)
+            if window.seconds_lost(now) > self.max_outage:
+                return PromptLayerOutageError(
+                    f"No start was answered for {in_words(self.max_outage)} (max_outage), so no "
+                    f"other was sent. Last error: {error}"
+                )
+            hook.log.warning(
+                "%s The next start is sent in %s.", one_line(str(error)), in_words(until_next)
+            )
         except PromptLayerError as error:
             if not (isinstance(error, PromptLayerRefusedError) and error.status in _ABOUT_ONE):
                 batch.not_started(index)  # the error says so

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_promptlayer.api.errors import PromptLayerError, PromptLayerWaitTimeoutError
+from airflow_provider_promptlayer.api.errors import (
+    PromptLayerError,
+    PromptLayerNotFoundError,
+    PromptLayerWaitTimeoutError,
+)
 from airflow_provider_promptlayer.api.job import L, RemoteJob, cancellation
 from airflow_provider_promptlayer.bases.submitter import PromptLayerSubmitter
 from airflow_provider_promptlayer.polling import retries
@@ -64,6 +68,8 @@ class PromptLayerCanceller(PromptLayerSubmitter[L]):
                     call, about=job.name, policy=retries.CANCELLING_LATE
                 ),
             )
+        except PromptLayerNotFoundError:
+            became = "is not there any more"
         except PromptLayerError as error:
             return f"may go on at PromptLayer, as it could not be cancelled ({error})"
         self._is_over = True  # on_kill has nothing left to cancel

@@ -60,6 +60,7 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         self._stayed: list[PointedColumn] = []
         self._columns_state: ColumnsState | None = None
         self._is_first_try = True
+        self._leaves_pointed = False  # to a retry, which goes back to the job
         if restore and not self.wait_for_completion:
             raise PromptLayerInvalidInputError(
                 "restore=True needs wait_for_completion=True: the columns are pointed back at the "
@@ -79,7 +80,7 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         try:
             return super().get_job(context)
         except BaseException as error:
-            self._point_back_after(error)
+            self._point_back_after(context, error)
             raise
 
     def trigger(self, **how: Any) -> BaseTrigger:
@@ -101,7 +102,7 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
             self._pointed = [PointedColumn(**each) for each in kept]
         elif self._columns_state is not None:  # a deferral that Airflow has ended keeps no more
             self._pointed = self._columns_state.read()
-        with self._pointing_back():
+        with self._pointing_back(context):
             result = super().resume_execution(next_method, next_kwargs, context)
         with self._airflow_errors(context):
             self._must_point_back()
@@ -185,11 +186,12 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
     def on_kill(self) -> None:
         """Cancel the job, and point the columns back."""
         super().on_kill()
-        self._point_back(self.hook.call_from_signal_handler)
+        if not self._leaves_pointed:
+            self._point_back(self.hook.call_from_signal_handler)
 
     # Not in execute: Airflow 2 takes a call of super().execute for one from outside the task.
     def _go_on(self, context: Context, job: RemoteJob[Any]) -> Any:
-        with self._pointing_back():
+        with self._pointing_back(context):
             result = super()._go_on(context, job)
         self._must_point_back()
         return result
@@ -200,17 +202,17 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         return {"pointed": [asdict(each) for each in self._pointed]} if is_pointed else {}
 
     @contextmanager
-    def _pointing_back(self) -> Iterator[None]:
+    def _pointing_back(self, context: Context) -> Iterator[None]:
         """Point the columns back after an error, unless the task only goes to the triggerer."""
         try:
             yield
         except TaskDeferred:
             raise
         except BaseException as error:
-            self._point_back_after(error)
+            self._point_back_after(context, error)
             raise
 
-    def _point_back_after(self, error: BaseException) -> None:
+    def _point_back_after(self, context: Context, error: BaseException) -> None:
         """Cancel the job if it goes on, and point the columns back.
 
         Else the rest of its cells would be calculated with the columns that were pointed back, and
@@ -219,11 +221,17 @@ class ColumnVersions(SheetArguments, PromptLayerCanceller[Any]):
         is_own = self.submitted_by_this_task and not self.hook.is_stopping
         if self.restore and self._pointed and is_own:
             self._cancel_after(error)
-            if self._job is not None and not self._is_over and self._columns_state is not None:
+            ti: Any = context["ti"]
+            is_retried = int(ti.try_number) <= int(ti.max_tries or 0) and (
+                isinstance(error, Exception) and self.may_retry(error)
+            )
+            goes_on = self._job is not None and not self._is_over
+            if goes_on and is_retried and self._columns_state is not None:
+                self._leaves_pointed = True
                 self.log.warning(
-                    "Not pointing these columns back, as %s goes on: %s. A retry goes back to it, "
-                    "and points them back then. If there is none, point them back in PromptLayer.",
-                    self._job.name,
+                    "Not pointing these columns back, as %s goes on: %s. The retry goes back to "
+                    "it, and points them back then.",
+                    self._job,
                     ", ".join(each.name for each in self._pointed),
                 )
                 return

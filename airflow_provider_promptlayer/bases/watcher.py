@@ -89,6 +89,7 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
                 policy=retries.POLLING.within(self.max_outage),
             )
             found = watch.since(now.version)
+            self._stay_at(self.hook.settings.base_url, found.name)
             self.log.info("Waiting for a change of %s: %s.", watch.name, now.progress)
             if state is not None:
                 state.write(found, self.hook.settings.base_url)
@@ -101,6 +102,13 @@ class VersionTask(PromptLayerWaiter[SeenVersion]):
         if watch.newer_than is not None:
             return watch
         return watch.since(xcom.pull_own(context, xcom.WATCH_KEY))
+
+    def _stay_at(self, base_url: str, about: str) -> None:
+        way_back = (
+            "Correct the connection: a retry goes on then, and a clear begins a new wait, for "
+            "another version than there is by then."
+        )
+        self.hook.stay_at(base_url, about=f"the wait for {about}", way_back=way_back)
 
     def _new_watch(self) -> VersionWatch:
         """Return the watch that the rendered arguments describe."""

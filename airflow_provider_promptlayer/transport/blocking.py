@@ -142,9 +142,17 @@ def _abortable(
 ) -> type[HTTPConnectionPool]:
     class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]  # a class made here
         response_class = StrictHTTPResponse
+        timeout: Any
 
         def _new_conn(self) -> socket.socket:
-            connection: socket.socket = super()._new_conn()
+            whole = self.timeout
+            # urllib3 tries one address of the host after the other: in time for the next one.
+            self.timeout = whole / 3
+            try:
+                connection: socket.socket = super()._new_conn()
+            finally:
+                self.timeout = whole
+            connection.settimeout(whole)
             try:
                 abortable.opened(connection)
             except OSError:
@@ -325,8 +333,7 @@ def _send(
                 **headers_for(request, settings),
                 "Accept-Encoding": "gzip, deflate",  # what Body decompresses
             },
-            # For the next address of a host in time: urllib3 tries one after the other.
-            timeout=(settings.timeout / 3, seconds_for(request, settings)),
+            timeout=seconds_for(request, settings),
             allow_redirects=False,
             stream=True,
         ) as answer:

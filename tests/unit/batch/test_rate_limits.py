@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.batches import answers, each_once, index_in, leave, numbered, run, starts, watched
+from support.modes import Store
 
 from airflow_provider_promptlayer.bases.batch_starts import StartWindow
 from airflow_provider_promptlayer.exceptions import (
@@ -121,12 +122,29 @@ class TestAfterALostAnswer:
         monkeypatch.setattr(
             RetryPolicy, "pause", lambda _, failures, *args, **kwargs: asked.append(failures)
         )
-        for _ in range(3):
-            window.lost(window.sent())
-        assert window.size == 1
+        for now in range(1, 4):
+            window.lost(window.sent(), now)
+        assert (window.size, window.seconds_lost(10)) == (1, 9)
         window.answered()
-        window.lost(window.sent())
+        assert window.seconds_lost(10) == 0
+        window.lost(window.sent(), 11)
         assert asked == [1, 2, 3, 1]
+
+    def test_one_is_under_way_where_others_of_the_burst_were_refused(self) -> None:
+        window = StartWindow(8)
+        window.answered()
+        burst = [window.sent() for _ in range(8)]
+        window.put_off(burst[0], PromptLayerRateLimitError("429", status=429))
+        window.lost(burst[1], 0.0)
+        assert window.size == 1
+
+    def test_an_outage_ends_the_starts(self, server: LocalPromptLayer) -> None:
+        """The inputs that are left are not lost: a retry starts them."""
+        store = Store()
+        server.script(Reply(502, "<html>"), method="POST", after=1, times=None)
+        ending = run(numbered(500), store=store, min_success_rate=0.0, max_outage=0.05)
+        assert (ending.kind, server.count("POST") < 500) == ("failed", True)
+        assert "No start was answered for 0.05 seconds (max_outage)" in ending.message
 
 
 class TestWhenOtherRequestsWereRefused:
