@@ -128,6 +128,23 @@ def test_another_address_of_the_host(
         assert driver.get(f"http://two.test:{server.port}", timeout=3.0).status == 200
 
 
+class _SlowReader(Server):
+    def _receive(self, connection: socket.socket) -> bytes:
+        time.sleep(0.005)
+        return super()._receive(connection)
+
+
+def test_a_large_body_has_the_time_that_it_takes() -> None:
+    """Sending it takes a worker longer than an attempt to connect may."""
+    server = _SlowReader()
+    try:
+        server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        large = Request("POST", "/start", "start", b"a" * 16_000_000)
+        assert Driver("blocking").send(server, large, timeout=0.9)[0].status == 200
+    finally:
+        server.stop()
+
+
 @BOTH
 def test_a_connection_that_is_never_made_did_not_arrive(driver: Any, request_: Request) -> None:
     with socket.socket() as listener:
